@@ -1,0 +1,9 @@
+//! Turns what a caller wants of a container into a running process.
+//!
+//! [`Options`] (docker's words) become a `Plan` (plain data, every step decided); `launch` carries it out.
+//! Knows neither images nor eBPF.
+#![forbid(unsafe_code)]
+
+pub mod options;
+
+pub use options::Options;

@@ -1,0 +1,243 @@
+//! What a caller wants of a container, in the words of `docker run`, with values already parsed.
+//!
+//! The CLI fills this from flags and the image's configuration. Nothing here has been checked against the host.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Everything that can be asked of a container. `Options::default()` is what `docker run` does without flags.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// 64 lower-case hex digits, unique on the host.
+    pub id: String,
+    /// The name given by `--name`.
+    pub name: Option<String>,
+    /// Where the files come from.
+    pub rootfs: Rootfs,
+    /// Program and arguments: entrypoint and command joined. Never empty when a plan is built.
+    pub argv: Vec<OsString>,
+    /// `NAME=value`, later entries win. `PATH`, `HOSTNAME`, `HOME` and `TERM` are added by the plan where absent.
+    pub env: Vec<OsString>,
+    /// Working directory inside the container; created when missing. `/` when empty.
+    pub cwd: PathBuf,
+    /// `user[:group]`, each a name or a number; empty means root.
+    pub user: String,
+    /// Extra groups, each a name or a number.
+    pub group_add: Vec<String>,
+    /// Host name; the first 12 digits of the id when absent.
+    pub hostname: Option<String>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
+    /// Allocate a pseudo-terminal and make it the standard streams.
+    pub tty: bool,
+    /// Pass the caller's standard input on; `/dev/null` otherwise.
+    pub interactive: bool,
+    /// Bind mounts, tmpfs mounts and anonymous volumes, in the order given.
+    pub mounts: Vec<Mount>,
+    /// Mount the root file system read-only.
+    pub read_only: bool,
+    /// Size of `/dev/shm`.
+    pub shm_size_bytes: u64,
+    /// Limits.
+    pub resources: Resources,
+    /// `--ulimit`, overriding those inherited from the caller.
+    pub ulimits: Vec<Ulimit>,
+    /// `--cap-add`: names with or without `CAP_`, any case, or `ALL`.
+    pub cap_add: Vec<String>,
+    /// `--cap-drop`, likewise.
+    pub cap_drop: Vec<String>,
+    /// Which system calls are allowed.
+    pub seccomp: Seccomp,
+    /// `--security-opt no-new-privileges`.
+    pub no_new_privileges: bool,
+    /// `--security-opt systempaths=unconfined`: no masked and no read-only paths below `/proc` and `/sys`.
+    pub systempaths_unconfined: bool,
+    /// All capabilities, all devices, no seccomp filter, nothing masked.
+    pub privileged: bool,
+    /// `--device`.
+    pub devices: Vec<Device>,
+    /// `--sysctl`, key with dots.
+    pub sysctls: Vec<(String, String)>,
+    /// PID namespace.
+    pub pid: Namespace,
+    /// IPC namespace.
+    pub ipc: Namespace,
+    /// UTS namespace.
+    pub uts: Namespace,
+    /// Cgroup namespace.
+    pub cgroupns: Namespace,
+    /// Network namespace: private means loopback only (`--network none`).
+    pub network: Namespace,
+    /// `--init`: run a small init as process 1 that forwards signals and reaps.
+    pub init: bool,
+    /// `--oom-score-adj`, −1000..=1000.
+    pub oom_score_adj: Option<i32>,
+    /// `--label` and the image's labels.
+    pub labels: Vec<(String, String)>,
+}
+
+/// Where the root file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rootfs {
+    /// The host's own root, read-only below a private overlay.
+    Host,
+    /// Directories to stack, top first; never written to.
+    Layers(Vec<PathBuf>),
+}
+
+/// A namespace of the container's own, or the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// A new one.
+    Private,
+    /// The one that skiff itself is in.
+    Host,
+}
+
+/// Something to mount into the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// `-v SRC:DST` and `--mount type=bind`.
+    Bind {
+        /// Absolute path on the host.
+        source: PathBuf,
+        /// Absolute path in the container.
+        target: PathBuf,
+        /// Read-only, submounts included.
+        read_only: bool,
+        /// Bring submounts along (`rbind`).
+        recursive: bool,
+        /// Propagation between host and container.
+        propagation: Propagation,
+        /// Make `source` a directory if it is missing (`-v` does, `--mount` does not).
+        create_source: bool,
+    },
+    /// `--tmpfs` and `--mount type=tmpfs`.
+    Tmpfs {
+        /// Absolute path in the container.
+        target: PathBuf,
+        /// Comma-separated mount options of `--tmpfs` (`rw,noexec,size=64m,mode=1777`), each already known to be
+        /// valid; empty means docker's `nosuid,nodev,noexec`.
+        options: Vec<String>,
+    },
+    /// An anonymous volume (`-v DST`, or VOLUME of the image): an empty directory filled with what the image has
+    /// there, gone with the container.
+    Volume {
+        /// Absolute path in the container.
+        target: PathBuf,
+        /// Read-only.
+        read_only: bool,
+    },
+}
+
+/// Mount propagation, mount_namespaces(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Propagation {
+    /// Neither way. Docker's `rprivate`, the default.
+    #[default]
+    Private,
+    /// From the host into the container (`rslave`).
+    Slave,
+    /// Both ways (`rshared`).
+    Shared,
+}
+
+/// Limits; absent means unlimited. cgroups(7).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resources {
+    /// `-m`, at least 6 MiB.
+    pub memory_bytes: Option<u64>,
+    /// `--memory-swap`: memory plus swap; −1 for unlimited swap.
+    pub memory_swap_bytes: Option<i64>,
+    /// `--memory-reservation`.
+    pub memory_reservation_bytes: Option<u64>,
+    /// `--cpus`, in billionths of a CPU.
+    pub nano_cpus: Option<u64>,
+    /// `--cpu-shares`, 2..=262144.
+    pub cpu_shares: Option<u64>,
+    /// `--cpu-period`, µs.
+    pub cpu_period_us: Option<u64>,
+    /// `--cpu-quota`, µs per period.
+    pub cpu_quota_us: Option<i64>,
+    /// `--cpuset-cpus`, list format.
+    pub cpuset_cpus: Option<String>,
+    /// `--cpuset-mems`, list format.
+    pub cpuset_mems: Option<String>,
+    /// `--pids-limit`; −1 for unlimited.
+    pub pids_limit: Option<i64>,
+    /// `--blkio-weight`, 10..=1000.
+    pub blkio_weight: Option<u16>,
+}
+
+/// One resource limit, setrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Docker's name: `nofile`, `nproc`, `core`, …
+    pub name: String,
+    /// Soft limit; `u64::MAX` is unlimited.
+    pub soft: u64,
+    /// Hard limit; `u64::MAX` is unlimited.
+    pub hard: u64,
+}
+
+/// Which system calls are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Docker's default profile.
+    Default,
+    /// No filter.
+    Unconfined,
+    /// The text of a profile in docker's JSON format.
+    Profile(String),
+}
+
+/// `--device SRC[:DST[:rwm]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Path on the host; a directory stands for every device below it.
+    pub source: PathBuf,
+    /// Path in the container.
+    pub target: PathBuf,
+    /// Any of `r`, `w`, `m`.
+    pub access: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            name: None,
+            rootfs: Rootfs::Host,
+            argv: Vec::new(),
+            env: Vec::new(),
+            cwd: PathBuf::new(),
+            user: String::new(),
+            group_add: Vec::new(),
+            hostname: None,
+            domainname: None,
+            tty: false,
+            interactive: false,
+            mounts: Vec::new(),
+            read_only: false,
+            shm_size_bytes: 64 << 20,
+            resources: Resources::default(),
+            ulimits: Vec::new(),
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            seccomp: Seccomp::Default,
+            no_new_privileges: false,
+            systempaths_unconfined: false,
+            privileged: false,
+            devices: Vec::new(),
+            sysctls: Vec::new(),
+            pid: Namespace::Private,
+            ipc: Namespace::Private,
+            uts: Namespace::Private,
+            cgroupns: Namespace::Private,
+            network: Namespace::Private,
+            init: false,
+            oom_score_adj: None,
+            labels: Vec::new(),
+        }
+    }
+}

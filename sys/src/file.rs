@@ -1,0 +1,76 @@
+//! Files and directories below a directory descriptor.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+
+/// How [`open_beneath`] treats what lies between the directory and the file.
+///
+/// openat2(2), Linux ≥ 5.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolve {
+    /// Symlinks are followed as if the directory were the root of the file system (`RESOLVE_IN_ROOT`);
+    /// magic links never are.
+    InRoot,
+    /// No symlink at all may occur, and nothing leaves the directory (`RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`).
+    NoSymlinks,
+    /// As [`Resolve::NoSymlinks`], and no mount point may be crossed (`RESOLVE_NO_XDEV`).
+    NoXdev,
+}
+
+#[repr(C)]
+struct OpenHow {
+    flags: u64,
+    mode: u64,
+    resolve: u64,
+}
+
+const NO_XDEV: u64 = 0x01;
+const NO_MAGICLINKS: u64 = 0x02;
+const NO_SYMLINKS: u64 = 0x04;
+const BENEATH: u64 = 0x08;
+const IN_ROOT: u64 = 0x10;
+
+/// Opens `path` below `dir`; always close-on-exec. `mode` counts only when `flags` create a file.
+///
+/// Errors: `ELOOP` for a symlink that [`Resolve`] forbids, `EXDEV` for an escape; `EAGAIN` (a rename raced the
+/// look-up) is retried.
+pub fn open_beneath(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlag,
+    mode: u32,
+    resolve: Resolve,
+) -> io::Result<OwnedFd> {
+    let resolve = match resolve {
+        Resolve::InRoot => IN_ROOT | NO_MAGICLINKS,
+        Resolve::NoSymlinks => BENEATH | NO_SYMLINKS | NO_MAGICLINKS,
+        Resolve::NoXdev => BENEATH | NO_SYMLINKS | NO_MAGICLINKS | NO_XDEV,
+    };
+    let bits = (flags | OFlag::O_CLOEXEC).bits();
+    let how = OpenHow { flags: u64::from(bits.cast_unsigned()), mode: u64::from(mode), resolve };
+    loop {
+        // SAFETY: `path` is NUL-terminated and `how` has the size that is passed with it; both outlive the call.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<OpenHow>(),
+            )
+        };
+        match i32::try_from(fd) {
+            // SAFETY: the kernel has just returned this descriptor; nobody else owns it.
+            Ok(fd) if fd >= 0 => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.raw_os_error() != Some(libc::EAGAIN) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
