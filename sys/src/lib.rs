@@ -1,6 +1,6 @@
 //! System calls, safely: typed flags and owned file descriptors in and out.
 //!
 //! Knows nothing of containers. Every path that a container can influence is resolved below a directory
-//! descriptor by [`file`], nowhere else.
+//! descriptor by [`mod@file`], nowhere else.
 
 pub mod file;

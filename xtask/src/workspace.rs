@@ -1,0 +1,105 @@
+//! The workspace as cargo describes it: its root, its members, and the executables it builds.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+
+use crate::command;
+
+/// A member of the workspace and the members it depends on, for whatever purpose (normal, build, dev).
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) depends_on: Vec<String>,
+}
+
+/// The folder with the workspace's `Cargo.toml`.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the root of the workspace")
+}
+
+/// `cargo`, in the root of the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(root());
+    cargo
+}
+
+/// The members from `cargo metadata`.
+pub(crate) fn members() -> Result<Vec<Member>> {
+    let text = command::capture(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+    parse_members(&text).context("read the output of cargo metadata")
+}
+
+/// Builds the binary targets of `packages` in the given profile; name and path of each, in no given order.
+pub(crate) fn build(packages: &[&str], profile: &str) -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--bins", "--message-format=json-render-diagnostics", "--profile", profile]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    eprintln!("+ cargo build --profile {profile} --package {}", packages.join(" --package "));
+    let output = cargo.stderr(Stdio::inherit()).output().context("start cargo")?;
+    if !output.status.success() {
+        return Err(anyhow!("cargo build of {} ended with {}", packages.join(", "), output.status));
+    }
+    let text = String::from_utf8(output.stdout).context("messages of cargo build")?;
+    text.lines().map(executable).filter_map(Result::transpose).collect()
+}
+
+/// [`build`] of packages with one binary each, in the order asked for.
+pub(crate) fn build_each<const N: usize>(packages: [&str; N], profile: &str) -> Result<[PathBuf; N]> {
+    let built = build(&packages, profile)?;
+    let path = |name: &str| built.iter().find(|(built, _)| built == name).map(|(_, path)| path.clone());
+    let found: Vec<PathBuf> = packages.iter().filter_map(|name| path(name)).collect();
+    found.try_into().map_err(|found| anyhow!("of {packages:?}, cargo built only {found:?}"))
+}
+
+fn parse_members(metadata: &str) -> Result<Vec<Member>> {
+    let metadata: Value = serde_json::from_str(metadata)?;
+    let packages = metadata["packages"].as_array().context("no array \"packages\"")?;
+    packages.iter().map(member).collect()
+}
+
+fn member(package: &Value) -> Result<Member> {
+    let name = package["name"].as_str().context("a package without a name")?.to_owned();
+    let dependencies = package["dependencies"].as_array().context("a package without dependencies")?;
+    // Only dependencies within the workspace have a path: everything else comes from a registry.
+    let inside = dependencies.iter().filter(|dependency| dependency["path"].is_string());
+    let depends_on = inside.filter_map(|dependency| dependency["name"].as_str()).map(str::to_owned).collect();
+    Ok(Member { name, depends_on })
+}
+
+/// The binary that one message of cargo announces, if it does.
+fn executable(message: &str) -> Result<Option<(String, PathBuf)>> {
+    let message: Value = serde_json::from_str(message).context("message of cargo build")?;
+    let path = message["executable"].as_str().map(PathBuf::from);
+    let name = message["target"]["name"].as_str().map(str::to_owned);
+    Ok(name.zip(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_dependencies_with_a_path_are_arrows() {
+        let metadata = r#"{"packages": [{"name": "a", "dependencies": [
+            {"name": "libc", "source": "registry"}, {"name": "b", "path": "/b", "kind": "dev"}]}]}"#;
+        let members = parse_members(metadata).unwrap();
+        assert_eq!(
+            (members[0].name.as_str(), members[0].depends_on.as_slice()),
+            ("a", &["b".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn an_executable_is_told_from_other_messages() {
+        let binary = r#"{"reason":"compiler-artifact","target":{"name":"skiff"},"executable":"/t/skiff"}"#;
+        assert_eq!(executable(binary).unwrap(), Some(("skiff".to_owned(), "/t/skiff".into())));
+        assert_eq!(executable(r#"{"target":{"name":"libc"},"executable":null}"#).unwrap(), None);
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#).unwrap(), None);
+    }
+}
