@@ -4,6 +4,7 @@
 //! Knows neither images nor eBPF.
 #![forbid(unsafe_code)]
 
+pub mod caps;
 pub mod options;
 
 pub use options::Options;

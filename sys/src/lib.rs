@@ -3,4 +3,6 @@
 //! Knows nothing of containers. Every path that a container can influence is resolved below a directory
 //! descriptor by [`mod@file`], nowhere else.
 
+pub mod errno;
 pub mod file;
+pub mod syscalls;
