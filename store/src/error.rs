@@ -1,0 +1,47 @@
+//! What can go wrong, said in one line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why an image could not be found, read or unpacked. Every message is one line without a full stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image reference is malformed, or nothing stands where it points.
+    #[error("image {image:?} not found: {reason}")]
+    NotFound {
+        /// The reference as the user wrote it.
+        image: String,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// The image is there, but something in it is damaged, hostile or unsupported.
+    #[error("image {image}: {reason}")]
+    Image {
+        /// File or directory that holds the image.
+        image: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store itself cannot be used.
+    #[error("store {}: {reason}", root.display())]
+    Store {
+        /// The store's root directory.
+        root: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn store(root: &Path, reason: impl Into<String>) -> Self {
+        Self::Store { root: root.to_owned(), reason: reason.into() }
+    }
+}
+
+/// The system's own words for `error`, without the number that the standard library appends.
+pub(crate) fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,35 @@
+//! An image ready to be run: directories to stack and what its configuration asks for.
+
+use std::path::PathBuf;
+
+/// An image whose layers are unpacked on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Directories to stack with overlayfs, top first; empty for `host`. Never to be written to.
+    pub layers: Vec<PathBuf>,
+    /// `sha256:…` of the configuration, which identifies the image; absent for `host` and `rootfs:`.
+    pub id: Option<String>,
+    /// What the image asks for.
+    pub config: ImageConfig,
+}
+
+/// The part of an image's configuration that matters for running it; empty where the image says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Program and first arguments.
+    pub entrypoint: Vec<String>,
+    /// Arguments to the entrypoint, or the whole command when there is none.
+    pub cmd: Vec<String>,
+    /// `user[:group]`, each a name or a number.
+    pub user: String,
+    /// Absolute path, empty for `/`.
+    pub working_dir: String,
+    /// Name or number of the signal that asks the program to stop.
+    pub stop_signal: Option<String>,
+    /// Absolute paths, sorted.
+    pub volumes: Vec<String>,
+    /// Sorted by name.
+    pub labels: Vec<(String, String)>,
+}
