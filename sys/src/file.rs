@@ -1,6 +1,6 @@
 //! Files and directories below a directory descriptor.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -73,4 +73,20 @@ pub fn open_beneath(
             }
         }
     }
+}
+
+/// Opens `path` on the host, as the caller would; always close-on-exec. open(2).
+pub fn open(path: &CStr, flags: OFlag, mode: u32) -> io::Result<OwnedFd> {
+    let mode = nix::sys::stat::Mode::from_bits_truncate(mode);
+    Ok(nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, mode)?)
+}
+
+/// The path by which calls that take only paths reach what `fd` has open. proc_pid_fd(5).
+///
+/// Works wherever `/proc` is the host's, that is until the container's root has become `/`.
+#[must_use]
+pub fn proc_fd_path(fd: BorrowedFd<'_>) -> CString {
+    let text = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    // Decimal digits and slashes hold no NUL.
+    CString::new(text).unwrap_or_default()
 }

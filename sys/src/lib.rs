@@ -3,6 +3,13 @@
 //! Knows nothing of containers. Every path that a container can influence is resolved below a directory
 //! descriptor by [`mod@file`], nowhere else.
 
+pub mod clock;
+pub mod device_filter;
 pub mod errno;
 pub mod file;
+pub mod mount;
+pub mod net;
+pub mod process;
+pub mod self_exe;
 pub mod syscalls;
+pub mod terminal;

@@ -1,0 +1,373 @@
+//! Processes: birth into a cgroup, pidfds, and what a child gives up before it runs a stranger's program.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sched::CloneFlags;
+
+/// The C library's declaration of `struct clone_args`, size 88 (Linux ≥ 5.7, with `cgroup`).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A child as its parent sees it.
+#[derive(Debug)]
+pub struct Child {
+    /// Its process id in the parent's PID namespace.
+    pub pid: i32,
+    /// A descriptor that stays the child's even after the id is reused; readable when it has ended.
+    pub pidfd: OwnedFd,
+    /// Whether it was born in the cgroup that was asked for; if not, the parent must move it there.
+    pub in_cgroup: bool,
+}
+
+/// Forks into the new namespaces `namespaces` and, if given, into the cgroup v2 directory `cgroup`.
+/// The child runs `run` and exits with what it returns.
+///
+/// clone3(2), Linux ≥ 5.3; `CLONE_INTO_CGROUP` ≥ 5.7; both fall back (clone3 without a cgroup, then clone(2)).
+/// Must be called while the process has one thread: the child is a copy of that thread alone, and a lock that
+/// another thread held would stay locked in it.
+///
+/// Errors: `ENOSPC` means that namespaces nest too deeply or a `/proc/sys/user/max_*_namespaces` is exhausted.
+pub fn spawn(
+    namespaces: CloneFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+    run: impl FnOnce() -> u8,
+) -> io::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: u64::from(namespaces.bits().cast_unsigned()) | CLONE_PIDFD,
+        pidfd: (&raw mut pidfd).addr() as u64,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
+    let mut in_cgroup = cgroup.is_some();
+    let mut pid = clone3(&args);
+    if in_cgroup && matches!(refusal(&pid), Some(libc::E2BIG | libc::EINVAL | libc::EOPNOTSUPP)) {
+        args.flags &= !CLONE_INTO_CGROUP;
+        args.cgroup = 0;
+        in_cgroup = false;
+        pid = clone3(&args);
+    }
+    if matches!(refusal(&pid), Some(libc::ENOSYS | libc::EPERM)) {
+        in_cgroup = false;
+        pid = clone_legacy(namespaces, &mut pidfd);
+    }
+    match pid? {
+        0 => std::process::exit(i32::from(run())),
+        pid => {
+            // SAFETY: the kernel has just written this descriptor (CLONE_PIDFD); nobody else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid, pidfd, in_cgroup })
+        }
+    }
+}
+
+/// Forks a child in the same namespaces; in the child, returns `None`. fork(2).
+///
+/// As for [`spawn`], the process must have one thread.
+pub fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: single-threaded by this function's contract, so the child's memory is consistent.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
+    }
+}
+
+fn clone3(args: &CloneArgs) -> io::Result<i32> {
+    // SAFETY: no CLONE_VM, so the child runs on its own copy of the stack; `args` and the pidfd that it points to
+    // are alive in the caller's frame.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_ref(args), size_of::<CloneArgs>()) };
+    returned(pid)
+}
+
+/// clone(2) with its pidfd in the place of `parent_tid`, Linux ≥ 5.2.
+fn clone_legacy(namespaces: CloneFlags, pidfd: &mut RawFd) -> io::Result<i32> {
+    let flags =
+        u64::from(namespaces.bits().cast_unsigned()) | CLONE_PIDFD | u64::from(libc::SIGCHLD.cast_unsigned());
+    // SAFETY: no CLONE_VM and a null stack: the child runs on its own copy of this one; `pidfd` outlives the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, std::ptr::from_mut(pidfd), 0, 0) };
+    returned(pid)
+}
+
+fn refusal(result: &io::Result<i32>) -> Option<i32> {
+    result.as_ref().err().and_then(io::Error::raw_os_error)
+}
+
+fn returned(result: libc::c_long) -> io::Result<i32> {
+    i32::try_from(result).ok().filter(|pid| *pid >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It called exit with this status.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// Reaps the child behind `pidfd`; `None` if it still runs and `block` is false. waitid(2) with `P_PIDFD`, Linux ≥ 5.4.
+pub fn reap(pidfd: BorrowedFd<'_>, block: bool) -> io::Result<Option<Exit>> {
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+    let mut flags = WaitPidFlag::WEXITED;
+    if !block {
+        flags |= WaitPidFlag::WNOHANG;
+    }
+    loop {
+        match waitid(Id::PIDFd(pidfd), flags) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Some(Exit::Code(code))),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Some(Exit::Signal(signal as i32))),
+            Ok(_) => return Ok(None),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Sends `signal` to the process behind `pidfd`. pidfd_send_signal(2), Linux ≥ 5.1.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: takes integers and a null pointer, which stands for default signal information.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    check(result)
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+///
+/// close_range(2) with `CLOSE_RANGE_CLOEXEC`, Linux ≥ 5.11; otherwise one fcntl(2) for each number up to the limit of
+/// open files, which needs no `/proc`.
+pub fn cloexec_from(first: RawFd) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: takes integers only.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+    if result == 0 {
+        return Ok(());
+    }
+    let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+    let end = RawFd::try_from(soft.min(1 << 20)).unwrap_or(1 << 20);
+    for fd in first..end {
+        // SAFETY: fcntl with integers; a number that is not open answers EBADF, which is what is wanted.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}
+
+/// Kill this process when its parent ends. prctl(2); forgotten by the kernel when credentials change.
+pub fn die_with_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL.cast_unsigned().into())
+}
+
+/// No program run from here on gains privileges. prctl(2) `PR_SET_NO_NEW_PRIVS`.
+pub fn set_no_new_privileges() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+/// Keep permitted capabilities over the change from user 0 to another. prctl(2) `PR_SET_KEEPCAPS`.
+pub fn keep_capabilities() -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, 1)
+}
+
+/// Makes the process's memory and `/proc` entries inaccessible to others of its user. prctl(2) `PR_SET_DUMPABLE`.
+pub fn set_undumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0)
+}
+
+/// Removes `capability` from the bounding set, for good. capabilities(7).
+pub fn drop_bounding(capability: u8) -> io::Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, capability.into())
+}
+
+/// Empties the ambient set. capabilities(7), Linux ≥ 4.3.
+pub fn clear_ambient() -> io::Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL.cast_unsigned().into())
+}
+
+/// Raises `capability` in the ambient set; it must be permitted and inheritable.
+pub fn raise_ambient(capability: u8) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::c_ulong::from(libc::PR_CAP_AMBIENT_RAISE.cast_unsigned()),
+            libc::c_ulong::from(capability),
+            0,
+            0,
+        )
+    };
+    check(result.into())
+}
+
+/// The bounding set as a mask of capability numbers.
+pub fn bounding_set() -> u64 {
+    // SAFETY: takes integers only.
+    let held = |number: u32| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number)) } == 1;
+    (0..64).filter(|number| held(*number)).fold(0, |mask, number| mask | 1 << number)
+}
+
+/// The effective, permitted and inheritable capabilities of the calling thread, as masks of capability numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// Those in force.
+    pub effective: u64,
+    /// Those that may be put in force.
+    pub permitted: u64,
+    /// Those kept by a program that has them in its file.
+    pub inheritable: u64,
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+/// Reads the calling thread's capabilities. capget(2).
+pub fn capabilities() -> io::Result<Capabilities> {
+    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 writes two CapData, the length of `data`.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    check(result)?;
+    let join = |part: fn(&CapData) -> u32| u64::from(part(&data[0])) | u64::from(part(&data[1])) << 32;
+    Ok(Capabilities {
+        effective: join(|data| data.effective),
+        permitted: join(|data| data.permitted),
+        inheritable: join(|data| data.inheritable),
+    })
+}
+
+/// Sets the calling thread's capabilities. capset(2).
+pub fn set_capabilities(sets: Capabilities) -> io::Result<()> {
+    let header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let half = |shift: u32| CapData {
+        effective: low_half(sets.effective >> shift),
+        permitted: low_half(sets.permitted >> shift),
+        inheritable: low_half(sets.inheritable >> shift),
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 reads two CapData, the length of `data`.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    check(result)
+}
+
+fn low_half(mask: u64) -> u32 {
+    u32::try_from(mask & 0xffff_ffff).unwrap_or(u32::MAX)
+}
+
+/// Gives up the session keyring of the caller for a new, empty one. keyctl(2).
+///
+/// A kernel without keyrings (`ENOSYS`) has nothing to give up.
+pub fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    let result = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    };
+    match check(result) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other,
+    }
+}
+
+/// Runs `program` in the place of this process; returns only on failure. execve(2).
+pub fn exec(program: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    match nix::unistd::execve(program, arguments, environment) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
+}
+
+/// As [`exec`], for the program that `file` has open. execveat(2) with `AT_EMPTY_PATH`, Linux ≥ 3.19.
+pub fn exec_fd(file: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| {
+        strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: both arrays end in null and point to NUL-terminated strings that the caller's slices keep alive.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+fn prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: every option that this module passes takes integers only.
+    let result = unsafe { libc::prctl(option, value, 0, 0, 0) };
+    check(result.into())
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn structures_have_the_sizes_of_the_kernels() {
+        assert_eq!(size_of::<CloneArgs>(), 88);
+        assert_eq!(size_of::<CapHeader>(), 8);
+        assert_eq!(size_of::<CapData>(), 12);
+    }
+
+    #[test]
+    fn a_child_is_reaped_with_its_code() {
+        let child = spawn(CloneFlags::empty(), None, || 7).expect("spawn");
+        assert_eq!(reap(child.pidfd.as_fd(), true).expect("reap"), Some(Exit::Code(7)));
+    }
+
+    #[test]
+    fn own_capabilities_can_be_read_and_set_to_themselves() {
+        let now = capabilities().expect("capget");
+        set_capabilities(now).expect("capset");
+    }
+}
