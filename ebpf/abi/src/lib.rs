@@ -1,1 +1,2 @@
-//! stub
+//! Layouts shared by the eBPF programs and their loader.
+#![no_std]
