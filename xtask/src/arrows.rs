@@ -26,6 +26,7 @@ const PLACES: &[(&str, Place)] = &[
     ("skiff-benches", Place::Measure),
     ("skiff-tests", Place::Outside),
     ("skiff-probe", Place::Outside),
+    ("skiff-vm-init", Place::Outside),
     ("xtask", Place::Outside),
 ];
 

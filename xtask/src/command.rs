@@ -35,6 +35,11 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
+/// [`find`], or the line that tells how to get the tool.
+pub(crate) fn need(name: &str) -> Result<PathBuf> {
+    find(name).ok_or_else(|| missing(name.as_ref()))
+}
+
 /// Fails with one line unless this process is root.
 pub(crate) fn need_root(what: &str) -> Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -10,6 +10,7 @@ mod arrows;
 mod check;
 mod command;
 mod test;
+mod vm;
 mod workspace;
 
 /// One verb of `cargo xtask`.
@@ -24,6 +25,7 @@ struct Verb {
 const VERBS: &[Verb] = &[
     Verb { name: "check", arguments: "", help: check::HELP, run: check::run },
     Verb { name: "test", arguments: test::ARGUMENTS, help: test::HELP, run: test::run },
+    Verb { name: "vm", arguments: vm::ARGUMENTS, help: vm::HELP, run: vm::run },
 ];
 
 fn main() -> ExitCode {

@@ -20,6 +20,13 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the root of the workspace")
 }
 
+/// Where a verb keeps what it downloads and builds: `target/NAME` below the root, created if need be.
+pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
+    let dir = root().join("target").join(name);
+    std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    Ok(dir)
+}
+
 /// `cargo`, in the root of the workspace.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new("cargo");

@@ -1,0 +1,77 @@
+//! One virtual machine: qemu without hardware acceleration, one serial line, a deadline.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command;
+
+/// A running machine. Dropping it ends qemu.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    qemu: Child,
+    serial: Receiver<String>,
+    log: File,
+    deadline: Instant,
+}
+
+/// Starts a machine with this kernel and first root file system. What it says on its serial line is kept in `log`.
+///
+/// Emulation (TCG) is chosen even where KVM exists: the results must not depend on the host.
+pub(crate) fn boot(kernel: &Path, initramfs: &Path, log: &Path, limit: Duration) -> Result<Machine> {
+    let log = File::create(log).with_context(|| format!("create {}", log.display()))?;
+    let mut command = Command::new(command::need("qemu-system-x86_64")?);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
+    // A panic reboots at once, and -no-reboot turns that into an end of qemu.
+    command.args(["-append", "console=ttyS0 loglevel=4 panic=-1"]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let deadline = Instant::now() + limit;
+    let mut qemu = command.spawn().context("start qemu-system-x86_64")?;
+    let stdout = BufReader::new(qemu.stdout.take().context("standard output of qemu")?);
+    let (sender, serial) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Ends with the output of qemu, or when nobody listens any more.
+        for line in stdout.split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(Machine { qemu, serial, log, deadline })
+}
+
+impl Machine {
+    /// The next line from the serial port; `None` after the machine has switched itself off.
+    pub(crate) fn line(&mut self) -> Result<Option<String>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match self.serial.recv_timeout(left) {
+            Ok(line) => {
+                writeln!(self.log, "{line}").context("write the log of the machine")?;
+                Ok(Some(line))
+            }
+            Err(RecvTimeoutError::Timeout) => bail!("the machine is still running at its deadline"),
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = self.qemu.wait().context("wait for qemu")?;
+                if !status.success() {
+                    bail!("qemu ended with {status}");
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Both fail only when qemu has ended and been waited for already.
+        self.qemu.kill().ok();
+        self.qemu.wait().ok();
+    }
+}
