@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 mod arrows;
 mod check;
+mod ci;
 mod command;
+mod setup;
 mod test;
 mod vm;
 mod workspace;
@@ -25,7 +27,9 @@ struct Verb {
 const VERBS: &[Verb] = &[
     Verb { name: "check", arguments: "", help: check::HELP, run: check::run },
     Verb { name: "test", arguments: test::ARGUMENTS, help: test::HELP, run: test::run },
+    Verb { name: "setup", arguments: setup::ARGUMENTS, help: setup::HELP, run: setup::run },
     Verb { name: "vm", arguments: vm::ARGUMENTS, help: vm::HELP, run: vm::run },
+    Verb { name: "ci", arguments: "", help: ci::HELP, run: ci::run },
 ];
 
 fn main() -> ExitCode {
