@@ -6,5 +6,6 @@
 
 pub mod caps;
 pub mod options;
+pub mod seccomp;
 
 pub use options::Options;

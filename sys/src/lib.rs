@@ -10,6 +10,7 @@ pub mod file;
 pub mod mount;
 pub mod net;
 pub mod process;
+pub mod seccomp;
 pub mod self_exe;
 pub mod syscalls;
 pub mod terminal;
