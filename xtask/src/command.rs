@@ -24,6 +24,14 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("output of `{}`", line(command)))
 }
 
+/// Prints the command and runs it like [`run`], but returns its standard output.
+pub(crate) fn listen(command: &mut Command) -> Result<String> {
+    eprintln!("+ {}", line(command));
+    let output = command.stderr(Stdio::inherit()).output().map_err(|error| start_error(command, error))?;
+    judge(command, Ok(output.status))?;
+    String::from_utf8(output.stdout).with_context(|| format!("output of `{}`", line(command)))
+}
+
 /// The executable that `name` means: looked up in `PATH`, then where `cargo install` puts things.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

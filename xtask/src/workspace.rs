@@ -1,7 +1,7 @@
 //! The workspace as cargo describes it: its root, its members, and the executables it builds.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
@@ -40,28 +40,33 @@ pub(crate) fn members() -> Result<Vec<Member>> {
     parse_members(&text).context("read the output of cargo metadata")
 }
 
-/// Builds the binary targets of `packages` in the given profile; name and path of each, in no given order.
-pub(crate) fn build(packages: &[&str], profile: &str) -> Result<Vec<(String, PathBuf)>> {
+/// Builds packages with one binary each in the given profile; their paths, in the order asked for.
+pub(crate) fn build_each<const N: usize>(packages: [&str; N], profile: &str) -> Result<[PathBuf; N]> {
     let mut cargo = cargo();
-    cargo.args(["build", "--bins", "--message-format=json-render-diagnostics", "--profile", profile]);
+    cargo.args(["build", "--bins", "--profile", profile]);
     for package in packages {
         cargo.args(["--package", package]);
     }
-    eprintln!("+ cargo build --profile {profile} --package {}", packages.join(" --package "));
-    let output = cargo.stderr(Stdio::inherit()).output().context("start cargo")?;
-    if !output.status.success() {
-        return Err(anyhow!("cargo build of {} ended with {}", packages.join(", "), output.status));
-    }
-    let text = String::from_utf8(output.stdout).context("messages of cargo build")?;
-    text.lines().map(executable).filter_map(Result::transpose).collect()
-}
-
-/// [`build`] of packages with one binary each, in the order asked for.
-pub(crate) fn build_each<const N: usize>(packages: [&str; N], profile: &str) -> Result<[PathBuf; N]> {
-    let built = build(&packages, profile)?;
+    let built = executables(&mut cargo)?;
     let path = |name: &str| built.iter().find(|(built, _)| built == name).map(|(_, path)| path.clone());
     let found: Vec<PathBuf> = packages.iter().filter_map(|name| path(name)).collect();
     found.try_into().map_err(|found| anyhow!("of {packages:?}, cargo built only {found:?}"))
+}
+
+/// Builds a test program without running it.
+pub(crate) fn build_test(package: &str, test: &str, profile: &str) -> Result<PathBuf> {
+    let mut cargo = cargo();
+    cargo.args(["test", "--no-run", "--profile", profile, "--package", package, "--test", test]);
+    let built = executables(&mut cargo)?;
+    let found = built.into_iter().find(|(name, _)| name == test);
+    found.map(|(_, path)| path).with_context(|| format!("cargo built no test program {test}"))
+}
+
+/// Name and path of the executables that this run of cargo announces.
+fn executables(cargo: &mut Command) -> Result<Vec<(String, PathBuf)>> {
+    cargo.arg("--message-format=json-render-diagnostics");
+    let text = command::listen(cargo)?;
+    text.lines().map(executable).filter_map(Result::transpose).collect()
 }
 
 fn parse_members(metadata: &str) -> Result<Vec<Member>> {

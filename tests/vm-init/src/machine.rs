@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 
@@ -14,7 +15,8 @@ pub(crate) fn prepare() -> Result<()> {
     mount_all()?;
     load_modules()?;
     enable_controllers()?;
-    nix::unistd::sethostname("vm").context("set the host name")
+    nix::unistd::sethostname("vm").context("set the host name")?;
+    install_tools()
 }
 
 /// Moves everything into a tmpfs and makes that the root: pivot_root(2) refuses to leave the file system that the
@@ -73,6 +75,14 @@ fn enable_controllers() -> Result<()> {
         fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").context("read cgroup.controllers")?;
     let all: String = available.split_whitespace().map(|name| format!("+{name} ")).collect();
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", all.trim()).with_context(|| format!("enable {all}"))
+}
+
+/// A link in `/bin` for every tool that busybox stands for.
+fn install_tools() -> Result<()> {
+    let status =
+        Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).status().context("start busybox")?;
+    ensure!(status.success(), "busybox --install ended with {status}");
+    Ok(())
 }
 
 fn copy_below(from: &Path, to: &Path, except: &[&str]) -> Result<()> {

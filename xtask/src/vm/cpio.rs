@@ -12,7 +12,6 @@ pub(crate) struct Archive {
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
-const SYMLINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
 impl Archive {
@@ -24,11 +23,6 @@ impl Archive {
     /// A regular file.
     pub(crate) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
         self.entry(path, FILE | permissions, (0, 0), content);
-    }
-
-    /// A symbolic link to `target`.
-    pub(crate) fn symlink(&mut self, path: &str, target: &str) {
-        self.entry(path, SYMLINK | 0o777, (0, 0), target.as_bytes());
     }
 
     /// A character device with the given major and minor number.
@@ -86,7 +80,6 @@ mod tests {
     fn the_last_entry_is_the_trailer() {
         let mut archive = Archive::default();
         archive.device("/dev/console", (5, 1));
-        archive.symlink("/bin/sh", "busybox");
         let bytes = archive.finish();
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8(bytes).unwrap();

@@ -27,7 +27,7 @@ pub(crate) fn boot(kernel: &Path, initramfs: &Path, log: &Path, limit: Duration)
     let log = File::create(log).with_context(|| format!("create {}", log.display()))?;
     let mut command = Command::new(command::need("qemu-system-x86_64")?);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"]);
+    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]);
     // A panic reboots at once, and -no-reboot turns that into an end of qemu.
     command.args(["-append", "console=ttyS0 loglevel=4 panic=-1"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);

@@ -1,11 +1,12 @@
 //! `cargo xtask vm`: the runtime and every eBPF program on other kernels.
 //!
 //! Boots Debian's kernels under qemu with a root file system made here. Inside, `tests/vm-init` sets up a machine with
-//! pure cgroup v2, runs its checks and reports them on the serial line, one line each:
+//! pure cgroup v2, runs the black-box suite there, and reports on the serial line, one line each:
 //!
 //! ```text
 //! vm: kernel RELEASE
 //! vm: pass NAME
+//! vm: skip NAME: WHY
 //! vm: fail NAME: WHY
 //! vm: end COUNT
 //! ```
@@ -41,7 +42,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let asked: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let series = if asked.is_empty() { SERIES.as_slice() } else { asked.as_slice() };
     let [init, skiff, probe] = workspace::build_each(["skiff-vm-init", "skiff", "skiff-probe"], "release")?;
-    let programs = Programs::read(&init, &skiff, &probe)?;
+    let suite = workspace::build_test("skiff-tests", "it", "release")?;
+    let programs = Programs { init, skiff, probe, suite };
     let mut failures = Vec::new();
     for series in series {
         if let Err(error) = one(series, &programs) {
@@ -60,7 +62,7 @@ fn one(series: &str, programs: &Programs) -> Result<()> {
     let scratch = workspace::scratch("vm")?;
     let archive = scratch.join(format!("{series}.cpio"));
     let log = scratch.join(format!("{series}.log"));
-    std::fs::write(&archive, initramfs::build(programs, &kernel.modules("overlay")?))
+    std::fs::write(&archive, initramfs::build(programs, &kernel.modules("overlay")?)?)
         .with_context(|| format!("write {}", archive.display()))?;
     eprintln!("+ boot {} under qemu, log in {}", kernel.release, log.display());
     let mut machine = machine::boot(&kernel.image, &archive, &log, LIMIT)?;

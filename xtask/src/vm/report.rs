@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 pub(crate) struct Report {
     kernel: Option<String>,
     passed: usize,
+    skipped: usize,
     failed: Vec<String>,
     announced: Option<usize>,
 }
@@ -23,6 +24,7 @@ impl Report {
         match result.split_once(' ') {
             Some(("kernel", release)) => self.kernel = Some(release.to_owned()),
             Some(("pass", _)) => self.passed += 1,
+            Some(("skip", _)) => self.skipped += 1,
             Some(("fail", what)) => self.failed.push(what.to_owned()),
             Some(("end", count)) => self.announced = count.parse().ok(),
             _ => return false,
@@ -39,8 +41,8 @@ impl Report {
             bail!("{} of {} checks failed: {}", self.failed.len(), self.count(), self.failed.join("; "));
         }
         match self.announced {
-            Some(count) if count == self.passed && count > 0 => Ok(()),
-            Some(count) => bail!("{count} checks announced, {} reported", self.passed),
+            Some(count) if count == self.count() && self.passed > 0 => Ok(()),
+            Some(count) => bail!("{count} checks announced, {} reported", self.count()),
             None => bail!("the machine ended without saying that it was done ({self})"),
         }
     }
@@ -51,13 +53,13 @@ impl Report {
     }
 
     fn count(&self) -> usize {
-        self.passed + self.failed.len()
+        self.passed + self.skipped + self.failed.len()
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed.len())
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed.len(), self.skipped)
     }
 }
 
@@ -77,13 +79,14 @@ mod tests {
 
     #[test]
     fn only_a_complete_report_without_failures_is_good() {
-        check(&["vm: kernel 6.1", "[ 1.0] vm: pass a", "vm: pass b", "vm: end 2"], "");
+        check(&["vm: kernel 6.1", "[ 1.0] vm: pass a", "vm: pass b", "vm: skip c: d", "vm: end 3"], "");
         check(&["vm: kernel 6.1", "vm: pass a", "vm: fail b: c", "vm: end 2"], "1 of 2 checks failed: b: c");
         check(&["vm: kernel 6.1", "vm: pass a", "vm: end 2"], "2 checks announced, 1 reported");
         check(&["vm: kernel 6.1", "vm: end 0"], "0 checks announced, 0 reported");
+        check(&["vm: kernel 6.1", "vm: skip a: b", "vm: end 1"], "1 checks announced, 1 reported");
         check(
             &["vm: kernel 6.1", "vm: pass a"],
-            "the machine ended without saying that it was done (1 passed, 0 failed)",
+            "the machine ended without saying that it was done (1 passed, 0 failed, 0 skipped)",
         );
         check(&["vm: kernel 6.6", "vm: pass a", "vm: end 1"], "expected kernel 6.1, got Some(\"6.6\")");
         check(&[], "expected kernel 6.1, got None");

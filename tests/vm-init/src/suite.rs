@@ -1,0 +1,104 @@
+//! The black-box suite, run as it is in this machine.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::Verdict;
+
+/// What a test may find missing here and be skipped for. A skip for any other reason is a failure: the machine is
+/// there to run such tests.
+const MISSING: [&str; 8] =
+    ["buildah", "cgroup v1", "debootstrap", "python", "runc", "skopeo", "strace", "umoci"];
+
+/// Runs every test of the suite; its own output goes to the serial line, for the log.
+pub(crate) fn run() -> Result<Vec<(String, Verdict)>> {
+    let mut suite = Command::new("/bin/it");
+    suite.args(["--show-output", "--test-threads=2"]).current_dir("/tmp");
+    suite.env_clear().env("PATH", "/bin").env("CARGO_TARGET_DIR", "/tmp/target");
+    suite.env("SKIFF", "/bin/skiff").env("SKIFF_PROBE", "/bin/probe");
+    let mut suite = suite.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start /bin/it")?;
+    let stdout = suite.stdout.take().context("standard output of /bin/it")?;
+    let mut lines = Vec::new();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = String::from_utf8_lossy(&line.context("read the output of /bin/it")?).into_owned();
+        println!("{line}");
+        lines.push(line);
+    }
+    let status = suite.wait().context("wait for /bin/it")?;
+    let results = parse(&lines);
+    ensure!(!results.is_empty(), "/bin/it ran no test and ended with {status}");
+    let failed = results.iter().any(|(_, verdict)| matches!(verdict, Verdict::Fail(_)));
+    ensure!(status.success() || failed, "/bin/it ended with {status} although no test failed");
+    Ok(results)
+}
+
+/// The verdicts in the output of a test program.
+///
+/// ```text
+/// test NAME ... ok | FAILED
+///
+/// ---- NAME stdout ----
+/// skip: needs WHAT                   (or why the test failed)
+/// ```
+fn parse(lines: &[String]) -> Vec<(String, Verdict)> {
+    let mut results = Vec::new();
+    let mut section = None;
+    for line in lines {
+        if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+            results.push((name.to_owned(), verdict_of(verdict)));
+        } else if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            section = results.iter().position(|(known, _)| known == name);
+        } else if let Some(index) = section {
+            explain(&mut results[index].1, line);
+        }
+    }
+    results
+}
+
+fn verdict_of(word: &str) -> Verdict {
+    if word == "ok" { Verdict::Pass } else { Verdict::Fail(String::new()) }
+}
+
+/// Takes a line that the test itself has printed into account.
+fn explain(verdict: &mut Verdict, line: &str) {
+    let skipped = line.strip_prefix("skip: needs ");
+    match (&*verdict, skipped) {
+        (Verdict::Pass, Some(what)) if MISSING.iter().any(|missing| what.contains(missing)) => {
+            *verdict = Verdict::Skip(format!("needs {what}"));
+        }
+        (Verdict::Pass, Some(what)) => *verdict = Verdict::Fail(format!("skipped, needs {what}")),
+        // The first line that is not about where the panic was, which is the message.
+        (Verdict::Fail(why), None)
+            if why.is_empty() && !line.is_empty() && !line.contains(" panicked at ") =>
+        {
+            *verdict = Verdict::Fail(line.to_owned());
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_come_with_what_the_tests_said() {
+        let output = "\nrunning 4 tests\ntest a::runs ... ok\ntest a::fails ... FAILED\ntest b::lacks_a_tool ... ok\n\
+            test b::lacks_a_kernel ... ok\n\nsuccesses:\n\n---- b::lacks_a_tool stdout ----\nskip: needs umoci\n\n\
+            ---- b::lacks_a_kernel stdout ----\nskip: needs BTF\n\nfailures:\n\n---- a::fails stdout ----\n\n\
+            thread 'a::fails' panicked at tests/it/a.rs:1:2:\nleft behind:\nmount /x\n\n\nfailures:\n    a::fails\n\n\
+            test result: FAILED. 3 passed; 1 failed; 0 ignored\n";
+        let lines: Vec<String> = output.lines().map(str::to_owned).collect();
+        let expected = [
+            ("a::runs", Verdict::Pass),
+            ("a::fails", Verdict::Fail("left behind:".into())),
+            ("b::lacks_a_tool", Verdict::Skip("needs umoci".into())),
+            ("b::lacks_a_kernel", Verdict::Fail("skipped, needs BTF".into())),
+        ];
+        assert_eq!(parse(&lines), expected.map(|(name, verdict)| (name.to_owned(), verdict)));
+    }
+}
