@@ -36,24 +36,30 @@ pub(super) const JUMP_EQUAL: u16 = 0x15;
 pub(super) const JUMP_GREATER: u16 = 0x25;
 pub(super) const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
 
-/// How far back a `ret` is looked for before a new one is written; leaves room to jump from a few tests further on.
+/// How far away a `ret` may be to be used again; leaves room to jump there from a few tests further on.
 const REUSE: usize = 200;
 
 /// A program under construction, last instruction first.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
     reversed: Vec<Instruction>,
+    /// The latest `ret` of each value.
+    returns: Vec<Place>,
 }
 
 impl Assembler {
     /// Ends the program with `value`, or finds a near place that does.
     pub(super) fn ret(&mut self, value: u32) -> Place {
-        let near = self.reversed.len().saturating_sub(REUSE);
-        let found = self.reversed[near..].iter().rposition(|i| i.code == RETURN && i.k == value);
-        match found {
-            Some(index) => Place(near + index),
-            None => self.push(RETURN, 0, 0, value),
+        let reversed = &self.reversed;
+        let Some(latest) = self.returns.iter().position(|place| reversed[place.0].k == value) else {
+            let place = self.push(RETURN, 0, 0, value);
+            self.returns.push(place);
+            return place;
+        };
+        if self.distance(self.returns[latest]) > REUSE {
+            self.returns[latest] = self.push(RETURN, 0, 0, value);
         }
+        self.returns[latest]
     }
 
     /// Loads the 32 bits at `offset` of `struct seccomp_data` into the accumulator, then goes on at `next`.
