@@ -41,7 +41,7 @@ fn main() -> Result<Infallible> {
 
 /// Runs this program once more for the checks, and waits for it and for whatever is orphaned meanwhile.
 fn supervise() -> Result<()> {
-    let checks = Command::new("/init").spawn().context("start the checks")?;
+    let checks = Command::new("/init").args(std::env::args().skip(1)).spawn().context("start the checks")?;
     let checks = Pid::from_raw(i32::try_from(checks.id())?);
     loop {
         match wait().context("wait for a process")? {
@@ -52,9 +52,10 @@ fn supervise() -> Result<()> {
 }
 
 fn report() -> Result<()> {
+    let filters: Vec<String> = std::env::args().skip(1).collect();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
     println!("vm: kernel {}", release.trim());
-    let results = [premise::check()?, suite::run()?].concat();
+    let results = [premise::check()?, suite::run(&filters)?].concat();
     for (name, verdict) in &results {
         match verdict {
             Verdict::Pass => println!("vm: pass {name}"),

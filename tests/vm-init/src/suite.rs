@@ -12,10 +12,10 @@ use crate::Verdict;
 const MISSING: [&str; 8] =
     ["buildah", "cgroup v1", "debootstrap", "python", "runc", "skopeo", "strace", "umoci"];
 
-/// Runs every test of the suite; its own output goes to the serial line, for the log.
-pub(crate) fn run() -> Result<Vec<(String, Verdict)>> {
+/// Runs the tests of the suite that match a filter, or all; its own output goes to the serial line, for the log.
+pub(crate) fn run(filters: &[String]) -> Result<Vec<(String, Verdict)>> {
     let mut suite = Command::new("/bin/it");
-    suite.args(["--show-output", "--test-threads=2"]).current_dir("/tmp");
+    suite.args(["--show-output", "--test-threads=2"]).args(filters).current_dir("/tmp");
     suite.env_clear().env("PATH", "/bin").env("CARGO_TARGET_DIR", "/tmp/target");
     suite.env("SKIFF", "/bin/skiff").env("SKIFF_PROBE", "/bin/probe");
     let mut suite = suite.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start /bin/it")?;

@@ -20,16 +20,27 @@ pub(crate) struct Machine {
     deadline: Instant,
 }
 
-/// Starts a machine with this kernel and first root file system. What it says on its serial line is kept in `log`.
+/// Starts a machine with this kernel and first root file system, whose init gets these arguments. What it says on its
+/// serial line is kept in `log`.
 ///
 /// Emulation (TCG) is chosen even where KVM exists: the results must not depend on the host.
-pub(crate) fn boot(kernel: &Path, initramfs: &Path, log: &Path, limit: Duration) -> Result<Machine> {
+pub(crate) fn boot(
+    kernel: &Path,
+    initramfs: &Path,
+    arguments: &[String],
+    log: &Path,
+    limit: Duration,
+) -> Result<Machine> {
     let log = File::create(log).with_context(|| format!("create {}", log.display()))?;
-    let mut command = Command::new(command::need("qemu-system-x86_64")?);
+    // setpriv only asks the kernel to end qemu with this program, whatever ends it, and becomes qemu.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(command::need("qemu-system-x86_64")?);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
     command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]);
     // A panic reboots at once, and -no-reboot turns that into an end of qemu.
-    command.args(["-append", "console=ttyS0 loglevel=4 panic=-1"]);
+    // The kernel gives what stands after the dashes to init.
+    let line = format!("console=ttyS0 loglevel=4 panic=-1 -- {}", arguments.join(" "));
+    command.arg("-append").arg(line.trim_end());
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let deadline = Instant::now() + limit;
