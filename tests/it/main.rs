@@ -1,2 +1,20 @@
-//! stub
-fn main() {}
+//! The black-box ring: what `skiff run` does, seen from inside containers and from the host after them.
+//!
+//! Run it by `cargo xtask test [filter]`. The programs under test are given by the environment (`SKIFF`, `SKIFF_PROBE`);
+//! state and run directories are private to each test, and each test ends by looking for what it left behind.
+//! Whoever wants to add a test reads [`harness::Case`] first.
+
+mod harness;
+
+mod bad_input;
+mod crash;
+mod fallback;
+mod flags_mounts;
+mod flags_process;
+mod flags_resources;
+mod hostile;
+mod images;
+mod namespaces;
+mod security;
+mod signals;
+mod tty;

@@ -1,2 +1,66 @@
-//! stub
-fn main() {}
+//! What a container looks like from inside: a static program that the black-box tests run as the container's command.
+//!
+//! `probe see` prints everything it can see as one JSON object; the other verbs each do one thing and say in plain
+//! lines how it went. `probe with … -- CMD` runs on the host and starts CMD in a spoilt environment.
+//!
+//! There is no Rust runtime start-up (`no_main`): it would ignore SIGPIPE, install handlers and so change the very
+//! things that tests look at.
+
+#![no_main]
+
+mod attempt;
+mod calls;
+mod load;
+mod out;
+mod see;
+mod signals;
+mod with;
+
+use std::ffi::{c_char, c_int};
+
+const VERBS: &str = "see | exit N | die SIGNAL | wait | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
+                     eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | calls N M P B [fork|threads K] | \
+                     hunt NAME | with SETTING… -- CMD";
+
+/// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
+#[unsafe(no_mangle)]
+pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(code) => code,
+        Err(error) => {
+            out::line_to(2, &format!("probe: {error}"));
+            99
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<c_int, String> {
+    match words {
+        ["see"] => see::print(),
+        ["exit", code] => return number(code),
+        ["die", signal] => return signals::die(signal),
+        ["wait"] => return signals::wait(),
+        ["trap", last @ ..] => return signals::trap(last),
+        ["term"] => out::line(&see::terminal().to_string()),
+        ["winch"] => return signals::winch(),
+        ["orphan"] => return signals::orphan(),
+        ["try", op @ ..] => attempt::all(op)?,
+        ["eat", mib] => load::eat(number(mib)?),
+        ["eat-child", mib] => load::eat_in_child(number(mib)?)?,
+        ["forks", count] => load::forks(number(count)?),
+        ["threads", count] => load::threads(number(count)?),
+        ["burn", wall_ms] => load::burn(number(wall_ms)?)?,
+        ["fill", path, mib] => load::fill(path, number(mib)?),
+        ["calls", amounts @ ..] => calls::run(amounts)?,
+        ["hunt", name] => attempt::hunt(name),
+        ["with", settings @ ..] => return with::exec(settings),
+        _ => return Err(format!("usage: probe {VERBS}")),
+    }
+    Ok(0)
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> Result<T, String> {
+    word.parse().map_err(|_| format!("not a number: {word}"))
+}

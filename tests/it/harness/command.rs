@@ -1,0 +1,101 @@
+//! A `skiff` command line before it runs.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::live::{Live, Output};
+use super::programs;
+
+/// How long a command may take: far beyond what a loaded machine needs.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// One command under test.
+#[derive(Debug)]
+pub(crate) struct Skiff {
+    program: String,
+    before: Vec<String>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    stdin: Input,
+}
+
+#[derive(Debug)]
+enum Input {
+    Nothing,
+    Bytes(Vec<u8>),
+    Open,
+}
+
+impl Skiff {
+    pub(super) fn new(args: Vec<String>) -> Self {
+        let program = programs::skiff().display().to_string();
+        let (before, env, stdin) = (Vec::new(), Vec::new(), Input::Nothing);
+        Self { program, before, args, env, stdin }
+    }
+
+    /// Sets a variable of skiff's own environment.
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.into(), value.as_ref().to_string_lossy().into_owned()));
+        self
+    }
+
+    /// Runs another copy of skiff.
+    pub(crate) fn program(mut self, path: &Path) -> Self {
+        self.program = path.display().to_string();
+        self
+    }
+
+    /// Starts skiff through `probe with SETTINGS…`, that is in a spoilt environment.
+    pub(crate) fn with(mut self, settings: &[&str]) -> Self {
+        let probe = programs::probe().display().to_string();
+        let words = [&probe[..], "with"].into_iter().chain(settings.iter().copied()).chain(["--"]);
+        self.before = words.map(str::to_owned).collect();
+        self
+    }
+
+    /// Starts skiff through another command, which takes skiff and its arguments as its last arguments.
+    pub(crate) fn through(mut self, words: &[&str]) -> Self {
+        self.before = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Feeds these bytes to standard input, then closes it. Without this it is `/dev/null`.
+    pub(crate) fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.stdin = Input::Bytes(bytes.into());
+        self
+    }
+
+    /// Keeps standard input open and empty.
+    pub(crate) fn stdin_open(mut self) -> Self {
+        self.stdin = Input::Open;
+        self
+    }
+
+    /// Runs to the end.
+    pub(crate) fn output(self) -> Output {
+        self.start().finish()
+    }
+
+    /// Starts it.
+    pub(crate) fn start(mut self) -> Live {
+        let stdin = std::mem::replace(&mut self.stdin, Input::Nothing);
+        let mut command = self.to_command();
+        let (stdio, bytes) = match stdin {
+            Input::Nothing => (Stdio::null(), None),
+            Input::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
+            Input::Open => (Stdio::piped(), None),
+        };
+        command.stdin(stdio).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Live::spawn(command, bytes, TIME_LIMIT)
+    }
+
+    /// The command, its standard streams not yet chosen.
+    pub(crate) fn to_command(&self) -> Command {
+        let mut words = self.before.iter().chain([&self.program]).chain(&self.args);
+        let mut command = Command::new(words.next().expect("there is a program"));
+        command.args(words).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}

@@ -1,0 +1,134 @@
+//! What containers may leave behind on the host, and where to look for it.
+//!
+//! Nothing here compares the host before and after: other containers may come and go meanwhile. Every trace is looked
+//! for by the id of a container or by the directory of a test, which is in skiff's environment and in its mounts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, Once, OnceLock};
+
+static IDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The directory of all tests of this process.
+pub(super) fn base() -> &'static Path {
+    static BASE: OnceLock<PathBuf> = OnceLock::new();
+    BASE.get_or_init(|| std::env::temp_dir().join(format!("skiff-it.{}", std::process::id())))
+}
+
+/// Keeps ids for the search at the very end.
+pub(super) fn remember(ids: Vec<String>) {
+    IDS.lock().expect("no holder panics").extend(ids);
+}
+
+/// Searches once more when the test program ends: something may have come back, or a guard may have been too early.
+pub(super) fn check_at_exit() {
+    static REGISTERED: Once = Once::new();
+    // SAFETY: the function lives as long as the program and does not unwind.
+    REGISTERED.call_once(|| assert_eq!(unsafe { libc::atexit(final_check) }, 0));
+}
+
+extern "C" fn final_check() {
+    let ids = IDS.lock().map(|ids| ids.clone()).unwrap_or_default();
+    let leaks: Vec<String> = of_containers(&ids).into_iter().chain(of_directory(base())).collect();
+    if mounts_below(base()).is_empty() {
+        let _best_effort = fs::remove_dir_all(base());
+    }
+    if !leaks.is_empty() {
+        eprintln!("left behind by {} containers:\n{}", ids.len(), leaks.join("\n"));
+        // SAFETY: ends the process at once, which is what the end of an exit handler does anyway.
+        unsafe { libc::_exit(101) };
+    }
+}
+
+/// Control groups and processes of these containers.
+pub(super) fn of_containers(ids: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    if !ids.is_empty() {
+        found.extend(groups(ids).into_iter().map(|group| format!("cgroup {}", group.display())));
+        let in_group = |pid: &str| {
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            ids.iter().any(|id| groups.contains(id.as_str()))
+        };
+        found
+            .extend(processes().filter(|pid| in_group(pid)).map(|pid| format!("process {}", describe(&pid))));
+    }
+    found
+}
+
+/// Mounts below a test's directory, in this or any other mount namespace, and processes that belong to it.
+pub(super) fn of_directory(dir: &Path) -> Vec<String> {
+    let dir = format!("{}/", dir.display());
+    let mentions = |file: String| fs::read(file).is_ok_and(|bytes| contains(&bytes, dir.as_bytes()));
+    let me = std::process::id().to_string();
+    let mut found: Vec<String> =
+        mounts_below(Path::new(&dir)).into_iter().map(|line| format!("mount {line}")).collect();
+    for pid in processes().filter(|pid| *pid != me) {
+        if mentions(format!("/proc/{pid}/environ")) || mentions(format!("/proc/{pid}/mountinfo")) {
+            found.push(format!("process {}", describe(&pid)));
+        }
+    }
+    found
+}
+
+/// Lines of this process's mount table that mention `dir`.
+pub(super) fn mounts_below(dir: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let dir = dir.display().to_string();
+    table.lines().filter(|line| line.contains(&dir)).map(str::to_owned).collect()
+}
+
+/// Files of containers that are no more: in the run directory and in the directory for temporary files.
+pub(super) fn files(run: &Path, temporary: &Path) -> Vec<String> {
+    let containers = entries(&run.join("containers"));
+    let temporary = entries(temporary);
+    containers.into_iter().chain(temporary).map(|path| format!("file {}", path.display())).collect()
+}
+
+/// Unfinished work in a store.
+pub(super) fn unfinished(store: &Path) -> Vec<String> {
+    let places = [store.join("tmp"), store.join("containers")];
+    places.iter().flat_map(|dir| entries(dir)).map(|path| format!("file {}", path.display())).collect()
+}
+
+/// Control groups, in any hierarchy, that are named after one of these containers.
+pub(super) fn groups(ids: &[String]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    groups_below(Path::new("/sys/fs/cgroup"), ids, &mut found);
+    found
+}
+
+fn groups_below(dir: &Path, ids: &[String], found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if ids.iter().any(|id| name.contains(id.as_str())) {
+                found.push(entry.path());
+            }
+            groups_below(&entry.path(), ids, found);
+        }
+    }
+}
+
+/// All processes but zombies, which only wait for their parent.
+fn processes() -> impl Iterator<Item = String> {
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(|pid| !is_zombie(pid))
+}
+
+fn is_zombie(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+fn describe(pid: &str) -> String {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    format!("{pid} {}", String::from_utf8_lossy(&command).replace('\0', " "))
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}

@@ -1,0 +1,77 @@
+//! What every test stands on: a [`Case`] with directories of its own, [`Skiff`] commands with a time limit, fixtures
+//! that are built once, and the search for leaks at the end of each case.
+
+mod case;
+mod command;
+pub(crate) mod fixture;
+pub(crate) mod layout;
+mod leak;
+mod live;
+pub(crate) mod pty;
+
+pub(crate) use case::{Case, parse};
+pub(crate) use command::Skiff;
+pub(crate) use live::Output;
+
+/// The programs under test and beside it.
+pub(crate) mod programs {
+    use std::path::{Path, PathBuf};
+    use std::sync::OnceLock;
+
+    /// The skiff binary: `$SKIFF`, else the best build in the target directory.
+    pub(crate) fn skiff() -> &'static Path {
+        static FOUND: OnceLock<PathBuf> = OnceLock::new();
+        FOUND.get_or_init(|| find("SKIFF", "skiff"))
+    }
+
+    /// The static program that runs inside: `$SKIFF_PROBE`, else likewise.
+    pub(crate) fn probe() -> &'static Path {
+        static FOUND: OnceLock<PathBuf> = OnceLock::new();
+        FOUND.get_or_init(|| find("SKIFF_PROBE", "skiff-probe"))
+    }
+
+    /// The build directory of this repository.
+    pub(crate) fn target_dir() -> PathBuf {
+        let repository =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is below the repository");
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository.join("target"), PathBuf::from)
+    }
+
+    fn find(variable: &str, name: &str) -> PathBuf {
+        if let Some(path) = std::env::var_os(variable) {
+            return PathBuf::from(path).canonicalize().unwrap_or_else(|e| panic!("{variable}: {e}"));
+        }
+        let triple = target_dir().join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
+        let builds = ["release", "fast", "debug"].map(|profile| triple.join(profile).join(name));
+        let found = builds.iter().find(|path| path.exists());
+        found.unwrap_or_else(|| panic!("{variable} is not set and no {name} is built")).clone()
+    }
+}
+
+/// Ends the test early with `skip: needs …` when something it needs is missing. With `MUST_RUN=1` that is a failure.
+macro_rules! need {
+    ($condition:expr, $($what:tt)+) => {
+        if !$condition {
+            crate::harness::skip(&format!($($what)+));
+            return;
+        }
+    };
+}
+pub(crate) use need;
+
+/// The other half of [`need!`].
+pub(crate) fn skip(what: &str) {
+    assert!(std::env::var_os("MUST_RUN").is_none_or(|v| v != "1"), "MUST_RUN=1, but this test needs {what}");
+    println!("skip: needs {what}");
+}
+
+/// Whether `program` is on the path.
+pub(crate) fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+}
+
+/// Whether the host has this cgroup v1 controller mounted.
+pub(crate) fn v1(controller: &str) -> bool {
+    std::path::Path::new("/sys/fs/cgroup").join(controller).join("tasks").exists()
+}

@@ -1,0 +1,175 @@
+//! Things that a container may or may not do: `probe try OP ARG…` tries each and prints one verdict per line.
+
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::{number, out};
+
+/// Tries every operation named on the command line, in order.
+pub(crate) fn all(mut words: &[&str]) -> Result<(), String> {
+    while let Some((op, rest)) = words.split_first() {
+        let (verdict, used) = one(op, rest)?;
+        out::line(&verdict);
+        words = &rest[used..];
+    }
+    Ok(())
+}
+
+/// The verdict on one operation and the number of arguments that it took.
+fn one(op: &str, args: &[&str]) -> Result<(String, usize), String> {
+    let arg = |n: usize| args.get(n).copied().ok_or_else(|| format!("try {op}: missing argument"));
+    let path = |n| arg(n).and_then(|word| CString::new(word).map_err(|e| e.to_string()));
+    Ok(match op {
+        "read" => (read(arg(0)?), 1),
+        "open-r" => (open(&path(0)?, libc::O_RDONLY), 1),
+        "open-w" => (open(&path(0)?, libc::O_WRONLY), 1),
+        "create" => (open(&path(0)?, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL), 1),
+        "list" => (std::fs::read_dir(arg(0)?).map_or_else(|e| errno(&e), |dir| dir.count().to_string()), 1),
+        "write" => (write(arg(0)?, arg(1)?), 2),
+        "node" => (node(&path(0)?, arg(1)?, number(arg(2)?)?, number(arg(3)?)?), 4),
+        "mount" => (mount(&path(0)?, &path(1)?), 2),
+        "remount-rw" => (remount_rw(&path(0)?), 1),
+        _ => return call(op, args),
+    })
+}
+
+/// Operations that are a single system call.
+fn call(op: &str, args: &[&str]) -> Result<(String, usize), String> {
+    let arg = |n: usize| args.get(n).copied().ok_or_else(|| format!("try {op}: missing argument"));
+    let path = |n| arg(n).and_then(|word| CString::new(word).map_err(|e| e.to_string()));
+    // SAFETY (of each below): every pointer is to a live NUL-terminated string, a live buffer, or null where the call
+    // takes null; the calls change only this process or fail.
+    let (result, used) = match op {
+        // SAFETY: see above.
+        "umount" => (unsafe { libc::umount2(path(0)?.as_ptr(), 0) }.into(), 1),
+        // SAFETY: see above.
+        "mkdir" => (unsafe { libc::mkdir(path(0)?.as_ptr(), 0o755) }.into(), 1),
+        // SAFETY: see above.
+        "chroot" => (unsafe { libc::chroot(path(0)?.as_ptr()) }.into(), 1),
+        // SAFETY: see above.
+        "chdir" => (unsafe { libc::chdir(path(0)?.as_ptr()) }.into(), 1),
+        // SAFETY: see above.
+        "access-x" => (unsafe { libc::access(path(0)?.as_ptr(), libc::X_OK) }.into(), 1),
+        // SAFETY: see above.
+        "chown" => (unsafe { libc::chown(path(0)?.as_ptr(), number(arg(1)?)?, number(arg(1)?)?) }.into(), 2),
+        // SAFETY: see above.
+        "unshare" => (unsafe { libc::unshare(number(arg(0)?)?) }.into(), 1),
+        // SAFETY: see above.
+        "setuid" => (unsafe { libc::setuid(number(arg(0)?)?) }.into(), 1),
+        // SAFETY: see above.
+        "kill" => (unsafe { libc::kill(number(arg(0)?)?, 0) }.into(), 1),
+        // SAFETY: see above.
+        "hostname" => (unsafe { libc::sethostname(path(0)?.as_ptr(), arg(0)?.len()) }.into(), 1),
+        // SAFETY: see above.
+        "ptrace" => (unsafe { libc::ptrace(libc::PTRACE_ATTACH, number::<libc::pid_t>(arg(0)?)?, 0, 0) }, 1),
+        // SAFETY: see above.
+        "setgroups" => (unsafe { libc::setgroups(0, std::ptr::null()) }.into(), 0),
+        // SAFETY: see above.
+        "keyctl" => (unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) }, 0),
+        // SAFETY: see above.
+        "bpf" => (unsafe { libc::syscall(libc::SYS_bpf, 0, std::ptr::null::<u8>(), 0) }, 0),
+        // SAFETY: see above.
+        "perf" => {
+            (unsafe { libc::syscall(libc::SYS_perf_event_open, std::ptr::null::<u8>(), 0, -1, -1, 0) }, 0)
+        }
+        // SAFETY: see above.
+        "personality" => (unsafe { libc::syscall(libc::SYS_personality, 0x0002_0000) }, 0),
+        // SAFETY: see above.
+        "clone3" => (unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0) }, 0),
+        // SAFETY: see above.
+        "type-key" => (unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into(), 0),
+        // SAFETY: see above.
+        "swapon" => (unsafe { libc::syscall(libc::SYS_swapon, c"/nowhere".as_ptr(), 0) }, 0),
+        // SAFETY: see above.
+        "raw-socket" => {
+            (unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP) }.into(), 0)
+        }
+        // SAFETY: see above.
+        "unshare-user" => (unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into(), 0),
+        // SAFETY: see above.
+        "lower-nice" => (unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -5) }.into(), 0),
+        // SAFETY: an empty set of times is refused before it is read.
+        "settime" => (unsafe { libc::clock_settime(libc::CLOCK_MONOTONIC, std::ptr::null()) }.into(), 0),
+        _ => return Err(format!("try: unknown operation {op}")),
+    };
+    Ok((out::verdict(result), used))
+}
+
+/// Looks for a process that runs a program of this name, for at most ten seconds, holds that program open, and tries
+/// to write into it once it is not busy any more: the attack on a launcher's binary. Prints the verdict.
+pub(crate) fn hunt(name: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if let Some(prey) = std::fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find_map(|entry| catch(&entry.path(), name))
+        {
+            let path = format!("/proc/self/fd/{}", prey.as_raw_fd());
+            let mut verdict = write(&path, "#!/bin/false\n");
+            while verdict == "ETXTBSY" && Instant::now() < deadline {
+                verdict = write(&path, "#!/bin/false\n");
+            }
+            return out::line(&verdict);
+        }
+    }
+    out::line("nothing");
+}
+
+/// The program of this process, opened, if it has the name.
+fn catch(process: &Path, name: &str) -> Option<std::fs::File> {
+    let exe = process.join("exe");
+    let target = std::fs::read_link(&exe).ok()?;
+    if target.to_string_lossy().contains(name) { std::fs::File::open(exe).ok() } else { None }
+}
+
+fn read(path: &str) -> String {
+    let mut text = Vec::new();
+    let result = std::fs::File::open(path).and_then(|file| file.take(1 << 16).read_to_end(&mut text));
+    match result {
+        Ok(_) => String::from_utf8_lossy(&text).trim_end().replace('\n', "\\n"),
+        Err(error) => errno(&error),
+    }
+}
+
+fn write(path: &str, text: &str) -> String {
+    let open = || std::fs::OpenOptions::new().write(true).open(path);
+    open().and_then(|mut file| file.write_all(text.as_bytes())).map_or_else(|e| errno(&e), |()| "ok".into())
+}
+
+fn open(path: &CString, flags: i32) -> String {
+    // SAFETY: the path is NUL-terminated; O_NONBLOCK keeps the opening of a device from waiting.
+    out::verdict(
+        unsafe { libc::open(path.as_ptr(), flags | libc::O_NONBLOCK | libc::O_CLOEXEC, 0o600) }.into(),
+    )
+}
+
+fn node(path: &CString, kind: &str, major: u32, minor: u32) -> String {
+    let kind = if kind == "b" { libc::S_IFBLK } else { libc::S_IFCHR };
+    // SAFETY: the path is NUL-terminated.
+    out::verdict(unsafe { libc::mknod(path.as_ptr(), kind | 0o600, libc::makedev(major, minor)) }.into())
+}
+
+fn mount(kind: &CString, target: &CString) -> String {
+    let (source, data) = (c"none".as_ptr(), std::ptr::null());
+    // SAFETY: all strings are NUL-terminated; no data is passed.
+    out::verdict(unsafe { libc::mount(source, target.as_ptr(), kind.as_ptr(), 0, data) }.into())
+}
+
+fn remount_rw(target: &CString) -> String {
+    let flags = libc::MS_REMOUNT | libc::MS_BIND;
+    // SAFETY: the target is NUL-terminated; the kernel ignores the rest for a bind remount.
+    let done =
+        unsafe { libc::mount(std::ptr::null(), target.as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
+    out::verdict(done.into())
+}
+
+fn errno(error: &std::io::Error) -> String {
+    error
+        .raw_os_error()
+        .map_or_else(|| error.to_string(), |n| format!("{:?}", nix::errno::Errno::from_raw(n)))
+}

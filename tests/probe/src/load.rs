@@ -1,0 +1,104 @@
+//! Loads for the limits to stop: memory, processes, processor time, files.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork, pause};
+
+use crate::out;
+
+const PAGE: usize = 4096;
+
+/// Touches `mib` MiB and says so.
+pub(crate) fn eat(mib: usize) {
+    let mut memory = vec![0u8; mib << 20];
+    for page in memory.chunks_mut(PAGE) {
+        page[0] = 1;
+    }
+    out::line(&format!("ate {} MiB", std::hint::black_box(&memory).len() >> 20));
+}
+
+/// Lets a child do that, and says how it ended.
+pub(crate) fn eat_in_child(mib: usize) -> Result<(), String> {
+    // SAFETY: one thread; the child runs to its own exit.
+    match unsafe { fork() }.map_err(|e| e.to_string())? {
+        ForkResult::Child => {
+            eat(mib);
+            // SAFETY: leaves without running anything of the parent's.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            out::line(&format!("{:?}", waitpid(child, None).map_err(|e| e.to_string())?));
+            Ok(())
+        }
+    }
+}
+
+/// Forks up to `count` children that stay, and says how many there were and what stopped it.
+pub(crate) fn forks(count: usize) {
+    let mut children: Vec<Pid> = Vec::new();
+    let mut end = "ok".to_owned();
+    while children.len() < count {
+        // SAFETY: one thread; the child only waits to be killed.
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => loop {
+                pause();
+            },
+            Ok(ForkResult::Parent { child }) => children.push(child),
+            Err(error) => {
+                end = format!("{error:?}");
+                break;
+            }
+        }
+    }
+    out::line(&format!("{} {end}", children.len()));
+    for child in children {
+        let _killed = kill(child, Signal::SIGKILL);
+        let _reaped = waitpid(child, None);
+    }
+}
+
+/// The same with threads.
+pub(crate) fn threads(count: usize) {
+    let mut started = 0;
+    let start = || std::thread::Builder::new().spawn(std::thread::park);
+    let end = loop {
+        if started == count {
+            break "ok".to_owned();
+        }
+        match start() {
+            Ok(_) => started += 1,
+            Err(error) => {
+                break format!("{:?}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+            }
+        }
+    };
+    out::line(&format!("{started} {end}"));
+}
+
+/// Spins for `wall_ms` and prints the CPU time it got, in milliseconds.
+pub(crate) fn burn(wall_ms: u64) -> Result<(), String> {
+    let end = Instant::now() + Duration::from_millis(wall_ms);
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    let used =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).map_err(|e| e.to_string())?;
+    out::line(&Duration::from(used).as_millis().to_string());
+    Ok(())
+}
+
+/// Writes `mib` MiB to a file and prints `ok` or the errno.
+pub(crate) fn fill(path: &str, mib: usize) {
+    let chunk = vec![7u8; 1 << 20];
+    let write = || {
+        let mut file = std::fs::File::create(path)?;
+        (0..mib).try_for_each(|_| file.write_all(&chunk))?;
+        file.sync_all()
+    };
+    let errno =
+        |e: std::io::Error| format!("{:?}", nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0)));
+    out::line(&write().map_or_else(errno, |()| "ok".into()));
+}

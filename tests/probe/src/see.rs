@@ -1,0 +1,168 @@
+//! Everything that a process can see of its surroundings, as JSON.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::out;
+
+const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+
+const RLIMITS: [(&str, u32); 16] = [
+    ("as", libc::RLIMIT_AS),
+    ("core", libc::RLIMIT_CORE),
+    ("cpu", libc::RLIMIT_CPU),
+    ("data", libc::RLIMIT_DATA),
+    ("fsize", libc::RLIMIT_FSIZE),
+    ("locks", libc::RLIMIT_LOCKS),
+    ("memlock", libc::RLIMIT_MEMLOCK),
+    ("msgqueue", libc::RLIMIT_MSGQUEUE),
+    ("nice", libc::RLIMIT_NICE),
+    ("nofile", libc::RLIMIT_NOFILE),
+    ("nproc", libc::RLIMIT_NPROC),
+    ("rss", libc::RLIMIT_RSS),
+    ("rtprio", libc::RLIMIT_RTPRIO),
+    ("rttime", libc::RLIMIT_RTTIME),
+    ("sigpending", libc::RLIMIT_SIGPENDING),
+    ("stack", libc::RLIMIT_STACK),
+];
+
+/// Prints one object with all of it.
+pub(crate) fn print() {
+    // Before anything is opened, so that no descriptor of ours is among them.
+    let fds = open_files();
+    let seen = json!({
+        "fds": fds,
+        "args": std::env::args().collect::<Vec<_>>(),
+        "env": std::env::vars().collect::<BTreeMap<_, _>>(),
+        "cwd": std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default(),
+        "ids": ids(),
+        "status": status(),
+        "namespaces": namespaces(),
+        "rlimits": rlimits(),
+        "hostname": text("/proc/sys/kernel/hostname"),
+        "domainname": text("/proc/sys/kernel/domainname"),
+        "oom_score_adj": text("/proc/self/oom_score_adj"),
+        "cgroup": text("/proc/self/cgroup"),
+        "mounts": mounts(),
+        "dev": devices(),
+        "interfaces": names("/sys/class/net"),
+        "processes": names("/proc").into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).collect::<Vec<_>>(),
+        "terminal": terminal(),
+    });
+    out::line(&seen.to_string());
+}
+
+/// Which standard streams are terminals, and the size of the first that is.
+pub(crate) fn terminal() -> Value {
+    // SAFETY: isatty takes any number.
+    let is_terminal = |fd| unsafe { libc::isatty(fd) } == 1;
+    let streams: Vec<bool> = (0..3).map(is_terminal).collect();
+    let size = (0..3).find(|fd| is_terminal(*fd)).and_then(window_size);
+    json!({ "streams": streams, "size": size, "name": link("/proc/self/fd/0") })
+}
+
+/// Rows and columns of the terminal behind `fd`.
+pub(crate) fn window_size(fd: i32) -> Option<(u16, u16)> {
+    let mut size = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: the kernel fills exactly this structure.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, size.as_mut_ptr()) };
+    // SAFETY: zeroed is a valid winsize, and the kernel may have filled it.
+    let size = unsafe { size.assume_init() };
+    (result == 0).then_some((size.ws_row, size.ws_col))
+}
+
+fn open_files() -> BTreeMap<String, String> {
+    // SAFETY: F_GETFD takes any number.
+    let is_open = |fd: &i32| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0;
+    (0..4096).filter(is_open).map(|fd| (fd.to_string(), link(&format!("/proc/self/fd/{fd}")))).collect()
+}
+
+fn ids() -> Value {
+    use nix::unistd::{getegid, geteuid, getgid, getpgrp, getpid, getppid, getsid, getuid};
+    let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    json!({
+        "uid": getuid().as_raw(), "euid": geteuid().as_raw(), "gid": getgid().as_raw(), "egid": getegid().as_raw(),
+        "pid": getpid().as_raw(), "ppid": getppid().as_raw(), "pgid": getpgrp().as_raw(),
+        "sid": getsid(None).map(nix::unistd::Pid::as_raw).unwrap_or(-1), "umask": format!("{:04o}", mask.bits()),
+    })
+}
+
+fn status() -> Map<String, Value> {
+    let status = text("/proc/self/status");
+    status.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.into(), json!(v.trim()))).collect()
+}
+
+fn namespaces() -> BTreeMap<&'static str, String> {
+    NAMESPACES.iter().map(|name| (*name, link(&format!("/proc/self/ns/{name}")))).collect()
+}
+
+fn rlimits() -> Map<String, Value> {
+    let read = |(name, resource): &(&str, u32)| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the kernel fills the structure that is passed.
+        unsafe { libc::getrlimit(*resource, &raw mut limit) };
+        (name.to_string(), json!([limit.rlim_cur, limit.rlim_max]))
+    };
+    RLIMITS.iter().map(read).collect()
+}
+
+/// proc_pid_mountinfo(5): `36 35 98:0 /root /target opts optional… - type source super`.
+fn mounts() -> Vec<Value> {
+    let table = text("/proc/self/mountinfo");
+    let parse = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let left: Vec<&str> = left.split(' ').collect();
+        let right: Vec<&str> = right.split(' ').collect();
+        Some(json!({
+            "root": left.get(3)?, "target": left.get(4)?, "options": left.get(5)?, "tags": left[6..].join(" "),
+            "type": right.first()?, "source": right.get(1)?, "super": right.get(2)?,
+        }))
+    };
+    table.lines().filter_map(parse).collect()
+}
+
+fn devices() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    describe_below(Path::new("/dev"), &mut found);
+    found
+}
+
+fn describe_below(dir: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, Ok(meta)) = (entry.path(), entry.path().symlink_metadata()) else { continue };
+        let kind = meta.file_type();
+        let mode = meta.permissions().mode() & 0o7777;
+        let device = format!("{}:{}", libc::major(meta.rdev()), libc::minor(meta.rdev()));
+        let line = if kind.is_symlink() {
+            format!("l {}", link(&path.display().to_string()))
+        } else if kind.is_char_device() {
+            format!("c {device} {mode:04o}")
+        } else if kind.is_block_device() {
+            format!("b {device} {mode:04o}")
+        } else {
+            format!("{} {mode:04o}", if kind.is_dir() { "d" } else { "-" })
+        };
+        found.insert(path.display().to_string(), line);
+        if kind.is_dir() {
+            describe_below(&path, found);
+        }
+    }
+}
+
+fn names(dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
+}
+
+fn link(path: &str) -> String {
+    fs::read_link(path).map(|target| target.display().to_string()).unwrap_or_default()
+}

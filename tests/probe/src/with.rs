@@ -1,0 +1,122 @@
+//! `probe with SETTING… -- CMD`: starts CMD on the host in a spoilt environment.
+//!
+//! * `deny=clone3,fsopen` – those system calls fail with ENOSYS, as on a kernel that lacks them
+//! * `fd=7:/etc` – descriptor 7 is open on /etc and is inherited
+//! * `ignore=INT`, `block=USR1` – dispositions and mask are inherited
+//! * `umask=077`, `uid=1000` (no capabilities then), `nofile=64`
+
+use std::ffi::{CString, c_int};
+
+use nix::sys::signal::{SigHandler, SigSet, signal};
+
+use crate::{number, signals};
+
+/// The calls that can be denied: those a newer kernel brings, and their older replacements to see that both go.
+const DENIABLE: [(&str, i64); 19] = [
+    ("clone3", libc::SYS_clone3),
+    ("close_range", libc::SYS_close_range),
+    ("fsconfig", libc::SYS_fsconfig),
+    ("fsmount", libc::SYS_fsmount),
+    ("fsopen", libc::SYS_fsopen),
+    ("fspick", libc::SYS_fspick),
+    ("memfd_create", libc::SYS_memfd_create),
+    ("mount_setattr", libc::SYS_mount_setattr),
+    ("move_mount", libc::SYS_move_mount),
+    ("open_tree", libc::SYS_open_tree),
+    ("openat2", libc::SYS_openat2),
+    ("pidfd_getfd", libc::SYS_pidfd_getfd),
+    ("pidfd_open", libc::SYS_pidfd_open),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("statx", libc::SYS_statx),
+    ("bpf", libc::SYS_bpf),
+    ("mount", libc::SYS_mount),
+    ("epoll_pwait2", libc::SYS_epoll_pwait2),
+    ("faccessat2", libc::SYS_faccessat2),
+];
+
+/// Applies the settings and becomes the command.
+pub(crate) fn exec(words: &[&str]) -> Result<c_int, String> {
+    let split = words.iter().position(|word| *word == "--").ok_or("with: no -- before the command")?;
+    for setting in &words[..split] {
+        let (key, value) = setting.split_once('=').ok_or("with: a setting is KEY=VALUE")?;
+        apply(key, value)?;
+    }
+    let argv: Result<Vec<CString>, _> = words[split + 1..].iter().map(|word| CString::new(*word)).collect();
+    let argv = argv.map_err(|e| e.to_string())?;
+    let program = argv.first().ok_or("with: no command")?;
+    let Err(error) = nix::unistd::execvp(program, &argv);
+    Err(format!("exec {}: {error}", words[split + 1]))
+}
+
+fn apply(key: &str, value: &str) -> Result<(), String> {
+    match key {
+        "deny" => deny(value),
+        "fd" => inherit(value),
+        // SAFETY: no handler is installed, only SIG_IGN.
+        "ignore" => {
+            unsafe { signal(signals::parse(value)?, SigHandler::SigIgn) }.map(drop).map_err(|e| e.to_string())
+        }
+        "block" => {
+            let mut set = SigSet::empty();
+            set.add(signals::parse(value)?);
+            set.thread_block().map_err(|e| e.to_string())
+        }
+        "umask" => {
+            let mask = u32::from_str_radix(value, 8).map_err(|e| e.to_string())?;
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+            Ok(())
+        }
+        "uid" => {
+            let id: u32 = number(value)?;
+            nix::unistd::setgroups(&[]).map_err(|e| e.to_string())?;
+            nix::unistd::setresgid(id.into(), id.into(), id.into()).map_err(|e| e.to_string())?;
+            nix::unistd::setresuid(id.into(), id.into(), id.into()).map_err(|e| e.to_string())
+        }
+        "nofile" => {
+            let limit: u64 = number(value)?;
+            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limit, limit)
+                .map_err(|e| e.to_string())
+        }
+        _ => Err(format!("with: unknown setting {key}")),
+    }
+}
+
+fn inherit(value: &str) -> Result<(), String> {
+    let (fd, path) = value.split_once(':').ok_or("with: fd=N:PATH")?;
+    let fd: c_int = number(fd)?;
+    let path = CString::new(path).map_err(|e| e.to_string())?;
+    // SAFETY: the path is NUL-terminated; the descriptor is meant to be inherited, nobody owns it here.
+    let opened = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY) };
+    // SAFETY: duplicating any number is sound; a wrong one fails.
+    let placed = unsafe { libc::dup2(opened, fd) };
+    if placed != fd {
+        return Err(std::io::Error::last_os_error().to_string());
+    }
+    if opened != fd {
+        // SAFETY: opened above, owned by nobody, not used again.
+        unsafe { libc::close(opened) };
+    }
+    Ok(())
+}
+
+/// Installs a filter that answers ENOSYS to the named calls. It stays through exec and fork.
+fn deny(names: &str) -> Result<(), String> {
+    const ERRNO: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    let statement =
+        |code: u32, k| libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: 0, k };
+    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
+    for name in names.split(',') {
+        let (_, nr) =
+            DENIABLE.iter().find(|(known, _)| *known == name).ok_or(format!("with: cannot deny {name}"))?;
+        let k = u32::try_from(*nr).map_err(|e| e.to_string())?;
+        let skip = libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k) };
+        program.extend([skip, statement(libc::BPF_RET | libc::BPF_K, ERRNO)]);
+    }
+    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
+    let len = u16::try_from(program.len()).map_err(|e| e.to_string())?;
+    let filter = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: the program is alive and as long as `len` says; the kernel copies it.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
+    if result == 0 { Ok(()) } else { Err(format!("seccomp: {}", std::io::Error::last_os_error())) }
+}
