@@ -42,6 +42,7 @@ impl Error {
 pub(crate) fn cause(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_lowercase(),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => "the data ends too early".to_owned(),
         None => error.to_string(),
     }
 }

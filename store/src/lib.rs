@@ -3,10 +3,19 @@
 //! Knows nothing of containers and pulls nothing. docs/store.md describes what is kept on disk.
 #![forbid(unsafe_code)]
 
+mod blob;
+mod digest;
+mod entries;
 mod error;
 mod image;
+mod manifest;
+mod platform;
 mod reference;
+mod source;
+mod spec;
+mod staging;
 mod store;
+mod unpack;
 
 pub use error::Error;
 pub use image::{Image, ImageConfig};

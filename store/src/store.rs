@@ -1,11 +1,36 @@
 //! The store's root directory, and the way from a reference to an image.
+//!
+//! ```text
+//! ROOT/version              the format's number
+//! ROOT/layers/sha256/HEX/   a layer by the digest of its content, as overlayfs wants it
+//! ROOT/tmp/                 layers in the making, see staging.rs
+//! ```
+//!
+//! What stands below `layers` is whole and has been checked; it gets there by rename and is not looked at again.
+//! Before the renames of an image's new layers, one syncfs(2) brings all their files to the disk, and one fsync(2) of
+//! `layers/sha256` follows: after a power cut a layer is there with its content or not at all. Single files are not
+//! synced.
+//!
+//! A store belongs to one user and is closed to all others, because layers hold setuid programs.
 
-use std::fs;
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use crossbeam::channel::unbounded;
+
+use crate::digest::Digest;
 use crate::error::cause;
+use crate::manifest::{self, Layer, Manifest};
+use crate::source::Source;
+use crate::staging::{self, Claim, Try};
+use crate::unpack::stream::{self, Checked};
+use crate::unpack::{Privilege, Skipped};
 use crate::{Error, Image, ImageRef};
 
 /// The format that this program reads and writes; a store with a greater number is refused.
@@ -15,31 +40,151 @@ const VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    layers: PathBuf,
+    tmp: PathBuf,
 }
 
 impl Store {
-    /// Opens the store at `root` and creates it where it is missing.
+    /// Opens the store at `root`, creates it where it is missing, and sweeps what killed processes left.
     ///
     /// Errors: `root` belongs to another user or can be written by everyone; its format is newer than this program.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let fail = |reason: &io::Error| Error::store(root, cause(reason));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(|e| fail(&e))?;
-        let root = &root.canonicalize().map_err(|e| fail(&e))?;
-        check_owner(root)?;
-        check_version(root)?;
-        Ok(Self { root: root.clone() })
+        let fail = |e: io::Error| Error::store(root, cause(&e));
+        make_directory(root).map_err(fail)?;
+        let root = root.canonicalize().map_err(fail)?;
+        check_owner(&root)?;
+        check_version(&root)?;
+        let store = Self { layers: root.join("layers/sha256"), tmp: root.join("tmp"), root };
+        make_directory(&store.root.join("layers")).map_err(fail)?;
+        make_directory(&store.layers).map_err(fail)?;
+        make_directory(&store.tmp).map_err(fail)?;
+        staging::sweep(&store.tmp).map_err(|e| store.error(&format!("sweep tmp: {}", cause(&e))))?;
+        Ok(store)
     }
 
     /// Finds the image, unpacks those of its layers that are not in the store yet, and reads its configuration.
+    ///
+    /// Layers in the store are taken as they are: with all of them there, only the image's JSON is read.
     pub fn resolve(&self, reference: &ImageRef) -> Result<Image, Error> {
-        match reference {
-            ImageRef::Host => Ok(Image::default()),
-            ImageRef::Rootfs(dir) => rootfs(reference, dir),
-            ImageRef::OciLayout(_) | ImageRef::OciArchive(_) | ImageRef::DockerArchive(_) => {
-                Err(Error::store(&self.root, format!("{reference}: layers are not supported by this build")))
+        let (source, at, of): (_, _, fn(&Source, Option<&str>) -> _) = match reference {
+            ImageRef::Host => return Ok(Image::default()),
+            ImageRef::Rootfs(dir) => return rootfs(reference, dir),
+            ImageRef::OciLayout(at) => (Source::directory(&at.path), at, manifest::of_layout),
+            ImageRef::OciArchive(at) => (Source::archive(&at.path), at, manifest::of_layout),
+            ImageRef::DockerArchive(at) => (Source::archive(&at.path), at, manifest::of_docker_archive),
+        };
+        let fail = |reason: String| Error::Image { image: reference.to_string(), reason };
+        let source = source.map_err(|e| fail(cause(&e)))?;
+        let Manifest { id, configuration, layers } = of(&source, at.tag.as_deref()).map_err(fail)?;
+        self.complete(&source, &layers).map_err(fail)?;
+        let mut seen = HashSet::new();
+        let unique = layers.iter().rev().filter(|layer| seen.insert(layer.diff_id));
+        Ok(Image {
+            layers: unique.map(|layer| self.path(layer.diff_id)).collect(),
+            id: Some(id.to_string()),
+            config: configuration.into(),
+        })
+    }
+
+    fn path(&self, layer: Digest) -> PathBuf {
+        self.layers.join(layer.hex())
+    }
+
+    /// Sees to it that all of `layers` are in the store.
+    ///
+    /// Two processes never wait for each other in a circle: who waits holds no claim.
+    fn complete(&self, source: &Source, layers: &[Layer]) -> Result<(), String> {
+        loop {
+            let mut seen = HashSet::new();
+            let missing: Vec<_> = layers
+                .iter()
+                .filter(|layer| !self.path(layer.diff_id).exists() && seen.insert(layer.diff_id))
+                .collect();
+            let Some(first) = missing.first() else { return Ok(()) };
+            let claims = self.claim(&missing)?;
+            if claims.is_empty() {
+                Claim::wait(&self.tmp, first.diff_id).map_err(|e| self.failed("wait for a layer", &e))?;
+            } else {
+                self.build(source, &claims)?;
             }
         }
     }
+
+    /// Claims those of `layers` that nobody else is working on.
+    fn claim<'a>(&self, layers: &[&'a Layer]) -> Result<Vec<(&'a Layer, Claim)>, String> {
+        let mut claims = Vec::new();
+        for &layer in layers {
+            let attempt = Claim::attempt(&self.tmp, layer.diff_id);
+            match attempt.map_err(|e| self.failed("claim a layer", &e))? {
+                Try::Claimed(claim) if !self.path(layer.diff_id).exists() => claims.push((layer, claim)),
+                Try::Claimed(_) | Try::Busy => {}
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Unpacks all claimed layers, at most one per CPU at a time, and commits them together.
+    fn build(&self, source: &Source, claims: &[(&Layer, Claim)]) -> Result<(), String> {
+        let cancelled = AtomicBool::new(false);
+        let workers = thread::available_parallelism().map_or(1, NonZero::get).min(claims.len());
+        let (jobs, queue) = unbounded();
+        let (done, results) = unbounded();
+        for job in claims {
+            jobs.send(job).map_err(|e| e.to_string())?;
+        }
+        drop(jobs);
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                let (queue, done, cancelled) = (queue.clone(), done.clone(), &cancelled);
+                scope.spawn(move || {
+                    let unpacked = queue.iter().try_for_each(|(layer, claim)| {
+                        unpack(source, layer, claim, cancelled)
+                            .map_err(|reason| format!("layer {}: {reason}", layer.name()))
+                    });
+                    let failed = unpacked.is_err();
+                    // The receiver outlives the workers. First the cause, then what it does to the others.
+                    drop(done.send(unpacked));
+                    cancelled.fetch_or(failed, Ordering::Relaxed);
+                });
+            }
+        });
+        drop(done);
+        results.iter().collect::<Result<(), String>>()?;
+        self.commit(claims).map_err(|e| self.failed("commit layers", &e))
+    }
+
+    fn commit(&self, claims: &[(&Layer, Claim)]) -> io::Result<()> {
+        let layers = File::open(&self.layers)?;
+        nix::unistd::syncfs(&layers)?;
+        for (layer, claim) in claims {
+            claim.commit(&self.path(layer.diff_id))?;
+        }
+        layers.sync_all()
+    }
+
+    fn error(&self, reason: &str) -> Error {
+        Error::store(&self.root, reason)
+    }
+
+    fn failed(&self, what: &str, error: &io::Error) -> String {
+        format!("{what} in store {}: {}", self.root.display(), cause(error))
+    }
+}
+
+fn unpack(source: &Source, layer: &Layer, claim: &Claim, cancelled: &AtomicBool) -> Result<(), String> {
+    let checked = Checked {
+        blob: layer.open(source)?,
+        digest: layer.digest,
+        diff_id: layer.diff_id,
+        compression: layer.compression,
+    };
+    let (tree, trash) = claim.directories().map_err(|e| format!("staging: {}", cause(&e)))?;
+    let skipped = stream::unpack(checked, tree, trash, Privilege::of_caller(), cancelled)?;
+    if skipped != Skipped::default() {
+        let Skipped { devices, xattrs } = skipped;
+        tracing::warn!("layer {}: left out {devices} device nodes and {xattrs} attributes", layer.name());
+    }
+    Ok(())
 }
 
 fn rootfs(reference: &ImageRef, dir: &Path) -> Result<Image, Error> {
@@ -49,6 +194,13 @@ fn rootfs(reference: &ImageRef, dir: &Path) -> Result<Image, Error> {
         return Err(not_found("not a directory".to_owned()));
     }
     Ok(Image { layers: vec![dir], ..Image::default() })
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// A store that others may write to could hand out any file as part of an image.

@@ -14,3 +14,4 @@ pub mod seccomp;
 pub mod self_exe;
 pub mod syscalls;
 pub mod terminal;
+pub mod xattr;

@@ -1,0 +1,255 @@
+//! From the files of an image to its configuration and the list of its layers.
+//!
+//! Everything but the entry point (`index.json`, `manifest.json`) is found by digest and checked against it. All
+//! functions fail with one line that does not name the image.
+
+use std::io;
+
+use serde::de::DeserializeOwned;
+
+use crate::blob::{Blob, Compression};
+use crate::digest::Digest;
+use crate::error::cause;
+use crate::platform;
+use crate::source::Source;
+use crate::spec::{Configuration, Descriptor, Document, Platform, Saved};
+
+/// Largest JSON document that is read, in bytes. Registries accept 4 MiB.
+const DOCUMENT_MAX: u64 = 4 << 20;
+
+/// Most indexes in each other.
+const INDEXES_MAX: usize = 4;
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const FULL_NAME: &str = "io.containerd.image.name";
+
+/// An image, its layers not looked at yet.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    /// Digest of the configuration.
+    pub(crate) id: Digest,
+    pub(crate) configuration: Configuration,
+    /// Bottom first.
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// A layer's blob by name, and what must be true of it.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    /// File in the image's source.
+    file: String,
+    /// Digest and size of the blob, where the image says them.
+    pub(crate) digest: Option<Digest>,
+    size: Option<u64>,
+    pub(crate) compression: Option<Compression>,
+    /// Digest of the content.
+    pub(crate) diff_id: Digest,
+}
+
+impl Layer {
+    /// What users know the layer by.
+    pub(crate) fn name(&self) -> Digest {
+        self.digest.unwrap_or(self.diff_id)
+    }
+
+    /// Errors: the blob is missing or has another size than the manifest says.
+    pub(crate) fn open(&self, source: &Source) -> Result<Blob, String> {
+        let blob = source.open(&self.file).map_err(|e| missing(&e))?;
+        match self.size.filter(|&size| size != blob.length()) {
+            Some(size) => Err(format!("blob has {} bytes, the manifest says {size}", blob.length())),
+            None => Ok(blob),
+        }
+    }
+}
+
+/// The image called `tag` in an OCI layout, or the only one, for this host's platform.
+pub(crate) fn of_layout(source: &Source, tag: Option<&str>) -> Result<Manifest, String> {
+    let index =
+        source.open("index.json").map_err(|e| format!("no OCI layout: index.json: {}", missing(&e)))?;
+    let index: Document = parse("index.json", &read("index.json", index)?)?;
+    let named = named(index.manifests.as_deref().unwrap_or_default(), tag)?;
+    let mut descriptor = platform::choose(&named, platform::host_architecture())?.clone();
+    for _ in 0..INDEXES_MAX {
+        let document: Document = fetch(source, "manifest", &descriptor)?;
+        match (document.manifests, document.config, document.layers) {
+            (Some(manifests), None, None) => {
+                let all: Vec<_> = manifests.iter().collect();
+                descriptor = platform::choose(&all, platform::host_architecture())?.clone();
+            }
+            (None, Some(config), Some(layers)) => return of_manifest(source, &config, &layers),
+            _ => return Err(format!("manifest {} is neither index nor image manifest", descriptor.digest)),
+        }
+    }
+    Err(format!("more than {INDEXES_MAX} indexes in each other"))
+}
+
+/// The image called `tag` in what docker save wrote, or the only one.
+pub(crate) fn of_docker_archive(source: &Source, tag: Option<&str>) -> Result<Manifest, String> {
+    if !source.has("manifest.json") && source.has("index.json") {
+        return of_layout(source, tag);
+    }
+    let list = source
+        .open("manifest.json")
+        .map_err(|e| format!("no docker archive: manifest.json: {}", missing(&e)))?;
+    let list: Vec<Saved> = parse("manifest.json", &read("manifest.json", list)?)?;
+    let saved = saved(&list, tag)?;
+    let data = source.open(&saved.config).map_err(|e| format!("{}: {}", saved.config, missing(&e)))?;
+    let data = read(&saved.config, data)?;
+    let id = Digest::of(&data);
+    check("configuration", digest_in_name(&saved.config), id)?;
+    let layer = |file: &String| Layer {
+        file: file.clone(),
+        digest: file.strip_prefix("blobs/sha256/").and_then(Digest::from_hex),
+        size: None,
+        compression: None,
+        diff_id: id,
+    };
+    assemble(id, parse("configuration", &data)?, saved.layers.iter().map(layer).collect())
+}
+
+fn of_manifest(source: &Source, config: &Descriptor, layers: &[Descriptor]) -> Result<Manifest, String> {
+    let configuration = fetch(source, "configuration", config)?;
+    let layer = |layer: &Descriptor| {
+        let compression = Compression::of_media_type(&layer.media_type).ok_or_else(|| {
+            format!("layer {}: media type {:?} is not supported", layer.digest, layer.media_type)
+        })?;
+        Ok(Layer {
+            file: blob_name(layer.digest),
+            digest: Some(layer.digest),
+            size: Some(layer.size),
+            compression: Some(compression),
+            diff_id: layer.digest,
+        })
+    };
+    let layers = layers.iter().map(layer).collect::<Result<_, String>>()?;
+    assemble(config.digest, configuration, layers)
+}
+
+/// Gives each layer its content's digest from the configuration.
+fn assemble(id: Digest, configuration: Configuration, mut layers: Vec<Layer>) -> Result<Manifest, String> {
+    runs_here(&configuration.platform)?;
+    let diff_ids = &configuration.rootfs.diff_ids;
+    if diff_ids.len() != layers.len() {
+        return Err(format!(
+            "the manifest has {} layers, the configuration {}",
+            layers.len(),
+            diff_ids.len()
+        ));
+    }
+    for (layer, &diff_id) in layers.iter_mut().zip(diff_ids) {
+        layer.diff_id = diff_id;
+    }
+    Ok(Manifest { id, configuration, layers })
+}
+
+/// The configuration has the last word on the platform; what it leaves out is not held against it.
+fn runs_here(platform: &Platform) -> Result<(), String> {
+    let host = platform::host_architecture();
+    let fits = match (host, &*platform.architecture) {
+        (_, "") | ("amd64", "386") | ("arm64", "arm") => true,
+        (host, image) => host == image,
+    };
+    match matches!(&*platform.os, "" | "linux") && fits {
+        true => Ok(()),
+        false => Err(format!("is for {}, this host is linux/{host}", platform::show(platform))),
+    }
+}
+
+/// The entries of an index that `tag` may mean.
+fn named<'a>(manifests: &'a [Descriptor], tag: Option<&str>) -> Result<Vec<&'a Descriptor>, String> {
+    let name = |it: &'a Descriptor, key: &str| it.annotations.get(key).map(String::as_str);
+    let mut names: Vec<&str> =
+        manifests.iter().filter_map(|it| name(it, REF_NAME).or_else(|| name(it, FULL_NAME))).collect();
+    names.dedup();
+    let wanted = match tag {
+        Some(tag) => tag,
+        None if names.len() < 2 => return Ok(manifests.iter().collect()),
+        None => "latest",
+    };
+    let called = |key: &str, wanted: &str| -> Vec<_> {
+        manifests.iter().filter(|it| name(it, key).is_some_and(|name| familiar(name) == wanted)).collect()
+    };
+    let found =
+        [called(REF_NAME, wanted), called(FULL_NAME, &full(wanted))].into_iter().find(|it| !it.is_empty());
+    found.ok_or_else(|| none_of(tag, &names))
+}
+
+/// The image in a docker archive that `tag` means: a whole name, a name that lacks `latest`, or only the tag.
+fn saved<'a>(list: &'a [Saved], tag: Option<&str>) -> Result<&'a Saved, String> {
+    let names: Vec<&str> = list.iter().flat_map(|it| it.repo_tags.iter().map(String::as_str)).collect();
+    let Some(wanted) = tag else {
+        return match list {
+            [only] => Ok(only),
+            _ => Err(none_of(None, &names)),
+        };
+    };
+    let find = |matches: &dyn Fn(&str) -> bool| {
+        let mut found = list.iter().filter(|it| it.repo_tags.iter().any(|name| matches(name)));
+        found.next().filter(|_| found.next().is_none())
+    };
+    find(&|name| familiar(name) == full(wanted))
+        .or_else(|| find(&|name| name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted)))
+        .ok_or_else(|| none_of(tag, &names))
+}
+
+/// A name without what Docker adds to it.
+fn familiar(name: &str) -> &str {
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
+}
+
+/// A name with its tag.
+fn full(name: &str) -> String {
+    let name = familiar(name);
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
+}
+
+fn none_of(tag: Option<&str>, names: &[&str]) -> String {
+    let there = if names.is_empty() { "images without names".to_owned() } else { names.join(", ") };
+    match tag {
+        Some(tag) => format!("holds no image {tag:?}, but {there}"),
+        None => format!("holds several images, add :TAG to choose one of {there}"),
+    }
+}
+
+/// A JSON document by digest.
+fn fetch<T: DeserializeOwned>(source: &Source, what: &str, descriptor: &Descriptor) -> Result<T, String> {
+    let named = format!("{what} {}", descriptor.digest);
+    let blob = source.open(&blob_name(descriptor.digest)).map_err(|e| format!("{named}: {}", missing(&e)))?;
+    if blob.length() != descriptor.size {
+        return Err(format!("{named}: {} bytes, its descriptor says {}", blob.length(), descriptor.size));
+    }
+    let data = read(&named, blob)?;
+    check(what, Some(descriptor.digest), Digest::of(&data))?;
+    parse(&named, &data)
+}
+
+fn read(what: &str, blob: Blob) -> Result<Vec<u8>, String> {
+    blob.read_all(DOCUMENT_MAX).map_err(|e| format!("{what}: {}", cause(&e)))
+}
+
+fn parse<T: DeserializeOwned>(what: &str, data: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(data).map_err(|e| format!("{what}: {e}"))
+}
+
+fn check(what: &str, expected: Option<Digest>, found: Digest) -> Result<(), String> {
+    match expected.filter(|&expected| expected != found) {
+        Some(expected) => Err(format!("{what} {expected} has digest {found}")),
+        None => Ok(()),
+    }
+}
+
+fn blob_name(digest: Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// docker save names the configuration after its digest, in one of two ways.
+fn digest_in_name(file: &str) -> Option<Digest> {
+    let name = file.strip_prefix("blobs/sha256/").or_else(|| file.strip_suffix(".json"));
+    name.and_then(Digest::from_hex)
+}
+
+fn missing(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound { "missing".to_owned() } else { cause(error) }
+}

@@ -1,0 +1,242 @@
+//! A blob's way through the two threads: read, hash, decompress | hash, unpack.
+//!
+//! Both digests cover every byte: whatever goes wrong while unpacking, the rest of the stream is still read and
+//! hashed, so that damage is reported as a wrong digest rather than as its first symptom. Only the limit on the
+//! content's size cuts that short.
+
+use std::io::{self, BufRead, Read};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use sha2::{Digest as _, Sha256};
+
+use super::{Privilege, Skipped};
+use crate::blob::{Blob, Compression, decompress};
+use crate::digest::Digest;
+use crate::entries::{Input, Reader};
+use crate::error::cause;
+
+/// Bytes passed from thread to thread at once.
+const PIECE: usize = 256 << 10;
+/// Pieces on the way at most.
+const PIECES: usize = 4;
+
+/// Content that no blob may exceed.
+const CONTENT_MAX: u64 = 1 << 40;
+/// Content that any blob may have, and how many times its own size beyond that. DEFLATE reaches 1032.
+const CONTENT_FREE: u64 = 1 << 30;
+const RATIO_MAX: u64 = 200;
+
+/// A layer's blob, and what it must turn out to be.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) blob: Blob,
+    /// Digest of the blob as stored; absent where the image gives none.
+    pub(crate) digest: Option<Digest>,
+    /// Digest of the content.
+    pub(crate) diff_id: Digest,
+    /// What the media type says; absent where the image gives none.
+    pub(crate) compression: Option<Compression>,
+}
+
+/// Unpacks a layer into the empty directory `root`; `trash` is another one on the same file system.
+///
+/// Gives up soon after `cancelled` is set. Errors: one line, without the layer's name.
+pub(crate) fn unpack(
+    layer: Checked,
+    root: OwnedFd,
+    trash: OwnedFd,
+    privilege: Privilege,
+    cancelled: &AtomicBool,
+) -> Result<Skipped, String> {
+    let limit = CONTENT_FREE.max(layer.blob.length().saturating_mul(RATIO_MAX)).min(CONTENT_MAX);
+    let diff_id = layer.diff_id;
+    let (pieces, incoming) = bounded(PIECES);
+    let (used, recycled) = bounded(PIECES + 2);
+    thread::scope(|scope| {
+        scope.spawn(move || produce(layer, &pieces, &recycled, cancelled));
+        let content = Content {
+            incoming,
+            used,
+            piece: Vec::new(),
+            at: 0,
+            hasher: Sha256::new(),
+            length: 0,
+            limit,
+            verdict: None,
+        };
+        let mut reader = Reader::new(content);
+        let outcome = super::unpack(&mut reader, root, trash, privilege);
+        reader.into_inner().finish(diff_id)?;
+        outcome
+    })
+}
+
+enum Piece {
+    Data(Vec<u8>),
+    /// The end of the blob, and whether it was what it should be.
+    End(Result<(), String>),
+}
+
+/// Sends the content piece by piece, then the verdict on the blob. Stops when nobody listens any more.
+fn produce(layer: Checked, pieces: &Sender<Piece>, recycled: &Receiver<Vec<u8>>, cancelled: &AtomicBool) {
+    let mut blob = Hashing { blob: layer.blob, hasher: layer.digest.map(|_| Sha256::new()) };
+    let outcome = pump(&mut blob, layer.compression, pieces, recycled, cancelled);
+    let verdict = match outcome {
+        Ok(Pumped::Cancelled) => return,
+        Ok(Pumped::All) => Ok(()),
+        Err(e) => Err(cause(&e)),
+    };
+    let verdict = blob.finish(layer.digest).and(verdict);
+    if pieces.send(Piece::End(verdict)).is_err() {
+        tracing::debug!("layer given up before its end");
+    }
+}
+
+enum Pumped {
+    All,
+    Cancelled,
+}
+
+fn pump(
+    blob: &mut Hashing,
+    compression: Option<Compression>,
+    pieces: &Sender<Piece>,
+    recycled: &Receiver<Vec<u8>>,
+    cancelled: &AtomicBool,
+) -> io::Result<Pumped> {
+    let mut content = decompress(blob, compression)?;
+    loop {
+        let mut piece = recycled.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
+        piece.clear();
+        let count = content.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        let failed = count.err();
+        let is_last = piece.is_empty();
+        if cancelled.load(Ordering::Relaxed) || !is_last && pieces.send(Piece::Data(piece)).is_err() {
+            return Ok(Pumped::Cancelled);
+        }
+        match failed {
+            Some(e) => return Err(e),
+            None if is_last => return Ok(Pumped::All),
+            None => {}
+        }
+    }
+}
+
+/// Hashes a blob while it is read.
+struct Hashing {
+    blob: Blob,
+    hasher: Option<Sha256>,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.blob.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..count]);
+        }
+        Ok(count)
+    }
+}
+
+impl Hashing {
+    /// Reads what the decompressor left and compares.
+    fn finish(mut self, expected: Option<Digest>) -> Result<(), String> {
+        io::copy(&mut self, &mut io::sink()).map_err(|e| cause(&e))?;
+        match (self.hasher.map(Digest::finish), expected) {
+            (Some(found), Some(expected)) if found != expected => {
+                Err(format!("blob has digest {found}, the manifest says {expected}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The decompressed content as it arrives, hashed and counted.
+#[derive(Debug)]
+struct Content {
+    incoming: Receiver<Piece>,
+    used: Sender<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+    hasher: Sha256,
+    length: u64,
+    limit: u64,
+    verdict: Option<Result<(), String>>,
+}
+
+impl Content {
+    /// Receives the next piece; false at the end.
+    fn advance(&mut self) -> bool {
+        if self.verdict.is_some() {
+            return false;
+        }
+        match self.incoming.recv() {
+            Ok(Piece::Data(data)) => {
+                self.hasher.update(&data);
+                self.length += data.len() as u64;
+                let used = std::mem::replace(&mut self.piece, data);
+                self.at = 0;
+                // A full or closed channel only means that the buffer is freed instead of used again.
+                drop(self.used.try_send(used));
+                if self.length > self.limit {
+                    self.verdict = Some(Err(format!("unpacks to more than {} bytes", self.limit)));
+                }
+            }
+            Ok(Piece::End(verdict)) => self.verdict = Some(verdict),
+            Err(_) => self.verdict = Some(Err("cancelled".to_owned())),
+        }
+        self.verdict.is_none()
+    }
+
+    /// Reads what is left and says whether blob and content are what they should be.
+    fn finish(mut self, diff_id: Digest) -> Result<(), String> {
+        while self.advance() {}
+        self.verdict.unwrap_or(Ok(()))?;
+        let found = Digest::finish(self.hasher);
+        if found != diff_id {
+            return Err(format!("content has digest {found}, the configuration says {diff_id}"));
+        }
+        Ok(())
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Content {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.at == self.piece.len() {
+            if !self.advance() {
+                return Ok(&[]);
+            }
+        }
+        Ok(&self.piece[self.at..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+}
+
+impl Input for Content {
+    fn skip(&mut self, mut count: u64) -> io::Result<()> {
+        while count > 0 {
+            let have = self.fill_buf()?.len();
+            if have == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let step = usize::try_from(count).map_or(have, |count| count.min(have));
+            self.consume(step);
+            count -= step as u64;
+        }
+        Ok(())
+    }
+}
