@@ -35,6 +35,12 @@ pub fn name(number: u32) -> Option<&'static str> {
     (row != NONE).then(|| TABLE[usize::from(row)].name)
 }
 
+/// The name of i386 system call `number`. A search: for the few 32-bit calls of a report.
+#[must_use]
+pub fn name_i386(number: u32) -> Option<&'static str> {
+    TABLE.iter().find(|call| call.i386().map(u32::from) == Some(number)).map(|call| call.name)
+}
+
 /// The x86-64 number of the system call `name`.
 #[must_use]
 pub fn number(name: &str) -> Option<u32> {

@@ -1,0 +1,90 @@
+//! Where the running kernel keeps what the programs read.
+
+/// The offset of a field that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($field:ident: $path:literal,)*) => {
+        /// Byte offsets in kernel structs, found in the kernel's BTF before the programs are loaded. To the verifier they
+        /// are constants: a branch on an [`ABSENT`] field is not even looked at.
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct Offsets {
+            $(#[doc = concat!("`", $path, "`")] pub $field: u32,)*
+            /// 1 if the tracepoint `mark_victim` passes the task (Linux ≥ 6.9), 0 if its process id.
+            pub victim_is_task: u32,
+        }
+
+        impl Offsets {
+            /// The C path of each field, `struct.member.member…`, in the order of the struct.
+            pub const PATHS: &[&str] = &[$($path),*];
+
+            /// Offsets in the order of [`Offsets::PATHS`].
+            #[must_use]
+            pub fn new(mut find: impl FnMut(&str) -> Option<u32>, victim_is_task: bool) -> Self {
+                Self {
+                    $($field: find($path).unwrap_or(ABSENT),)*
+                    victim_is_task: victim_is_task.into(),
+                }
+            }
+
+            /// What the object holds before the loader replaces it.
+            pub const NONE: Self = Self { $($field: ABSENT,)* victim_is_task: 0 };
+        }
+    };
+}
+
+offsets! {
+    task_pid: "task_struct.pid",
+    task_tgid: "task_struct.tgid",
+    task_comm: "task_struct.comm",
+    task_status: "task_struct.thread_info.status",
+    task_cgroups: "task_struct.cgroups",
+    task_storage: "task_struct.bpf_storage",
+    task_cpu: "task_struct.se.sum_exec_runtime",
+    task_user: "task_struct.utime",
+    task_system: "task_struct.stime",
+    task_minor: "task_struct.min_flt",
+    task_major: "task_struct.maj_flt",
+    task_run_delay: "task_struct.sched_info.run_delay",
+    task_voluntary: "task_struct.nvcsw",
+    task_involuntary: "task_struct.nivcsw",
+    task_exit_state: "task_struct.exit_state",
+    task_mm: "task_struct.mm",
+    task_bio_list: "task_struct.bio_list",
+    mm_arg_start: "mm_struct.arg_start",
+    mm_arg_end: "mm_struct.arg_end",
+    binprm_filename: "linux_binprm.filename",
+    set_default: "css_set.dfl_cgrp",
+    cgroup_node: "cgroup.kn",
+    cgroup_root: "cgroup.root",
+    cgroup_parent: "cgroup.self.parent",
+    root_hierarchy: "cgroup_root.hierarchy_id",
+    css_cgroup: "cgroup_subsys_state.cgroup",
+    node_id: "kernfs_node.id",
+    regs_di: "pt_regs.di",
+    regs_dx: "pt_regs.dx",
+    regs_bx: "pt_regs.bx",
+    regs_orig_ax: "pt_regs.orig_ax",
+    bio_opf: "bio.bi_opf",
+    bio_size: "bio.bi_iter.bi_size",
+    bio_blkg: "bio.bi_blkg",
+    blkg_blkcg: "blkcg_gq.blkcg",
+    blkcg_cgroup: "blkcg.css.cgroup",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_struct_is_its_paths_and_one_flag() {
+        assert_eq!(core::mem::size_of::<Offsets>(), 4 * (Offsets::PATHS.len() + 1));
+    }
+
+    #[test]
+    fn a_path_that_is_not_found_is_absent() {
+        let offsets = Offsets::new(|path| (path == "pt_regs.di").then_some(112), true);
+        assert_eq!(offsets, Offsets { regs_di: 112, victim_is_task: 1, ..Offsets::NONE });
+    }
+}
