@@ -1,0 +1,155 @@
+//! Fields of kernel structs, read at the offsets that the loader found in the kernel's BTF.
+//!
+//! The pointers are those the kernel passes to a tracepoint, or were read through them: the verifier knows their types and
+//! makes every load safe, also through a null pointer, which reads as 0.
+
+use core::ptr;
+
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel};
+use skiff_ebpf_abi::{ABSENT, Figures, Offsets};
+
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets::NONE;
+
+/// The offset of one field, as the loader wrote it.
+macro_rules! offset {
+    ($field:ident) => {
+        $crate::kernel::load(&$crate::kernel::OFFSETS.$field)
+    };
+}
+pub(crate) use offset;
+
+/// Reads a global that the loader has replaced.
+#[inline(always)]
+pub fn load(offset: &'static u32) -> u32 {
+    // SAFETY: a reference to a static; volatile because the value is not the one that the compiler sees.
+    unsafe { ptr::read_volatile(offset) }
+}
+
+/// A pointer to a kernel struct.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Ptr(*const u8);
+
+pub type TaskPtr = Ptr;
+
+impl Ptr {
+    #[inline(always)]
+    pub fn new<T>(raw: *const T) -> Self {
+        Self(raw.cast())
+    }
+
+    #[inline(always)]
+    pub fn raw(self) -> *mut task_struct {
+        self.0.cast_mut().cast()
+    }
+
+    #[inline(always)]
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The field at `offset`, or `T::default()` if this kernel has none.
+    #[inline(always)]
+    pub fn get<T: Copy + Default>(self, offset: u32) -> T {
+        if offset == ABSENT {
+            return T::default();
+        }
+        // SAFETY: the verifier accepts the load only if a `T` is there.
+        unsafe { ptr::read_volatile(self.0.add(offset as usize).cast()) }
+    }
+
+    /// The pointer at `offset`, or null if this kernel has none.
+    #[inline(always)]
+    pub fn follow(self, offset: u32) -> Self {
+        if offset == ABSENT {
+            return Self(ptr::null());
+        }
+        // SAFETY: the verifier accepts the load only if a pointer is there, and follows its type.
+        unsafe { ptr::read_volatile(self.0.add(offset as usize).cast()) }
+    }
+
+    /// Copies the array at `offset`; zeros if this kernel has none.
+    #[inline(always)]
+    pub fn copy<const N: usize>(self, offset: u32, to: *mut [u8; N]) {
+        if offset != ABSENT {
+            // SAFETY: the helper checks the source, and `to` has `N` bytes.
+            unsafe { bpf_probe_read_kernel(to.cast(), N as u32, self.0.add(offset as usize).cast()) };
+        }
+    }
+
+    pub fn address(self) -> *const u8 {
+        self.0
+    }
+}
+
+/// The task that runs this program.
+#[inline(always)]
+pub fn this() -> TaskPtr {
+    // SAFETY: the helper has no precondition.
+    Ptr::new(unsafe { bpf_get_current_task_btf() })
+}
+
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Whether nothing at all is stored with `task`: spares other tasks the look-up.
+#[inline(always)]
+pub fn has_no_storage(task: TaskPtr) -> bool {
+    let offset = offset!(task_storage);
+    offset != ABSENT && task.follow(offset).is_null()
+}
+
+/// Whether `task` is in a call of the 32-bit table.
+#[inline(always)]
+pub fn is_compat(task: TaskPtr) -> bool {
+    /// `thread_info.status`: the call came through a 32-bit entry.
+    const TS_COMPAT: u32 = 2;
+    task.get::<u32>(offset!(task_status)) & TS_COMPAT != 0
+}
+
+#[inline(always)]
+pub fn pid(task: TaskPtr) -> u32 {
+    task.get(offset!(task_pid))
+}
+
+#[inline(always)]
+pub fn tgid(task: TaskPtr) -> u32 {
+    task.get(offset!(task_tgid))
+}
+
+/// The id of the cgroup2 that `task` is in.
+#[inline(always)]
+pub fn cgroup_id_of(task: TaskPtr) -> u64 {
+    cgroup_id(task.follow(offset!(task_cgroups)).follow(offset!(set_default)))
+}
+
+#[inline(always)]
+pub fn cgroup_id(cgroup: Ptr) -> u64 {
+    cgroup.follow(offset!(cgroup_node)).get(offset!(node_id))
+}
+
+/// Whether `cgroup` is of the cgroup2 hierarchy: the ids of others are numbers of their own.
+#[inline(always)]
+pub fn is_cgroup2(cgroup: Ptr) -> bool {
+    cgroup.follow(offset!(cgroup_root)).get::<u32>(offset!(root_hierarchy)) == 0
+}
+
+/// What `task` has used up so far.
+#[inline(always)]
+pub fn figures(task: TaskPtr) -> Figures {
+    Figures {
+        cpu_ns: task.get(offset!(task_cpu)),
+        user_ns: task.get(offset!(task_user)),
+        system_ns: task.get(offset!(task_system)),
+        minor_faults: task.get(offset!(task_minor)),
+        major_faults: task.get(offset!(task_major)),
+        run_queue_ns: task.get(offset!(task_run_delay)),
+        voluntary_switches: task.get(offset!(task_voluntary)),
+        involuntary_switches: task.get(offset!(task_involuntary)),
+    }
+}

@@ -1,0 +1,37 @@
+//! The OOM killer. It names a task, possibly not one that runs here: the note waits for the task to die.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use skiff_ebpf_abi::Slot;
+
+use crate::kernel::{Ptr, TaskPtr, now_ns, offset, pid, tgid};
+use crate::maps::{VICTIMS, take};
+
+#[btf_tracepoint(function = "mark_victim")]
+pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
+    let victim = if offset!(victim_is_task) == 1 {
+        pid(Ptr::new(ctx.arg::<*const u8>(0)))
+    } else {
+        ctx.arg::<u32>(0)
+    };
+    // A full map forgets the oldest note, which nobody has come for.
+    let _ = VICTIMS.insert(victim, now_ns(), 0);
+    0
+}
+
+/// Counts `this`, which has died, if the OOM killer chose it.
+#[inline(always)]
+pub fn died(this: TaskPtr, slot: *mut Slot) {
+    let pid = pid(this);
+    let Some(at_ns) = VICTIMS.get_ptr(pid) else { return };
+    // SAFETY: both pointers are to map values; one task sees 0 and describes itself.
+    unsafe {
+        let at_ns = *at_ns;
+        if take(&raw mut (*slot).oom_kills) == 0 {
+            (*slot).oom_ns = at_ns;
+            (*slot).oom_pid = u64::from(tgid(this));
+            this.copy(offset!(task_comm), &raw mut (*slot).oom_comm);
+        }
+    }
+    let _ = VICTIMS.remove(pid);
+}
