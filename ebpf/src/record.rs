@@ -141,10 +141,11 @@ pub struct Oom {
 pub struct Cost {
     /// System calls that were traced.
     pub calls: u64,
-    /// What the two probes add to one traced call, measured on this machine: see [`Cost::method`].
+    /// What the programs add to a system call of a counted task: measured on `getppid` while loading, on this machine, as
+    /// a difference of medians. `None` if it could not be measured.
     pub ns_per_call: Option<u64>,
-    /// How `ns_per_call` was measured.
-    pub method: &'static str,
+    /// What they add to a system call of every other task on the host, measured likewise.
+    pub ns_per_call_of_others: Option<u64>,
     /// Kernel memory of the maps, in bytes.
     pub map_bytes: u64,
     /// Time to load and attach the programs, before the container was made.

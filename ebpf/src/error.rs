@@ -1,0 +1,83 @@
+//! Why there is no record: one line each.
+
+use std::io;
+
+/// What kept the programs from counting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller may not load tracing programs.
+    #[error("eBPF programs need {} in the initial user namespace, or root", .0.join(" and "))]
+    Privilege(Vec<&'static str>),
+    /// The kernel does not describe its types.
+    #[error("the kernel does not describe its types: read {path}: {cause} (needs CONFIG_DEBUG_INFO_BTF)")]
+    NoTypes {
+        /// The file.
+        path: &'static str,
+        /// Why it can't be read.
+        cause: io::Error,
+    },
+    /// The kernel's type information makes no sense.
+    #[error("the kernel's types can't be understood: {path}")]
+    BadTypes {
+        /// The file.
+        path: &'static str,
+    },
+    /// The kernel lacks a field without which nothing can be counted.
+    #[error("this kernel has no field {0}, which tells the container's tasks from others")]
+    Field(&'static str),
+    /// The kernel lacks a tracepoint without which nothing can be counted.
+    #[error("this kernel has no tracepoint {0} (needs CONFIG_FTRACE_SYSCALLS and CONFIG_BPF_EVENTS)")]
+    Tracepoint(&'static str),
+    /// The kernel refused the object, a program or a map.
+    #[error("{step}: {cause}")]
+    Refused {
+        /// What was tried.
+        step: String,
+        /// The kernel's answer, in one line.
+        cause: String,
+    },
+    /// More containers at once than the profiler was made for.
+    #[error("all {0} slots for containers are taken")]
+    NoSlot(u32),
+}
+
+impl Error {
+    /// The kernel refused `step`; of its answer, whatever the length, the last line that says something.
+    pub(crate) fn refused(step: impl Into<String>, error: &dyn std::error::Error) -> Self {
+        let mut cause = error.to_string();
+        let mut deeper = error.source();
+        while let Some(error) = deeper {
+            let text = error.to_string();
+            if !cause.contains(&text) {
+                cause = format!("{cause}: {text}");
+            }
+            deeper = error.source();
+        }
+        let lines = || cause.lines().map(str::trim).filter(|line| !line.is_empty());
+        let noise = |line: &&str| !line.starts_with("processed ") && !line.starts_with("verification time");
+        let (first, last) = (lines().next().unwrap_or(""), lines().rfind(noise).unwrap_or(""));
+        let cause = if first == last { first.to_owned() } else { format!("{first} … {last}") };
+        Self::Refused { step: step.into(), cause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_answer_becomes_one_line() {
+        let answer = io::Error::other(
+            "load failed: EACCES\n0: (79) r6 = *(u64 *)(r1 +0)\nR6 invalid mem access\nprocessed 3 insns\n",
+        );
+        let error = Error::refused("load sys_enter", &answer);
+        assert_eq!(error.to_string(), "load sys_enter: load failed: EACCES … R6 invalid mem access");
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let error = Error::Privilege(vec!["CAP_BPF", "CAP_PERFMON"]);
+        assert!(error.to_string().contains("CAP_BPF and CAP_PERFMON"));
+    }
+}

@@ -1,0 +1,218 @@
+//! From the object to attached programs, adapted to the running kernel.
+//!
+//! Programs fall into those without which nothing is counted and those that each give one figure. What the kernel lacks is
+//! found by looking into its types, and for the rest by trying.
+
+use aya::programs::{BtfTracePoint, Iter, Program};
+use aya::{Btf, Ebpf, EbpfLoader};
+use skiff_ebpf_abi::{self as abi, ABSENT, Offsets};
+use skiff_sys::process;
+
+use crate::Error;
+use crate::btf::Types;
+use crate::maps::{Maps, Plain};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/skiff.bpf.o"));
+
+/// Programs without which nothing is counted; each is named as its tracepoint.
+const TASKS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_switch"];
+/// The hot path: attached last, so that its cost can be measured.
+const CALLS: [&str; 2] = ["sys_exit", "sys_enter"];
+/// Programs with the figure that each gives.
+const EXTRAS: [(&str, &str); 5] = [
+    ("cgroup_attach_task", "tasks moved into the cgroup (no tracepoint cgroup_attach_task)"),
+    ("cgroup_mkdir", "tasks moved into nested cgroups (no tracepoint cgroup_mkdir)"),
+    ("cgroup_rmdir", ""),
+    ("mark_victim", OOM),
+    ("block_bio_queue", BLOCK),
+];
+const OOM: &str = "OOM kills (no tracepoint mark_victim)";
+const BLOCK: &str = "block I/O (no tracepoint block_bio_queue, or no fields of struct bio)";
+
+/// The object in the kernel.
+pub(crate) struct Loaded {
+    pub(crate) object: Ebpf,
+    pub(crate) maps: Maps,
+    pub(crate) available: Available,
+    btf: Btf,
+}
+
+/// Which of the optional figures this kernel gives, and one phrase for each it does not.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Available {
+    pub(crate) cpu: bool,
+    pub(crate) ticks: bool,
+    pub(crate) faults: bool,
+    pub(crate) run_queue: bool,
+    pub(crate) switches: bool,
+    pub(crate) block: bool,
+    pub(crate) missing: Vec<String>,
+}
+
+impl Loaded {
+    /// Loads every program and attaches all but those of the hot path.
+    pub(crate) fn new(slots: u32) -> Result<Self, Error> {
+        check_privileges()?;
+        let types = Types::of_kernel()?;
+        let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
+        check_fields(&offsets)?;
+        let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
+        let globals = Plain(offsets);
+        let mut object = EbpfLoader::new()
+            .btf(Some(&btf))
+            .allow_unsupported_maps()
+            .override_global("OFFSETS", &globals, true)
+            .map_max_entries("SLOTS", slots)
+            .map_max_entries("CALLS", slots)
+            .map_max_entries("ROWS", slots * abi::ROWS)
+            .map_max_entries("ERRORS", slots * abi::ERRORS)
+            .map_max_entries("EXECS", slots * abi::EXECS)
+            .load(OBJECT)
+            .map_err(|cause| Error::refused("create the maps", &cause))?;
+        let maps = Maps::take(&mut object)?;
+        let mut loaded = Self { object, maps, available: Available::of(&offsets), btf };
+        for name in TASKS.into_iter().chain(CALLS) {
+            if !types.has_tracepoint(name) {
+                return Err(Error::Tracepoint(name));
+            }
+            loaded.load_tracepoint(name)?;
+        }
+        loaded.load_extras(&types);
+        for name in TASKS {
+            loaded.attach(name)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Attaches the hot path: from here on every system call on the host passes through it.
+    pub(crate) fn attach_calls(&mut self) -> Result<(), Error> {
+        CALLS.into_iter().try_for_each(|name| self.attach(name))
+    }
+
+    /// Runs the iterator over all tasks.
+    pub(crate) fn run_close(&mut self) -> Result<(), Error> {
+        let refused = |cause: &dyn std::error::Error| Error::refused("iterate over the tasks", cause);
+        let program: &mut Iter =
+            program(&mut self.object, "close")?.try_into().map_err(|cause| refused(&cause))?;
+        let link = program.attach().map_err(|cause| refused(&cause))?;
+        let link = program.take_link(link).map_err(|cause| refused(&cause))?;
+        let mut file = link.into_file().map_err(|cause| refused(&cause))?;
+        std::io::copy(&mut file, &mut std::io::sink()).map_err(|cause| refused(&cause))?;
+        Ok(())
+    }
+
+    fn load_extras(&mut self, types: &Types) {
+        for (name, figure) in EXTRAS {
+            let result = if types.has_tracepoint(name) {
+                self.load_tracepoint(name).and_then(|()| self.attach(name))
+            } else {
+                Err(Error::Tracepoint(name))
+            };
+            if result.is_err() && !figure.is_empty() {
+                self.available.lacks(figure);
+            }
+            if result.is_err() && figure == BLOCK {
+                self.available.block = false;
+            }
+        }
+        let iterator = program(&mut self.object, "close").and_then(|program| {
+            let iterator: &mut Iter =
+                program.try_into().map_err(|cause| Error::refused("look up the iterator", &cause))?;
+            iterator.load("task", &self.btf).map_err(|cause| Error::refused("load the iterator", &cause))
+        });
+        if iterator.is_err() {
+            self.available.lacks("tasks that outlive their container (no task iterator)");
+        }
+    }
+
+    fn load_tracepoint(&mut self, name: &'static str) -> Result<(), Error> {
+        let program = tracepoint(&mut self.object, name)?;
+        program.load(name, &self.btf).map_err(|cause| Error::refused(format!("load {name}"), &cause))
+    }
+
+    fn attach(&mut self, name: &'static str) -> Result<(), Error> {
+        let program = tracepoint(&mut self.object, name)?;
+        program.attach().map_err(|cause| Error::refused(format!("attach {name}"), &cause))?;
+        Ok(())
+    }
+}
+
+impl Available {
+    fn of(offsets: &Offsets) -> Self {
+        let has = |fields: &[u32]| !fields.contains(&ABSENT);
+        let mut available = Self {
+            cpu: has(&[offsets.task_cpu]),
+            ticks: has(&[offsets.task_user, offsets.task_system]),
+            faults: has(&[offsets.task_minor, offsets.task_major]),
+            run_queue: has(&[offsets.task_run_delay]),
+            switches: has(&[offsets.task_voluntary, offsets.task_involuntary]),
+            block: has(&[offsets.bio_opf, offsets.bio_size]),
+            missing: Vec::new(),
+        };
+        let figures = [
+            (available.cpu, "CPU time (no field task_struct.se.sum_exec_runtime)"),
+            (available.ticks, "CPU time by mode (no fields task_struct.utime and stime)"),
+            (available.faults, "page faults (no fields task_struct.min_flt and maj_flt)"),
+            (
+                available.run_queue,
+                "run queue wait and off-CPU time (no field task_struct.sched_info.run_delay)",
+            ),
+            (available.switches, "context switches (no fields task_struct.nvcsw and nivcsw)"),
+            (available.block, BLOCK),
+            (has(&[offsets.task_status]), "32-bit calls apart (no field task_struct.thread_info.status)"),
+            (has(&[offsets.regs_di]), "first output (no field pt_regs.di)"),
+            (has(&[offsets.regs_orig_ax]), "calls refused by seccomp by name (no field pt_regs.orig_ax)"),
+            (
+                has(&[offsets.mm_arg_start, offsets.mm_arg_end]),
+                "arguments of programs (no field mm_struct.arg_start)",
+            ),
+        ];
+        figures.into_iter().filter(|(present, _)| !present).for_each(|(_, figure)| available.lacks(figure));
+        available
+    }
+
+    fn lacks(&mut self, figure: &str) {
+        if !self.missing.iter().any(|missing| missing == figure) {
+            self.missing.push(figure.to_owned());
+        }
+    }
+}
+
+fn check_privileges() -> Result<(), Error> {
+    const SYS_ADMIN: u64 = 1 << 21;
+    const NEEDED: [(u64, &str); 2] = [(1 << 39, "CAP_BPF"), (1 << 38, "CAP_PERFMON")];
+    let held = process::capabilities().map_err(|cause| Error::refused("read the capabilities", &cause))?;
+    if held.effective & SYS_ADMIN != 0 {
+        return Ok(());
+    }
+    let lacking = NEEDED.into_iter().filter(|(bit, _)| held.effective & bit == 0);
+    let lacking: Vec<_> = lacking.map(|(_, name)| name).collect();
+    if lacking.is_empty() { Ok(()) } else { Err(Error::Privilege(lacking)) }
+}
+
+/// What tells tasks apart has no substitute.
+fn check_fields(offsets: &Offsets) -> Result<(), Error> {
+    let needed = [
+        (offsets.task_pid, "task_struct.pid"),
+        (offsets.task_tgid, "task_struct.tgid"),
+        (offsets.task_cgroups, "task_struct.cgroups"),
+        (offsets.set_default, "css_set.dfl_cgrp"),
+        (offsets.cgroup_node, "cgroup.kn"),
+        (offsets.node_id, "kernfs_node.id"),
+    ];
+    match needed.into_iter().find(|(offset, _)| *offset == ABSENT) {
+        Some((_, path)) => Err(Error::Field(path)),
+        None => Ok(()),
+    }
+}
+
+fn tracepoint<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, Error> {
+    program(object, name)?.try_into().map_err(|cause| Error::refused(format!("look up {name}"), &cause))
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Error> {
+    object.program_mut(name).ok_or_else(|| Error::Refused {
+        step: format!("look up the program {name}"),
+        cause: "not in the object".into(),
+    })
+}

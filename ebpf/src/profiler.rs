@@ -1,0 +1,143 @@
+//! Load once, arm a cgroup per container, read what was counted.
+
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use skiff_ebpf_abi as abi;
+use skiff_sys::clock::monotonic_ns;
+
+use crate::calibration::{self, Calibration};
+use crate::load::Loaded;
+use crate::maps::Plain;
+use crate::record::{Cost, Record};
+use crate::{Error, read};
+
+/// Tasks switch to their death some microseconds after their parent has learnt of it; on a busy host much later.
+const DYING: Duration = Duration::from_secs(2);
+/// After this long without progress, look for tasks that have no intention to die.
+const LINGERING: Duration = Duration::from_millis(20);
+
+/// The programs, loaded and attached. Dropping it detaches and unloads them; so does the end of the process, however it
+/// comes.
+///
+/// Every profiler is an instance of its own: programs, maps and cost. While it is attached, each system call of each task
+/// on the host passes through it.
+pub struct Profiler {
+    loaded: Loaded,
+    free: Vec<u32>,
+    slots: u32,
+    calibration: Option<Calibration>,
+    load_ns: u64,
+}
+
+impl fmt::Debug for Profiler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profiler")
+            .field("free", &self.free)
+            .field("load_ns", &self.load_ns)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A cgroup that is being counted.
+#[derive(Debug)]
+#[must_use = "a slot is counted and taken until it is finished"]
+pub struct Slot {
+    index: u32,
+}
+
+impl Profiler {
+    /// Loads and attaches everything, for one container at a time.
+    ///
+    /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information.
+    /// Linux ≥ 5.11, tried on 6.1, 6.12 and 6.18. Must be called on the main thread for [`Cost::ns_per_call`] to be known.
+    pub fn load() -> Result<Self, Error> {
+        Self::with_slots(1)
+    }
+
+    /// As [`Profiler::load`], for up to `slots` containers at a time.
+    pub fn with_slots(slots: u32) -> Result<Self, Error> {
+        let start_ns = monotonic_ns();
+        let mut loaded = Loaded::new(slots)?;
+        let alone = calibration::call_ns();
+        loaded.attach_calls()?;
+        let calibration = calibration::measure(&loaded.maps, alone)?;
+        let mut profiler = Self { loaded, free: (0..slots).rev().collect(), slots, calibration, load_ns: 0 };
+        profiler.empty(0)?;
+        profiler.load_ns = monotonic_ns() - start_ns;
+        Ok(profiler)
+    }
+
+    /// Counts from now on what is forked into the cgroup2 with the id `cgroup_id` (the inode of its directory) or into one
+    /// made below it. One map write.
+    ///
+    /// The workload begins with the first exec event, or, if the container's init is a program of its own that is executed
+    /// first, after `execs_before` of them.
+    pub fn arm(&mut self, cgroup_id: u64, execs_before: u32) -> Result<Slot, Error> {
+        let index = *self.free.last().ok_or(Error::NoSlot(self.slots))?;
+        let armed = abi::Armed { slot: index, execs_before };
+        self.loaded
+            .maps
+            .armed
+            .insert(cgroup_id, Plain(armed), 0)
+            .map_err(|cause| Error::refused(format!("arm cgroup {cgroup_id}"), &cause))?;
+        self.free.pop();
+        Ok(Slot { index })
+    }
+
+    /// Stops to count and reads what was counted. To be called when the container's processes have ended; those that have
+    /// not are settled as they are.
+    pub fn finish(&mut self, slot: Slot) -> Result<Record, Error> {
+        for cgroup in self.loaded.maps.cgroups(slot.index) {
+            // A nested cgroup may have gone by itself meanwhile.
+            drop(self.loaded.maps.armed.remove(&cgroup));
+        }
+        let alive = self.await_deaths(slot.index)?;
+        let counts = self.empty(slot.index)?;
+        self.free.push(slot.index);
+        let mut record = read::record(&counts, &self.loaded.available);
+        record.lost += alive;
+        let calls =
+            [&record.init, &record.workload].map(|phase| phase.syscalls.iter().map(|call| call.count));
+        record.cost = Cost {
+            calls: calls.into_iter().flatten().sum(),
+            ns_per_call: self.calibration.map(|calibration| calibration.counted_ns),
+            ns_per_call_of_others: self.calibration.map(|calibration| calibration.others_ns),
+            map_bytes: self.loaded.maps.bytes,
+            load_ns: self.load_ns,
+        };
+        Ok(record)
+    }
+
+    /// Waits until every task of the slot is settled; returns how many are not.
+    fn await_deaths(&mut self, index: u32) -> Result<u64, Error> {
+        let start = Instant::now();
+        let mut looked = false;
+        loop {
+            let alive = self.loaded.maps.alive(index)?;
+            if alive == 0 || start.elapsed() > DYING {
+                return Ok(alive);
+            }
+            if start.elapsed() > LINGERING && !looked {
+                looked = true;
+                self.settle_lingering(index)?;
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    fn settle_lingering(&mut self, index: u32) -> Result<(), Error> {
+        self.loaded.maps.set_closing(Some(index))?;
+        // Without the iterator they stay unsettled, which is counted.
+        drop(self.loaded.run_close());
+        self.loaded.maps.set_closing(None)
+    }
+
+    /// Reads a slot and empties it.
+    fn empty(&mut self, index: u32) -> Result<crate::maps::Counts, Error> {
+        let counts = self.loaded.maps.counts(index)?;
+        self.loaded.maps.reset(index, &counts)?;
+        Ok(counts)
+    }
+}
