@@ -10,6 +10,7 @@ mod arrows;
 mod check;
 mod ci;
 mod command;
+mod ebpf;
 mod setup;
 mod test;
 mod vm;
@@ -26,6 +27,7 @@ struct Verb {
 #[rustfmt::skip] // one verb, one line
 const VERBS: &[Verb] = &[
     Verb { name: "check", arguments: "", help: check::HELP, run: check::run },
+    Verb { name: "ebpf", arguments: ebpf::ARGUMENTS, help: ebpf::HELP, run: ebpf::run },
     Verb { name: "test", arguments: test::ARGUMENTS, help: test::HELP, run: test::run },
     Verb { name: "setup", arguments: setup::ARGUMENTS, help: setup::HELP, run: setup::run },
     Verb { name: "vm", arguments: vm::ARGUMENTS, help: vm::HELP, run: vm::run },

@@ -17,7 +17,7 @@ pub(crate) const HELP: &str =
 /// Packages, by what needs them.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("building", &["gcc", "libc6-dev"]),
-    ("eBPF programs", &["cargo-web", "llvm-22-dev", "rust-web-src", "rustc-web"]),
+    ("eBPF programs", &["cargo-web", "llvm-22", "llvm-22-dev", "rust-web-src", "rustc-web"]),
     (
         "tests",
         &[
