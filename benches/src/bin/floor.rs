@@ -1,0 +1,295 @@
+//! The floor of a launch: the system calls that runc's default configuration needs, and nothing else.
+//!
+//! ```text
+//! floor ROOTFS FILTER CGROUP
+//! ```
+//!
+//! Runs `/bin/true` of the directory ROOTFS in new pid, net, ipc, uts, mount and cgroup namespaces and in a new cgroup
+//! below the cgroup v2 directory CGROUP, with the mounts, masks, limits and capabilities that `runc spec` writes,
+//! under the seccomp program in the file FILTER (an array of `struct sock_filter`), waits for it and removes the
+//! cgroup. It is the yardstick of `bench launch` and does what no real launcher can: it reads no configuration, knows
+//! every path, trusts ROOTFS, joins one cgroup hierarchy only, keeps no state and serves nobody while it waits.
+//!
+//! The child shares the parent's memory until execve, so nothing of it is copied, and is born in its cgroup.
+//! mount(2) is used throughout: one call where the interface by descriptors takes four.
+#![no_main]
+
+use std::arch::asm;
+use std::ffi::{CStr, CString, c_int};
+use std::fmt::Display;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::ptr::null;
+
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, UnlinkatFlags, chdir, mkdir, pivot_root, sethostname, setsid, symlinkat, unlinkat};
+use skiff_sys::device_filter::{self, Access, Kind, Rule};
+use skiff_sys::seccomp::{self, Flags, Instruction};
+use skiff_sys::{net, process};
+
+/// In place of Rust's own start, which makes system calls that are not needed here.
+#[unsafe(no_mangle)]
+pub extern "C" fn main() -> c_int {
+    let mut arguments =
+        std::env::args_os().skip(1).filter_map(|argument| CString::new(argument.into_vec()).ok());
+    let mut argument = || arguments.next().unwrap_or_else(|| die("usage", &"floor ROOTFS FILTER CGROUP"));
+    let (rootfs, filter, parent) = (argument(), read_filter(&argument()), argument());
+
+    step("enter the cgroup directory", chdir(parent.as_c_str()));
+    step("mkdir the cgroup", mkdir(CGROUP, Mode::from_bits_truncate(0o755)));
+    let cgroup = step("open the cgroup", open(CGROUP, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()));
+    step("restrict devices", device_filter::restrict(cgroup.as_fd(), &DEVICES));
+    let pid = spawn(&Launch { rootfs: &rootfs, filter: &filter }, &cgroup);
+
+    // The child is now in execve, or has ended.
+    let status = step("wait", waitpid(pid, None));
+    step("rmdir the cgroup", unlinkat(AT_FDCWD, CGROUP, UnlinkatFlags::RemoveDir));
+    c_int::from(!matches!(status, WaitStatus::Exited(_, 0)))
+}
+
+/// What the child needs of its parent's memory.
+struct Launch<'a> {
+    rootfs: &'a CStr,
+    filter: &'a [Instruction],
+}
+
+const CGROUP: &CStr = c"floor";
+
+/// What runc allows in every container: nodes may be made, and these may be used.
+const DEVICES: [Rule; 10] = [
+    Rule { kind: Kind::Char, major: None, minor: None, access: Access::MKNOD },
+    Rule { kind: Kind::Block, major: None, minor: None, access: Access::MKNOD },
+    char_device(1, Some(3)),
+    char_device(1, Some(5)),
+    char_device(1, Some(7)),
+    char_device(1, Some(8)),
+    char_device(1, Some(9)),
+    char_device(5, Some(0)),
+    char_device(5, Some(2)),
+    char_device(136, None),
+];
+
+const fn char_device(major: u32, minor: Option<u32>) -> Rule {
+    Rule { kind: Kind::Char, major: Some(major), minor, access: Access::ALL }
+}
+
+const NODES: [(&CStr, u64); 6] = [
+    (c"dev/null", makedev(1, 3)),
+    (c"dev/zero", makedev(1, 5)),
+    (c"dev/full", makedev(1, 7)),
+    (c"dev/random", makedev(1, 8)),
+    (c"dev/urandom", makedev(1, 9)),
+    (c"dev/tty", makedev(5, 0)),
+];
+
+const LINKS: [(&CStr, &CStr); 5] = [
+    (c"dev/fd", c"/proc/self/fd"),
+    (c"dev/stdin", c"/proc/self/fd/0"),
+    (c"dev/stdout", c"/proc/self/fd/1"),
+    (c"dev/stderr", c"/proc/self/fd/2"),
+    (c"dev/ptmx", c"pts/ptmx"),
+];
+
+/// Masked, if they exist: directories by an empty one, the others by `/dev/null`.
+const MASKED: [&CStr; 10] = [
+    c"/proc/acpi",
+    c"/proc/asound",
+    c"/proc/kcore",
+    c"/proc/keys",
+    c"/proc/latency_stats",
+    c"/proc/timer_list",
+    c"/proc/timer_stats",
+    c"/proc/sched_debug",
+    c"/sys/firmware",
+    c"/proc/scsi",
+];
+
+/// Made read-only, if they exist.
+const READ_ONLY: [&CStr; 5] = [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/sys", c"/proc/sysrq-trigger"];
+
+/// CAP_KILL, CAP_NET_BIND_SERVICE and CAP_AUDIT_WRITE.
+const CAPABILITIES: u64 = 1 << 5 | 1 << 10 | 1 << 29;
+const LAST_CAPABILITY: u8 = 40;
+
+/// All that happens between clone3 and execve.
+fn child(launch: &Launch<'_>) -> ! {
+    let (nosuid, nodev, noexec) = (MsFlags::MS_NOSUID, MsFlags::MS_NODEV, MsFlags::MS_NOEXEC);
+    let (bind, rdonly, remount) = (MsFlags::MS_BIND, MsFlags::MS_RDONLY, MsFlags::MS_REMOUNT);
+    let strict = nosuid | nodev | noexec;
+
+    // Not in clone3: the namespace would have the parent's cgroup as its root.
+    step("unshare the cgroup namespace", unshare(CloneFlags::CLONE_NEWCGROUP));
+
+    // No mount may travel back to the host; the new root must be a mount.
+    change(c"/", MsFlags::MS_REC | MsFlags::MS_SLAVE);
+    let root = Some(launch.rootfs);
+    step("bind the root", mount(root, launch.rootfs, None::<&CStr>, bind | MsFlags::MS_REC, None::<&CStr>));
+    step("enter the root", chdir(launch.rootfs));
+
+    new(c"proc", c"proc", MsFlags::empty(), c"");
+    new(c"tmpfs", c"dev", nosuid | MsFlags::MS_STRICTATIME, c"mode=755,size=65536k");
+    umask(Mode::empty());
+    for (path, device) in NODES {
+        step("mknod", mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), device));
+    }
+    for (path, target) in LINKS {
+        step("symlink", symlinkat(target, AT_FDCWD, path));
+    }
+    for path in [c"dev/pts", c"dev/shm", c"dev/mqueue"] {
+        step("mkdir", mkdir(path, Mode::from_bits_truncate(0o755)));
+    }
+    new(c"devpts", c"dev/pts", nosuid | noexec, c"newinstance,ptmxmode=0666,mode=0620,gid=5");
+    new(c"tmpfs", c"dev/shm", strict, c"mode=1777,size=65536k");
+    new(c"mqueue", c"dev/mqueue", strict, c"");
+    new(c"sysfs", c"sys", strict | rdonly, c"");
+    new(c"cgroup2", c"sys/fs/cgroup", strict | rdonly, c"");
+
+    // The old root comes to lie over the new one and is taken away.
+    step("pivot_root", pivot_root(c".", c"."));
+    step("detach the old root", umount2(c".", MntFlags::MNT_DETACH));
+    step("enter /", chdir(c"/"));
+
+    for path in READ_ONLY {
+        match mount(Some(path), path, None::<&CStr>, bind | MsFlags::MS_REC, None::<&CStr>) {
+            Ok(()) => change(path, bind | remount | rdonly),
+            Err(nix::Error::ENOENT) => {}
+            Err(error) => die("bind", &error),
+        }
+    }
+    for path in MASKED {
+        match mount(Some(c"/dev/null"), path, None::<&CStr>, bind, None::<&CStr>) {
+            Ok(()) | Err(nix::Error::ENOENT) => {}
+            Err(nix::Error::ENOTDIR) => new(c"tmpfs", path, rdonly, c"size=0k"),
+            Err(error) => die("mask", &error),
+        }
+    }
+    change(c"/", bind | remount | rdonly);
+
+    step("set the host name", sethostname("floor"));
+    step("bring up loopback", net::loopback_up());
+    step("setsid", setsid());
+    step("limit open files", setrlimit(Resource::RLIMIT_NOFILE, 1024, 1024));
+    step("close_range", process::cloexec_from(3));
+    for capability in (0..=LAST_CAPABILITY).filter(|capability| CAPABILITIES >> capability & 1 == 0) {
+        step("drop from the bounding set", process::drop_bounding(capability));
+    }
+    let sets = process::Capabilities { effective: CAPABILITIES, permitted: CAPABILITIES, inheritable: 0 };
+    step("set capabilities", process::set_capabilities(sets));
+    step("set no_new_privs", process::set_no_new_privileges());
+    step("install the filter", seccomp::install(launch.filter, Flags { log: false, spec_allow: true }));
+
+    let (path, environment) = (c"/bin/true".as_ptr(), [c"PATH=/usr/bin:/bin".as_ptr(), null()]);
+    // SAFETY: both arrays end with a null pointer and hold NUL-terminated strings.
+    unsafe { libc::execve(path, [path, null()].as_ptr(), environment.as_ptr()) };
+    die("execve", &nix::Error::last())
+}
+
+/// Mounts a new file system.
+fn new(kind: &CStr, target: &CStr, flags: MsFlags, data: &CStr) {
+    step("mount", mount(Some(kind), target, Some(kind), flags, Some(data)));
+}
+
+/// Changes the flags or the propagation of a mount.
+fn change(target: &CStr, flags: MsFlags) {
+    step("remount", mount(None::<&CStr>, target, None::<&CStr>, flags, None::<&CStr>));
+}
+
+/// `struct clone_args`, clone3(2), as far as Linux 5.7 knows it.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Starts [`child`] on a stack of its own, in the parent's memory; returns when it is in execve or has ended.
+fn spawn(launch: &Launch<'_>, cgroup: &OwnedFd) -> Pid {
+    let namespaces =
+        libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNS;
+    let flags = (namespaces | libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned();
+    let mut stack = vec![0_u128; 4096];
+    let args = CloneArgs {
+        flags: u64::from(flags) | CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        stack: stack.as_mut_ptr().addr() as u64,
+        stack_size: size_of_val(stack.as_slice()) as u64,
+        cgroup: u64::from(cgroup.as_raw_fd().cast_unsigned()),
+        ..CloneArgs::default()
+    };
+    let result: i64;
+    // SAFETY: `args` has the size passed with it. The child runs `entry`, which does not return, on `stack`, 16-byte
+    // aligned; the parent stands still (CLONE_VFORK) until the child has left this memory, so that neither sees the
+    // other's half-done work, and `stack` and `launch` outlive the child's stay.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") &raw const args,
+            in("rsi") size_of::<CloneArgs>(),
+            in("r12") std::ptr::from_ref(launch),
+            in("r13") entry as extern "C" fn(&Launch<'_>) -> !,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    match i32::try_from(result) {
+        Ok(pid) if pid > 0 => Pid::from_raw(pid),
+        _ => die("clone3", &nix::Error::from_raw(i32::try_from(-result).unwrap_or(0))),
+    }
+}
+
+extern "C" fn entry(launch: &Launch<'_>) -> ! {
+    child(launch)
+}
+
+fn read_filter(path: &CStr) -> Vec<Instruction> {
+    let file = step("open the filter", open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()));
+    let mut bytes = [0; seccomp::MAX_INSTRUCTIONS * size_of::<Instruction>()];
+    let length = step("read the filter", nix::unistd::read(&file, &mut bytes));
+    let (instructions, _) = bytes[..length].as_chunks::<8>();
+    let instruction = |&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]| Instruction {
+        code: u16::from_ne_bytes([c0, c1]),
+        jt,
+        jf,
+        k: u32::from_ne_bytes([k0, k1, k2, k3]),
+    };
+    instructions.iter().map(instruction).collect()
+}
+
+/// The value of a step that must succeed.
+fn step<T, E: Display>(what: &str, result: Result<T, E>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => die(what, &error),
+    }
+}
+
+/// Ends this process; the child's parent sees that by its code.
+fn die(what: &str, error: &dyn Display) -> ! {
+    eprintln!("floor: {what}: {error}");
+    // SAFETY: ends the process without running anything of the memory it may share.
+    unsafe { libc::_exit(1) }
+}
