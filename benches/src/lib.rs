@@ -1,1 +1,10 @@
-//! stub
+//! What the benchmarks share: samples, the facts about the host that belong to every figure, and the written report.
+//!
+//! The programs in `bin/` are the benchmarks (`launch`, `profile`) and what they start (`floor`, `true`, `spin`);
+//! `cargo xtask bench` builds and runs them.
+
+pub mod host;
+pub mod lab;
+pub mod options;
+pub mod report;
+pub mod samples;

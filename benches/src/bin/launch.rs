@@ -1,0 +1,165 @@
+//! `cargo xtask bench launch`: a whole `run` of a program that does nothing, by several launchers.
+//!
+//! Every arm starts the same static `/bin/true` of the same root file system with the configuration of `runc spec` (new
+//! pid, net, ipc, uts, mount and cgroup namespaces, masks, read-only root, three capabilities, no_new_privs), once
+//! with docker's default seccomp profile and once without. From fork to the launcher's exit, on CLOCK_MONOTONIC. The
+//! arms take turns within one run, with the order turned each round.
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use skiff_benches::lab::Lab;
+use skiff_benches::options::Options;
+use skiff_benches::report::Report;
+use skiff_benches::samples::Samples;
+
+/// Rounds that are not counted.
+const WARM_UP: usize = 5;
+
+/// A launcher under measurement.
+#[derive(Debug)]
+struct Arm {
+    name: &'static str,
+    /// Program and arguments; `{id}` stands for a name not used before.
+    words: Vec<String>,
+}
+
+/// What skiff must stay within, as multiples of others.
+const AIMS: &[(&str, f64)] = &[("crun", 0.6), ("runc", 0.2), ("floor", 1.5)];
+
+fn main() -> Result<()> {
+    let options = Options::parse(std::env::args().skip(1), 200)?;
+    let mut lab = Lab::new(&["true"])?;
+    lab.mount_hugetlb()?;
+    let tools =
+        [("crun", "--version"), ("runc", "--version"), ("youki", "--version"), ("unshare", "--version")];
+    let mut report = Report::start("launch", &tools)?;
+    for seccomp in [true, false] {
+        let wanted = arms(&lab, seccomp)?.into_iter().filter(|arm| options.wants(arm.name));
+        let (arms, refused) = preflight(wanted.collect());
+        for (gap, kind) in [(Duration::ZERO, "back to back"), (Duration::from_millis(10), "10 ms gaps")] {
+            let profile = if seccomp { "docker's seccomp profile" } else { "no seccomp profile" };
+            report.line(&format!("\n## {profile}, {kind}, n = {}", options.count));
+            let samples = measure(&arms, options.count, gap)?;
+            write(&mut report, &arms, &samples);
+        }
+        for line in &refused {
+            report.line(line);
+        }
+    }
+    if options.save { report.save("benches/runs".as_ref()) } else { Ok(()) }
+}
+
+/// The launchers, with or without docker's seccomp profile.
+fn arms(lab: &Lab, seccomp: bool) -> Result<Vec<Arm>> {
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    let bundle = text(lab.write_bundle(if seccomp { "bundle" } else { "plain" }, &["/bin/true"], seccomp)?);
+    let (rootfs, state) = (text(lab.rootfs()), text(lab.path("state")));
+    let filter = if seccomp { text(lab.write_filter()?) } else { "-".to_owned() };
+    let oci = |name: &'static str| Arm {
+        name,
+        words: words(&format!("{name} --root {state}-{name} run --bundle {bundle} {{id}}")),
+    };
+    let unconfined = if seccomp { "" } else { "--security-opt seccomp=unconfined" };
+    let (skiff, floor) = (text(lab.program("skiff")), text(lab.program("floor")));
+    Ok(vec![
+        Arm { name: "floor", words: words(&format!("{floor} {rootfs} {filter} {}", lab.cgroup2())) },
+        Arm {
+            name: "skiff",
+            words: words(&format!(
+                "{skiff} run --rm --read-only --network none --cap-drop ALL --cap-add KILL --cap-add NET_BIND_SERVICE \
+                 --cap-add AUDIT_WRITE --ulimit nofile=1024:1024 --security-opt no-new-privileges {unconfined} \
+                 rootfs:{rootfs} /bin/true"
+            )),
+        },
+        oci("crun"),
+        oci("runc"),
+        oci("youki"),
+        Arm {
+            name: "unshare",
+            words: words(&format!("unshare --fork -p -n -i -u -m -C --root={rootfs} /bin/true")),
+        },
+    ])
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Runs each arm once: those that work, and a line for each that does not.
+fn preflight(arms: Vec<Arm>) -> (Vec<Arm>, Vec<String>) {
+    let mut refused = Vec::new();
+    let works = |arm: &Arm| match command(arm, 0).stderr(Stdio::piped()).output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let last = said.trim().lines().last().unwrap_or("no message").to_owned();
+            refused.push(format!("* {}: {} ({last})", arm.name, output.status));
+            false
+        }
+        Err(error) => {
+            refused.push(format!("* {}: {error}", arm.name));
+            false
+        }
+    };
+    let working = arms.into_iter().filter(works).collect();
+    (working, refused)
+}
+
+fn command(arm: &Arm, turn: usize) -> Command {
+    let id = format!("bench-{}-{turn}", std::process::id());
+    let mut words = arm.words.iter().map(|word| word.replace("{id}", &id));
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// `count` samples of each arm in ms, with `gap` of silence before each.
+fn measure(arms: &[Arm], count: usize, gap: Duration) -> Result<Vec<Samples>> {
+    let mut samples = vec![Samples::default(); arms.len()];
+    for round in 0..WARM_UP + count {
+        for turn in 0..arms.len() {
+            let index = (round + turn) % arms.len();
+            thread::sleep(gap);
+            let mut command = command(&arms[index], round + 1);
+            let begun = Instant::now();
+            let status = command.status().with_context(|| format!("start {}", arms[index].name))?;
+            let elapsed = begun.elapsed();
+            if !status.success() {
+                bail!("{} ended with {status} in round {round}", arms[index].name);
+            }
+            if round >= WARM_UP {
+                samples[index].push(elapsed.as_secs_f64() * 1e3);
+            }
+        }
+    }
+    Ok(samples)
+}
+
+fn write(report: &mut Report, arms: &[Arm], samples: &[Samples]) {
+    let median = |name: &str| {
+        let index = arms.iter().position(|arm| arm.name == name)?;
+        Some(samples[index].median())
+    };
+    let floor = median("floor").unwrap_or(f64::NAN);
+    let row = |(arm, samples): (&Arm, &Samples)| {
+        let middle = samples.median();
+        vec![
+            arm.name.to_owned(),
+            format!("{middle:.2}"),
+            format!("{:.2}", samples.percentile(1)),
+            format!("{:.2}", samples.percentile(99)),
+            format!("{:.2}", middle / floor),
+        ]
+    };
+    let rows: Vec<_> = arms.iter().zip(samples).map(row).collect();
+    report.table(&["arm", "median ms", "p1", "p99", "× floor"], &rows);
+    let Some(skiff) = median("skiff") else { return };
+    for (other, aim) in AIMS {
+        if let Some(theirs) = median(other) {
+            report.line(&format!("* skiff is {:.2} × {other} (aim: at most {aim})", skiff / theirs));
+        }
+    }
+}
