@@ -7,6 +7,7 @@
 use std::process::ExitCode;
 
 mod arrows;
+mod bench;
 mod check;
 mod ci;
 mod command;
@@ -30,6 +31,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "ebpf", arguments: ebpf::ARGUMENTS, help: ebpf::HELP, run: ebpf::run },
     Verb { name: "test", arguments: test::ARGUMENTS, help: test::HELP, run: test::run },
     Verb { name: "setup", arguments: setup::ARGUMENTS, help: setup::HELP, run: setup::run },
+    Verb { name: "bench", arguments: bench::ARGUMENTS, help: bench::HELP, run: bench::run },
     Verb { name: "vm", arguments: vm::ARGUMENTS, help: vm::HELP, run: vm::run },
     Verb { name: "ci", arguments: "", help: ci::HELP, run: ci::run },
 ];

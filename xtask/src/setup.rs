@@ -68,7 +68,8 @@ const TOOLS: &[Tool] = &[
         name: "youki",
         option: "--with-youki",
         environment: &[],
-        arguments: &["--version", "0.7.0", "--locked"],
+        // Without v1 it does not start on hosts with v1 controllers.
+        arguments: &["--version", "0.7.0", "--locked", "--features", "v1"],
     },
 ];
 

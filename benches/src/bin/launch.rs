@@ -95,8 +95,8 @@ fn preflight(arms: Vec<Arm>) -> (Vec<Arm>, Vec<String>) {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.trim().lines().last().unwrap_or("no message").to_owned();
-            refused.push(format!("* {}: {} ({last})", arm.name, output.status));
+            let first = said.trim().lines().next().unwrap_or("no message").to_owned();
+            refused.push(format!("* {}: {} ({first})", arm.name, output.status));
             false
         }
         Err(error) => {

@@ -4,7 +4,10 @@
 //! integers only, no padding (tested below).
 #![no_std]
 #![forbid(unsafe_code)]
-#![allow(clippy::cast_possible_truncation, reason = "each cast is bounded beside it or keeps low bits on purpose")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "each cast is bounded beside it or keeps low bits on purpose"
+)]
 
 mod histogram;
 mod offsets;

@@ -1,0 +1,37 @@
+//! `cargo xtask bench`: builds skiff and the benchmarks as they are shipped, then runs one.
+//!
+//! The benchmarks themselves are in `benches/`; what is in `benches/benches/` is criterion's.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{command, workspace};
+
+pub(crate) const ARGUMENTS: &str = "launch|profile|micro [-n COUNT] [--arms A,B,…] [--save]";
+pub(crate) const HELP: &str = "measures side by side with what else is installed (root):
+                               launch   a whole run against crun, runc, youki, unshare and the bare system calls
+                               profile  a system call traced by skiff, bpftrace, perf and strace
+                               micro    criterion's: compiling filters, planning, unpacking (any user)";
+
+/// Topics that are programs of `benches/`.
+const PROGRAMS: &[&str] = &["launch", "profile"];
+
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let Some((topic, rest)) = arguments.split_first() else {
+        bail!("bench needs a topic: {ARGUMENTS}");
+    };
+    if topic == "micro" {
+        return command::run(workspace::cargo().args(["bench", "--package", "skiff-benches"]).args(rest));
+    }
+    if !PROGRAMS.contains(&topic.as_str()) {
+        bail!("bench has no topic {topic:?}: {ARGUMENTS}");
+    }
+    command::need_root("bench")?;
+    let [skiff] = workspace::build_each(["skiff"], "release")?;
+    command::run(workspace::cargo().args(["build", "--release", "--bins", "--package", "skiff-benches"]))?;
+    // In place of this program, so that nothing but the benchmark runs beside what it measures.
+    let error = Command::new(skiff.with_file_name(topic)).args(rest).current_dir(workspace::root()).exec();
+    Err(error).with_context(|| format!("start the benchmark {topic}"))
+}
