@@ -71,8 +71,8 @@ fn call(op: &str, args: &[&str]) -> Result<(String, usize), String> {
         "keyctl" => (unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) }, 0),
         // SAFETY: see above.
         "bpf" => (unsafe { libc::syscall(libc::SYS_bpf, 0, std::ptr::null::<u8>(), 0) }, 0),
-        // SAFETY: see above.
         "perf" => {
+            // SAFETY: see above.
             (unsafe { libc::syscall(libc::SYS_perf_event_open, std::ptr::null::<u8>(), 0, -1, -1, 0) }, 0)
         }
         // SAFETY: see above.
@@ -83,8 +83,8 @@ fn call(op: &str, args: &[&str]) -> Result<(String, usize), String> {
         "type-key" => (unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into(), 0),
         // SAFETY: see above.
         "swapon" => (unsafe { libc::syscall(libc::SYS_swapon, c"/nowhere".as_ptr(), 0) }, 0),
-        // SAFETY: see above.
         "raw-socket" => {
+            // SAFETY: see above.
             (unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP) }.into(), 0)
         }
         // SAFETY: see above.

@@ -52,8 +52,8 @@ fn apply(key: &str, value: &str) -> Result<(), String> {
     match key {
         "deny" => deny(value),
         "fd" => inherit(value),
-        // SAFETY: no handler is installed, only SIG_IGN.
         "ignore" => {
+            // SAFETY: no handler is installed, only SIG_IGN.
             unsafe { signal(signals::parse(value)?, SigHandler::SigIgn) }.map(drop).map_err(|e| e.to_string())
         }
         "block" => {
