@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-pub(crate) const HELP: &str = "all of it, from cheap to dear: setup, check, test, vm (root)";
+pub(crate) const HELP: &str = "all of it, from cheap to dear: setup, check, ebpf, test, vm (root)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cost {
@@ -28,6 +28,7 @@ struct Stage {
 const STAGES: &[Stage] = &[
     Stage { words: &["setup"], cost: Cost::Dear },
     Stage { words: &["check"], cost: Cost::Cheap },
+    Stage { words: &["ebpf"], cost: Cost::Cheap },
     Stage { words: &["test"], cost: Cost::Dear },
     Stage { words: &["vm"], cost: Cost::Dear },
 ];
