@@ -76,7 +76,7 @@ fn call(op: &str, args: &[&str]) -> Result<(String, usize), String> {
             (unsafe { libc::syscall(libc::SYS_perf_event_open, std::ptr::null::<u8>(), 0, -1, -1, 0) }, 0)
         }
         // SAFETY: see above.
-        "personality" => (unsafe { libc::syscall(libc::SYS_personality, 0x0002_0000) }, 0),
+        "personality" => (unsafe { libc::syscall(libc::SYS_personality, 0x0004_0000) }, 0),
         // SAFETY: see above.
         "clone3" => (unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0) }, 0),
         // SAFETY: see above.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pause};
 
 use crate::out;
@@ -30,7 +30,12 @@ pub(crate) fn eat_in_child(mib: usize) -> Result<(), String> {
             unsafe { libc::_exit(0) }
         }
         ForkResult::Parent { child } => {
-            out::line(&format!("{:?}", waitpid(child, None).map_err(|e| e.to_string())?));
+            let end = match waitpid(child, None).map_err(|e| e.to_string())? {
+                WaitStatus::Exited(_, code) => format!("exited {code}"),
+                WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
+                other => format!("{other:?}"),
+            };
+            out::line(&end);
             Ok(())
         }
     }
