@@ -1,0 +1,113 @@
+//! Control groups, version 1, hybrid and version 2, each found where distributions mount them.
+//!
+//! One container has one directory `skiff-<id>` in each hierarchy that it needs: the cgroup v2 one always (it carries the
+//! id by which eBPF knows the container, and the device filter), a v1 controller only if a limit or the record wants
+//! it. Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`dir`] writes, reads
+//! and removes.
+
+mod dir;
+mod limits;
+
+use std::path::{Path, PathBuf};
+
+pub use dir::{Cgroup, Usage, remove_stale};
+pub use limits::{Devices, Join, Plan, Write};
+
+/// A controller of cgroup v1, or of v2 where it has one of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Controller {
+    /// CPU time: shares and quota.
+    Cpu,
+    /// CPU accounting; part of every v2 cgroup.
+    Cpuacct,
+    /// CPUs and memory nodes.
+    Cpuset,
+    /// Memory.
+    Memory,
+    /// Block I/O; `io` in v2.
+    Blkio,
+    /// Number of processes.
+    Pids,
+    /// Device nodes; an eBPF program in v2.
+    Devices,
+}
+
+impl Controller {
+    const ALL: [Self; 7] =
+        [Self::Cpu, Self::Cpuacct, Self::Cpuset, Self::Memory, Self::Blkio, Self::Pids, Self::Devices];
+
+    /// Its name in cgroup v1.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cpuacct => "cpuacct",
+            Self::Cpuset => "cpuset",
+            Self::Memory => "memory",
+            Self::Blkio => "blkio",
+            Self::Pids => "pids",
+            Self::Devices => "devices",
+        }
+    }
+
+    /// Its name in cgroup v2, if it is a controller there.
+    #[must_use]
+    pub const fn unified_name(self) -> Option<&'static str> {
+        match self {
+            Self::Cpuacct | Self::Devices => None,
+            Self::Blkio => Some("io"),
+            other => Some(other.name()),
+        }
+    }
+}
+
+/// The hierarchies of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Where cgroup v2 is mounted.
+    pub unified: Option<PathBuf>,
+    /// The controllers that the v2 root has.
+    pub unified_controllers: Vec<String>,
+    /// Where each v1 controller is mounted.
+    pub legacy: Vec<(Controller, PathBuf)>,
+}
+
+impl Layout {
+    /// Looks where distributions mount cgroups below `root` (`/sys/fs/cgroup`): v2 on the directory itself, or v2 on
+    /// `unified` and v1 controllers on directories of their names. cgroups(7).
+    ///
+    /// A few statfs(2) calls: reading mountinfo would cost in proportion to the host's mounts.
+    #[must_use]
+    pub fn probe(root: &Path) -> Self {
+        use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+        let magic = |path: &Path| statfs(path).ok().map(|found| found.filesystem_type());
+        let unified = [root.to_path_buf(), root.join("unified")]
+            .into_iter()
+            .find(|path| magic(path) == Some(CGROUP2_SUPER_MAGIC));
+        let legacy = Controller::ALL
+            .into_iter()
+            .map(|controller| (controller, root.join(controller.name())))
+            .filter(|(_, path)| magic(path) == Some(CGROUP_SUPER_MAGIC))
+            .collect();
+        let unified_controllers = unified
+            .as_ref()
+            .and_then(|path| std::fs::read_to_string(path.join("cgroup.controllers")).ok())
+            .map(|text| text.split_whitespace().map(str::to_owned).collect())
+            .unwrap_or_default();
+        Self { unified, unified_controllers, legacy }
+    }
+
+    /// Where `controller` is to be found in v1.
+    #[must_use]
+    pub fn legacy_path(&self, controller: Controller) -> Option<&Path> {
+        self.legacy.iter().find(|(found, _)| *found == controller).map(|(_, path)| path.as_path())
+    }
+
+    /// Whether v2 has `controller`.
+    #[must_use]
+    pub fn is_unified(&self, controller: Controller) -> bool {
+        controller
+            .unified_name()
+            .is_some_and(|name| self.unified_controllers.iter().any(|found| found == name))
+    }
+}

@@ -1,0 +1,68 @@
+//! What can go wrong between options and a running process.
+
+use std::io;
+
+/// A launch that failed. The text is one line: what was tried, on what, and the cause.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option cannot be honoured.
+    #[error("{0}")]
+    Option(String),
+    /// A call failed before the container's program was to be run.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried, on what.
+        what: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The container's program is not there.
+    #[error("{program}: {source}")]
+    NotFound {
+        /// As it was asked for.
+        program: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The container's program is there but cannot be run.
+    #[error("{program}: {source}")]
+    CannotInvoke {
+        /// As it was asked for.
+        program: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The exit code that docker run has for this: 125 for the engine's own errors, 126 for a program that cannot be
+    /// invoked, 127 for one that is not found.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Option(_) | Self::Host { .. } => 125,
+            Self::CannotInvoke { .. } => 126,
+            Self::NotFound { .. } => 127,
+        }
+    }
+}
+
+/// Says what was tried when an I/O call fails.
+pub(crate) trait Context<T> {
+    /// Names the attempt; `what` runs only on failure.
+    fn context(self, what: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn context(self, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|error| Error::Host { what: what(), source: plain(error.into()) })
+    }
+}
+
+/// The same error without Rust's `(os error N)`: the cause alone, as perror(3) has it.
+pub(crate) fn plain(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::new(error.kind(), nix::errno::Errno::from_raw(number).desc()),
+        None => error,
+    }
+}
