@@ -74,6 +74,8 @@ pub struct Options {
     pub oom_score_adj: Option<i32>,
     /// `--label` and the image's labels.
     pub labels: Vec<(String, String)>,
+    /// Whether the run is recorded: the container then joins every cgroup hierarchy that counts something.
+    pub account: bool,
 }
 
 /// Where the root file system comes from.
@@ -238,6 +240,7 @@ impl Default for Options {
             init: false,
             oom_score_adj: None,
             labels: Vec::new(),
+            account: false,
         }
     }
 }

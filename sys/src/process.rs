@@ -227,11 +227,12 @@ pub fn raise_ambient(capability: u8) -> io::Result<()> {
     check(result.into())
 }
 
-/// The bounding set as a mask of capability numbers.
-pub fn bounding_set() -> u64 {
+/// The bounding set as a mask of capability numbers, and the highest number that the kernel knows. capabilities(7).
+pub fn bounding_set() -> (u64, u8) {
     // SAFETY: takes integers only.
-    let held = |number: u32| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number)) } == 1;
-    (0..64).filter(|number| held(*number)).fold(0, |mask, number| mask | 1 << number)
+    let read = |number: u8| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number)) };
+    let known = (0..64).take_while(|number| read(*number) >= 0);
+    known.fold((0, 0), |(mask, _), number| (mask | u64::from(read(number) == 1) << number, number))
 }
 
 /// The effective, permitted and inheritable capabilities of the calling thread, as masks of capability numbers.

@@ -1,0 +1,122 @@
+//! What the container's program is started with.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::Resource;
+
+use super::{Process, c_bytes, c_path, c_text, hostname};
+use crate::caps::CapSet;
+use crate::host::Host;
+use crate::options::{Options, Ulimit};
+use crate::seccomp::Filter;
+use crate::{Error, user};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) fn build(
+    options: &Options,
+    host: &Host,
+    caps: CapSet,
+    seccomp: Option<Filter>,
+) -> Result<Process, Error> {
+    if options.argv.is_empty() {
+        return Err(Error::Option("no command specified".into()));
+    }
+    let identity = user::resolve(&options.user, &options.group_add, &host.passwd, &host.group)?;
+    let env = environment(options, &identity.home);
+    let path = value(&env, "PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let texts = |list: &[OsString]| list.iter().map(|text| c_bytes(text.as_bytes())).collect::<Result<_, _>>();
+    Ok(Process {
+        argv: texts(&options.argv)?,
+        env: texts(&env)?,
+        path: search(&path)?,
+        cwd: c_path(&relative(&options.cwd)?)?,
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: identity.groups,
+        caps,
+        drop: (0..=host.last_cap).filter(|number| caps.0 >> number & 1 == 0).collect(),
+        no_new_privileges: options.no_new_privileges,
+        rlimits: options.ulimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+        oom_score_adj: options.oom_score_adj.map(|score| c_text(&score.to_string())).transpose()?,
+        seccomp,
+        terminal: options.tty.then_some(host.terminal),
+        interactive: options.interactive,
+        init: options.init,
+    })
+}
+
+/// The working directory without its leading slash and without `..`; `.` for the root.
+pub(super) fn relative(path: &Path) -> Result<PathBuf, Error> {
+    use std::path::Component;
+    let mut result = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => result.push(name),
+            Component::ParentDir => {
+                result.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(if result.as_os_str().is_empty() { ".".into() } else { result })
+}
+
+/// Docker's order: what it adds, then what was given, of which the last of each name counts; `HOME` at the end.
+fn environment(options: &Options, home: &str) -> Vec<OsString> {
+    let mut env: Vec<OsString> = vec![format!("PATH={DEFAULT_PATH}").into()];
+    env.push(format!("HOSTNAME={}", hostname(options)).into());
+    if options.tty {
+        env.push("TERM=xterm".into());
+    }
+    for entry in &options.env {
+        match env.iter_mut().find(|known| name(known) == name(entry)) {
+            Some(known) => known.clone_from(entry),
+            None => env.push(entry.clone()),
+        }
+    }
+    if value(&env, "HOME").is_none() {
+        env.push(format!("HOME={home}").into());
+    }
+    env
+}
+
+fn name(entry: &OsStr) -> &[u8] {
+    entry.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
+}
+
+fn value(env: &[OsString], wanted: &str) -> Option<OsString> {
+    let entry = env.iter().find(|entry| name(entry) == wanted.as_bytes())?;
+    Some(OsStr::from_bytes(entry.as_bytes().get(wanted.len() + 1..)?).to_owned())
+}
+
+/// The directories of `PATH`; an empty one is the working directory. environ(7).
+fn search(path: &OsStr) -> Result<Vec<CString>, Error> {
+    let directories = path.as_bytes().split(|byte| *byte == b':');
+    directories.map(|part| c_bytes(if part.is_empty() { b"." } else { part })).collect()
+}
+
+fn rlimit(limit: &Ulimit) -> Result<(Resource, u64, u64), Error> {
+    let resource = match limit.name.as_str() {
+        "as" => Resource::RLIMIT_AS,
+        "core" => Resource::RLIMIT_CORE,
+        "cpu" => Resource::RLIMIT_CPU,
+        "data" => Resource::RLIMIT_DATA,
+        "fsize" => Resource::RLIMIT_FSIZE,
+        "locks" => Resource::RLIMIT_LOCKS,
+        "memlock" => Resource::RLIMIT_MEMLOCK,
+        "msgqueue" => Resource::RLIMIT_MSGQUEUE,
+        "nice" => Resource::RLIMIT_NICE,
+        "nofile" => Resource::RLIMIT_NOFILE,
+        "nproc" => Resource::RLIMIT_NPROC,
+        "rss" => Resource::RLIMIT_RSS,
+        "rtprio" => Resource::RLIMIT_RTPRIO,
+        "rttime" => Resource::RLIMIT_RTTIME,
+        "sigpending" => Resource::RLIMIT_SIGPENDING,
+        "stack" => Resource::RLIMIT_STACK,
+        other => return Err(Error::Option(format!("unknown ulimit {other}"))),
+    };
+    Ok((resource, limit.soft, limit.hard))
+}
