@@ -150,7 +150,11 @@ impl Host {
             absent: absent(options, layers)?,
             layers_hold_state: layers.iter().any(|layer| state_root.starts_with(layer)),
             sub_ids: if uid == 0 { None } else { sub_ids(uid) },
-            root_entries: if uid != 0 && options.rootfs == Rootfs::Host { root_entries()? } else { Vec::new() },
+            root_entries: if uid != 0 && options.rootfs == Rootfs::Host {
+                root_entries()?
+            } else {
+                Vec::new()
+            },
         })
     }
 }
@@ -275,7 +279,8 @@ fn collect_nodes(device: &Device, leave_out: &[&str], nodes: &mut Vec<Node>) -> 
         _ => return Err(Error::Option(format!("not a device node: {}", device.source.display()))),
     };
     let number = |number: u64| {
-        u32::try_from(number).map_err(|_| Error::Option(format!("device number of {}", device.source.display())))
+        u32::try_from(number)
+            .map_err(|_| Error::Option(format!("device number of {}", device.source.display())))
     };
     nodes.push(Node {
         source: device.source.clone(),

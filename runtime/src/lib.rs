@@ -1,11 +1,21 @@
 //! Turns what a caller wants of a container into a running process.
 //!
-//! [`Options`] (docker's words) become a `Plan` (plain data, every step decided); `launch` carries it out.
-//! Knows neither images nor eBPF.
+//! [`Options`] (docker's words) and [`Host`] (facts) become a [`Plan`] (plain data, every step decided); [`launch`]
+//! carries it out. Knows neither images nor eBPF.
 #![forbid(unsafe_code)]
 
 pub mod caps;
+pub mod cgroup;
+mod error;
+pub mod host;
+pub mod init;
+pub mod launch;
 pub mod options;
+pub mod plan;
 pub mod seccomp;
+pub mod user;
 
+pub use error::Error;
+pub use host::Host;
 pub use options::Options;
+pub use plan::Plan;

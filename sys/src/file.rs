@@ -90,3 +90,11 @@ pub fn proc_fd_path(fd: BorrowedFd<'_>) -> CString {
     // Decimal digits and slashes hold no NUL.
     CString::new(text).unwrap_or_default()
 }
+
+/// Takes possession of a descriptor that a message (SCM_RIGHTS, unix(7)) has brought and that nobody else knows of.
+#[must_use]
+pub fn received(descriptor: std::os::fd::RawFd) -> OwnedFd {
+    // SAFETY: the kernel has made this descriptor for the message that it came with; the caller, which has just
+    // received it, hands it over here and nowhere else.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sched::CloneFlags;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 
 /// The C library's declaration of `struct clone_args`, size 88 (Linux ≥ 5.7, with `cgroup`).
 #[repr(C)]
@@ -74,7 +75,8 @@ pub fn spawn(
         pid = clone_legacy(namespaces, &mut pidfd);
     }
     match pid? {
-        0 => std::process::exit(i32::from(run())),
+        // SAFETY: ends the child at once; what its parent has registered to run at exit is the parent's.
+        0 => unsafe { libc::_exit(i32::from(run())) },
         pid => {
             // SAFETY: the kernel has just written this descriptor (CLONE_PIDFD); nobody else owns it.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -293,6 +295,16 @@ pub fn set_capabilities(sets: Capabilities) -> io::Result<()> {
 
 fn low_half(mask: u64) -> u32 {
     u32::try_from(mask & 0xffff_ffff).unwrap_or(u32::MAX)
+}
+
+/// Gives every signal its default action. sigaction(2).
+pub fn default_signals() -> io::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action runs no code of this process.
+        unsafe { nix::sys::signal::sigaction(signal, &default) }?;
+    }
+    Ok(())
 }
 
 /// Gives up the session keyring of the caller for a new, empty one. keyctl(2).

@@ -67,14 +67,9 @@ impl Cgroup {
     pub fn create(plan: &Plan) -> Result<Self, Error> {
         let mut cgroup = Self::default();
         match cgroup.populate(plan) {
-            Err(Error::Host { source, .. })
-                if plan.optional && source.kind() == io::ErrorKind::PermissionDenied
-                    || plan.optional && source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
-            {
-                Ok(Self::default())
-            }
-            Err(error) => Err(error),
             Ok(()) => Ok(cgroup),
+            Err(Error::Host { source, .. }) if plan.optional && is_denied(&source) => Ok(Self::default()),
+            Err(error) => Err(error),
         }
     }
 
@@ -207,11 +202,8 @@ impl Legacy {
     fn create(join: &Join, name: &str) -> Result<Self, Error> {
         let path = join.mount.join(name);
         fs::create_dir(&path).context(|| format!("make cgroup {}", path.display()))?;
-        let procs = skiff_sys::file::open(
-            &crate::plan::c_path(&path.join("cgroup.procs"))?,
-            OFlag::O_WRONLY,
-            0,
-        );
+        let procs =
+            skiff_sys::file::open(&crate::plan::c_path(&path.join("cgroup.procs"))?, OFlag::O_WRONLY, 0);
         match procs {
             Ok(procs) => Ok(Self { controller: join.controller, path, procs }),
             Err(error) => {
@@ -248,6 +240,10 @@ impl Legacy {
             Controller::Cpuset | Controller::Pids | Controller::Devices => {}
         }
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Removes the cgroups `name`, with all that is in them, wherever a run that was killed has left them.
@@ -338,7 +334,8 @@ fn enable(mount: &Path, controllers: &[&str]) -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
-    fs::write(&path, missing.join(" ")).context(|| format!("write {} to {}", missing.join(" "), path.display()))
+    fs::write(&path, missing.join(" "))
+        .context(|| format!("write {} to {}", missing.join(" "), path.display()))
 }
 
 fn write_all(directory: &Path, writes: &[Write]) -> Result<(), Error> {
@@ -381,7 +378,10 @@ fn restrict_legacy(path: &Path, devices: &Devices) -> Result<(), Error> {
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let file = fs::File::open(path)?;
-    debug_assert!(file.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.ino() > 0), "a cgroup is a directory");
+    debug_assert!(
+        file.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.ino() > 0),
+        "a cgroup is a directory"
+    );
     Ok(file.into())
 }
 

@@ -117,7 +117,9 @@ impl Plan {
             join.writes.extend(legacy);
         } else {
             let name = controller.name();
-            return Err(Error::Option(format!("cannot limit {name}: no cgroup controller {name} on this host")));
+            return Err(Error::Option(format!(
+                "cannot limit {name}: no cgroup controller {name} on this host"
+            )));
         }
         Ok(())
     }
@@ -229,7 +231,8 @@ fn cpu_unified(resources: &Resources) -> Vec<Write> {
         writes.push(write(&["cpu.weight"], weight));
     }
     if quota_us.is_some() || period_us.is_some() {
-        let quota = quota_us.filter(|quota| *quota > 0).map_or_else(|| "max".into(), |quota| quota.to_string());
+        let quota =
+            quota_us.filter(|quota| *quota > 0).map_or_else(|| "max".into(), |quota| quota.to_string());
         writes.push(write(&["cpu.max"], format!("{quota} {}", period_us.unwrap_or(DEFAULT_PERIOD_US))));
     }
     writes
@@ -292,13 +295,8 @@ mod tests {
     }
 
     fn check(resources: Resources, legacy: &str, unified: &str) {
-        let all = [
-            Controller::Memory,
-            Controller::Cpu,
-            Controller::Cpuset,
-            Controller::Pids,
-            Controller::Blkio,
-        ];
+        let all =
+            [Controller::Memory, Controller::Cpu, Controller::Cpuset, Controller::Pids, Controller::Blkio];
         let v1 = build(&layout(&[], &all), &resources).expect("v1");
         let lines: Vec<Write> = v1.joins.iter().flat_map(|join| join.writes.clone()).collect();
         assert_eq!(shown(&lines), legacy);
@@ -363,7 +361,8 @@ mod tests {
     fn the_device_hierarchy_is_joined_only_where_v2_is_missing() {
         let mut host = layout(&[], &[Controller::Devices]);
         let plan = |host: &Layout| {
-            Plan::build("x".into(), host, &Resources::default(), Devices::Only(Vec::new()), false).expect("plan")
+            Plan::build("x".into(), host, &Resources::default(), Devices::Only(Vec::new()), false)
+                .expect("plan")
         };
         assert!(plan(&host).joins.is_empty());
         host.unified = None;

@@ -1,13 +1,12 @@
 //! The container's file tree: docker's default mounts, what was asked for, and what is hidden.
 
-use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use skiff_sys::device_filter::Kind;
 use skiff_sys::mount::{Attr, FsOption, Propagation};
 
 use super::process::relative;
-use super::{Root, Step, Symlinks, Target, TargetKind, Upper, c_path, c_text, hostname};
+use super::{Hide, Root, Step, Symlinks, Target, TargetKind, Upper, c_path, c_text, hostname};
 use crate::cgroup;
 use crate::host::{Host, Node, Source};
 use crate::options::{self, Mount, Namespace, Options, Rootfs};
@@ -88,15 +87,17 @@ pub(super) fn steps(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Re
         steps.push(Step::Directory(cwd));
     }
     steps.push(Step::Files(files(options, host)?));
-    if !options.privileged && !options.systempaths_unconfined {
-        for path in MASKED {
-            steps.push(Step::Mask(c_text(path)?));
-        }
-        for path in READ_ONLY {
-            steps.push(Step::ReadOnly(c_text(path)?));
-        }
-    }
     Ok(steps)
+}
+
+/// Decides what is hidden.
+pub(super) fn hide(options: &Options) -> Result<Vec<Hide>, Error> {
+    if options.privileged || options.systempaths_unconfined {
+        return Ok(Vec::new());
+    }
+    let masked = MASKED.iter().map(|path| c_text(path).map(Hide::Mask));
+    let read_only = READ_ONLY.iter().map(|path| c_text(path).map(Hide::ReadOnly));
+    masked.chain(read_only).collect()
 }
 
 /// Docker's own mounts, parents first.
@@ -266,7 +267,12 @@ fn tmpfs(at: &Path, given: &[String]) -> Result<Step, Error> {
             },
         }
     }
-    Ok(Step::Filesystem { fstype: c"tmpfs".into(), options, attr, target: target(at, TargetKind::Directory)? })
+    Ok(Step::Filesystem {
+        fstype: c"tmpfs".into(),
+        options,
+        attr,
+        target: target(at, TargetKind::Directory)?,
+    })
 }
 
 fn files(options: &Options, host: &Host) -> Result<Vec<(Target, Vec<u8>)>, Error> {
@@ -379,7 +385,7 @@ fn path_of(step: &Step) -> Option<PathBuf> {
 /// Used by the tests of this module's parent.
 #[cfg(test)]
 pub(super) fn shown(steps: &[Step]) -> Vec<String> {
-    let text = |text: &CString| text.to_string_lossy().into_owned();
+    let text = |text: &std::ffi::CString| text.to_string_lossy().into_owned();
     steps
         .iter()
         .map(|step| match step {
@@ -391,8 +397,6 @@ pub(super) fn shown(steps: &[Step]) -> Vec<String> {
             Step::Symlink { path, .. } => format!("link {}", text(path)),
             Step::Files(files) => format!("files {}", files.len()),
             Step::ReadOnlyMount(target) => format!("ro {}", text(&target.path)),
-            Step::Mask(path) => format!("mask {}", text(path)),
-            Step::ReadOnly(path) => format!("ro {}", text(path)),
         })
         .collect()
 }

@@ -48,6 +48,8 @@ pub struct Plan {
     pub root: Root,
     /// What is made and mounted in it, in order.
     pub steps: Vec<Step>,
+    /// What is hidden of `/proc` and `/sys`.
+    pub hide: Vec<Hide>,
     /// Host name, in a UTS namespace of its own.
     pub hostname: Option<CString>,
     /// NIS domain name.
@@ -174,9 +176,14 @@ pub enum Step {
     Files(Vec<(Target, Vec<u8>)>),
     /// Makes a mount read-only.
     ReadOnlyMount(Target),
-    /// Hides a path of `/proc` or `/sys`, if it is there.
+}
+
+/// What is done to a path of the container's own `/proc` or `/sys`, if it is there, once kernel parameters are set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hide {
+    /// Nothing is seen there.
     Mask(CString),
-    /// Makes a path of `/proc` or `/sys` read-only, if it is there.
+    /// Nothing can be written there.
     ReadOnly(CString),
 }
 
@@ -195,8 +202,8 @@ pub struct Process {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
+    /// Supplementary groups; `None` in a user namespace that may not set any (its map has one group).
+    pub groups: Option<Vec<u32>>,
     /// Capabilities to keep.
     pub caps: CapSet,
     /// Capabilities of the kernel that are not kept.
@@ -242,6 +249,7 @@ impl Plan {
             users: rootless.then_some(IdMaps { uid: host.uid, gid: host.gid, sub_ids: host.sub_ids }),
             root: files::root(options, host),
             steps: files::steps(options, host, &cgroup)?,
+            hide: files::hide(options)?,
             hostname: is_new(options.uts).then(|| c_text(&hostname(options))).transpose()?,
             domainname: options.domainname.as_deref().map(c_text).transpose()?,
             sysctls: sysctls(options)?,
@@ -258,7 +266,9 @@ fn capabilities(options: &Options, host: &Host) -> Result<CapSet, Error> {
     let named = |name: &str| CapSet::named(name).unwrap_or(CapSet::NONE);
     for name in &options.cap_add {
         if !host.caps.contains(named(name)) {
-            return Err(Error::Option(format!("cannot add capability {name}: skiff does not have it itself")));
+            return Err(Error::Option(format!(
+                "cannot add capability {name}: skiff does not have it itself"
+            )));
         }
     }
     Ok(CapSet(wanted.0 & host.caps.0))
@@ -380,6 +390,3 @@ fn c_bytes(bytes: &[u8]) -> Result<CString, Error> {
     CString::new(bytes)
         .map_err(|_| Error::Option(format!("NUL byte in {:?}", String::from_utf8_lossy(bytes))))
 }
-
-#[cfg(test)]
-mod tests;

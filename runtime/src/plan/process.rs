@@ -27,7 +27,8 @@ pub(super) fn build(
     let identity = user::resolve(&options.user, &options.group_add, &host.passwd, &host.group)?;
     let env = environment(options, &identity.home);
     let path = value(&env, "PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-    let texts = |list: &[OsString]| list.iter().map(|text| c_bytes(text.as_bytes())).collect::<Result<_, _>>();
+    let texts =
+        |list: &[OsString]| list.iter().map(|text| c_bytes(text.as_bytes())).collect::<Result<_, _>>();
     Ok(Process {
         argv: texts(&options.argv)?,
         env: texts(&env)?,
@@ -35,7 +36,7 @@ pub(super) fn build(
         cwd: c_path(&relative(&options.cwd)?)?,
         uid: identity.uid,
         gid: identity.gid,
-        groups: identity.groups,
+        groups: (host.uid == 0 || host.sub_ids.is_some()).then_some(identity.groups),
         caps,
         drop: (0..=host.last_cap).filter(|number| caps.0 >> number & 1 == 0).collect(),
         no_new_privileges: options.no_new_privileges,
