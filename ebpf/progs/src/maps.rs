@@ -9,7 +9,9 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::generated::bpf_task_storage_get;
 use aya_ebpf::macros::btf_map;
-use skiff_ebpf_abi::{Armed, Calls, ERRORS as ERRORS_PER_SLOT, EXECS as EXECS_PER_SLOT, ExecEvent, ROWS as ROWS_PER_SLOT};
+use skiff_ebpf_abi::{
+    Armed, Calls, ERRORS as ERRORS_PER_SLOT, EXECS as EXECS_PER_SLOT, ExecEvent, ROWS as ROWS_PER_SLOT,
+};
 use skiff_ebpf_abi::{Row, Slot, Task};
 
 use crate::kernel::{self, TaskPtr};

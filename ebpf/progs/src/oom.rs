@@ -9,11 +9,8 @@ use crate::maps::{VICTIMS, take};
 
 #[btf_tracepoint(function = "mark_victim")]
 pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
-    let victim = if offset!(victim_is_task) == 1 {
-        pid(Ptr::new(ctx.arg::<*const u8>(0)))
-    } else {
-        ctx.arg::<u32>(0)
-    };
+    let victim =
+        if offset!(victim_is_task) == 1 { pid(Ptr::new(ctx.arg::<*const u8>(0))) } else { ctx.arg::<u32>(0) };
     // A full map forgets the oldest note, which nobody has come for.
     let _ = VICTIMS.insert(victim, now_ns(), 0);
     0

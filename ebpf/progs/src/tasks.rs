@@ -65,13 +65,8 @@ fn armed(task: TaskPtr) -> Option<Task> {
 #[inline(always)]
 fn begin(task: TaskPtr, begun: Task, base: Figures, slot: *mut Slot) {
     let now_ns = now_ns();
-    let begun = Task {
-        since_ns: now_ns,
-        switched_in_ns: now_ns,
-        switched_in_cpu_ns: base.cpu_ns,
-        base,
-        ..begun
-    };
+    let begun =
+        Task { since_ns: now_ns, switched_in_ns: now_ns, switched_in_cpu_ns: base.cpu_ns, base, ..begun };
     match count(task, begun) {
         Some(kept) => {
             // Storage left over from an earlier slot keeps its old content.
@@ -137,7 +132,11 @@ fn describe(this: TaskPtr, task: &Task, nth: u32, binprm: Ptr, now_ns: u64) {
         (*event).pid = tgid(this);
         (*event).phase = task.phase;
         (*event).argv_len = len;
-        bpf_probe_read_kernel_str((&raw mut (*event).filename).cast(), FILENAME as u32, filename.address().cast());
+        bpf_probe_read_kernel_str(
+            (&raw mut (*event).filename).cast(),
+            FILENAME as u32,
+            filename.address().cast(),
+        );
         let kept = if len < ARGV as u64 { len as u32 } else { ARGV as u32 };
         if bpf_probe_read_user((&raw mut (*event).argv).cast(), kept, start as *const _) != 0 {
             (*event).argv = [0; ARGV];
