@@ -10,6 +10,7 @@ mod help;
 mod image;
 mod roots;
 mod run;
+mod supervise;
 mod values;
 
 use std::ffi::OsString;

@@ -1,0 +1,197 @@
+//! Stands by while a container runs: passes signals on, carries its terminal, keeps its deadlines.
+//!
+//! One poll(2) loop over the container's pidfd, a signalfd, and with `-t` the caller's streams and the console; no
+//! threads. Every buffer is bounded: whoever reads slowly slows the writer down, and nothing is dropped.
+
+mod deadlines;
+mod flow;
+mod signals;
+mod terminal;
+
+pub(crate) use signals::Signals;
+pub(crate) use terminal::check as check_terminal;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use skiff_sys::process::send_signal;
+
+use deadlines::Deadlines;
+use flow::{Flow, Step};
+use terminal::Session;
+
+/// How long a console is listened to after the container has ended, if somebody outside of it keeps it open.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// What the caller wants done meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// Pass signals on; otherwise those that would end skiff kill the container.
+    pub(crate) sig_proxy: bool,
+    /// Pass standard input on to the console.
+    pub(crate) interactive: bool,
+    /// What asks the program to stop.
+    pub(crate) stop_signal: i32,
+    /// How long it may take to stop before it is killed; for ever when absent.
+    pub(crate) stop_timeout: Option<Duration>,
+    /// How long it may run before it is asked to stop; for ever when absent.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// The caller's side: where signals and input come from, and where output goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    /// Blocked since before the container was started, so that none is lost.
+    pub(crate) signals: &'a Signals,
+    /// Standard input.
+    pub(crate) stdin: BorrowedFd<'a>,
+    /// Standard output.
+    pub(crate) stdout: BorrowedFd<'a>,
+}
+
+/// Stands by until the process behind `pidfd` has ended and all that it wrote to `console` has been passed on.
+///
+/// Does not reap the process. The caller's terminal is as it was when this returns.
+pub(crate) fn stand_by(
+    pidfd: BorrowedFd<'_>,
+    console: Option<BorrowedFd<'_>>,
+    caller: Caller<'_>,
+    terms: &Terms,
+) -> io::Result<()> {
+    let mut session = match console {
+        Some(console) => Some(Session::open(console, caller, terms.interactive)?),
+        None => None,
+    };
+    let mut input = console.filter(|_| terms.interactive).map(|console| Flow::new(caller.stdin, console));
+    let mut output = console.map(|console| Flow::new(console, caller.stdout));
+    let mut deadlines = Deadlines::new(terms, Instant::now());
+    loop {
+        let ready = wait(pidfd, caller.signals, [&input, &output], deadlines.next())?;
+        if ready.signal {
+            for signal in caller.signals.take()? {
+                receive(signal, pidfd, session.as_ref(), terms)?;
+            }
+        }
+        if let Some(signal) = deadlines.due(Instant::now()) {
+            send(pidfd, signal)?;
+        }
+        if ready.flows[0] {
+            advance(&mut input);
+        }
+        if ready.flows[1] && advance(&mut output) == Step::Refused {
+            // Nobody reads what the program writes: the terminal has hung up.
+            send(pidfd, deadlines.stop(libc::SIGHUP, Instant::now()))?;
+            output = output.map(Flow::discard);
+        }
+        if ready.ended {
+            let _raw = session.take().and_then(Session::release_peer);
+            return output.map_or(Ok(()), last_words);
+        }
+    }
+}
+
+/// What poll(2) has found.
+struct Ready {
+    ended: bool,
+    signal: bool,
+    flows: [bool; 2],
+}
+
+/// Waits for something to happen or for the time `until`.
+fn wait(
+    pidfd: BorrowedFd<'_>,
+    signals: &Signals,
+    flows: [&Option<Flow<'_>>; 2],
+    until: Option<Instant>,
+) -> io::Result<Ready> {
+    let [input, output] = flows.map(|flow| flow.as_ref().and_then(Flow::interest));
+    // A flow at rest leaves its place to a descriptor that is watched anyway, for nothing.
+    let idle = || PollFd::new(pidfd, PollFlags::empty());
+    let mut fds = [
+        PollFd::new(pidfd, PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        input.clone().unwrap_or_else(idle),
+        output.clone().unwrap_or_else(idle),
+    ];
+    match poll(&mut fds, timeout(until)) {
+        Ok(_) | Err(nix::Error::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let happened = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+    Ok(Ready {
+        ended: happened(&fds[0]),
+        signal: happened(&fds[1]),
+        flows: [input.is_some() && happened(&fds[2]), output.is_some() && happened(&fds[3])],
+    })
+}
+
+/// The time left, in whole milliseconds and never too short, so that the loop does not spin before a deadline.
+fn timeout(until: Option<Instant>) -> PollTimeout {
+    match until {
+        None => PollTimeout::NONE,
+        Some(until) => {
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+            PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
+        }
+    }
+}
+
+/// What becomes of a signal that skiff got.
+fn receive(
+    signal: i32,
+    pidfd: BorrowedFd<'_>,
+    session: Option<&Session<'_>>,
+    terms: &Terms,
+) -> io::Result<()> {
+    match (signal, session) {
+        (libc::SIGWINCH, Some(session)) => {
+            session.resize();
+            Ok(())
+        }
+        (libc::SIGCONT, Some(session)) => {
+            session.resume();
+            Ok(())
+        }
+        _ if terms.sig_proxy => send(pidfd, signal),
+        (libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT, _) => send(pidfd, libc::SIGKILL),
+        _ => Ok(()),
+    }
+}
+
+/// Sends `signal` unless the process has ended already.
+fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    tracing::debug!(signal, "signal");
+    match send_signal(pidfd, signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other,
+    }
+}
+
+fn advance(flow: &mut Option<Flow<'_>>) -> Step {
+    flow.as_mut().map_or(Step::Ended, Flow::step)
+}
+
+/// Passes on what is left in the console: until it says that its other end is closed, which it does when every process
+/// of the container is gone, and the kernel has no more of their bytes on the way.
+fn last_words(mut output: Flow<'_>) -> io::Result<()> {
+    while let Some(interest) = output.interest() {
+        let reading = !output.is_pending();
+        let limit = if reading {
+            PollTimeout::try_from(LAST_WORDS).unwrap_or(PollTimeout::MAX)
+        } else {
+            PollTimeout::NONE
+        };
+        match poll(&mut [interest], limit) {
+            Ok(0) => return Ok(()),
+            Ok(_) if matches!(output.step(), Step::Ended | Step::Refused) => return Ok(()),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
