@@ -11,6 +11,7 @@ pub mod mount;
 pub mod net;
 pub mod process;
 pub mod seccomp;
+pub mod random;
 pub mod self_exe;
 pub mod syscalls;
 pub mod terminal;
