@@ -8,24 +8,33 @@ mod failure;
 mod flags;
 mod help;
 mod image;
+mod output;
+mod profile;
 mod roots;
 mod run;
 mod supervise;
 mod values;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 
 use args::Parsed;
 use failure::Failure;
+use skiff_runtime::init;
+use skiff_sys::self_exe;
+use tracing::level_filters::LevelFilter;
 
 fn main() -> ExitCode {
-    match command(std::env::args_os().skip(1)) {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
+    let done = if name.as_bytes() == init::NAME.to_bytes() { container_init(words) } else { command(words) };
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            // A failure that cannot be reported still has its exit code.
-            let _unreported = writeln!(std::io::stderr(), "skiff: {failure}");
+            // In one write, so that it stays one line; a failure that cannot be reported still has its exit code.
+            let _unreported = std::io::stderr().write_all(format!("skiff: {failure}\n").as_bytes());
             ExitCode::from(failure.code)
         }
     }
@@ -43,7 +52,10 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
         return Err(Failure::engine("no command given, see 'skiff --help'"));
     };
     match word.to_str() {
-        Some("run") => run(words),
+        Some("run") => {
+            seal()?;
+            run(words)
+        }
         Some("help") if words.next().is_some_and(|topic| topic == "run") => print(&help::run()),
         Some("help" | "--help" | "-h") => print(help::OVERVIEW),
         Some("version" | "--version" | "-v") => print(concat!("skiff ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -52,6 +64,34 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
             Err(Failure::engine(format!("unknown {kind}: {}, see 'skiff --help'", word.display())))
         }
     }
+}
+
+/// Goes on only if no container can write to skiff's own executable; otherwise starts it again from where none can.
+fn seal() -> Result<(), Failure> {
+    let failed =
+        |error: std::io::Error| Failure::engine(format!("seal own executable: {}", values::cause(&error)));
+    if self_exe::sealed().map_err(failed)?.is_some() {
+        return Ok(());
+    }
+    let strings =
+        |all: &mut dyn Iterator<Item = OsString>| all.map(|word| CString::new(word.into_vec())).collect();
+    let arguments: Result<Vec<_>, _> = strings(&mut std::env::args_os());
+    let environment: Result<Vec<_>, _> = strings(&mut std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    }));
+    match (arguments, environment) {
+        (Ok(arguments), Ok(environment)) => Err(failed(self_exe::reexec(&arguments, &environment))),
+        _ => Err(Failure::engine("seal own executable: an argument contains a NUL byte")),
+    }
+}
+
+/// Process 1 of a container with `--init`; what follows its name is the process that it looks after.
+fn container_init(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
+    let child = words.next().and_then(|word| word.to_str()?.parse().ok());
+    let child = child.ok_or_else(|| Failure::engine("init: no process to look after"))?;
+    init::run(child).map_err(|error| Failure::engine(format!("init: {}", values::cause(&error))))
 }
 
 fn run(words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
@@ -69,10 +109,12 @@ fn print(text: &str) -> Result<u8, Failure> {
 }
 
 /// Logs to standard error if asked to: by `--debug`, or by `SKIFF_LOG` with the level to log at.
+///
+/// Otherwise nothing is set up, which every start would pay for.
 fn start_log(debug: bool) {
     let level = match std::env::var("SKIFF_LOG") {
-        Ok(level) => level.parse().unwrap_or(tracing::Level::DEBUG),
-        Err(_) if debug => tracing::Level::DEBUG,
+        Ok(level) => level.parse().unwrap_or(LevelFilter::DEBUG),
+        Err(_) if debug => LevelFilter::DEBUG,
         Err(_) => return,
     };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();

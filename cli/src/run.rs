@@ -1,19 +1,210 @@
 //! `skiff run`, from its arguments to its exit code.
 
-use skiff_store::{ImageRef, Store};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-use crate::args::Args;
+use skiff_ebpf::{Profiler, Record, Slot};
+use skiff_runtime::cgroup::Usage;
+use skiff_runtime::launch::{self, Exit, Running, Stamps};
+use skiff_runtime::{Host, Options, Plan};
+use skiff_store::{ImageRef, Store};
+use skiff_sys::clock::monotonic_ns;
+
+use crate::args::{Args, Report};
 use crate::failure::Failure;
-use crate::image;
+use crate::output::Output;
 use crate::roots::Roots;
+use crate::supervise::{self, Caller, Signals, Terms};
+use crate::values::cause;
+use crate::{image, profile};
 
 /// Runs a container and returns what skiff is to exit with.
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
-    let reference = ImageRef::parse(&args.image)?;
+    supervise::check_terminal(args.options.interactive, args.options.tty)?;
     let roots = Roots::find()?;
-    let image = Store::open(&roots.state)?.resolve(&reference)?;
-    let stop_signal = image::stop_signal(args, &image.config)?;
-    let options = image::fold(args, image)?;
-    tracing::debug!(?options, stop_signal, "decided");
-    Err(Failure::engine("starting containers is not part of this build"))
+    let image = Store::open(&roots.state)?.resolve(&ImageRef::parse(&args.image)?)?;
+    let terms = terms(args, image::stop_signal(args, &image.config)?);
+    let options = Options { id: fresh_id()?, ..image::fold(args, image)? };
+    let cidfile = args.cidfile.as_deref().map(|path| write_id(path, &options.id)).transpose()?;
+    let mut profiling = args.profile.as_ref().map(Profiling::prepare).transpose()?;
+
+    let begin_ns = monotonic_ns();
+    let host = Host::probe(&options, &roots.state, &roots.run)?;
+    let plan = Plan::build(&options, &host)?;
+    let signals = Signals::block().map_err(|error| os("block signals", &error))?;
+    let running = launch::start(&plan, &mut |cgroup| match &mut profiling {
+        Some(profiling) => profiling.arm(cgroup, &options),
+        None => Ok(()),
+    })?;
+    if let Some(cidfile) = cidfile {
+        cidfile.keep();
+    }
+    let ended = attend(running, &signals, &terms, profiling.as_mut())?;
+    drop(signals);
+    if let Some(profiling) = profiling {
+        profiling.report(args, &options, begin_ns, &ended)?;
+    }
+    Ok(exit_code(ended.exit))
+}
+
+/// What is left of a container that has ended.
+struct Ended {
+    exit: Exit,
+    ended_ns: u64,
+    stamps: Stamps,
+    usage: Usage,
+    record: Option<Record>,
+}
+
+/// Stands by a running container until it has ended, and clears it away.
+fn attend(
+    mut running: Running,
+    signals: &Signals,
+    terms: &Terms,
+    profiling: Option<&mut Profiling>,
+) -> Result<Ended, Failure> {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let caller = Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
+    supervise::stand_by(running.pidfd(), running.console(), caller, terms)
+        .map_err(|error| os("stand by the container", &error))?;
+    let exit = running.wait().map_err(|error| os("wait for the container", &error))?;
+    let ended_ns = monotonic_ns();
+    let record = profiling.map(Profiling::finish).transpose()?;
+    let usage = if record.is_some() { running.usage() } else { Usage::default() };
+    let stamps = *running.stamps();
+    running.remove()?;
+    Ok(Ended { exit, ended_ns, stamps, usage, record })
+}
+
+/// `--profile`, from before the launch to after the end.
+struct Profiling {
+    profiler: Profiler,
+    slot: Option<Slot>,
+    /// When the cgroup was there and arming began.
+    arm_ns: u64,
+    file: Option<Output>,
+}
+
+impl Profiling {
+    /// Opens the file and loads the programs, so that neither can fail once the container runs.
+    fn prepare(report: &Report) -> Result<Self, Failure> {
+        let file = match report {
+            Report::Text => None,
+            Report::File(path) => Some(Output::open(path)?),
+        };
+        let profiler = Profiler::load().map_err(|error| Failure::engine(format!("profile: {error}")))?;
+        Ok(Self { profiler, slot: None, arm_ns: 0, file })
+    }
+
+    /// Starts to count what happens in the cgroup with the id `cgroup`.
+    fn arm(&mut self, cgroup: Option<u64>, options: &Options) -> Result<(), String> {
+        self.arm_ns = monotonic_ns();
+        let cgroup = cgroup.ok_or("profile: the host has no cgroup v2 hierarchy to put the container in")?;
+        // The container's own init is executed before the program.
+        let execs_before = u32::from(options.init);
+        let slot = self.profiler.arm(cgroup, execs_before).map_err(|error| format!("profile: {error}"))?;
+        self.slot = Some(slot);
+        Ok(())
+    }
+
+    /// Reads the record; the container's cgroup must still be there.
+    fn finish(&mut self) -> Result<Record, Failure> {
+        let slot =
+            self.slot.take().ok_or_else(|| Failure::engine("profile: the container was never armed"))?;
+        self.profiler.finish(slot).map_err(|error| Failure::engine(format!("profile: {error}")))
+    }
+
+    /// Prints the report, and writes the file.
+    fn report(self, args: &Args, options: &Options, begin_ns: u64, ended: &Ended) -> Result<(), Failure> {
+        let Some(record) = &ended.record else { return Ok(()) };
+        let document = profile::Document::new(&profile::Run {
+            id: &options.id,
+            name: options.name.as_deref(),
+            image: &args.image,
+            argv: &options.argv,
+            exit: ended.exit,
+            begin_ns,
+            arm_ns: self.arm_ns,
+            ended_ns: ended.ended_ns,
+            stamps: &ended.stamps,
+            usage: &ended.usage,
+            record,
+        });
+        let written = io::stderr().write_all(profile::render(&document).as_bytes());
+        written.map_err(|error| os("print the profile", &error))?;
+        let Some(mut file) = self.file else { return Ok(()) };
+        let json = profile::json(&document).map_err(|error| Failure::engine(format!("profile: {error}")))?;
+        file.write(&json)?;
+        file.keep();
+        Ok(())
+    }
+}
+
+fn terms(args: &Args, stop_signal: i32) -> Terms {
+    Terms {
+        sig_proxy: args.sig_proxy,
+        interactive: args.options.interactive,
+        stop_signal,
+        stop_timeout: args.stop_timeout_s.map(Duration::from_secs),
+        timeout: args.timeout_s.map(Duration::from_secs),
+    }
+}
+
+/// 64 random hex digits.
+fn fresh_id() -> Result<String, Failure> {
+    let mut bytes = [0; 32];
+    skiff_sys::random::fill(&mut bytes).map_err(|error| os("draw an id", &error))?;
+    Ok(hex(&bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+fn write_id(path: &std::path::Path, id: &str) -> Result<Output, Failure> {
+    let mut file = Output::make(path)?;
+    file.write(id)?;
+    Ok(file)
+}
+
+/// The program's own code, or 128 + n if signal n killed it.
+fn exit_code(exit: Exit) -> u8 {
+    let code = match exit {
+        Exit::Code(code) => code & 0xff,
+        Exit::Signal(signal) => 128 + signal,
+    };
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+fn os(what: &str, error: &io::Error) -> Failure {
+    Failure::engine(format!("{what}: {}", cause(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_64_hex_digits_and_differ() {
+        assert_eq!(hex(&[0x00, 0x9f, 0xff]), "009fff");
+        let (one, other) = (fresh_id().expect("id"), fresh_id().expect("id"));
+        assert!(one.len() == 64 && one.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn exit_codes_are_the_program_s_or_tell_the_signal() {
+        for (exit, expected) in [
+            (Exit::Code(0), 0),
+            (Exit::Code(7), 7),
+            (Exit::Code(255), 255),
+            (Exit::Signal(9), 137),
+            (Exit::Signal(64), 192),
+        ] {
+            assert_eq!(exit_code(exit), expected, "{exit:?}");
+        }
+    }
 }

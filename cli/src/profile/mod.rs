@@ -1,0 +1,19 @@
+//! What a run cost the kernel: from the profiler's record, the launch's stamps and the cgroup's figures to a text for
+//! people and a JSON file for programs. docs/profile.md describes both.
+
+mod document;
+mod table;
+mod text;
+
+pub(crate) use document::{Document, Run};
+pub(crate) use text::render;
+
+/// The document as JSON, with a line feed at its end.
+pub(crate) fn json(document: &Document) -> Result<String, serde_json::Error> {
+    let mut text = serde_json::to_string_pretty(document)?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;
