@@ -93,6 +93,20 @@ impl Lab {
             .with_context(|| format!("mount cgroup (hugetlb) at {HUGETLB}"))
     }
 
+    /// Mounts debugfs and tracefs where they are not, for other tracers than skiff.
+    pub fn mount_tracing() -> Result<()> {
+        for (kind, path, content) in [
+            ("debugfs", "/sys/kernel/debug", "/sys/kernel/debug/bdi"),
+            ("tracefs", "/sys/kernel/tracing", "/sys/kernel/tracing/events"),
+        ] {
+            if !Path::new(content).exists() {
+                mount(Some(kind), path, Some(kind), MsFlags::empty(), None::<&str>)
+                    .with_context(|| format!("mount {kind} at {path}"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes docker's default filter as the array that the kernel takes; its path.
     pub fn write_filter(&self) -> Result<PathBuf> {
         let Filter { program, .. } = compile(&Profile::docker(), CAPABILITIES, kernel()?)?;
