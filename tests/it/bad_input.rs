@@ -46,8 +46,8 @@ fn a_missing_image_is_125() {
     }
     case.skiff(&["run", "debian", "true"]).output().fails(125, "debian");
     case.skiff(&["run", "ftp:/x", "true"]).output().fails(125, "ftp:/x");
-    case.skiff(&["run"]).output().fails(125, "IMAGE");
-    case.skiff(&["run", "--rm"]).output().fails(125, "IMAGE");
+    case.skiff(&["run"]).output().fails(125, "no image");
+    case.skiff(&["run", "--rm"]).output().fails(125, "no image");
 }
 
 #[test]
@@ -96,11 +96,15 @@ fn dockers_flags_that_are_not_supported_are_named() {
         case.run(&[&format!("{flag}=x")], &["true"]).fails(125, flag);
         case.run(&[flag, "x"], &["true"]).fails(125, flag);
     }
-    for flag in ["-d", "--detach", "-P", "--publish-all", "--oom-kill-disable", "--no-healthcheck"] {
+    let without = ["--detach", "--publish-all", "--oom-kill-disable", "--no-healthcheck"];
+    for flag in without {
         case.run(&[flag], &["true"]).fails(125, flag);
     }
-    case.run(&["-p", "80:80"], &["true"]).fails(125, "-p");
-    case.run(&["-a", "stdin"], &["true"]).fails(125, "-a");
+    for (short, long) in
+        [("-d", "--detach"), ("-P", "--publish-all"), ("-p=80:80", "--publish"), ("-astdin", "--attach")]
+    {
+        case.run(&[short], &["true"]).fails(125, long);
+    }
 }
 
 #[test]

@@ -155,8 +155,9 @@ impl Case {
         let mut found = leak::of_containers(&self.all_ids());
         found.extend(leak::of_directory(&self.dir));
         found.extend(leak::files(&self.run, &self.dir.join("tmp")));
-        if !self.shared_state {
-            found.extend(leak::unfinished(&self.state));
+        match self.shared_state {
+            true => found.extend(leak::layers(&self.state, &self.all_ids())),
+            false => found.extend(leak::unfinished(&self.state)),
         }
         found
     }

@@ -79,15 +79,21 @@ pub(super) fn mounts_below(dir: &Path) -> Vec<String> {
 
 /// Files of containers that are no more: in the run directory and in the directory for temporary files.
 pub(super) fn files(run: &Path, temporary: &Path) -> Vec<String> {
-    let containers = entries(&run.join("containers"));
-    let temporary = entries(temporary);
-    containers.into_iter().chain(temporary).map(|path| format!("file {}", path.display())).collect()
+    let places = [&run.join("containers"), &run.join("names"), temporary];
+    places.into_iter().flat_map(entries).map(|path| format!("file {}", path.display())).collect()
+}
+
+/// Writable layers of these containers in a store that others use too.
+pub(super) fn layers(store: &Path, ids: &[String]) -> Vec<String> {
+    let layers = entries(store.join("containers")).into_iter().map(|path| path.display().to_string());
+    let ours = layers.filter(|path| ids.iter().any(|id| path.contains(id.as_str())));
+    ours.map(|path| format!("file {path}")).collect()
 }
 
 /// Unfinished work in a store.
 pub(super) fn unfinished(store: &Path) -> Vec<String> {
     let places = [store.join("tmp"), store.join("containers")];
-    places.iter().flat_map(|dir| entries(dir)).map(|path| format!("file {}", path.display())).collect()
+    places.iter().flat_map(entries).map(|path| format!("file {}", path.display())).collect()
 }
 
 /// Control groups, in any hierarchy, that are named after one of these containers.
@@ -125,7 +131,7 @@ fn describe(pid: &str) -> String {
     format!("{pid} {}", String::from_utf8_lossy(&command).replace('\0', " "))
 }
 
-fn entries(dir: &Path) -> Vec<PathBuf> {
+fn entries(dir: impl AsRef<Path>) -> Vec<PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 

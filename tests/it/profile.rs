@@ -1,0 +1,243 @@
+//! `--profile`: every figure against an independent count of the same thing.
+//!
+//! The load is `probe calls`, which says itself what it must have cost, or a limit that is known to have been reached.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::harness::{Case, Skiff, need, parse};
+
+/// Whether this host lets eBPF programs be loaded. Everything else that goes wrong is a failure.
+fn can_profile() -> bool {
+    std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
+}
+
+/// Runs a command with a profile; returns what it printed, and the profile.
+fn profile(case: &Case, flags: &[&str], command: &[&str]) -> (String, Value) {
+    let file = case.dir.join(format!("profile.{}", fs::read_dir(&case.dir).expect("the case").count()));
+    let flag = format!("--profile={}", file.display());
+    let output = case.run(&[flags, &[&flag]].concat(), command);
+    assert!(output.stderr.contains("system call"), "no report: {output}");
+    let profile = parse(&fs::read_to_string(&file).unwrap_or_else(|e| panic!("{e}: {output}")));
+    assert_eq!(profile["schema"], "skiff.profile/1");
+    assert_eq!(profile["events_lost"], 0, "{profile}");
+    (output.stdout, profile)
+}
+
+/// The line of a system call in a phase; null when it was not made.
+fn call<'a>(profile: &'a Value, phase: &str, name: &str) -> &'a Value {
+    let calls = profile["system_calls"][phase].as_array().expect("a list of calls");
+    calls.iter().find(|call| call["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// Asserts that the profile has exactly what the load says it did.
+#[track_caller]
+fn is_exact(printed: &str, profile: &Value) {
+    let expected = parse(printed);
+    for (name, want) in expected["calls"].as_object().expect("calls") {
+        let got = call(profile, "workload", name);
+        assert_eq!(got["calls"], want["count"], "{name}: {got}");
+        assert_eq!(got["errors"], want["errors"], "{name}: {got}");
+        assert!(got["p50_ns"].as_u64() <= got["p99_ns"].as_u64(), "{got}");
+        assert!(got["total_ns"].as_u64() >= got["max_ns"].as_u64(), "{got}");
+    }
+    let workload = &profile["resources"]["workload"];
+    let created = workload["processes_created"].as_u64().unwrap_or(0)
+        + workload["threads_created"].as_u64().unwrap_or(0);
+    assert_eq!(Some(created), expected["created"].as_u64(), "{workload}");
+    if let Some(faults) = workload["minor_faults"].as_u64() {
+        let pages = expected["pages"].as_u64().expect("a number");
+        // The program's own text, data and stacks come on top, children's after each fork.
+        let own = 400 + created * 150;
+        assert!((pages..=pages + own).contains(&faults), "{faults} faults for {pages} pages");
+    }
+}
+
+#[test]
+fn every_call_of_a_plain_program_is_counted() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (printed, profile) = profile(&case, &[], &["probe", "calls", "1000", "300", "2000", "100000"]);
+    is_exact(&printed, &profile);
+}
+
+#[test]
+fn every_call_of_forked_children_is_counted() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (printed, profile) = profile(&case, &[], &["probe", "calls", "100", "7", "50", "10", "fork", "20"]);
+    is_exact(&printed, &profile);
+    assert_eq!(profile["resources"]["workload"]["processes_created"], 20);
+}
+
+#[test]
+fn every_call_of_threads_is_counted() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (printed, profile) =
+        profile(&case, &[], &["probe", "calls", "500", "100", "50", "10", "threads", "8"]);
+    is_exact(&printed, &profile);
+    assert_eq!(profile["resources"]["workload"]["threads_created"], 8);
+}
+
+#[test]
+fn sixty_four_containers_at_once_are_told_apart() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let start = |number: usize| {
+        let file = case.dir.join(format!("profile.{number}")).display().to_string();
+        let (flag, calls) = (format!("--profile={file}"), (number + 1).to_string());
+        let command: Skiff =
+            case.command(&[&flag], &["probe", "calls", &calls, "1", "10", "10", "fork", "2"]);
+        (file, command.start())
+    };
+    let runs: Vec<_> = (0..64).map(start).collect();
+    for (file, run) in runs {
+        let output = run.finish();
+        assert_eq!(output.code, 0, "{output}");
+        let profile = parse(&fs::read_to_string(file).expect("a profile"));
+        assert_eq!(profile["events_lost"], 0);
+        is_exact(&output.stdout, &profile);
+    }
+}
+
+#[test]
+fn the_runtimes_own_work_is_kept_apart() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (_, profile) = profile(&case, &[], &["probe", "exit", "0"]);
+    for name in ["move_mount", "pivot_root", "seccomp", "setresuid"] {
+        assert_eq!(*call(&profile, "workload", name), Value::Null, "{name}");
+    }
+    assert!(
+        call(&profile, "init", "pivot_root")["calls"].as_u64().is_some_and(|calls| calls > 0),
+        "{profile}"
+    );
+    // A call belongs to the phase in which it was entered.
+    assert_eq!(*call(&profile, "workload", "execve"), Value::Null);
+    assert_eq!(call(&profile, "workload", "exit_group")["unreturned"], 1);
+}
+
+#[test]
+fn programs_are_listed_with_their_arguments() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (_, profile) = profile(&case, &[], &["sh", "-c", "busybox echo one; busybox echo two words; :"]);
+    let listed = profile["execs"]["listed"].as_array().expect("a list");
+    let workload: Vec<&Value> =
+        listed.iter().filter(|exec| exec["phase"] == "workload").map(|exec| &exec["arguments"]).collect();
+    let expected = [
+        serde_json::json!(["sh", "-c", "busybox echo one; busybox echo two words; :"]),
+        serde_json::json!(["busybox", "echo", "one"]),
+        serde_json::json!(["busybox", "echo", "two", "words"]),
+    ];
+    assert_eq!(workload, expected.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_timeline_has_no_gaps_and_ends_with_output() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (_, profile) = profile(&case, &[], &["echo", "hi"]);
+    let phases = profile["timeline"]["phases"].as_array().expect("phases");
+    let names: Vec<&str> = phases.iter().map(|phase| phase["name"].as_str().expect("a name")).collect();
+    let expected = ["plan", "rootfs", "cgroup", "arm", "clone", "mounts", "security", "exec", "first output"];
+    assert_eq!(names, expected);
+    let number = |phase: &Value, field: &str| phase[field].as_f64().expect("a number");
+    for pair in phases.windows(2) {
+        let end = number(&pair[0], "start_us") + number(&pair[0], "duration_us");
+        assert!((end - number(&pair[1], "start_us")).abs() < 1.5, "a gap: {pair:?}");
+    }
+    let (program, first, end) = (
+        &profile["timeline"]["program_us"],
+        &profile["timeline"]["first_output_us"],
+        &profile["timeline"]["end_us"],
+    );
+    assert!(program.as_f64() < first.as_f64() && first.as_f64() <= end.as_f64(), "{program} {first} {end}");
+}
+
+#[test]
+fn an_oom_kill_names_its_victim() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let flags = ["-m", "48m", "--memory-swap", "48m"];
+    let (_, profile) = profile(&case, &flags, &["probe", "eat-child", "128"]);
+    assert_eq!(profile["oom"]["kills"], 1, "{}", profile["oom"]);
+    assert_eq!(profile["oom"]["victim_name"], "probe");
+    if let Some(peak) = profile["cgroup"]["memory_peak_bytes"].as_u64() {
+        assert!((40 << 20..=49 << 20).contains(&peak), "{peak}");
+    }
+}
+
+#[test]
+fn throttling_and_processor_time_are_reported() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (printed, profile) = profile(&case, &["--cpus", "0.2"], &["probe", "burn", "600"]);
+    let cgroup = &profile["cgroup"];
+    assert!(cgroup["throttled_periods"].as_u64().is_some_and(|periods| periods >= 3), "{cgroup}");
+    assert!(cgroup["throttled_us"].as_u64().is_some_and(|time| time >= 200_000), "{cgroup}");
+    let used_ms: u64 = printed.trim().parse().expect("a number");
+    if let Some(cpu_ns) = profile["resources"]["workload"]["cpu_ns"].as_u64() {
+        let difference = (cpu_ns / 1_000_000).abs_diff(used_ms);
+        assert!(difference <= 10 + used_ms / 10, "{cpu_ns} ns, but the program used {used_ms} ms");
+    }
+}
+
+#[test]
+fn written_blocks_are_counted() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let data = case.subdir("data");
+    let (printed, profile) =
+        profile(&case, &["-v", &format!("{data}:/data")], &["probe", "fill", "/data/x", "8"]);
+    assert_eq!(printed, "ok\n");
+    let on_disk = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| table.contains(" - ext4 "));
+    need!(on_disk, "a disk");
+    let workload = &profile["resources"]["workload"];
+    if let Some(bytes) = workload["block_write_bytes"].as_u64() {
+        assert!(bytes >= 8 << 20, "{workload}");
+    }
+}
+
+#[test]
+fn the_exit_is_reported() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let file = case.dir.join("profile").display().to_string();
+    let output = case.run(&[&format!("--profile={file}")], &["probe", "exit", "9"]);
+    assert_eq!(output.code, 9, "{output}");
+    let profile = parse(&fs::read_to_string(&file).expect("a profile"));
+    assert_eq!(profile["exit"]["code"], 9);
+    assert_eq!(profile["container"]["command"], serde_json::json!(["probe", "exit", "9"]));
+    assert!(profile["cost"]["traced_calls"].as_u64().is_some_and(|calls| calls > 0), "{}", profile["cost"]);
+}
+
+#[test]
+fn a_report_goes_to_standard_error_alone() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let output = case.run(&["--profile"], &["echo", "hi"]);
+    assert_eq!((output.code, output.stdout.as_str()), (0, "hi\n"), "{output}");
+    for word in ["getuid", "first output", "lost"] {
+        assert!(output.stderr.contains(word), "{word:?} is missing: {output}");
+    }
+}
+
+#[test]
+fn without_bpf_a_profile_is_refused_in_one_line() {
+    let case = Case::new();
+    case.command(&["--profile"], &["true"]).with(&["deny=bpf"]).output().fails(125, "");
+    case.command(&[], &["echo", "hi"]).output().ok();
+}
+
+#[test]
+fn a_profile_that_cannot_be_written_is_refused_before_anything_runs() {
+    let case = Case::new();
+    let marker = case.subdir("marker");
+    let mount = format!("{marker}:/marker");
+    let output = case.run(&["--profile=/no/such/dir/file", "-v", &mount], &["touch", "/marker/ran"]);
+    output.fails(125, "/no/such/dir/file");
+    assert!(!case.dir.join("marker/ran").exists());
+}
