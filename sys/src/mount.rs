@@ -106,11 +106,13 @@ const EMPTY: &CStr = c"";
 pub struct FsContext(OwnedFd);
 
 impl FsContext {
-    /// Starts one of type `fstype`.
+    /// Starts one of type `fstype`, which is also what mount tables will show for its source.
     pub fn open(fstype: &CStr) -> io::Result<Self> {
         // SAFETY: `fstype` is NUL-terminated and outlives the call.
         let fd = unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) };
-        Ok(Self(owned(fd)?))
+        let context = Self(owned(fd)?);
+        context.config(FSCONFIG_SET_STRING, Some(c"source"), Some(fstype), 0)?;
+        Ok(context)
     }
 
     /// Sets one option.

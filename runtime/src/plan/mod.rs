@@ -252,7 +252,7 @@ impl Plan {
             hide: files::hide(options)?,
             hostname: is_new(options.uts).then(|| c_text(&hostname(options))).transpose()?,
             domainname: options.domainname.as_deref().map(c_text).transpose()?,
-            sysctls: sysctls(options)?,
+            sysctls: sysctls(options, rootless)?,
             loopback: is_new(options.network),
             process: process::build(options, host, caps, filter(options, host, caps)?)?,
             cgroup,
@@ -335,10 +335,13 @@ fn devices(options: &Options, host: &Host, rootless: bool) -> Result<Devices, Er
 /// The parameters to set: docker's two for new network namespaces, then those asked for.
 ///
 /// Errors: one that is not confined to a namespace that the container has of its own, or that would change the host.
-fn sysctls(options: &Options) -> Result<Vec<(CString, CString)>, Error> {
+fn sysctls(options: &Options, rootless: bool) -> Result<Vec<(CString, CString)>, Error> {
     let mut values: Vec<(String, String)> = Vec::new();
     if options.network == Namespace::Private {
-        values.push(("net.ipv4.ping_group_range".into(), "0 2147483647".into()));
+        if !rootless {
+            // In a user namespace the groups of the range would have to be mapped.
+            values.push(("net.ipv4.ping_group_range".into(), "0 2147483647".into()));
+        }
         values.push(("net.ipv4.ip_unprivileged_port_start".into(), "0".into()));
     }
     for (key, value) in &options.sysctls {
@@ -390,3 +393,6 @@ fn c_bytes(bytes: &[u8]) -> Result<CString, Error> {
     CString::new(bytes)
         .map_err(|_| Error::Option(format!("NUL byte in {:?}", String::from_utf8_lossy(bytes))))
 }
+
+#[cfg(test)]
+mod tests;
