@@ -51,7 +51,23 @@ pub(crate) fn unpack(
     privilege: Privilege,
     cancelled: &AtomicBool,
 ) -> Result<Skipped, String> {
-    let limit = CONTENT_FREE.max(layer.blob.length().saturating_mul(RATIO_MAX)).min(CONTENT_MAX);
+    let limit = content_max(layer.blob.length());
+    unpack_within(limit, layer, root, trash, privilege, cancelled)
+}
+
+/// Most bytes that a blob of `length` bytes may have in it.
+fn content_max(length: u64) -> u64 {
+    length.saturating_mul(RATIO_MAX).clamp(CONTENT_FREE, CONTENT_MAX)
+}
+
+fn unpack_within(
+    limit: u64,
+    layer: Checked,
+    root: OwnedFd,
+    trash: OwnedFd,
+    privilege: Privilege,
+    cancelled: &AtomicBool,
+) -> Result<Skipped, String> {
     let diff_id = layer.diff_id;
     let (pieces, incoming) = bounded(PIECES);
     let (used, recycled) = bounded(PIECES + 2);
@@ -238,5 +254,57 @@ impl Input for Content {
             count -= step as u64;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn large_blobs_may_hold_more() {
+        for (length, expect) in
+            [(0, 1 << 30), (1 << 20, 1 << 30), (1 << 30, 200 << 30), (1 << 40, 1 << 40), (u64::MAX, 1 << 40)]
+        {
+            assert_eq!(content_max(length), expect, "{length}");
+        }
+    }
+
+    /// A megabyte of zeros, which end an archive but count all the same.
+    fn unpack_zeros(limit: u64, cancelled: bool) -> Result<Skipped, String> {
+        let zeros = vec![0; 1 << 20];
+        let dir = std::env::temp_dir().join(format!("skiff-bomb-{}-{limit}-{cancelled}", std::process::id()));
+        let directory = |name: &str| {
+            fs::create_dir_all(dir.join(name)).unwrap();
+            OwnedFd::from(File::open(dir.join(name)).unwrap())
+        };
+        let (root, trash) = (directory("root"), directory("trash"));
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&zeros).unwrap();
+        let packed = packed.finish().unwrap();
+        fs::write(dir.join("blob"), &packed).unwrap();
+        let file = Arc::new(File::open(dir.join("blob")).unwrap());
+        let blob = Blob::new(file, 0, packed.len() as u64);
+        let diff_id = Digest::of(&zeros);
+        let layer = Checked { blob, digest: Some(Digest::of(&packed)), diff_id, compression: None };
+        let cancelled = AtomicBool::new(cancelled);
+        let got = unpack_within(limit, layer, root, trash, Privilege::of_caller(), &cancelled);
+        fs::remove_dir_all(dir).unwrap();
+        got
+    }
+
+    #[test]
+    fn content_beyond_the_limit_is_refused() {
+        assert_eq!(unpack_zeros(1 << 20, false), Ok(Skipped::default()));
+        assert_eq!(unpack_zeros((1 << 20) - 1, false), Err("unpacks to more than 1048575 bytes".to_owned()));
+    }
+
+    #[test]
+    fn a_cancelled_layer_fails() {
+        assert_eq!(unpack_zeros(1 << 20, true), Err("cancelled".to_owned()));
     }
 }

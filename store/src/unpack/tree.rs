@@ -25,6 +25,9 @@ use skiff_sys::xattr;
 /// Most symlinks followed for one name, as in path_resolution(7).
 const SYMLINKS_MAX: usize = 40;
 
+/// Longest path that can be opened, with its end. Symlinks could lead the tree deeper than that.
+const PATH_MAX: usize = 4096;
+
 /// Most bytes of directory names remembered until the end of the layer.
 const NAMES_MAX: usize = 256 << 20;
 
@@ -286,6 +289,9 @@ impl Tree {
     }
 
     fn remember(&mut self, path: Vec<u8>, meta: Meta) -> io::Result<()> {
+        if path.len() >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG.into());
+        }
         self.names_bytes += path.len();
         if self.names_bytes > NAMES_MAX {
             return Err(io::Error::other("too many directories"));
