@@ -25,7 +25,8 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let roots = Roots::find()?;
     let image = Store::open(&roots.state)?.resolve(&ImageRef::parse(&args.image)?)?;
     let terms = terms(args, image::stop_signal(args, &image.config)?);
-    let options = Options { id: fresh_id()?, ..image::fold(args, image)? };
+    let account = args.profile.is_some();
+    let options = Options { id: fresh_id()?, account, ..image::fold(args, image)? };
     let cidfile = args.cidfile.as_deref().map(|path| write_id(path, &options.id)).transpose()?;
     let mut profiling = args.profile.as_ref().map(Profiling::prepare).transpose()?;
 
@@ -39,6 +40,10 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     })?;
     if let Some(cidfile) = cidfile {
         cidfile.keep();
+    }
+    // Off the launch's path; what cannot be cleared now does not concern this container.
+    if let Err(error) = launch::sweep(&roots.run, &roots.state) {
+        tracing::warn!("{error}");
     }
     let ended = attend(running, &signals, &terms, profiling.as_mut())?;
     drop(signals);

@@ -32,7 +32,7 @@ struct Unified {
 struct Legacy {
     controller: Controller,
     path: PathBuf,
-    procs: OwnedFd,
+    tasks: OwnedFd,
 }
 
 /// What the cgroups of a container have counted; `None` where the host does not count it.
@@ -110,9 +110,12 @@ impl Cgroup {
         self.unified.as_ref().map(|unified| unified.id)
     }
 
-    /// The open `cgroup.procs` of every v1 hierarchy, for the child to join by writing `0`.
-    pub fn legacy_procs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.legacy.iter().map(|legacy| legacy.procs.as_fd())
+    /// The open `tasks` of every v1 hierarchy, for the child to join by writing `0`.
+    ///
+    /// Not `cgroup.procs`: a thread that moves itself alone takes no lock, while moving a process stops every fork on the
+    /// host and waits for an RCU grace period, milliseconds long (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c).
+    pub fn legacy_tasks(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.legacy.iter().map(|legacy| legacy.tasks.as_fd())
     }
 
     /// Moves `pid` into the v2 directory, where it could not be born there.
@@ -202,10 +205,9 @@ impl Legacy {
     fn create(join: &Join, name: &str) -> Result<Self, Error> {
         let path = join.mount.join(name);
         fs::create_dir(&path).context(|| format!("make cgroup {}", path.display()))?;
-        let procs =
-            skiff_sys::file::open(&crate::plan::c_path(&path.join("cgroup.procs"))?, OFlag::O_WRONLY, 0);
-        match procs {
-            Ok(procs) => Ok(Self { controller: join.controller, path, procs }),
+        let tasks = skiff_sys::file::open(&crate::plan::c_path(&path.join("tasks"))?, OFlag::O_WRONLY, 0);
+        match tasks {
+            Ok(tasks) => Ok(Self { controller: join.controller, path, tasks }),
             Err(error) => {
                 fs::remove_dir(&path).context(|| format!("remove cgroup {}", path.display()))?;
                 Err(error).context(|| format!("open cgroup {}", path.display()))

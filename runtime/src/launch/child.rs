@@ -49,8 +49,8 @@ fn launch(
     process::die_with_parent().at(Stage::Wait)?;
     channel.receive_go().at(Stage::Wait)?;
     reset_signals().at(Stage::Wait)?;
-    for procs in cgroup.legacy_procs() {
-        nix::unistd::write(procs, b"0").at(Stage::Cgroup)?;
+    for tasks in cgroup.legacy_tasks() {
+        nix::unistd::write(tasks, b"0").at(Stage::Cgroup)?;
     }
     if plan.cgroup_namespace {
         // Not at birth: the namespace's root would be the parent's cgroup.
