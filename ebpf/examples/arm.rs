@@ -37,9 +37,8 @@ fn run() -> Result<()> {
     let cgroup = cgroup2()?.join(format!("arm-{}", std::process::id()));
     fs::create_dir(&cgroup)?;
     let record = record(&mut profiler, &cgroup, execs_before, &program, &arguments);
-    fs::remove_dir(&cgroup)?;
     print(&record?);
-    Ok(())
+    Ok(fs::remove_dir(&cgroup)?)
 }
 
 fn record(

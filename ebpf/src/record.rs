@@ -142,7 +142,7 @@ pub struct Cost {
     /// System calls that were traced.
     pub calls: u64,
     /// What the programs add to a system call of a counted task: measured on `getppid` while loading, on this machine, as
-    /// a difference of medians. `None` if it could not be measured.
+    /// a difference of the best of 20 rounds. `None` if it could not be measured.
     pub ns_per_call: Option<u64>,
     /// What they add to a system call of every other task on the host, measured likewise.
     pub ns_per_call_of_others: Option<u64>,
