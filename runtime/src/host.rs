@@ -40,6 +40,8 @@ pub struct Host {
     pub last_cap: u8,
     /// The kernel's version.
     pub kernel: Kernel,
+    /// The host's name.
+    pub nodename: String,
     /// The cgroup hierarchies.
     pub cgroups: Layout,
     /// `/etc/passwd` of the container.
@@ -127,6 +129,7 @@ impl Host {
         let (bounding, last_cap) = process::bounding_set();
         let permitted = process::capabilities().context(|| "read own capabilities".into())?.permitted;
         let layers = layers(options);
+        let (kernel, nodename) = uname()?;
         let uid = nix::unistd::geteuid().as_raw();
         Ok(Self {
             state_root: state_root.to_path_buf(),
@@ -135,7 +138,8 @@ impl Host {
             gid: nix::unistd::getegid().as_raw(),
             caps: CapSet(bounding & if uid == 0 { permitted } else { u64::MAX }),
             last_cap,
-            kernel: kernel()?,
+            kernel,
+            nodename,
             cgroups: Layout::probe(Path::new("/sys/fs/cgroup")),
             passwd: read_merged(layers, "etc/passwd")?,
             group: read_merged(layers, "etc/group")?,
@@ -168,10 +172,13 @@ fn layers(options: &Options) -> &[PathBuf] {
     }
 }
 
-fn kernel() -> Result<Kernel, Error> {
+/// The kernel's version and the host's name. uname(2).
+fn uname() -> Result<(Kernel, String), Error> {
     let name = nix::sys::utsname::uname().context(|| "uname".into())?;
     let release = name.release().to_string_lossy();
-    Kernel::parse(&release).ok_or_else(|| Error::Option(format!("kernel release {release:?} has no version")))
+    let kernel = Kernel::parse(&release)
+        .ok_or_else(|| Error::Option(format!("kernel release {release:?} has no version")))?;
+    Ok((kernel, name.nodename().to_string_lossy().into_owned()))
 }
 
 /// Largest `/etc/passwd` or `/etc/group` that is read from an image.

@@ -66,6 +66,9 @@ fn launch(
     take_stdio(&plan.process, prepared, console.as_ref()).at(Stage::Stdio)?;
     process::cloexec_from(3).at(Stage::Stdio)?;
     umask(Mode::from_bits_truncate(0o022));
+    // From here on another container's root, in a shared PID namespace, could have as many capabilities as this process
+    // and look into it. The program's own execve lifts this again.
+    process::set_undumpable().at(Stage::Capabilities)?;
     become_user(&plan.process, channel)?;
     if let Some(executable) = &prepared.executable {
         fork_init(executable.as_fd(), &plan.process)?;

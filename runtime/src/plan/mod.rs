@@ -250,7 +250,7 @@ impl Plan {
             root: files::root(options, host),
             steps: files::steps(options, host, &cgroup)?,
             hide: files::hide(options)?,
-            hostname: is_new(options.uts).then(|| c_text(&hostname(options))).transpose()?,
+            hostname: is_new(options.uts).then(|| c_text(&hostname(options, host))).transpose()?,
             domainname: options.domainname.as_deref().map(c_text).transpose()?,
             sysctls: sysctls(options, rootless)?,
             loopback: is_new(options.network),
@@ -303,8 +303,12 @@ fn namespaces(options: &Options, rootless: bool) -> CloneFlags {
     flags
 }
 
-fn hostname(options: &Options) -> String {
-    options.hostname.clone().unwrap_or_else(|| options.id.chars().take(12).collect())
+fn hostname(options: &Options, host: &Host) -> String {
+    match (&options.hostname, options.uts) {
+        (_, Namespace::Host) => host.nodename.clone(),
+        (Some(name), Namespace::Private) => name.clone(),
+        (None, Namespace::Private) => options.id.chars().take(12).collect(),
+    }
 }
 
 /// Docker's devices: every node may be made, few may be opened; those of `--device` besides.

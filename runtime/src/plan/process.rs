@@ -25,7 +25,7 @@ pub(super) fn build(
         return Err(Error::Option("no command specified".into()));
     }
     let identity = user::resolve(&options.user, &options.group_add, &host.passwd, &host.group)?;
-    let env = environment(options, &identity.home);
+    let env = environment(options, host, &identity.home);
     let path = value(&env, "PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     let texts =
         |list: &[OsString]| list.iter().map(|text| c_bytes(text.as_bytes())).collect::<Result<_, _>>();
@@ -66,9 +66,9 @@ pub(super) fn relative(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Docker's order: what it adds, then what was given, of which the last of each name counts; `HOME` at the end.
-fn environment(options: &Options, home: &str) -> Vec<OsString> {
+fn environment(options: &Options, host: &Host, home: &str) -> Vec<OsString> {
     let mut env: Vec<OsString> = vec![format!("PATH={DEFAULT_PATH}").into()];
-    env.push(format!("HOSTNAME={}", hostname(options)).into());
+    env.push(format!("HOSTNAME={}", hostname(options, host)).into());
     if options.tty {
         env.push("TERM=xterm".into());
     }

@@ -16,6 +16,7 @@ fn host() -> Host {
         caps: CapSet::all(40),
         last_cap: 40,
         kernel: Kernel(6, 12),
+        nodename: "node".into(),
         cgroups: Layout {
             unified: Some("/cg".into()),
             unified_controllers: vec!["memory".into(), "cpu".into(), "pids".into()],
@@ -212,6 +213,7 @@ fn a_host_namespace_is_not_made_anew() {
         options.cgroupns = Namespace::Host;
     });
     assert!(!plan.namespaces.intersects(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS));
+    assert!(env(&plan).contains(&"HOSTNAME=node".into()));
     assert!(plan.hostname.is_none() && !plan.loopback && !plan.cgroup_namespace && plan.sysctls.is_empty());
 }
 
