@@ -263,7 +263,9 @@ fn attempt(plan: &Plan, stage: Stage, index: usize) -> String {
         Stage::Loopback => "bring loopback up".into(),
         Stage::Hostname => "set the host name".into(),
         Stage::Domainname => "set the domain name".into(),
-        Stage::Sysctl => format!("set sysctl {}", text(plan.sysctls.get(index).map(|(key, _)| key))),
+        Stage::Sysctl => {
+            format!("set sysctl {}", text(plan.sysctls.get(index).map(|(key, _)| key)).replace('/', "."))
+        }
         Stage::OomScore => format!("set oom_score_adj to {}", text(process.oom_score_adj.as_ref())),
         Stage::Hide => match plan.hide.get(index) {
             Some(Hide::Mask(path)) => format!("mask /{}", path.to_string_lossy()),

@@ -144,13 +144,18 @@ impl<'a> Tree<'a> {
             TargetKind::File => OFlag::empty(),
         };
         let open = || file::open_beneath(self.root(), &target.path, OFlag::O_PATH | kind, 0, resolve);
-        match open() {
+        let point = match open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make(target, resolve)?;
                 open()
             }
             other => other,
+        }?;
+        // A symlink of the image may lead into the procfs, which a path by name is refused for when planned.
+        if target.symlinks == Symlinks::InRoot && fstatfs(&point)?.filesystem_type() == PROC_SUPER_MAGIC {
+            return Err(io::Error::from_raw_os_error(nix::libc::EXDEV));
         }
+        Ok(point)
     }
 
     /// Makes the directories on the way to `target`, and the target itself.

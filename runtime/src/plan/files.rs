@@ -124,14 +124,18 @@ fn own_mounts(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Result<V
         filesystem(c"sysfs", &[], SAFE.with(read_only), "/sys")?
     });
     steps.extend(cgroup_mounts(cgroup, host, read_only)?);
-    if options.ipc == Namespace::Host {
-        steps.push(shared_host("/dev/mqueue")?);
-        steps.push(shared_host("/dev/shm")?);
+    // An mqueue file system shows the IPC namespace of whoever mounts it. The host may not have mounted it at all.
+    steps.push(if rootless && options.ipc == Namespace::Host {
+        shared_host("/dev/mqueue")?
     } else {
-        steps.push(filesystem(c"mqueue", &[], SAFE, "/dev/mqueue")?);
-        let size = options.shm_size_bytes.to_string();
-        steps.push(filesystem(c"tmpfs", &[("mode", "1777"), ("size", &size)], SAFE, "/dev/shm")?);
-    }
+        filesystem(c"mqueue", &[], SAFE, "/dev/mqueue")?
+    });
+    let size = options.shm_size_bytes.to_string();
+    steps.push(if options.ipc == Namespace::Host {
+        shared_host("/dev/shm")?
+    } else {
+        filesystem(c"tmpfs", &[("mode", "1777"), ("size", &size)], SAFE, "/dev/shm")?
+    });
     Ok(steps)
 }
 
@@ -210,6 +214,10 @@ fn asked_mounts(options: &Options, host: &Host) -> Result<Vec<Step>, Error> {
         let at = relative(target_of(mount))?;
         if at == Path::new(".") {
             return Err(Error::Option("cannot mount on the container's root".into()));
+        }
+        // What lies there decides what later writes to procfs reach, and what hiding hides.
+        if at.starts_with("proc") {
+            return Err(Error::Option(format!("cannot mount on /{}: it is inside /proc", at.display())));
         }
         if !seen.insert(at.clone()) {
             return Err(Error::Option(format!("duplicate mount point: /{}", at.display())));
