@@ -279,7 +279,7 @@ fn a_size_that_lies_is_refused() {
         &json!({ "os": "linux", "architecture": layout::ARCHITECTURE, "rootfs": { "type": "layers", "diff_ids": [id] } }),
         &json!([ours]),
     );
-    run(&case, &format!("oci:{}", layout.dir.display()), &["/bin/true"]).fails(125, "size");
+    run(&case, &format!("oci:{}", layout.dir.display()), &["/bin/true"]).fails(125, "17");
 }
 
 #[test]

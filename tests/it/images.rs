@@ -171,7 +171,7 @@ fn a_pipeline_does_real_work_in_debian() {
     let case = Case::with_shared_store();
     let image = format!("oci:{}", fixture::debian_image().display());
     let script = "cat /var/lib/dpkg/status | grep ^Package: | sort | uniq | wc -l; \
-                  tar c /etc | gzip | gzip -d | tar t | grep -c passwd; dpkg -l bash | tail -1 | cut -c1-2";
+                  tar cC / etc | gzip | gzip -d | tar t | grep -c passwd; dpkg -l bash | tail -1 | cut -c1-2";
     let output = case.skiff(&["run", "--rm", &image, "bash", "-euo", "pipefail", "-c", script]).output().ok();
     let lines: Vec<&str> = output.lines().collect();
     assert!(lines[0].parse::<u32>().is_ok_and(|packages| packages > 50), "{output}");

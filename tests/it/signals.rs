@@ -89,8 +89,11 @@ fn inherited_masks_and_dispositions_are_reset() {
     let case = Case::new();
     let settings = ["ignore=INT", "ignore=PIPE", "block=USR1", "block=TERM", "umask=077"];
     let seen = crate::harness::parse(&case.command(&[], &["probe", "see"]).with(&settings).output().ok());
+    // The C library keeps signals 32 and 33 to itself, and leaves them ignored in what posix_spawn starts.
+    let internal = 0x1_8000_0000;
     for set in ["SigBlk", "SigIgn", "SigCgt", "SigPnd"] {
-        assert_eq!(seen["status"][set], "0000000000000000", "{set}");
+        let mask = seen["status"][set].as_str().and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        assert_eq!(mask.map(|mask| mask & !internal), Some(0), "{set}");
     }
     assert_eq!(seen["ids"]["umask"], "0022");
 }
@@ -114,7 +117,8 @@ fn large_output_arrives_whole() {
 #[test]
 fn a_closed_standard_output_ends_the_program_not_skiff() {
     let case = Case::new();
-    let command = case.command(&[], &["sh", "-c", "yes"]);
+    // With an init, so that the program is not process 1, which SIGPIPE does not end.
+    let command = case.command(&["--init"], &["yes"]);
     let output = command.through(&["sh", "-c", "\"$@\" | head -1", "sh"]).output();
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("y\n", ""), "{output}");
 }
