@@ -82,6 +82,17 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_is_in_the_guide() {
+        let guide = include_str!("../../docs/run.md");
+        for flag in flags::all() {
+            let name = flag
+                .short
+                .map_or_else(|| format!("`--{}", flag.long), |short| format!("`-{short}`/`--{}`", flag.long));
+            assert!(guide.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
     fn flags_show_their_short_form_and_value() {
         let help = run();
         for expected in [
