@@ -288,3 +288,6 @@ fn up_to_nul(mut name: Vec<u8>) -> Vec<u8> {
 pub(crate) fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("malformed tar: {what}"))
 }
+
+#[cfg(test)]
+mod tests;
