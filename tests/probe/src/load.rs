@@ -85,13 +85,15 @@ pub(crate) fn threads(count: usize) {
 
 /// Spins for `wall_ms` and prints the CPU time it got, in milliseconds.
 pub(crate) fn burn(wall_ms: u64) -> Result<(), String> {
+    // The clock runs on over exec: what the process did before it became this program is not this program's.
+    let used = || nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
+    let before = used().map_err(|e| e.to_string())?;
     let end = Instant::now() + Duration::from_millis(wall_ms);
     while Instant::now() < end {
         std::hint::spin_loop();
     }
-    let used =
-        nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).map_err(|e| e.to_string())?;
-    out::line(&Duration::from(used).as_millis().to_string());
+    let after = used().map_err(|e| e.to_string())?;
+    out::line(&(after - before).as_millis().to_string());
     Ok(())
 }
 
