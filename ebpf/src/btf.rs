@@ -3,13 +3,15 @@
 //! One pass notes where each type starts; everything else is looked up from there. The format is that of the kernel's
 //! `Documentation/bpf/btf.rst`: a header, types of variable length numbered from 1, and a string section.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::Error;
 
 const PATH: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u32 = 0xeb9f;
+/// What the type of a tracepoint's program is named with.
+const TRACE_PREFIX: &[u8] = b"btf_trace_";
 
 const PTR: u32 = 2;
 const ARRAY: u32 = 3;
@@ -51,13 +53,13 @@ struct Type {
 }
 
 impl Types {
-    /// Reads the running kernel's types. Present with `CONFIG_DEBUG_INFO_BTF`, Linux ≥ 5.4.
-    pub(crate) fn of_kernel() -> Result<Self, Error> {
+    /// Reads the running kernel's types, to be asked for `paths`. Present with `CONFIG_DEBUG_INFO_BTF`, Linux ≥ 5.4.
+    pub(crate) fn of_kernel(paths: &[&str]) -> Result<Self, Error> {
         let data = std::fs::read(Path::new(PATH)).map_err(|cause| Error::NoTypes { path: PATH, cause })?;
-        Self::parse(data).ok_or(Error::BadTypes { path: PATH })
+        Self::parse(data, paths).ok_or(Error::BadTypes { path: PATH })
     }
 
-    fn parse(data: Vec<u8>) -> Option<Self> {
+    fn parse(data: Vec<u8>, paths: &[&str]) -> Option<Self> {
         let word = |at: usize| read(&data, at);
         if word(0)? & 0xffff != MAGIC {
             return None;
@@ -67,11 +69,15 @@ impl Types {
         let strings = header + word(16)? as usize;
         let mut types =
             Self { data, strings, starts: Vec::new(), structs: HashMap::new(), typedefs: HashMap::new() };
-        types.index(first, first + length)?;
+        types.index(
+            first,
+            first + length,
+            &paths.iter().filter_map(|path| path.split('.').next()).map(str::as_bytes).collect(),
+        )?;
         Some(types)
     }
 
-    fn index(&mut self, first: usize, end: usize) -> Option<()> {
+    fn index(&mut self, first: usize, end: usize, wanted: &HashSet<&[u8]>) -> Option<()> {
         let mut at = first;
         while at < end {
             self.starts.push(at);
@@ -79,10 +85,10 @@ impl Types {
             let found = self.ty(id)?;
             // A name may stand for several types; the tracepoints' and those of the core are unique, or come first.
             match found.kind {
-                STRUCT if found.members > 0 => {
+                STRUCT if found.members > 0 && wanted.contains(self.name_at(at)?) => {
                     self.structs.entry(self.name_at(at)?.to_vec()).or_insert(id);
                 }
-                TYPEDEF if self.name_at(at)?.starts_with(b"btf_trace_") => {
+                TYPEDEF if self.name_at(at)?.starts_with(TRACE_PREFIX) => {
                     self.typedefs.entry(self.name_at(at)?.to_vec()).or_insert(id);
                 }
                 _ => {}
@@ -124,7 +130,7 @@ impl Types {
     }
 
     fn tracepoint(&self, name: &str) -> Option<u32> {
-        self.typedefs.get(format!("btf_trace_{name}").as_bytes()).copied()
+        self.typedefs.get([TRACE_PREFIX, name.as_bytes()].concat().as_slice()).copied()
     }
 
     /// The bit offset and type of the member `name` of the struct or union `id`.
@@ -202,7 +208,7 @@ mod tests {
         let header = [MAGIC, 24, 0, length, length, u32::try_from(strings.len()).expect("short")];
         let mut data: Vec<u8> = header.iter().chain(words).flat_map(|word| word.to_le_bytes()).collect();
         data.extend(strings);
-        Types::parse(data)
+        Types::parse(data, &["outer.field", "inner", "flag.field"])
     }
 
     const STRINGS: &[u8] = b"\0outer\0inner\0field\0btf_trace_it\0flag\0";
@@ -257,7 +263,7 @@ mod tests {
 
     #[test]
     fn other_bytes_are_refused() {
-        assert!(Types::parse(b"no such format, but longer than its header".to_vec()).is_none());
+        assert!(Types::parse(b"no such format, but longer than its header".to_vec(), &[]).is_none());
         assert!(types(&[0, 31 << 24, 0], b"\0").is_none());
         assert!(types(&[0, STRUCT << 24 | 1], b"\0").is_none());
     }

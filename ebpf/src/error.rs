@@ -43,11 +43,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kernel refused `step`; of its answer, whatever the length, the last line that says something.
-    pub(crate) fn refused(step: impl Into<String>, error: &dyn std::error::Error) -> Self {
+    /// The kernel refused `step`; of its answer, whatever the length, the first line and the last that says something.
+    /// `EPERM` means capabilities that only count in the initial user namespace.
+    pub(crate) fn refused(step: impl Into<String>, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut cause = error.to_string();
         let mut deeper = error.source();
         while let Some(error) = deeper {
+            let io = error.downcast_ref::<io::Error>();
+            if io.and_then(io::Error::raw_os_error) == Some(libc::EPERM) {
+                return Self::Privilege(vec!["CAP_BPF", "CAP_PERFMON"]);
+            }
             let text = error.to_string();
             if !cause.contains(&text) {
                 cause = format!("{cause}: {text}");
@@ -73,6 +78,16 @@ mod tests {
         );
         let error = Error::refused("load sys_enter", &answer);
         assert_eq!(error.to_string(), "load sys_enter: load failed: EACCES … R6 invalid mem access");
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_capabilities_says_which() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("create a map")]
+        struct Create(#[source] io::Error);
+        let refused = |errno| Error::refused("load", &Create(io::Error::from_raw_os_error(errno)));
+        assert!(matches!(refused(libc::EPERM), Error::Privilege(_)));
+        assert!(matches!(refused(libc::EACCES), Error::Refused { .. }), "the verifier's answer");
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Loaded {
     /// Loads every program and attaches all but those of the hot path.
     pub(crate) fn new(slots: u32) -> Result<Self, Error> {
         check_privileges()?;
-        let types = Types::of_kernel()?;
+        let types = Types::of_kernel(Offsets::PATHS)?;
         let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
         check_fields(&offsets)?;
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
@@ -91,7 +91,8 @@ impl Loaded {
 
     /// Runs the iterator over all tasks.
     pub(crate) fn run_close(&mut self) -> Result<(), Error> {
-        let refused = |cause: &dyn std::error::Error| Error::refused("iterate over the tasks", cause);
+        let refused =
+            |cause: &(dyn std::error::Error + 'static)| Error::refused("iterate over the tasks", cause);
         let program: &mut Iter =
             program(&mut self.object, "close")?.try_into().map_err(|cause| refused(&cause))?;
         let link = program.attach().map_err(|cause| refused(&cause))?;

@@ -32,7 +32,7 @@ pub const CALLS: usize = phase::COUNT * 2 * NUMBERS as usize;
 /// Different calls that a slot can time.
 pub const ROWS: u32 = 128;
 /// Executions that a slot can describe.
-pub const EXECS: u32 = 256;
+pub const EXECS: u32 = 1024;
 /// Different failures (call and errno) that a slot can count.
 pub const ERRORS: u32 = 1024;
 /// The slot of a task that is no longer counted.
