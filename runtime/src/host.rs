@@ -52,6 +52,8 @@ pub struct Host {
     pub resolv_conf: String,
     /// `/etc/hosts` of the host, if the container shares its network.
     pub hosts: Option<String>,
+    /// Whether the kernel shows its memory as `/proc/kcore`.
+    pub kcore: bool,
     /// The size of the caller's terminal, if the container gets one of its own.
     pub terminal: Option<Size>,
     /// The sources of `options.mounts`, in that order; `None` where there is none.
@@ -148,6 +150,7 @@ impl Host {
                 Namespace::Host => std::fs::read_to_string("/etc/hosts").ok(),
                 Namespace::Private => None,
             },
+            kcore: Path::new("/proc/kcore").exists(),
             terminal: if options.tty { terminal::size(io::stdin().as_fd()).ok() } else { None },
             sources: options.mounts.iter().map(source).collect::<Result<_, _>>()?,
             devices: devices(options)?,

@@ -123,7 +123,8 @@ fn blkio_weight_is_set_or_refused() {
         &["--blkio-weight", "300"],
         &[
             ("io.bfq.weight", "default 300"),
-            ("io.weight", "default 300"),
+            // 1 to 10000 there, where Docker's flag has 10 to 1000.
+            ("io.weight", "default 2930"),
             ("blkio.bfq.weight", "300"),
             ("blkio.weight", "300"),
         ],

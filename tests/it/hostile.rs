@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tar::EntryType;
 
 use crate::harness::layout::{self, Layout, Tar};
-use crate::harness::{Case, Output, fixture, programs};
+use crate::harness::{Case, Output, fixture, installed, need, programs};
 
 /// What lies in a test's directory when no image has escaped into it.
 const EXPECTED: [&str; 6] = ["victim", "image", "state", "run", "tmp", "cid."];
@@ -297,6 +297,7 @@ fn truncated_archives_are_refused() {
 
 #[test]
 fn truncated_compression_is_refused() {
+    need!(installed("zstd"), "zstd");
     for (tool, media_type) in [("gzip", "gzip"), ("zstd", "zstd")] {
         let case = Case::new();
         let layout = Layout::create(&case.dir.join("image"));
@@ -329,6 +330,7 @@ fn an_image_for_another_platform_is_refused() {
 
 #[test]
 fn files_that_are_no_images_are_refused() {
+    need!(installed("umoci"), "umoci");
     let case = Case::new();
     let empty = case.subdir("empty");
     let noise = case.file("noise.tar", "this is not an archive");

@@ -79,7 +79,7 @@ pub(super) fn steps(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Re
     let own_dev = !options.mounts.iter().any(|mount| target_of(mount) == Path::new("/dev"));
     steps.extend(own.into_iter().filter(|step| !is_replaced(step)));
     if own_dev {
-        steps.extend(dev_entries(options, host)?);
+        steps.extend(dev_entries(host)?);
     }
     let cwd = target(&options.cwd, TargetKind::Directory)?;
     steps.extend(asked_mounts(options, host)?);
@@ -162,7 +162,7 @@ fn cgroup_mounts(cgroup: &cgroup::Plan, host: &Host, read_only: Attr) -> Result<
 }
 
 /// Nodes and links of `/dev`.
-fn dev_entries(options: &Options, host: &Host) -> Result<Vec<Step>, Error> {
+fn dev_entries(host: &Host) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::new();
     let common = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
     let mut nodes: Vec<Node> = common.iter().map(|(name, minor)| common_node(name, 1, *minor)).collect();
@@ -179,7 +179,7 @@ fn dev_entries(options: &Options, host: &Host) -> Result<Vec<Step>, Error> {
         ("/proc/self/fd/2", "dev/stderr"),
         ("pts/ptmx", "dev/ptmx"),
     ];
-    if options.systempaths_unconfined || options.privileged {
+    if host.kcore {
         links.push(("/proc/kcore", "dev/core"));
     }
     for (content, path) in links {

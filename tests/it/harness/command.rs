@@ -3,13 +3,9 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use super::live::{Live, Output};
-use super::programs;
-
-/// How long a command may take: far beyond what a loaded machine needs.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+use super::{programs, time_limit};
 
 /// One command under test.
 #[derive(Debug)]
@@ -88,7 +84,7 @@ impl Skiff {
             Input::Open => (Stdio::piped(), None),
         };
         command.stdin(stdio).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Live::spawn(command, bytes, TIME_LIMIT)
+        Live::spawn(command, bytes, time_limit())
     }
 
     /// The command, its standard streams not yet chosen.

@@ -1,6 +1,8 @@
 //! What every test stands on: a [`Case`] with directories of its own, [`Skiff`] commands with a time limit, fixtures
 //! that are built once, and the search for leaks at the end of each case.
 
+use std::time::Duration;
+
 mod case;
 mod command;
 pub(crate) mod fixture;
@@ -46,6 +48,13 @@ pub(crate) mod programs {
         let found = builds.iter().find(|path| path.exists());
         found.unwrap_or_else(|| panic!("{variable} is not set and no {name} is built")).clone()
     }
+}
+
+/// How long a command may take: far beyond what a loaded machine needs. `SKIFF_TEST_PATIENCE` says how many times slower
+/// an emulated one is.
+pub(crate) fn time_limit() -> Duration {
+    let patience = std::env::var("SKIFF_TEST_PATIENCE").ok().and_then(|times| times.parse().ok());
+    Duration::from_secs(60) * patience.unwrap_or(1)
 }
 
 /// Ends the test early with `skip: needs …` when something it needs is missing. With `MUST_RUN=1` that is a failure.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
@@ -13,11 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
 
-use super::Skiff;
 use super::live::pidfd;
-
-/// How long the whole conversation may take.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+use super::{Skiff, time_limit};
 
 /// A command whose controlling terminal, and all standard streams, is a terminal that the test holds the other end of.
 #[derive(Debug)]
@@ -42,7 +39,7 @@ impl Terminal {
         // SAFETY: only setsid and ioctl run between fork and exec.
         unsafe { command.pre_exec(take_terminal) };
         let child = command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"));
-        let deadline = Instant::now() + TIME_LIMIT;
+        let deadline = Instant::now() + time_limit();
         Self { master: pty.master.into(), slave: pty.slave, child, screen: String::new(), seen: 0, deadline }
     }
 

@@ -77,12 +77,13 @@ fn enable_controllers() -> Result<()> {
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", all.trim()).with_context(|| format!("enable {all}"))
 }
 
-/// A link in `/bin` for every tool that busybox stands for.
+/// A link in `/bin`, which is also `/usr/bin`, for every tool that busybox stands for.
 fn install_tools() -> Result<()> {
     let status =
         Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).status().context("start busybox")?;
     ensure!(status.success(), "busybox --install ended with {status}");
-    Ok(())
+    fs::create_dir("/usr").context("create /usr")?;
+    symlink("../bin", "/usr/bin").context("link /usr/bin")
 }
 
 fn copy_below(from: &Path, to: &Path, except: &[&str]) -> Result<()> {
