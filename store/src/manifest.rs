@@ -192,10 +192,10 @@ fn saved<'a>(list: &'a [Saved], tag: Option<&str>) -> Result<&'a Saved, String> 
         .ok_or_else(|| none_of(tag, &names))
 }
 
-/// A name without what Docker adds to it.
+/// A name without what Docker and Podman add to it.
 fn familiar(name: &str) -> &str {
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    name.strip_prefix("library/").unwrap_or(name)
+    name.strip_prefix("library/").or_else(|| name.strip_prefix("localhost/")).unwrap_or(name)
 }
 
 /// A name with its tag.

@@ -184,6 +184,8 @@ fn docker_archives() {
     check(&store, &format!("{at}:db:1"), "b=x");
     check(&store, &format!("{at}:docker.io/library/app:1"), "a=x");
     check(&store, &format!("{at}:1"), "holds no image \"1\"");
+    fs::write(&file, saved(&[(json!(["localhost/app:1"]), vec![one("a")])], by_index)).unwrap();
+    check(&store, &format!("{at}:app:1"), "a=x");
 }
 
 /// Old versions of docker save store a layer once and link its other names to it.
