@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use skiff_ebpf_abi::{NO_SLOT, phase};
+use skiff_ebpf_abi::phase;
 
 use crate::kernel::{Ptr, cgroup_id, is_cgroup2, offset, this};
 use crate::maps::{ARMED, add, counted, slot};
@@ -38,9 +38,7 @@ pub fn block_bio_queue(ctx: BtfTracePointContext) -> i32 {
 /// that the kernel brings to the disk later, where the io controller is of cgroup2.
 #[inline(always)]
 fn owner(bio: Ptr, task: Ptr) -> Option<(u32, u32)> {
-    if let Some(task) = counted(task)
-        && task.slot != NO_SLOT
-    {
+    if let Some(task) = counted(task) {
         return Some((task.slot, task.phase));
     }
     let cgroup = bio.follow(offset!(bio_blkg)).follow(offset!(blkg_blkcg)).follow(offset!(blkcg_cgroup));

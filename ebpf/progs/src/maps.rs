@@ -12,7 +12,7 @@ use aya_ebpf::macros::btf_map;
 use skiff_ebpf_abi::{
     Armed, Calls, ERRORS as ERRORS_PER_SLOT, EXECS as EXECS_PER_SLOT, ExecEvent, ROWS as ROWS_PER_SLOT,
 };
-use skiff_ebpf_abi::{Row, Slot, Task};
+use skiff_ebpf_abi::{NO_SLOT, Row, Slot, Task};
 
 use crate::kernel::{self, TaskPtr};
 
@@ -72,19 +72,20 @@ impl<T> TaskStorage<T> {
     fn get(&'static self, task: TaskPtr, initial: *mut T, flags: u64) -> Option<&'static mut T> {
         let map = ptr::from_ref(self).cast_mut().cast::<c_void>();
         // SAFETY: `task` comes from the kernel, and the value lives as long as the task, which outlives the program.
-        // The only other programs that may have the value at the same time run on the same task, one after the other,
-        // or are its parent's fork and the iterator, which touch it when it does not run.
+        // Programs have it one after the other: those of the task itself, before its first step its parent's, after its
+        // last one the scheduler's. Only the iterator may come in between, once, for a task that outlives its container;
+        // it changes single words.
         unsafe { bpf_task_storage_get(map, task.raw(), initial.cast(), flags).cast::<T>().as_mut() }
     }
 }
 
-/// What is kept with `task`, if it is counted.
+/// What is kept with `task`, if it is counted. It is no longer once its slot was closed.
 #[inline(always)]
 pub fn counted(task: TaskPtr) -> Option<&'static mut Task> {
     if kernel::has_no_storage(task) {
         return None;
     }
-    TASKS.get(task, ptr::null_mut(), 0)
+    TASKS.get(task, ptr::null_mut(), 0).filter(|task| task.slot != NO_SLOT)
 }
 
 /// Starts to count `task`, which was not counted. `None` if the kernel has no memory for it.

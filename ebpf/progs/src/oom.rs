@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use skiff_ebpf_abi::Slot;
+use skiff_ebpf_abi::{Slot, Task};
 
 use crate::kernel::{Ptr, TaskPtr, now_ns, offset, pid, tgid};
 use crate::maps::{VICTIMS, take};
@@ -16,19 +16,23 @@ pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Counts `this`, which has died, if the OOM killer chose it.
+/// Counts `this`, which has died, if the OOM killer chose it. A note from before its time was for somebody else with its id.
 #[inline(always)]
-pub fn died(this: TaskPtr, slot: *mut Slot) {
+pub fn died(this: TaskPtr, task: &Task, slot: *mut Slot) {
     let pid = pid(this);
     let Some(at_ns) = VICTIMS.get_ptr(pid) else { return };
-    // SAFETY: both pointers are to map values; one task sees 0 and describes itself.
+    // SAFETY: the pointer is to a map value.
+    let at_ns = unsafe { *at_ns };
+    let _ = VICTIMS.remove(pid);
+    if at_ns < task.since_ns {
+        return;
+    }
+    // SAFETY: `slot` points to a map value; one task sees 0 and describes itself.
     unsafe {
-        let at_ns = *at_ns;
         if take(&raw mut (*slot).oom_kills) == 0 {
             (*slot).oom_ns = at_ns;
             (*slot).oom_pid = u64::from(tgid(this));
             this.copy(offset!(task_comm), &raw mut (*slot).oom_comm);
         }
     }
-    let _ = VICTIMS.remove(pid);
 }

@@ -18,7 +18,7 @@ const TASK_DEAD: u32 = 0x80;
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let parent = Ptr::new(ctx.arg::<*const u8>(0));
     let child = Ptr::new(ctx.arg::<*const u8>(1));
-    let born = match counted(parent).filter(|parent| parent.slot != NO_SLOT) {
+    let born = match counted(parent) {
         Some(parent) => Task {
             slot: parent.slot,
             phase: parent.phase,
@@ -43,7 +43,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 
 /// Counts a task that was moved into an armed cgroup, from now on.
 pub fn joined(task: TaskPtr) {
-    if counted(task).is_some_and(|task| task.slot != NO_SLOT) {
+    if counted(task).is_some() {
         return;
     }
     if let Some(joined) = armed(task)
@@ -164,7 +164,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 fn died(this: TaskPtr) {
     let Some(task) = counted(this) else { return };
     let Some(slot) = slot(task.slot) else { return };
-    oom::died(this, slot);
+    oom::died(this, task, slot);
     end(this, task, slot);
 }
 
