@@ -5,6 +5,8 @@
 //! (CVE-2019-5736). So skiff runs from a place that cannot be written to: a private read-only mount of its own file,
 //! attached nowhere, or where mounting is not allowed a sealed copy in memory.
 
+mod entry;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

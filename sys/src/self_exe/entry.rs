@@ -1,0 +1,84 @@
+//! The program's entry point: the first half of [`super::reexec`] before the C library has started.
+//!
+//! A static program of the GNU C library spends its first 0.2 ms asking the processor for its features, one trap to the
+//! hypervisor for each question on a virtual machine. What is about to start itself again need not ask. So the
+//! executable's entry (the linker's `--entry=skiff_entry`, set by the program's build script) looks whether the file is
+//! out of reach already and, if not, executes it again from a read-only mount of its own. Whatever fails leads to the C
+//! library's `_start`, and `main` sees to the rest by [`super::sealed`].
+//!
+//! Assembly, because nothing that a compiler may call – `memcpy`, thread-local storage – is there yet.
+
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text.skiff_entry, \"ax\", @progbits",
+    ".globl skiff_entry",
+    ".type skiff_entry, @function",
+    "skiff_entry:",
+    "mov r14, rsp", // argc, argv, 0, environment, 0: what the kernel has put there, proc(5) execve(2)
+    "mov r15, rdx", // for the C library: a function to run at exit
+    "sub rsp, 128", // a struct statfs (120 bytes), later a struct mount_attr (32)
+    // r12 = open("/proc/self/exe", O_RDONLY | O_CLOEXEC)
+    "mov eax, {open}",
+    "lea rdi, [rip + 3f]",
+    "mov esi, 0x80000",
+    "xor edx, edx",
+    "syscall",
+    "test eax, eax",
+    "js 2f",
+    "mov r12d, eax",
+    // fstatfs(r12, rsp): is the mount read-only?
+    "mov eax, {fstatfs}",
+    "mov edi, r12d",
+    "mov rsi, rsp",
+    "syscall",
+    "test eax, eax",
+    "js 2f",
+    "test byte ptr [rsp + 80], 1", // f_flags & ST_RDONLY
+    "jnz 2f",
+    // r13 = open_tree(r12, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+    "mov eax, {open_tree}",
+    "mov edi, r12d",
+    "lea rsi, [rip + 4f]",
+    "mov edx, 0x81001",
+    "syscall",
+    "test eax, eax",
+    "js 2f",
+    "mov r13d, eax",
+    // mount_setattr(r13, "", AT_EMPTY_PATH, {attr_set = MOUNT_ATTR_RDONLY}, 32)
+    "mov qword ptr [rsp], 1",
+    "mov qword ptr [rsp + 8], 0",
+    "mov qword ptr [rsp + 16], 0",
+    "mov qword ptr [rsp + 24], 0",
+    "mov eax, {mount_setattr}",
+    "mov edi, r13d",
+    "lea rsi, [rip + 4f]",
+    "mov edx, 0x1000",
+    "mov r10, rsp",
+    "mov r8d, 32",
+    "syscall",
+    "test eax, eax",
+    "js 2f",
+    // execveat(r13, "", argv, environment, AT_EMPTY_PATH)
+    "mov eax, {execveat}",
+    "mov edi, r13d",
+    "lea rsi, [rip + 4f]",
+    "lea rdx, [r14 + 8]",
+    "mov rcx, [r14]",
+    "lea r10, [rdx + rcx * 8 + 8]",
+    "mov r8d, 0x1000",
+    "syscall",
+    // Out of reach already, or not to be had this way. Descriptors left open are close-on-exec.
+    "2:",
+    "mov rsp, r14",
+    "mov rdx, r15",
+    "xor ebp, ebp",
+    "jmp _start",
+    "3: .asciz \"/proc/self/exe\"",
+    "4: .byte 0",
+    ".popsection",
+    open = const libc::SYS_open,
+    fstatfs = const libc::SYS_fstatfs,
+    open_tree = const libc::SYS_open_tree,
+    mount_setattr = const libc::SYS_mount_setattr,
+    execveat = const libc::SYS_execveat,
+);
