@@ -71,7 +71,8 @@ fn seal() -> Result<(), Failure> {
     let failed =
         |error: std::io::Error| Failure::engine(format!("seal own executable: {}", values::cause(&error)));
     if self_exe::sealed().map_err(failed)?.is_some() {
-        return Ok(());
+        // A program executed by its descriptor is named after that.
+        return nix::sys::prctl::set_name(c"skiff").map_err(|error| failed(error.into()));
     }
     let strings =
         |all: &mut dyn Iterator<Item = OsString>| all.map(|word| CString::new(word.into_vec())).collect();
