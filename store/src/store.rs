@@ -73,7 +73,7 @@ impl Store {
             ImageRef::OciArchive(at) => (Source::archive(&at.path), at, manifest::of_layout),
             ImageRef::DockerArchive(at) => (Source::archive(&at.path), at, manifest::of_docker_archive),
         };
-        let fail = |reason: String| Error::Image { image: reference.to_string(), reason };
+        let fail = |reason: String| Error::Image { image: reference.to_string(), reason: printable(&reason) };
         let source = source.map_err(|e| fail(cause(&e)))?;
         let Manifest { id, configuration, layers } = of(&source, at.tag.as_deref()).map_err(fail)?;
         self.complete(&source, &layers).map_err(fail)?;
@@ -185,6 +185,11 @@ fn unpack(source: &Source, layer: &Layer, claim: &Claim, cancelled: &AtomicBool)
         tracing::warn!("layer {}: left out {devices} device nodes and {xattrs} attributes", layer.name());
     }
     Ok(())
+}
+
+/// Images choose some of the words in messages; none of them may speak to the terminal.
+fn printable(reason: &str) -> String {
+    reason.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn rootfs(reference: &ImageRef, dir: &Path) -> Result<Image, Error> {

@@ -28,3 +28,31 @@ pub fn get(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     value.truncate(length);
     Ok(Some(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn what_is_set_can_be_read() {
+        let path = std::env::temp_dir().join(format!("skiff-xattr-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        match set(file.as_fd(), c"user.name", b"a\0b") {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                println!("skip: needs a file system with user attributes");
+                return;
+            }
+            set => set.unwrap(),
+        }
+        assert_eq!(get(file.as_fd(), c"user.name").unwrap().unwrap(), b"a\0b");
+        assert_eq!(get(file.as_fd(), c"user.other").unwrap(), None);
+        set(file.as_fd(), c"user.name", b"").unwrap();
+        assert_eq!(get(file.as_fd(), c"user.name").unwrap().unwrap(), b"");
+        let error = set(file.as_fd(), c"nonsense", b"").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+    }
+}

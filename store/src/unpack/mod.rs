@@ -84,8 +84,7 @@ struct Unpacking {
 impl Unpacking {
     fn entry<I: Input>(&mut self, entry: &Entry, reader: &mut Reader<I>) -> io::Result<()> {
         let path = clean(&entry.path).ok_or_else(|| refuse("leaves the root"))?;
-        let slash = path.iter().rposition(|&b| b == b'/');
-        let (parent, name) = slash.map_or((&b""[..], &path[..]), |at| (&path[..at], &path[at + 1..]));
+        let (parent, name) = split(&path);
         self.tree.enter(parent)?;
         if name.is_empty() {
             return self.root(entry);
@@ -155,8 +154,7 @@ impl Unpacking {
         let missing = || refuse(&format!("is a hard link to {shown:?}, which is not in this layer"));
         let clean =
             clean(target).ok_or_else(|| refuse(&format!("is a hard link to {shown:?} outside the root")))?;
-        let slash = clean.iter().rposition(|&b| b == b'/');
-        let (dir, file) = slash.map_or((&b""[..], &clean[..]), |at| (&clean[..at], &clean[at + 1..]));
+        let (dir, file) = split(&clean);
         let dir = self.tree.existing(dir).map_err(|_| missing())?;
         let file = c_string(file)?;
         let flags = LinkatFlags::empty();
@@ -259,6 +257,14 @@ fn clean(path: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(kept)
+}
+
+/// Directory and last component of a cleaned path.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&b| b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
 }
 
 fn meta(entry: &Entry) -> Meta {

@@ -77,6 +77,8 @@ fn tags_in_a_layout() {
     check(&store, &at, "holds several images, add :TAG to choose one of v1, v2");
     layout.index(&[image("one", reference, "v1"), image("two", reference, "latest")]);
     check(&store, &at, "two=x");
+    layout.index(&[image("one", reference, "v\u{1b}1\n")]);
+    check(&store, &format!("{at}:v1"), "holds no image \"v1\", but v\u{fffd}1\u{fffd}");
     layout.index(&[image("one", "io.containerd.image.name", "docker.io/library/app:v1")]);
     check(&store, &format!("{at}:app:v1"), "one=x");
 }
