@@ -35,7 +35,7 @@ impl Lab {
     /// Leaves the host's mount namespace, so that what is mounted for the benchmark ends with it however it ends.
     pub fn new(programs: &[&str]) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace (this needs root)")?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
             .context("separate the mounts from the host's")?;
         let here = std::env::current_exe().context("find this program")?;
         let lab = Self {
@@ -79,16 +79,19 @@ impl Lab {
         if Path::new("/sys/fs/cgroup/unified").exists() { "/sys/fs/cgroup/unified" } else { "/sys/fs/cgroup" }
     }
 
-    /// Mounts the v1 controller hugetlb if the kernel has it and nobody uses it: crun does not start without.
+    /// Mounts the v1 controller hugetlb, for this benchmark alone, where the kernel has it among v1 controllers that are
+    /// mounted: some versions of crun do not start without.
     pub fn mount_hugetlb(&mut self) -> Result<()> {
         let controllers = fs::read_to_string("/proc/cgroups").context("read /proc/cgroups")?;
-        let unused = controllers.lines().any(|line| line.starts_with("hugetlb\t0\t"));
-        let hybrid = Path::new("/sys/fs/cgroup/memory").exists();
-        if !unused || !hybrid || Path::new(HUGETLB).exists() {
+        let known = controllers.lines().any(|line| line.starts_with("hugetlb\t"));
+        let mounted = Path::new(HUGETLB).join("tasks").exists();
+        if !known || mounted || !Path::new("/sys/fs/cgroup/memory").exists() {
             return Ok(());
         }
-        fs::create_dir(HUGETLB).with_context(|| format!("make {HUGETLB}"))?;
-        self.hugetlb = true;
+        if !Path::new(HUGETLB).exists() {
+            fs::create_dir(HUGETLB).with_context(|| format!("make {HUGETLB}"))?;
+            self.hugetlb = true;
+        }
         mount(Some("cgroup"), HUGETLB, Some("cgroup"), MsFlags::empty(), Some("hugetlb"))
             .with_context(|| format!("mount cgroup (hugetlb) at {HUGETLB}"))
     }

@@ -5,11 +5,14 @@
 //! with docker's default seccomp profile and once without. From fork to the launcher's exit, on CLOCK_MONOTONIC. The
 //! arms take turns within one run, with the order turned each round.
 
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use skiff_benches::lab::Lab;
 use skiff_benches::options::Options;
 use skiff_benches::report::Report;
@@ -18,12 +21,17 @@ use skiff_benches::samples::Samples;
 /// Rounds that are not counted.
 const WARM_UP: usize = 5;
 
+/// After this long a launcher is taken to hang.
+const PATIENCE_SECONDS: u32 = 10;
+
 /// A launcher under measurement.
 #[derive(Debug)]
 struct Arm {
     name: &'static str,
     /// Program and arguments; `{id}` stands for a name not used before.
     words: Vec<String>,
+    /// What removes a container that a failed launcher left.
+    delete: Vec<String>,
 }
 
 /// What skiff must stay within, as multiples of others.
@@ -38,11 +46,11 @@ fn main() -> Result<()> {
     let mut report = Report::start("launch", &tools)?;
     for seccomp in [true, false] {
         let wanted = arms(&lab, seccomp)?.into_iter().filter(|arm| options.wants(arm.name));
-        let (arms, refused) = preflight(wanted.collect());
+        let (mut arms, mut refused) = preflight(wanted.collect());
         for (gap, kind) in [(Duration::ZERO, "back to back"), (Duration::from_millis(10), "10 ms gaps")] {
             let profile = if seccomp { "docker's seccomp profile" } else { "no seccomp profile" };
             report.line(&format!("\n## {profile}, {kind}, n = {}", options.count));
-            let samples = measure(&arms, options.count, gap)?;
+            let samples = measure(&mut arms, options.count, gap, &lab.path("stderr"), &mut refused)?;
             write(&mut report, &arms, &samples);
         }
         for line in &refused {
@@ -61,26 +69,25 @@ fn arms(lab: &Lab, seccomp: bool) -> Result<Vec<Arm>> {
     let oci = |name: &'static str| Arm {
         name,
         words: words(&format!("{name} --root {state}-{name} run --bundle {bundle} {{id}}")),
+        delete: words(&format!("{name} --root {state}-{name} delete --force {{id}}")),
     };
+    let plain = |name, line: &str| Arm { name, words: words(line), delete: Vec::new() };
     let unconfined = if seccomp { "" } else { "--security-opt seccomp=unconfined" };
     let (skiff, floor) = (text(lab.program("skiff")), text(lab.program("floor")));
     Ok(vec![
-        Arm { name: "floor", words: words(&format!("{floor} {rootfs} {filter} {}", lab.cgroup2())) },
-        Arm {
-            name: "skiff",
-            words: words(&format!(
+        plain("floor", &format!("{floor} {rootfs} {filter} {}", lab.cgroup2())),
+        plain(
+            "skiff",
+            &format!(
                 "{skiff} run --rm --read-only --network none --cap-drop ALL --cap-add KILL --cap-add NET_BIND_SERVICE \
                  --cap-add AUDIT_WRITE --ulimit nofile=1024:1024 --security-opt no-new-privileges {unconfined} \
                  rootfs:{rootfs} /bin/true"
-            )),
-        },
+            ),
+        ),
         oci("crun"),
         oci("runc"),
         oci("youki"),
-        Arm {
-            name: "unshare",
-            words: words(&format!("unshare --fork -p -n -i -u -m -C --root={rootfs} /bin/true")),
-        },
+        plain("unshare", &format!("unshare --fork -p -n -i -u -m -C --root={rootfs} /bin/true")),
     ])
 }
 
@@ -91,7 +98,7 @@ fn words(line: &str) -> Vec<String> {
 /// Runs each arm once: those that work, and a line for each that does not.
 fn preflight(arms: Vec<Arm>) -> (Vec<Arm>, Vec<String>) {
     let mut refused = Vec::new();
-    let works = |arm: &Arm| match command(arm, 0).stderr(Stdio::piped()).output() {
+    let works = |arm: &Arm| match command(&arm.words, 0).stderr(Stdio::piped()).output() {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -108,34 +115,104 @@ fn preflight(arms: Vec<Arm>) -> (Vec<Arm>, Vec<String>) {
     (working, refused)
 }
 
-fn command(arm: &Arm, turn: usize) -> Command {
+fn command(words: &[String], turn: usize) -> Command {
     let id = format!("bench-{}-{turn}", std::process::id());
-    let mut words = arm.words.iter().map(|word| word.replace("{id}", &id));
+    let mut words = words.iter().map(|word| word.replace("{id}", &id));
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-/// `count` samples of each arm in ms, with `gap` of silence before each.
-fn measure(arms: &[Arm], count: usize, gap: Duration) -> Result<Vec<Samples>> {
+/// `count` samples of each arm in ms, with `gap` of silence before each. An arm that fails is taken out, with a line
+/// in `refused`.
+fn measure(
+    arms: &mut Vec<Arm>,
+    count: usize,
+    gap: Duration,
+    stderr: &Path,
+    refused: &mut Vec<String>,
+) -> Result<Vec<Samples>> {
+    static TURN: AtomicUsize = AtomicUsize::new(1);
     let mut samples = vec![Samples::default(); arms.len()];
     for round in 0..WARM_UP + count {
-        for turn in 0..arms.len() {
+        let mut turn = 0;
+        while turn < arms.len() {
             let index = (round + turn) % arms.len();
+            let id = TURN.fetch_add(1, Ordering::Relaxed);
             thread::sleep(gap);
-            let mut command = command(&arms[index], round + 1);
+            let mut command = command(&arms[index].words, id);
+            command.stderr(File::create(stderr).context("make a file for what goes wrong")?);
             let begun = Instant::now();
-            let status = command.status().with_context(|| format!("start {}", arms[index].name))?;
+            let status =
+                watchdog::wait(&mut command).with_context(|| format!("start {}", arms[index].name))?;
             let elapsed = begun.elapsed();
             if !status.success() {
-                bail!("{} ended with {status} in round {round}", arms[index].name);
+                let (arm, _) = (arms.remove(index), samples.remove(index));
+                let said = fs::read_to_string(stderr).unwrap_or_default();
+                refused.push(format!("* {}: {status} in round {round} {}", arm.name, said.trim()));
+                clean_up(&arm, id);
+                continue;
             }
             if round >= WARM_UP {
                 samples[index].push(elapsed.as_secs_f64() * 1e3);
             }
+            turn += 1;
         }
     }
     Ok(samples)
+}
+
+/// Removes what a failed launcher left, as far as it can itself.
+fn clean_up(arm: &Arm, id: usize) {
+    if !arm.delete.is_empty() {
+        match command(&arm.delete, id).status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => eprintln!("{}: remove its container: {status}", arm.name),
+            Err(error) => eprintln!("{}: remove its container: {error}", arm.name),
+        }
+    }
+}
+
+/// Ends a launcher that hangs, from a thread that wakes once a second and so disturbs nobody.
+mod watchdog {
+    use std::io;
+    use std::process::{Command, ExitStatus};
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    /// The launcher being waited for; 0 between two. Not reused before it is waited for.
+    static WATCHED: AtomicI32 = AtomicI32::new(0);
+    static STARTED: Once = Once::new();
+
+    /// Runs `command` to its end, or kills it.
+    pub(super) fn wait(command: &mut Command) -> io::Result<ExitStatus> {
+        STARTED.call_once(|| drop(thread::spawn(watch)));
+        let mut child = command.spawn()?;
+        WATCHED.store(i32::try_from(child.id()).unwrap_or(0), Ordering::Relaxed);
+        let status = child.wait();
+        WATCHED.store(0, Ordering::Relaxed);
+        status
+    }
+
+    fn watch() {
+        let (mut seen, mut seconds) = (0, 0);
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            let now = WATCHED.load(Ordering::Relaxed);
+            (seen, seconds) = if now == seen { (seen, seconds + 1) } else { (now, 0) };
+            if now != 0
+                && seconds == super::PATIENCE_SECONDS
+                && let Err(error) = kill(Pid::from_raw(now), Signal::SIGKILL)
+            {
+                eprintln!("end a launcher that hangs: {error}");
+            }
+        }
+    }
 }
 
 fn write(report: &mut Report, arms: &[Arm], samples: &[Samples]) {
