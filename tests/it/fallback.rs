@@ -52,6 +52,9 @@ fn comparable(seen: &mut Value) {
         mount["super"] = Value::Null;
         mount["root"] = Value::Null;
     }
+    // The kernel lists them by age.
+    let mounts = seen["mounts"].as_array_mut().expect("mounts");
+    mounts.sort_by_key(|mount| mount["target"].to_string());
 }
 
 #[track_caller]

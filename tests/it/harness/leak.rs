@@ -58,7 +58,8 @@ pub(super) fn of_containers(ids: &[String]) -> Vec<String> {
 /// Mounts below a test's directory, in this or any other mount namespace, and processes that belong to it.
 pub(super) fn of_directory(dir: &Path) -> Vec<String> {
     let dir = format!("{}/", dir.display());
-    let mentions = |file: String| fs::read(file).is_ok_and(|bytes| contains(&bytes, dir.as_bytes()));
+    let mentions =
+        |file: String| fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&dir));
     let me = std::process::id().to_string();
     let mut found: Vec<String> =
         mounts_below(Path::new(&dir)).into_iter().map(|line| format!("mount {line}")).collect();
@@ -133,8 +134,4 @@ fn describe(pid: &str) -> String {
 
 fn entries(dir: impl AsRef<Path>) -> Vec<PathBuf> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
 }
