@@ -16,10 +16,11 @@ use crate::cgroup::{self, Layout};
 use crate::error::Context;
 use crate::{Error, Plan};
 
-/// A running container's note. Removed, with the writable layer, when dropped.
+/// A running container's note. Removed, with the writable layer, when dropped, unless it was told to stay.
 #[derive(Debug)]
 pub(super) struct Note {
     path: PathBuf,
+    stays: bool,
     name: Option<PathBuf>,
     writable: PathBuf,
     /// Held until the end of the process or of this value.
@@ -37,11 +38,16 @@ impl Note {
         let lock = place(&containers, &path, plan.name.as_deref().unwrap_or_default())
             .context(|| format!("make {}", path.display()))?;
         let writable = writable(&plan.state_root, &plan.id);
-        let mut note = Self { path, name: None, writable, _lock: lock };
+        let mut note = Self { path, stays: false, name: None, writable, _lock: lock };
         if let Some(name) = &plan.name {
             note.name = Some(take_name(plan, name, layout)?);
         }
         Ok(note)
+    }
+
+    /// Leaves the note for the next run, which will try again to remove what it stands for.
+    pub(super) const fn stay(&mut self) {
+        self.stays = true;
     }
 
     /// Where the container's writable layer belongs.
@@ -52,6 +58,9 @@ impl Note {
 
 impl Drop for Note {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         let name = self.name.as_deref();
         if let Err(error) = forget(&self.path, name, &self.writable) {
             tracing::warn!("{error}");

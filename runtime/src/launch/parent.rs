@@ -45,7 +45,7 @@ pub struct Running {
     console: Option<OwnedFd>,
     stamps: Stamps,
     cgroup: Cgroup,
-    _note: Note,
+    note: Note,
 }
 
 /// Launches the container of `plan` and returns when its program runs.
@@ -72,8 +72,7 @@ pub fn start(plan: &Plan, arm: &mut dyn FnMut(Option<u64>) -> Result<(), String>
     })
     .map_err(|error| clone_error(plan, error))?;
     drop(childs);
-    let mut running =
-        Running { child, exit: None, console: None, stamps: Stamps::default(), cgroup, _note: note };
+    let mut running = Running { child, exit: None, console: None, stamps: Stamps::default(), cgroup, note };
     running.release(plan, &channel)?;
     running.follow(plan, &channel, &page)?;
     let [child, mounts_done, security_done] = page.stamps();
@@ -167,7 +166,11 @@ impl Running {
     /// Ends what is left of the container and removes every trace of it.
     pub fn remove(mut self) -> Result<(), Error> {
         self.kill();
-        std::mem::take(&mut self.cgroup).remove()
+        let removed = std::mem::take(&mut self.cgroup).remove();
+        if removed.is_err() {
+            self.note.stay();
+        }
+        removed
     }
 
     fn kill(&mut self) {
