@@ -66,12 +66,16 @@ pub fn start(plan: &Plan, arm: &mut dyn FnMut(Option<u64>) -> Result<(), String>
     let cgroup_done = monotonic_ns();
 
     let page = Page::new().context(|| "share a page with the child".into())?;
-    let (channel, childs) = Channel::pair().context(|| "make a socket".into())?;
+    let (ours, childs) = Channel::pair().context(|| "make a socket".into())?;
+    let mut ours = Some(ours);
     let child = process::spawn(plan.namespaces, cgroup.unified_fd(), || {
+        // The child must not hold the end whose closing tells it that its parent has died.
+        ours = None;
         child::run(plan, &prepared, &cgroup, &childs, &page)
     })
     .map_err(|error| clone_error(plan, error))?;
     drop(childs);
+    let channel = ours.expect("only the child lets go of it");
     let mut running = Running { child, exit: None, console: None, stamps: Stamps::default(), cgroup, note };
     running.release(plan, &channel)?;
     running.follow(plan, &channel, &page)?;
