@@ -297,3 +297,6 @@ fn after(last: Option<&Vec<u8>>, error: &io::Error) -> String {
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error().is_some_and(|raw| Errno::from_raw(raw) == errno)
 }
+
+#[cfg(test)]
+mod tests;
