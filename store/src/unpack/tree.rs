@@ -302,8 +302,10 @@ impl Tree {
 }
 
 /// Sets owner, mode and times of an open file or directory, in the order that keeps setuid bits.
+///
+/// The owner always: what a new file gets depends on setgid directories above the store and on mount options.
 pub(super) fn set_meta(fd: BorrowedFd<'_>, meta: &Meta, privilege: Privilege) -> io::Result<()> {
-    if privilege == Privilege::Root && (meta.uid, meta.gid) != (0, 0) {
+    if privilege == Privilege::Root {
         fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
     }
     fchmod(fd, Mode::from_bits_truncate(meta.mode))?;

@@ -234,6 +234,24 @@ fn owners_devices_and_capabilities_survive_as_root() {
     assert_eq!((null.rdev(), null.nlink()), (nix::sys::stat::makedev(1, 3), 2));
 }
 
+/// The store's own directory may make new files belong to a group.
+#[test]
+fn root_files_are_root_s_below_a_setgid_directory() {
+    if !root_or_skip() {
+        return;
+    }
+    let temp = Temp::new();
+    std::os::unix::fs::chown(temp.path(), None, Some(1234)).unwrap();
+    fs::set_permissions(temp.path(), std::os::unix::fs::PermissionsExt::from_mode(0o2755)).unwrap();
+    let archive = tar(&["file d/f x", "symlink d/l f", "fifo d/p"]);
+    let layout = Layout::of(temp.join("oci"), &[Layer::plain(archive)]);
+    let image = resolve(&temp.join("store"), &layout.reference()).unwrap();
+    for path in ["", "d", "d/f", "d/l", "d/p"] {
+        let meta = image.layers[0].join(path).symlink_metadata().unwrap();
+        assert_eq!((meta.gid(), meta.mode() & 0o2000), (0, 0), "{path:?}");
+    }
+}
+
 #[test]
 fn everything_belongs_to_the_caller_without_root() {
     if is_root() {
