@@ -33,7 +33,7 @@ fn host() -> Host {
         layers_hold_state: false,
         sub_ids: None,
         root_entries: Vec::new(),
-        kcore: true,
+        kcore: false,
     }
 }
 
