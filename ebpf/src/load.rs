@@ -6,7 +6,7 @@
 use aya::programs::{BtfTracePoint, Iter, Program};
 use aya::{Btf, Ebpf, EbpfLoader};
 use skiff_ebpf_abi::{self as abi, ABSENT, Offsets};
-use skiff_sys::process;
+use skiff_sys::{heap, process};
 
 use crate::Error;
 use crate::btf::Types;
@@ -34,7 +34,6 @@ pub(crate) struct Loaded {
     pub(crate) object: Ebpf,
     pub(crate) maps: Maps,
     pub(crate) available: Available,
-    btf: Btf,
 }
 
 /// Which of the optional figures this kernel gives, and one phrase for each it does not.
@@ -56,31 +55,25 @@ impl Loaded {
         let types = Types::of_kernel(Offsets::PATHS)?;
         let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
         check_fields(&offsets)?;
-        let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
-        let globals = Plain(offsets);
-        let mut object = EbpfLoader::new()
-            .btf(Some(&btf))
-            .allow_unsupported_maps()
-            .override_global("OFFSETS", &globals, true)
-            .map_max_entries("SLOTS", slots)
-            .map_max_entries("CALLS", slots)
-            .map_max_entries("ROWS", slots * abi::ROWS)
-            .map_max_entries("ERRORS", slots * abi::ERRORS)
-            .map_max_entries("EXECS", slots * abi::EXECS)
-            .load(OBJECT)
-            .map_err(|cause| Error::refused("create the maps", &cause))?;
-        let maps = Maps::take(&mut object)?;
-        let mut loaded = Self { object, maps, available: Available::of(&offsets), btf };
-        for name in TASKS.into_iter().chain(CALLS) {
-            if !types.has_tracepoint(name) {
-                return Err(Error::Tracepoint(name));
-            }
-            loaded.load_tracepoint(name)?;
+        let lacking = |name: &&str| !types.has_tracepoint(name);
+        if let Some(name) = TASKS.into_iter().chain(CALLS).find(lacking) {
+            return Err(Error::Tracepoint(name));
         }
-        loaded.load_extras(&types);
+        drop(types);
+        let mut object = create(slots, offsets)?;
+        let maps = Maps::take(&mut object)?;
+        let mut loaded = Self { object, maps, available: Available::of(&offsets) };
+        // The kernel's types once more, as aya keeps them: 20 MB, given back before the container runs.
+        let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
+        for name in TASKS.into_iter().chain(CALLS) {
+            loaded.load_tracepoint(name, &btf)?;
+        }
+        loaded.load_extras(&btf);
         for name in TASKS {
             loaded.attach(name)?;
         }
+        drop(btf);
+        heap::trim();
         Ok(loaded)
     }
 
@@ -102,13 +95,9 @@ impl Loaded {
         Ok(())
     }
 
-    fn load_extras(&mut self, types: &Types) {
+    fn load_extras(&mut self, btf: &Btf) {
         for (name, figure) in EXTRAS {
-            let result = if types.has_tracepoint(name) {
-                self.load_tracepoint(name).and_then(|()| self.attach(name))
-            } else {
-                Err(Error::Tracepoint(name))
-            };
+            let result = self.load_tracepoint(name, btf).and_then(|()| self.attach(name));
             if result.is_err() && !figure.is_empty() {
                 self.available.lacks(figure);
             }
@@ -119,16 +108,17 @@ impl Loaded {
         let iterator = program(&mut self.object, "close").and_then(|program| {
             let iterator: &mut Iter =
                 program.try_into().map_err(|cause| Error::refused("look up the iterator", &cause))?;
-            iterator.load("task", &self.btf).map_err(|cause| Error::refused("load the iterator", &cause))
+            iterator.load("task", btf).map_err(|cause| Error::refused("load the iterator", &cause))
         });
         if iterator.is_err() {
             self.available.lacks("tasks that outlive their container (no task iterator)");
         }
     }
 
-    fn load_tracepoint(&mut self, name: &'static str) -> Result<(), Error> {
+    /// Fails also if the kernel has no such tracepoint.
+    fn load_tracepoint(&mut self, name: &'static str, btf: &Btf) -> Result<(), Error> {
         let program = tracepoint(&mut self.object, name)?;
-        program.load(name, &self.btf).map_err(|cause| Error::refused(format!("load {name}"), &cause))
+        program.load(name, btf).map_err(|cause| Error::refused(format!("load {name}"), &cause))
     }
 
     fn attach(&mut self, name: &'static str) -> Result<(), Error> {
@@ -177,6 +167,23 @@ impl Available {
             self.missing.push(figure.to_owned());
         }
     }
+}
+
+/// Creates the maps, for `slots` containers, and fills in the offsets.
+fn create(slots: u32, offsets: Offsets) -> Result<Ebpf, Error> {
+    let globals = Plain(offsets);
+    EbpfLoader::new()
+        // The programs need no relocation by type.
+        .btf(None)
+        .allow_unsupported_maps()
+        .override_global("OFFSETS", &globals, true)
+        .map_max_entries("SLOTS", slots)
+        .map_max_entries("CALLS", slots)
+        .map_max_entries("ROWS", slots * abi::ROWS)
+        .map_max_entries("ERRORS", slots * abi::ERRORS)
+        .map_max_entries("EXECS", slots * abi::EXECS)
+        .load(OBJECT)
+        .map_err(|cause| Error::refused("create the maps", &cause))
 }
 
 fn check_privileges() -> Result<(), Error> {

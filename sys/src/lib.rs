@@ -7,6 +7,7 @@ pub mod clock;
 pub mod device_filter;
 pub mod errno;
 pub mod file;
+pub mod heap;
 pub mod mount;
 pub mod net;
 pub mod process;
