@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -109,11 +109,34 @@ fn forget(path: &Path, name: Option<&Path>, writable: &Path) -> Result<(), Error
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    missing_is_fine(fs::remove_dir_all(writable)).context(|| format!("remove {}", writable.display()))?;
+    missing_is_fine(remove_tree(writable)).context(|| format!("remove {}", writable.display()))?;
     if let Some(name) = name {
         missing_is_fine(fs::remove_file(name)).context(|| format!("remove {}", name.display()))?;
     }
     missing_is_fine(fs::remove_file(path)).context(|| format!("remove {}", path.display()))
+}
+
+/// Removes a directory and all in it, also what lies in directories that their owner may not enter: overlayfs makes such
+/// ones for itself, and a program may. Root is not kept out by them.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+fn open_up(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the writable layer of container `id` belongs.
