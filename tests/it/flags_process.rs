@@ -196,6 +196,17 @@ fn names_are_checked() {
 }
 
 #[test]
+fn a_name_is_taken_as_long_as_its_container_runs() {
+    let case = Case::new();
+    let live = case.waiting(&["--name", "only"]);
+    case.run(&["--name", "only"], &["true"]).fails(125, "only");
+    case.run(&["--name", "other"], &["true"]).ok();
+    live.signal(nix::sys::signal::Signal::SIGTERM);
+    live.finish().ok();
+    case.run(&["--name", "only"], &["true"]).ok();
+}
+
+#[test]
 fn ulimits_are_set() {
     let case = Case::new();
     let seen = case.see(&["--ulimit", "nofile=100:200", "--ulimit=core=0", "--ulimit", "nproc=512"]);

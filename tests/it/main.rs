@@ -16,6 +16,7 @@ mod hostile;
 mod images;
 mod namespaces;
 mod profile;
+mod rootless;
 mod security;
 mod signals;
 mod tty;

@@ -82,6 +82,35 @@ fn every_call_of_threads_is_counted() {
 }
 
 #[test]
+fn an_init_does_not_disturb_the_count() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (printed, profile) =
+        profile(&case, &["--init"], &["probe", "calls", "200", "50", "50", "10", "fork", "3"]);
+    is_exact(&printed, &profile);
+    let listed = profile["execs"]["listed"].as_array().expect("a list");
+    let workload = listed.iter().filter(|exec| exec["phase"] == "workload").count();
+    assert_eq!(workload, 1, "{listed:?}");
+}
+
+#[test]
+fn the_hosts_own_programs_are_profiled() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let file = case.dir.join("profile").display().to_string();
+    let words = ["run", "--rm", &format!("--profile={file}"), "host", "--", "ls", "-lR", "/usr"];
+    let output = case.skiff(&words).output();
+    assert!(output.code == 0 && output.stdout.lines().count() > 10, "{output}");
+    let profile = parse(&fs::read_to_string(&file).expect("a profile"));
+    // Every directory is listed by two calls at least, the second of which says that nothing is left.
+    let directories =
+        output.stdout.lines().filter(|line| line.starts_with("/usr") && line.ends_with(':')).count();
+    let calls = call(&profile, "workload", "getdents64")["calls"].as_u64().unwrap_or(0);
+    assert!(calls >= 2 * directories as u64, "{calls} calls for {directories} directories");
+    assert_eq!(profile["events_lost"], 0);
+}
+
+#[test]
 fn sixty_four_containers_at_once_are_told_apart() {
     need!(can_profile(), "a kernel with BTF");
     let case = Case::new();
