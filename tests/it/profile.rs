@@ -82,6 +82,36 @@ fn every_call_of_threads_is_counted() {
 }
 
 #[test]
+fn calls_that_a_filter_answers_are_counted() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let filter = r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["getppid", "times"], "action": "SCMP_ACT_ERRNO", "errnoRet": 111}]}"#;
+    let option = format!("seccomp={}", case.file("filter.json", filter));
+    let (_, profile) =
+        profile(&case, &["--security-opt", &option], &["probe", "calls", "100", "0", "1", "1", "fork", "2"]);
+    for name in ["getppid", "times"] {
+        let got = call(&profile, "workload", name);
+        assert_eq!((&got["calls"], &got["refused"]), (&200.into(), &200.into()), "{got}");
+        assert_eq!(got["errors"], serde_json::json!({"ECONNREFUSED": 200}), "{got}");
+    }
+    let answered = call(&profile, "workload", "umask");
+    assert_eq!((&answered["calls"], &answered["refused"]), (&200.into(), &0.into()), "{answered}");
+}
+
+#[test]
+fn calls_without_return_are_counted() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let (_, profile) = profile(&case, &[], &["probe", "calls", "1", "0", "1", "1", "fork", "3"]);
+    let exits = call(&profile, "workload", "exit_group");
+    assert_eq!((&exits["calls"], &exits["unreturned"]), (&4.into(), &4.into()), "{exits}");
+    let execs = call(&profile, "init", "execve");
+    assert!(execs["calls"].as_u64() >= Some(1) && execs["unreturned"] == 0, "{execs}");
+    assert!(call(&profile, "workload", "execve").is_null(), "the program's own start is the runtime's call");
+}
+
+#[test]
 fn an_init_does_not_disturb_the_count() {
     need!(can_profile(), "a kernel with BTF");
     let case = Case::new();
@@ -209,8 +239,9 @@ fn throttling_and_processor_time_are_reported() {
     assert!(cgroup["throttled_us"].as_u64().is_some_and(|time| time >= 200_000), "{cgroup}");
     let used_ms: u64 = printed.trim().parse().expect("a number");
     if let Some(cpu_ns) = profile["resources"]["workload"]["cpu_ns"].as_u64() {
-        let difference = (cpu_ns / 1_000_000).abs_diff(used_ms);
-        assert!(difference <= 10 + used_ms / 10, "{cpu_ns} ns, but the program used {used_ms} ms");
+        // Its start and its end are the program's too, though not in its own figure: some 20 ms under emulation.
+        let own_ms = (used_ms * 9 / 10)..=(used_ms * 11 / 10 + 50);
+        assert!(own_ms.contains(&(cpu_ns / 1_000_000)), "{cpu_ns} ns, but the program used {used_ms} ms");
     }
 }
 
