@@ -40,17 +40,15 @@ fn the_launchers_binary_cannot_be_overwritten() {
     let rootfs = format!("rootfs:{}", root.display());
 
     // One container waits, in the host's PID namespace, for the other to become the launcher's program.
-    let mut hunter =
-        case.command(&["--pid=host"], &["sh", "-c", "echo ready; exec probe hunt launcher-copy"]).start();
+    let hunt = format!("echo ready; exec probe hunt {}", fs::metadata(&launcher).expect("the copy").len());
+    let mut hunter = case.command(&["--pid=host"], &["sh", "-c", &hunt]).start();
     hunter.until("ready");
-    for _ in 0..20 {
+    for _ in 0..30 {
         let _any_end = case.skiff(&["run", "--rm", &rootfs, "/bait"]).program(&launcher).output();
     }
     let verdict = hunter.finish().ok();
-    assert_ne!(verdict.lines().last(), Some("ok"), "the launcher was written to");
+    assert!(["ready\nEROFS\n", "ready\nEPERM\n"].contains(&verdict.as_str()), "{verdict}");
     assert_eq!(Sha256::digest(fs::read(&launcher).expect("the copy")), before, "the launcher was changed");
-    let running = fs::read_link("/proc/self/exe").is_ok();
-    assert!(running);
 }
 
 #[test]

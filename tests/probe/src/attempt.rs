@@ -98,17 +98,14 @@ fn call(op: &str, args: &[&str]) -> Result<(String, usize), String> {
     Ok((out::verdict(result), used))
 }
 
-/// Looks for a process that runs a program of this name, for at most ten seconds, holds that program open, and tries
-/// to write into it once it is not busy any more: the attack on a launcher's binary. Prints the verdict.
-pub(crate) fn hunt(name: &str) {
+/// Looks for a process that runs a program of this size, for at most ten seconds, holds that program open, and tries to
+/// write into it once it is not busy any more: the attack on a launcher's binary. Prints the verdict. (Its name would
+/// not do: that of a program on a detached mount is `/`.)
+pub(crate) fn hunt(size: u64) {
     let deadline = Instant::now() + Duration::from_secs(10);
+    let processes = || std::fs::read_dir("/proc").into_iter().flatten().flatten();
     while Instant::now() < deadline {
-        if let Some(prey) = std::fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .find_map(|entry| catch(&entry.path(), name))
-        {
+        if let Some(prey) = processes().find_map(|process| catch(&process.path(), size)) {
             let path = format!("/proc/self/fd/{}", prey.as_raw_fd());
             let mut verdict = write(&path, "#!/bin/false\n");
             while verdict == "ETXTBSY" && Instant::now() < deadline {
@@ -120,11 +117,10 @@ pub(crate) fn hunt(name: &str) {
     out::line("nothing");
 }
 
-/// The program of this process, opened, if it has the name.
-fn catch(process: &Path, name: &str) -> Option<std::fs::File> {
-    let exe = process.join("exe");
-    let target = std::fs::read_link(&exe).ok()?;
-    if target.to_string_lossy().contains(name) { std::fs::File::open(exe).ok() } else { None }
+/// The program of this process, opened, if it has the size.
+fn catch(process: &Path, size: u64) -> Option<std::fs::File> {
+    let program = std::fs::File::open(process.join("exe")).ok()?;
+    (program.metadata().ok()?.len() == size).then_some(program)
 }
 
 fn read(path: &str) -> String {

@@ -20,7 +20,7 @@ use std::ffi::{c_char, c_int};
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
                      eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | calls N M P B [fork|threads K] | \
-                     hunt NAME | with SETTING… -- CMD";
+                     hunt SIZE | with SETTING… -- CMD";
 
 /// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
 #[unsafe(no_mangle)]
@@ -54,7 +54,7 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["burn", wall_ms] => load::burn(number(wall_ms)?)?,
         ["fill", path, mib] => load::fill(path, number(mib)?),
         ["calls", amounts @ ..] => calls::run(amounts)?,
-        ["hunt", name] => attempt::hunt(name),
+        ["hunt", size] => attempt::hunt(number(size)?),
         ["with", settings @ ..] => return with::exec(settings),
         _ => return Err(format!("usage: probe {VERBS}")),
     }
