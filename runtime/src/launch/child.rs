@@ -234,6 +234,8 @@ fn fork_init(executable: BorrowedFd<'_>, process: &Process) -> Result<(), Failur
         take_terminal(process).at(Stage::Init)?;
         return Ok(());
     };
+    // Until the init waits for signals they must stay pending: process 1 of a namespace loses what it has no handler for.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).at(Stage::Init)?;
     if let Some(filter) = &process.seccomp {
         seccomp::install(&filter.program, filter.flags).at(Stage::Seccomp)?;
     }

@@ -45,8 +45,7 @@ fn mount_all() -> Result<()> {
     mount_new("cgroup2", "/sys/fs/cgroup", "cgroup2", "nsdelegate")?;
     mount_new("bpf", "/sys/fs/bpf", "bpf", "mode=0700")?;
     mount_new("tracefs", "/sys/kernel/tracing", "tracefs", "")?;
-    mount_new("run", "/run", "tmpfs", "mode=0755")?;
-    mount_new("tmp", "/tmp", "tmpfs", "mode=1777")
+    mount_new("run", "/run", "tmpfs", "mode=0755")
 }
 
 fn mount_new(source: &str, target: &str, kind: &str, options: &str) -> Result<()> {
