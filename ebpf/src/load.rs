@@ -207,6 +207,8 @@ fn check_fields(offsets: &Offsets) -> Result<(), Error> {
         (offsets.set_default, "css_set.dfl_cgrp"),
         (offsets.cgroup_node, "cgroup.kn"),
         (offsets.node_id, "kernfs_node.id"),
+        (offsets.cgroup_root, "cgroup.root"),
+        (offsets.root_hierarchy, "cgroup_root.hierarchy_id"),
     ];
     match needed.into_iter().find(|(offset, _)| *offset == ABSENT) {
         Some((_, path)) => Err(Error::Field(path)),
