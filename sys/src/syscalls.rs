@@ -49,15 +49,15 @@ pub fn number(name: &str) -> Option<u32> {
 
 /// The system call `name`, of either instruction set.
 #[must_use]
-pub fn find(name: &str) -> Option<Syscall> {
+pub const fn find(name: &str) -> Option<Syscall> {
     let mut slot = hash(name.as_bytes());
     loop {
         let row = BY_NAME[slot % SLOTS];
         if row == NONE {
             return None;
         }
-        let call = TABLE[usize::from(row)];
-        if call.name == name {
+        let call = TABLE[row as usize];
+        if equal(call.name.as_bytes(), name.as_bytes()) {
             return Some(call);
         }
         slot += 1;
@@ -82,6 +82,15 @@ const fn hash(name: &[u8]) -> usize {
         i += 1;
     }
     (hash ^ hash >> 16) as usize
+}
+
+/// `==`, which is not const.
+const fn equal(one: &[u8], other: &[u8]) -> bool {
+    let mut i = 0;
+    while i < one.len() && i < other.len() && one[i] == other[i] {
+        i += 1;
+    }
+    i == one.len() && i == other.len()
 }
 
 /// Rows of [`TABLE`] by hash of the name, with linear probing; made at compile time.

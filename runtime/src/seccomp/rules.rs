@@ -97,6 +97,34 @@ pub(super) enum Decision {
     When(usize),
 }
 
+/// The numbers of some system calls in both instruction sets, as bits.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    native: Bits,
+    compat: Bits,
+}
+
+type Bits = [u64; NUMBERS.div_ceil(64)];
+
+impl Numbers {
+    /// Looks `names` up; meant for compile time, where a name that does not exist stops the compiler.
+    pub(super) const fn of(names: &[&str]) -> Self {
+        let mut numbers = Self { native: [0; NUMBERS.div_ceil(64)], compat: [0; NUMBERS.div_ceil(64)] };
+        let mut i = 0;
+        while i < names.len() {
+            let Some(call) = syscalls::find(names[i]) else { panic!("no such system call") };
+            if let Some(number) = call.x86_64() {
+                numbers.native[number as usize / 64] |= 1 << (number % 64);
+            }
+            if let Some(number) = call.i386() {
+                numbers.compat[number as usize / 64] |= 1 << (number % 64);
+            }
+            i += 1;
+        }
+        numbers
+    }
+}
+
 /// The decisions for one instruction set, by number.
 #[derive(Debug)]
 pub(super) struct Table<'p> {
@@ -115,6 +143,14 @@ pub(super) struct Rules<'p> {
 impl<'p> Rules<'p> {
     pub(super) fn new(default: Action, compat: bool) -> Self {
         Self { default, native: Table::new(), compat: compat.then(Table::new) }
+    }
+
+    /// Adds a rule without conditions for calls that no multiplexer stands for, or whose multiplexer has its own rule.
+    pub(super) fn add_numbers(&mut self, numbers: &Numbers, action: Action) {
+        self.native.add_bits(&numbers.native, action);
+        if let Some(table) = &mut self.compat {
+            table.add_bits(&numbers.compat, action);
+        }
     }
 
     /// Adds one rule of a profile. Names that do not exist are passed over, as docker does, so that one profile
@@ -152,6 +188,19 @@ impl<'p> Rules<'p> {
 impl<'p> Table<'p> {
     fn new() -> Self {
         Self { decisions: [Decision::Default; NUMBERS], lists: Vec::new() }
+    }
+
+    fn add_bits(&mut self, bits: &Bits, action: Action) {
+        for (word, decisions) in bits.iter().zip(self.decisions.chunks_mut(64)) {
+            let mut left = *word;
+            while left != 0 {
+                let decision = &mut decisions[left.trailing_zeros() as usize];
+                if !matches!(decision, Decision::Always(_)) {
+                    *decision = Decision::Always(action);
+                }
+                left &= left - 1;
+            }
+        }
     }
 
     /// An action without conditions stands whatever else is said of the call, as libseccomp has it; otherwise the
