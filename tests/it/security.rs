@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -31,7 +32,10 @@ fn is_untouched(treasure: &Path) {
 fn the_launchers_binary_cannot_be_overwritten() {
     let case = Case::new();
     let launcher = case.dir.join("launcher-copy");
-    fs::copy(programs::skiff(), &launcher).expect("copy skiff");
+    // A little longer than the original, to be told from the launchers and inits of other tests by its size.
+    let copy = [fs::read(programs::skiff()).expect("skiff"), b"copy".to_vec()].concat();
+    fs::write(&launcher, copy).expect("copy skiff");
+    fs::set_permissions(&launcher, fs::Permissions::from_mode(0o755)).expect("chmod");
     let before = Sha256::digest(fs::read(&launcher).expect("the copy"));
     let root = case.own_root();
     let bait = root.join("bait");
@@ -181,6 +185,39 @@ fn a_mount_target_that_is_a_symlink_stays_inside() {
             assert!(!Path::new("/made").exists());
         }
     }
+}
+
+#[test]
+fn a_mount_target_swapped_for_a_symlink_meanwhile_stays_inside() {
+    let case = Case::new();
+    let treasure = treasure(&case);
+    let (shared, data) = (case.subdir("shared"), case.subdir("data"));
+    let point = Path::new(&shared).join("point");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // What another container could do to a volume that both have.
+            for target in [&treasure, Path::new("/proc/sys"), Path::new("../../../../../..")].iter().cycle() {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let _raced = symlink(target, &point).and_then(|()| fs::remove_file(&point));
+                let _raced = fs::create_dir(&point).and_then(|()| fs::remove_dir(&point));
+            }
+        });
+        let outer = format!("{shared}:/a");
+        let inner = format!("{data}:/a/point/made");
+        let flags = ["-v", &outer, "-v", &inner, "--read-only"];
+        let attempt = ["probe", "try", "open-w", "/proc/sys/kernel/core_pattern"];
+        let runs: Vec<_> = (0..60).map(|_| case.command(&flags, &attempt).output()).collect();
+        // Before anything is judged: a failure must not leave the thread behind.
+        is_over.store(true, Ordering::Relaxed);
+        for output in runs {
+            assert!(output.code == 125 || output.stdout == "EROFS\n", "{output}");
+        }
+    });
+    is_untouched(&treasure);
+    assert!(!Path::new("/made").exists());
 }
 
 #[test]
