@@ -50,11 +50,14 @@ pub(crate) mod programs {
     }
 }
 
-/// How long a command may take: far beyond what a loaded machine needs. `SKIFF_TEST_PATIENCE` says how many times slower
-/// an emulated one is.
+/// How long a command may take: far beyond what a loaded machine needs.
 pub(crate) fn time_limit() -> Duration {
-    let patience = std::env::var("SKIFF_TEST_PATIENCE").ok().and_then(|times| times.parse().ok());
-    Duration::from_secs(60) * patience.unwrap_or(1)
+    Duration::from_secs(60) * patience()
+}
+
+/// How many times slower than usual this machine is: 1, or what `SKIFF_TEST_PATIENCE` says of an emulated one.
+pub(crate) fn patience() -> u32 {
+    std::env::var("SKIFF_TEST_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// Ends the test early with `skip: needs …` when something it needs is missing. With `MUST_RUN=1` that is a failure.

@@ -1,7 +1,7 @@
 //! Makes a machine out of what the kernel unpacked: a root that can be pivoted, the usual mounts, modules, cgroups.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -16,6 +16,7 @@ pub(crate) fn prepare() -> Result<()> {
     load_modules()?;
     enable_controllers()?;
     nix::unistd::sethostname("vm").context("set the host name")?;
+    fs::set_permissions("/root", fs::Permissions::from_mode(0o700)).context("close /root")?;
     install_tools()
 }
 
@@ -76,13 +77,13 @@ fn enable_controllers() -> Result<()> {
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", all.trim()).with_context(|| format!("enable {all}"))
 }
 
-/// A link in `/bin`, which is also `/usr/bin`, for every tool that busybox stands for.
+/// A link in `/usr/bin`, which is also `/bin`, for every tool that busybox stands for.
 fn install_tools() -> Result<()> {
+    symlink("usr/bin", "/bin").context("link /bin")?;
     let status =
         Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).status().context("start busybox")?;
     ensure!(status.success(), "busybox --install ended with {status}");
-    fs::create_dir("/usr").context("create /usr")?;
-    symlink("../bin", "/usr/bin").context("link /usr/bin")
+    Ok(())
 }
 
 fn copy_below(from: &Path, to: &Path, except: &[&str]) -> Result<()> {

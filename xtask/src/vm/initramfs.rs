@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! /init              tests/vm-init
-//! /bin/{skiff,probe,it,busybox}
-//! /etc/{passwd,group,hosts,resolv.conf}
+//! /usr/bin/{skiff,probe,it,busybox}
+//! /etc/{passwd,group,hostname,hosts,resolv.conf}
 //! /modules/NN-NAME   kernel modules, in the order of loading
 //! ```
 
@@ -26,13 +26,15 @@ pub(crate) struct Programs {
     pub(crate) suite: PathBuf,
 }
 
-const DIRECTORIES: [&str; 12] = [
-    "/bin", "/dev", "/etc", "/modules", "/new", "/proc", "/root", "/run", "/sys", "/tmp", "/var", "/var/lib",
+const DIRECTORIES: [&str; 13] = [
+    "/dev", "/etc", "/modules", "/new", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/usr/bin", "/var",
+    "/var/lib",
 ];
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nsomeone:x:1000:1000::/:/bin/sh\n"),
     ("/etc/group", "root:x:0:\nsomeone:x:1000:\n"),
+    ("/etc/hostname", "vm\n"),
     ("/etc/hosts", "127.0.0.1 localhost\n"),
     ("/etc/resolv.conf", "nameserver 127.0.0.1\n"),
 ];
@@ -48,10 +50,10 @@ pub(crate) fn build(programs: &Programs, modules: &[Module]) -> Result<Vec<u8>> 
     let busybox = command::need("busybox")?;
     for (name, path) in [
         ("/init", &programs.init),
-        ("/bin/skiff", &programs.skiff),
-        ("/bin/probe", &programs.probe),
-        ("/bin/it", &programs.suite),
-        ("/bin/busybox", &busybox),
+        ("/usr/bin/skiff", &programs.skiff),
+        ("/usr/bin/probe", &programs.probe),
+        ("/usr/bin/it", &programs.suite),
+        ("/usr/bin/busybox", &busybox),
     ] {
         let content = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         archive.file(name, 0o755, &content);
