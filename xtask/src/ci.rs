@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-pub(crate) const HELP: &str = "all of it, from cheap to dear: setup, check, ebpf, test, vm (root)";
+pub(crate) const HELP: &str = "all of it, from cheap to dear: setup, check, ebpf, test, vm, bench (root)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cost {
@@ -31,6 +31,10 @@ const STAGES: &[Stage] = &[
     Stage { words: &["ebpf"], cost: Cost::Cheap },
     Stage { words: &["test"], cost: Cost::Dear },
     Stage { words: &["vm"], cost: Cost::Dear },
+    // That the benches run at all; their figures mean nothing here.
+    Stage { words: &["bench", "micro", "--benches", "--", "--test"], cost: Cost::Dear },
+    Stage { words: &["bench", "launch", "-n", "3"], cost: Cost::Dear },
+    Stage { words: &["bench", "profile", "-n", "1"], cost: Cost::Dear },
 ];
 
 /// Tests that ran, by the summaries of the test runner and of the machines.
@@ -53,7 +57,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         let begun = Instant::now();
         let passed = run_stage(stage, &mut tally).with_context(|| format!("stage {name}"))?;
         let verdict = if passed { "ok" } else { "FAILED" };
-        lines.push(format!("ci {name:<12} {verdict:<6} {:7.1} s", begun.elapsed().as_secs_f64()));
+        lines.push(format!("ci {name:<34} {verdict:<6} {:6.1} s", begun.elapsed().as_secs_f64()));
         if !passed {
             failed.push(name);
             if stage.cost == Cost::Dear {

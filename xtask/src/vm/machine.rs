@@ -36,18 +36,9 @@ pub(crate) fn boot(
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(command::need("qemu-system-x86_64")?);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-    command.args([
-        "-machine",
-        "q35",
-        "-accel",
-        "tcg,thread=single",
-        "-cpu",
-        "max",
-        "-smp",
-        "2",
-        "-m",
-        "3072",
-    ]);
+    command.args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "3072"]);
+    // One host thread for both processors: with a thread each, qemu 7.2 runs stale code where the kernel patches itself.
+    command.args(["-accel", "tcg,thread=single"]);
     // A panic reboots at once, and -no-reboot turns that into an end of qemu.
     // The kernel gives what stands after the dashes to init.
     let line = format!("console=ttyS0 loglevel=5 panic=-1 -- {}", arguments.join(" "));
