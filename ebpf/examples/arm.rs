@@ -53,10 +53,11 @@ fn record(
     let environment: Vec<CString> = std::env::vars_os()
         .filter_map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')).ok())
         .collect();
-    let child = process::spawn(CloneFlags::empty(), Some(directory.as_fd()), || {
-        eprintln!("arm: {}", process::exec(program, arguments, &environment));
-        127
-    })?;
+    let child =
+        process::spawn(CloneFlags::empty(), Some(directory.as_fd()), process::Memory::Copied, |_| {
+            eprintln!("arm: {}", process::exec(program, arguments, &environment));
+            127
+        })?;
     process::reap(child.pidfd.as_fd(), true)?;
     Ok(profiler.finish(slot)?)
 }

@@ -142,7 +142,7 @@ impl Host {
             last_cap,
             kernel,
             nodename,
-            cgroups: Layout::probe(Path::new("/sys/fs/cgroup")),
+            cgroups: Layout::of_host(),
             passwd: read_merged(layers, "etc/passwd")?,
             group: read_merged(layers, "etc/group")?,
             resolv_conf: std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
@@ -204,7 +204,7 @@ fn read_merged(layers: &[PathBuf], path: &str) -> Result<String, Error> {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error).context(what),
         }
-        if hides_lower(directory.as_fd(), parent) {
+        if layers.last() != Some(layer) && hides_lower(directory.as_fd(), parent) {
             break;
         }
     }
@@ -227,7 +227,7 @@ fn hides_lower(layer: std::os::fd::BorrowedFd<'_>, path: &str) -> bool {
     match file::open_beneath(layer, &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0, Resolve::InRoot) {
         Ok(directory) => [c"trusted.overlay.opaque", c"user.overlay.opaque"]
             .iter()
-            .any(|name| matches!(xattr::get(directory.as_fd(), name), Ok(Some(value)) if value == b"y")),
+            .any(|name| xattr::is(directory.as_fd(), name, b"y")),
         Err(error) => error.kind() == io::ErrorKind::NotADirectory,
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 
 /// The C library's declaration of `struct clone_args`, size 88 (Linux ≥ 5.7, with `cgroup`).
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct CloneArgs {
     flags: u64,
     pidfd: u64,
@@ -36,20 +36,37 @@ pub struct Child {
     pub pidfd: OwnedFd,
     /// Whether it was born in the cgroup that was asked for; if not, the parent must move it there.
     pub in_cgroup: bool,
+    /// What became of the parent's memory.
+    pub memory: Memory,
+}
+
+/// What a child has of its parent's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// A copy, made page by page as either writes. The two run side by side.
+    Copied,
+    /// The memory itself, until it executes a program or ends; the parent sleeps meanwhile (vfork(2)). Nothing is
+    /// copied: page tables, nor the pages that both write to.
+    Shared,
 }
 
 /// Forks into the new namespaces `namespaces` and, if given, into the cgroup v2 directory `cgroup`.
-/// The child runs `run` and exits with what it returns.
+/// The child runs `run`, which is told what memory it has, and exits with what that returns.
+///
+/// With [`Memory::Shared`] the child does not share descriptors, working directory, umask, signal handlers or credentials;
+/// what it allocates and does not free before it executes a program, the parent keeps. A child that would not be in its
+/// cgroup at once gets a copy instead, for its parent has to do something about it.
 ///
 /// clone3(2), Linux ≥ 5.3; `CLONE_INTO_CGROUP` ≥ 5.7; both fall back (clone3 without a cgroup, then clone(2)).
-/// Must be called while the process has one thread: the child is a copy of that thread alone, and a lock that
-/// another thread held would stay locked in it.
+/// Must be called while the process has one thread: the child is that thread alone, and a lock that another thread held
+/// would stay locked in it.
 ///
 /// Errors: `ENOSPC` means that namespaces nest too deeply or a `/proc/sys/user/max_*_namespaces` is exhausted.
-pub fn spawn(
+pub fn spawn<F: FnOnce(Memory) -> u8>(
     namespaces: CloneFlags,
     cgroup: Option<BorrowedFd<'_>>,
-    run: impl FnOnce() -> u8,
+    memory: Memory,
+    run: F,
 ) -> io::Result<Child> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
@@ -61,6 +78,12 @@ pub fn spawn(
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
+    let mut run = Some(run);
+    if memory == Memory::Shared
+        && let Some(pid) = shared::clone3(&args, &mut run)?
+    {
+        return Ok(Child { pid, pidfd: own(pidfd), in_cgroup: cgroup.is_some(), memory });
     }
     let mut in_cgroup = cgroup.is_some();
     let mut pid = clone3(&args);
@@ -75,13 +98,105 @@ pub fn spawn(
         pid = clone_legacy(namespaces, &mut pidfd);
     }
     match pid? {
-        // SAFETY: ends the child at once; what its parent has registered to run at exit is the parent's.
-        0 => unsafe { libc::_exit(i32::from(run())) },
-        pid => {
-            // SAFETY: the kernel has just written this descriptor (CLONE_PIDFD); nobody else owns it.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Child { pid, pidfd, in_cgroup })
+        0 => end(run.take().map_or(u8::MAX, |run| run(Memory::Copied))),
+        pid => Ok(Child { pid, pidfd: own(pidfd), in_cgroup, memory: Memory::Copied }),
+    }
+}
+
+/// Takes the descriptor that clone3 has made for the parent.
+fn own(pidfd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just written this descriptor (CLONE_PIDFD); nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(pidfd) }
+}
+
+/// Ends the child at once; what its parent has registered to run at exit is the parent's.
+fn end(code: u8) -> ! {
+    // SAFETY: runs nothing of this process any more.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Closes `fd` in a child of [`spawn`], whose descriptors are its own while the value that owns this one may lie in memory
+/// that is its parent's.
+pub fn close_in_child(fd: BorrowedFd<'_>) {
+    // SAFETY: the child is not to use `fd` again, which is this function's contract; its number is not reused for anything
+    // that the parent's owner of it could close, since that closes the parent's.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
+/// Children that borrow their parent's memory.
+mod shared {
+    use super::{CloneArgs, Memory, end, io};
+
+    const CLONE_VM: u64 = 0x100;
+    const CLONE_VFORK: u64 = 0x4000;
+    const STACK_BYTES: usize = 256 << 10;
+
+    /// Clones a child that takes `run` and runs it on a stack of its own; returns when it has executed a program or ended.
+    /// `None` where this kernel, sandbox or processor has no such clone: then `run` is still there.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn clone3<F: FnOnce(Memory) -> u8>(
+        args: &CloneArgs,
+        run: &mut Option<F>,
+    ) -> io::Result<Option<i32>> {
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+        const LENGTH: std::num::NonZeroUsize =
+            std::num::NonZeroUsize::new(STACK_BYTES).expect("the stack is not empty");
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
+        let stack = unsafe { mmap_anonymous(None, LENGTH, access, flags) }?;
+        let args = CloneArgs {
+            flags: args.flags | CLONE_VM | CLONE_VFORK,
+            stack: stack.addr().get() as u64,
+            stack_size: STACK_BYTES as u64,
+            ..*args
+        };
+        let result: i64;
+        // SAFETY: the parent's thread is suspended (CLONE_VFORK) until the child has left its memory, so the child may use
+        // `run`, what that borrows, and the C library's state as if it were called. It runs on `stack`, which is mapped
+        // until then, and `enter` does not return.
+        unsafe {
+            std::arch::asm!(
+                "syscall",
+                "test rax, rax",
+                "jnz 2f",
+                "xor ebp, ebp",
+                "mov rdi, r8",
+                "call r9",
+                "ud2",
+                "2:",
+                inlateout("rax") libc::SYS_clone3 => result,
+                in("rdi") &raw const args,
+                in("rsi") size_of::<CloneArgs>(),
+                in("r8") std::ptr::from_mut(run),
+                in("r9") enter::<F> as unsafe extern "C" fn(*mut Option<F>) -> !,
+                lateout("rcx") _,
+                lateout("r11") _,
+            );
         }
+        // SAFETY: the child has left the stack, and no reference to it is left.
+        unsafe { munmap(stack, STACK_BYTES) }?;
+        Ok(i32::try_from(result).ok().filter(|pid| *pid > 0))
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) fn clone3<F: FnOnce(Memory) -> u8>(
+        _args: &CloneArgs,
+        _run: &mut Option<F>,
+    ) -> io::Result<Option<i32>> {
+        Ok(None)
+    }
+
+    /// The child's first function.
+    ///
+    /// # Safety
+    ///
+    /// `run` points to a value that nobody else uses meanwhile.
+    #[cfg(target_arch = "x86_64")]
+    unsafe extern "C" fn enter<F: FnOnce(Memory) -> u8>(run: *mut Option<F>) -> ! {
+        // SAFETY: by this function's contract.
+        let run = unsafe { (*run).take() };
+        end(run.map_or(u8::MAX, |run| run(Memory::Shared)))
     }
 }
 
@@ -233,8 +348,8 @@ pub fn raise_ambient(capability: u8) -> io::Result<()> {
 pub fn bounding_set() -> (u64, u8) {
     // SAFETY: takes integers only.
     let read = |number: u8| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number)) };
-    let known = (0..64).take_while(|number| read(*number) >= 0);
-    known.fold((0, 0), |(mask, _), number| (mask | u64::from(read(number) == 1) << number, number))
+    let known = (0..64).map(|number| (number, read(number))).take_while(|(_, held)| *held >= 0);
+    known.fold((0, 0), |(mask, _), (number, held)| (mask | u64::from(held == 1) << number, number))
 }
 
 /// The effective, permitted and inheritable capabilities of the calling thread, as masks of capability numbers.
@@ -374,8 +489,22 @@ mod tests {
 
     #[test]
     fn a_child_is_reaped_with_its_code() {
-        let child = spawn(CloneFlags::empty(), None, || 7).expect("spawn");
-        assert_eq!(reap(child.pidfd.as_fd(), true).expect("reap"), Some(Exit::Code(7)));
+        for memory in [Memory::Copied, Memory::Shared] {
+            let child = spawn(CloneFlags::empty(), None, memory, |_| 7).expect("spawn");
+            assert_eq!(reap(child.pidfd.as_fd(), true).expect("reap"), Some(Exit::Code(7)));
+        }
+    }
+
+    #[test]
+    fn a_child_that_shares_memory_writes_to_its_parents() {
+        let mut said = String::new();
+        let child = spawn(CloneFlags::empty(), None, Memory::Shared, |memory| {
+            said = format!("{memory:?}");
+            0
+        })
+        .expect("spawn");
+        reap(child.pidfd.as_fd(), true).expect("reap");
+        assert_eq!((said.as_str(), child.memory), ("Shared", Memory::Shared));
     }
 
     #[test]

@@ -15,6 +15,18 @@ pub fn set(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether attribute `name` of the file behind `fd` is exactly `value`, of at most 16 bytes; errors count as no.
+///
+/// A short question: for [`get`]'s large buffer the kernel allocates and clears as much.
+#[must_use]
+pub fn is(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> bool {
+    let mut found = [0_u8; 16];
+    // SAFETY: the kernel writes at most `found.len()` bytes to `found`.
+    let length =
+        unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), found.as_mut_ptr().cast(), found.len()) };
+    usize::try_from(length).is_ok_and(|length| found[..length] == *value)
+}
+
 /// Reads attribute `name` of the file behind `fd`; none if it has no such attribute. fgetxattr(2).
 pub fn get(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 1 << 16];

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{LocalFlags, tcgetattr};
-use skiff_sys::process::{Child, Exit, exec, reap, spawn};
+use skiff_sys::process::{Child, Exit, Memory, exec, reap, spawn};
 use skiff_sys::terminal::{Size, set_size};
 
 use super::*;
@@ -24,7 +24,7 @@ const TERMS: Terms = Terms {
 /// Starts a shell with `script`, with `terminal` as its standard streams if there is one.
 fn shell(script: &str, terminal: Option<OwnedFd>) -> Child {
     let arguments = ["sh", "-c", script].map(|text| CString::new(text).expect("no NUL"));
-    spawn(nix::sched::CloneFlags::empty(), None, || {
+    spawn(nix::sched::CloneFlags::empty(), None, Memory::Copied, |_| {
         let unblocked = nix::sys::signal::SigSet::empty().thread_set_mask();
         let attached = terminal.as_ref().map_or(Ok(()), |terminal| {
             nix::unistd::setsid()?;

@@ -73,12 +73,17 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// That of this host.
+    #[must_use]
+    pub fn of_host() -> Self {
+        Self::probe(Path::new("/sys/fs/cgroup"))
+    }
+
     /// Looks where distributions mount cgroups below `root` (`/sys/fs/cgroup`): v2 on the directory itself, or v2 on
     /// `unified` and v1 controllers on directories of their names. cgroups(7).
     ///
     /// A few statfs(2) calls: reading mountinfo would cost in proportion to the host's mounts.
-    #[must_use]
-    pub fn probe(root: &Path) -> Self {
+    fn probe(root: &Path) -> Self {
         use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
         let magic = |path: &Path| statfs(path).ok().map(|found| found.filesystem_type());
         let unified = [root.to_path_buf(), root.join("unified")]

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid};
 use skiff_sys::file::{self, Resolve};
-use skiff_sys::process::{self, Capabilities};
+use skiff_sys::process::{self, Capabilities, Memory};
 use skiff_sys::{mount, net, seccomp, terminal};
 
 use super::prepare::Prepared;
@@ -24,9 +24,16 @@ use crate::cgroup::Cgroup;
 use crate::plan::{Hide, Plan, Process};
 
 /// Runs the plan. Returns, with the exit code for the child, only if that fails.
-pub(super) fn run(plan: &Plan, prepared: &Prepared, cgroup: &Cgroup, channel: &Channel, page: &Page) -> u8 {
+pub(super) fn run(
+    plan: &Plan,
+    prepared: &Prepared,
+    cgroup: &Cgroup,
+    channel: &Channel,
+    page: &Page,
+    memory: Memory,
+) -> u8 {
     page.child_runs();
-    match launch(plan, prepared, cgroup, channel, page) {
+    match launch(plan, prepared, cgroup, channel, page, memory) {
         Ok(never) => match never {},
         Err(failure) => {
             page.fail(&failure);
@@ -44,10 +51,15 @@ fn launch(
     cgroup: &Cgroup,
     channel: &Channel,
     page: &Page,
+    memory: Memory,
 ) -> Result<std::convert::Infallible, Failure> {
     // 1. The parent has done its part; if it dies from here on, so does this process.
     process::die_with_parent().at(Stage::Wait)?;
-    channel.receive_go().at(Stage::Wait)?;
+    match memory {
+        Memory::Copied => channel.receive_go(),
+        Memory::Shared => channel.check_parent(),
+    }
+    .at(Stage::Wait)?;
     reset_signals().at(Stage::Wait)?;
     for tasks in cgroup.legacy_tasks() {
         nix::unistd::write(tasks, b"0").at(Stage::Cgroup)?;

@@ -31,7 +31,7 @@ impl Note {
     /// Takes the id and the name.
     ///
     /// Errors: the name is taken by a running container.
-    pub(super) fn take(plan: &Plan, layout: &Layout) -> Result<Self, Error> {
+    pub(super) fn take(plan: &Plan) -> Result<Self, Error> {
         let containers = plan.run_root.join("containers");
         make_private(&containers)?;
         let path = containers.join(&plan.id);
@@ -40,7 +40,7 @@ impl Note {
         let writable = writable(&plan.state_root, &plan.id);
         let mut note = Self { path, stays: false, name: None, writable, _lock: lock };
         if let Some(name) = &plan.name {
-            note.name = Some(take_name(plan, name, layout)?);
+            note.name = Some(take_name(plan, name)?);
         }
         Ok(note)
     }
@@ -69,7 +69,7 @@ impl Drop for Note {
 }
 
 /// Clears what killed skiff processes have left: their processes, cgroups, writable layers, names and notes.
-pub(super) fn sweep(run_root: &Path, state_root: &Path, layout: &Layout) -> Result<(), Error> {
+pub(super) fn sweep(run_root: &Path, state_root: &Path) -> Result<(), Error> {
     let containers = run_root.join("containers");
     let entries = match fs::read_dir(&containers) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -78,13 +78,13 @@ pub(super) fn sweep(run_root: &Path, state_root: &Path, layout: &Layout) -> Resu
     for entry in entries {
         let entry = entry.context(|| format!("read {}", containers.display()))?;
         let id = entry.file_name().to_string_lossy().into_owned();
-        clear(&entry.path(), &id, run_root, state_root, layout)?;
+        clear(&entry.path(), &id, run_root, state_root)?;
     }
     Ok(())
 }
 
 /// Clears container `id` if its skiff is dead.
-fn clear(path: &Path, id: &str, run_root: &Path, state_root: &Path, layout: &Layout) -> Result<(), Error> {
+fn clear(path: &Path, id: &str, run_root: &Path, state_root: &Path) -> Result<(), Error> {
     let file = match fs::File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.context(|| format!("open {}", path.display()))?,
@@ -97,7 +97,7 @@ fn clear(path: &Path, id: &str, run_root: &Path, state_root: &Path, layout: &Lay
     let mut name = String::new();
     lock.read_to_string(&mut name).context(|| format!("read {}", path.display()))?;
     tracing::info!("clearing container {id}, whose skiff was killed");
-    cgroup::remove_stale(layout, &format!("skiff-{id}"))?;
+    cgroup::remove_stale(&Layout::of_host(), &format!("skiff-{id}"))?;
     let name = (!name.is_empty()).then(|| run_root.join("names").join(name));
     let name = name.filter(|link| fs::read_link(link).is_ok_and(|owner| owner == Path::new(id)));
     forget(path, name.as_deref(), &writable(state_root, id))
@@ -166,7 +166,7 @@ fn link(file: OwnedFd, path: &Path) -> io::Result<()> {
     Ok(nix::unistd::linkat(nix::fcntl::AT_FDCWD, from.as_c_str(), nix::fcntl::AT_FDCWD, path, flags)?)
 }
 
-fn take_name(plan: &Plan, name: &str, layout: &Layout) -> Result<PathBuf, Error> {
+fn take_name(plan: &Plan, name: &str) -> Result<PathBuf, Error> {
     let names = plan.run_root.join("names");
     make_private(&names)?;
     let link = names.join(name);
@@ -183,7 +183,7 @@ fn take_name(plan: &Plan, name: &str, layout: &Layout) -> Result<PathBuf, Error>
         };
         let id = owner.to_string_lossy();
         let path = plan.run_root.join("containers").join(&owner);
-        clear(&path, &id, &plan.run_root, &plan.state_root, layout)?;
+        clear(&path, &id, &plan.run_root, &plan.state_root)?;
         if path.exists() {
             let short: String = id.chars().take(12).collect();
             let message = format!("the container name {name:?} is already in use by container {short}");

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::Command;
 
 use skiff_sys::clock::monotonic_ns;
-use skiff_sys::process::{self, Child, Exit};
+use skiff_sys::process::{self, Child, Exit, Memory};
 
 use super::child;
 use super::note::{self, Note};
 use super::prepare::Prepared;
 use super::sync::{Channel, Failure, Page, Stage};
 use crate::Error;
-use crate::cgroup::{Cgroup, Layout, Usage};
+use crate::cgroup::{Cgroup, Usage};
 use crate::error::{Context, plain};
 use crate::plan::{Hide, IdMaps, Plan, Step};
 
@@ -56,9 +56,8 @@ pub struct Running {
 /// The calling process must have one thread.
 pub fn start(plan: &Plan, arm: &mut dyn FnMut(Option<u64>) -> Result<(), String>) -> Result<Running, Error> {
     let begin = monotonic_ns();
-    let layout = Layout::probe(Path::new("/sys/fs/cgroup"));
     note::make_private(&plan.run_root)?;
-    let note = Note::take(plan, &layout)?;
+    let note = Note::take(plan)?;
     let prepared = Prepared::new(plan, &note)?;
     let rootfs_done = monotonic_ns();
     let cgroup = Cgroup::create(&plan.cgroup)?;
@@ -66,18 +65,18 @@ pub fn start(plan: &Plan, arm: &mut dyn FnMut(Option<u64>) -> Result<(), String>
     let cgroup_done = monotonic_ns();
 
     let page = Page::new().context(|| "share a page with the child".into())?;
-    let (ours, childs) = Channel::pair().context(|| "make a socket".into())?;
-    let mut ours = Some(ours);
-    let child = process::spawn(plan.namespaces, cgroup.unified_fd(), || {
+    let (channel, childs) = Channel::pair().context(|| "make a socket".into())?;
+    let child = process::spawn(plan.namespaces, cgroup.unified_fd(), memory(plan), |memory| {
         // The child must not hold the end whose closing tells it that its parent has died.
-        ours = None;
-        child::run(plan, &prepared, &cgroup, &childs, &page)
+        channel.close_in_child();
+        child::run(plan, &prepared, &cgroup, &childs, &page, memory)
     })
     .map_err(|error| clone_error(plan, error))?;
     drop(childs);
-    let channel = ours.expect("only the child lets go of it");
     let mut running = Running { child, exit: None, console: None, stamps: Stamps::default(), cgroup, note };
-    running.release(plan, &channel)?;
+    if running.child.memory == Memory::Copied {
+        running.release(plan, &channel)?;
+    }
     running.follow(plan, &channel, &page)?;
     let [child, mounts_done, security_done] = page.stamps();
     let exec_seen = monotonic_ns();
@@ -86,9 +85,15 @@ pub fn start(plan: &Plan, arm: &mut dyn FnMut(Option<u64>) -> Result<(), String>
     Ok(running)
 }
 
+/// The child works in its parent's memory, unless the parent has to work beside it: to map its ids, or because the child
+/// forks itself.
+const fn memory(plan: &Plan) -> Memory {
+    if plan.users.is_some() || plan.process.init { Memory::Copied } else { Memory::Shared }
+}
+
 /// Clears what skiff processes that were killed have left below `run_root` and `state_root`.
 pub fn sweep(run_root: &Path, state_root: &Path) -> Result<(), Error> {
-    note::sweep(run_root, state_root, &Layout::probe(Path::new("/sys/fs/cgroup")))
+    note::sweep(run_root, state_root)
 }
 
 impl Running {

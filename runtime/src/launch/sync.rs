@@ -8,6 +8,7 @@
 //! | 2 | child | the console's master descriptor, one byte beside it | only with a terminal, once it is mounted |
 //! | 3 | child | end of file | the program runs (every descriptor is close-on-exec), or the launch has failed |
 //!
+//! A child that works in its parent's memory is not sent 1: the parent has nothing to do for it, and sleeps.
 //! Which of the two the end means stands in the page: a failing child leaves [`Failure`] there. Memory, not a message,
 //! because by then a system call filter may forbid to send one.
 
@@ -177,6 +178,11 @@ impl Channel {
         let (parent, child) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Self(parent), Self(child)))
+    }
+
+    /// Closes the parent's end in the child, where it would hide the parent's death.
+    pub(super) fn close_in_child(&self) {
+        skiff_sys::process::close_in_child(self.0.as_fd());
     }
 
     /// 1, parent.

@@ -189,6 +189,8 @@ impl<'a> Tree<'a> {
         let mode = Mode::from_bits_truncate(node.mode);
         let number = makedev(node.major.into(), node.minor.into());
         match mknodat(&parent, name.as_c_str(), kind, mode, number) {
+            // What root makes is root's.
+            Ok(()) if (node.uid, node.gid) == (0, 0) => Ok(()),
             Ok(()) => {
                 let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
                 let (uid, gid) = (nix::unistd::Uid::from_raw(node.uid), nix::unistd::Gid::from_raw(node.gid));
@@ -316,6 +318,14 @@ impl<'a> Tree<'a> {
     /// Makes a path below `/proc` or `/sys` read-only, with what is mounted below it.
     pub(super) fn read_only(&mut self, path: &CStr) -> io::Result<()> {
         let Some(point) = self.open_hidden(path)? else { return Ok(()) };
+        let modern = mount::clone_tree(point.as_fd(), c"", true).and_then(|copy| {
+            mount::set_attr(copy.as_fd(), Attr::RDONLY, true)?;
+            mount::attach(copy.as_fd(), point.as_fd())
+        });
+        match modern {
+            Err(error) if mount::is_refusal(&error) => {}
+            other => return other,
+        }
         bind_tree(point.as_fd(), point.as_fd())?;
         let Some(mounted) = self.open_mounted(path)? else { return Ok(()) };
         mount::restrict(mounted.as_fd(), Attr::RDONLY, true)

@@ -123,7 +123,7 @@ fn own_mounts(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Result<V
     } else {
         filesystem(c"sysfs", &[], SAFE.with(read_only), "/sys")?
     });
-    steps.extend(cgroup_mounts(cgroup, host, read_only)?);
+    steps.extend(cgroup_mounts(cgroup, read_only)?);
     // An mqueue file system shows the IPC namespace of whoever mounts it. The host may not have mounted it at all.
     steps.push(if rootless && options.ipc == Namespace::Host {
         shared_host("/dev/mqueue")?
@@ -139,12 +139,12 @@ fn own_mounts(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Result<V
     Ok(steps)
 }
 
-/// Version 2 alone is mounted on `/sys/fs/cgroup`; beside version 1 a small tmpfs there holds one mount for each
-/// hierarchy that the container has joined.
-fn cgroup_mounts(cgroup: &cgroup::Plan, host: &Host, read_only: Attr) -> Result<Vec<Step>, Error> {
+/// Version 2 is mounted on `/sys/fs/cgroup`. Where the container has joined hierarchies of version 1 too, a small tmpfs
+/// there holds a mount for each.
+fn cgroup_mounts(cgroup: &cgroup::Plan, read_only: Attr) -> Result<Vec<Step>, Error> {
     let attr = SAFE.with(read_only);
     let at = "/sys/fs/cgroup";
-    if host.cgroups.legacy.is_empty() {
+    if cgroup.joins.is_empty() {
         return cgroup.unified.iter().map(|_| filesystem(c"cgroup2", &[], attr, at)).collect();
     }
     let mut steps = vec![filesystem(c"tmpfs", &[("mode", "755")], SAFE, at)?];
