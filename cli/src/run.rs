@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         cidfile.keep();
     }
     // Off the launch's path; what cannot be cleared now does not concern this container.
-    if let Err(error) = launch::sweep(&roots.run, &roots.state) {
+    if let Err(error) = launch::sweep(&plan) {
         tracing::warn!("{error}");
     }
     let ended = attend(running, &signals, &terms, profiling.as_mut())?;

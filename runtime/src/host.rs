@@ -42,6 +42,8 @@ pub struct Host {
     pub kernel: Kernel,
     /// The host's name.
     pub nodename: String,
+    /// How many CPUs are online.
+    pub cpus: u64,
     /// The cgroup hierarchies.
     pub cgroups: Layout,
     /// `/etc/passwd` of the container.
@@ -142,6 +144,7 @@ impl Host {
             last_cap,
             kernel,
             nodename,
+            cpus: cpus(options)?,
             cgroups: Layout::of_host(),
             passwd: read_merged(layers, "etc/passwd")?,
             group: read_merged(layers, "etc/group")?,
@@ -164,6 +167,16 @@ impl Host {
             },
         })
     }
+}
+
+/// How many CPUs are online. sysconf(3); read from a file, so only where a limit is to be compared with it.
+fn cpus(options: &Options) -> Result<u64, Error> {
+    if options.resources.nano_cpus.is_none() {
+        return Ok(0);
+    }
+    let count = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
+        .context(|| "count the CPUs".into())?;
+    Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(1))
 }
 
 /// The layers of the container's root, top first; the host's root for `host`.

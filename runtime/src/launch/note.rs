@@ -69,7 +69,7 @@ impl Drop for Note {
 }
 
 /// Clears what killed skiff processes have left: their processes, cgroups, writable layers, names and notes.
-pub(super) fn sweep(run_root: &Path, state_root: &Path) -> Result<(), Error> {
+pub(super) fn sweep(run_root: &Path, state_root: &Path, own_id: &str) -> Result<(), Error> {
     let containers = run_root.join("containers");
     let entries = match fs::read_dir(&containers) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -78,6 +78,9 @@ pub(super) fn sweep(run_root: &Path, state_root: &Path) -> Result<(), Error> {
     for entry in entries {
         let entry = entry.context(|| format!("read {}", containers.display()))?;
         let id = entry.file_name().to_string_lossy().into_owned();
+        if id == own_id {
+            continue;
+        }
         clear(&entry.path(), &id, run_root, state_root)?;
     }
     Ok(())

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::process::Command;
 
 use skiff_sys::clock::monotonic_ns;
@@ -91,9 +90,10 @@ const fn memory(plan: &Plan) -> Memory {
     if plan.users.is_some() || plan.process.init { Memory::Copied } else { Memory::Shared }
 }
 
-/// Clears what skiff processes that were killed have left below `run_root` and `state_root`.
-pub fn sweep(run_root: &Path, state_root: &Path) -> Result<(), Error> {
-    note::sweep(run_root, state_root)
+/// Clears what skiff processes that were killed have left in the run root and the state root of `plan`, whose own
+/// container is known to be alive.
+pub fn sweep(plan: &Plan) -> Result<(), Error> {
+    note::sweep(&plan.run_root, &plan.state_root, &plan.id)
 }
 
 impl Running {

@@ -32,6 +32,8 @@ pub(super) struct Tree<'a> {
     /// A tmpfs below the root's mount point, out of the container's sight: files that are bound into it lie here, and
     /// the writable layer of a root that keeps it in memory.
     home: OwnedFd,
+    /// The directory of the last node or symlink: they come in rows.
+    parent: Option<(CString, OwnedFd)>,
     /// The container's procfs and sysfs, by the descriptors with which they were mounted: whatever is mounted over
     /// parts of them later, these show the file systems themselves (CVE-2025-52881).
     proc: Option<OwnedFd>,
@@ -60,7 +62,17 @@ impl<'a> Tree<'a> {
             mount_root_here(plan, home.as_fd())?;
         }
         let root = prepare::open_path(&plan.run_root)?;
-        Ok(Self { plan, prepared, root, home, proc: None, sys: None, nothing: None, null: None })
+        Ok(Self {
+            plan,
+            prepared,
+            root,
+            home,
+            parent: None,
+            proc: None,
+            sys: None,
+            nothing: None,
+            null: None,
+        })
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -74,7 +86,11 @@ impl<'a> Tree<'a> {
 
     /// Carries out step `index`.
     pub(super) fn step(&mut self, index: usize) -> io::Result<()> {
-        match &self.plan.steps[index] {
+        let step = &self.plan.steps[index];
+        if !matches!(step, Step::Node(_) | Step::Symlink { .. }) {
+            self.parent = None;
+        }
+        match step {
             Step::Filesystem { fstype, options, attr, target } => {
                 self.filesystem(fstype, options, *attr, target)
             }
@@ -182,56 +198,51 @@ impl<'a> Tree<'a> {
     }
 
     /// Makes a device node; where that is not allowed (`EPERM`, in a user namespace), binds the host's on a file.
-    fn node(&self, node: &Node) -> io::Result<()> {
+    fn node(&mut self, node: &Node) -> io::Result<()> {
         let path = c_relative(&node.target)?;
         let (parent, name) = self.open_parent(&path)?;
         let kind = if node.kind == Kind::Block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
         let mode = Mode::from_bits_truncate(node.mode);
         let number = makedev(node.major.into(), node.minor.into());
-        match mknodat(&parent, name.as_c_str(), kind, mode, number) {
+        match mknodat(parent, name.as_c_str(), kind, mode, number) {
             // What root makes is root's.
             Ok(()) if (node.uid, node.gid) == (0, 0) => Ok(()),
             Ok(()) => {
                 let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
                 let (uid, gid) = (nix::unistd::Uid::from_raw(node.uid), nix::unistd::Gid::from_raw(node.gid));
-                Ok(nix::unistd::fchownat(&parent, name.as_c_str(), Some(uid), Some(gid), flags)?)
+                Ok(nix::unistd::fchownat(parent, name.as_c_str(), Some(uid), Some(gid), flags)?)
             }
-            Err(Errno::EPERM) => self.bind_node(node, parent.as_fd(), &name),
+            Err(Errno::EPERM) => bind_node(node, parent, &name),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn bind_node(&self, node: &Node, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-        let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
-        file::open_beneath(parent, name, flags, 0o666, Resolve::NoSymlinks)?;
-        let point = file::open_beneath(parent, name, OFlag::O_PATH, 0, Resolve::NoSymlinks)?;
-        let source = prepare::open_path(&node.source)?;
-        let found = nix::sys::stat::fstat(&source)?;
-        if found.st_rdev != makedev(node.major.into(), node.minor.into()) {
-            return Err(io::Error::from_raw_os_error(nix::libc::ENODEV));
-        }
-        bind_again(source.as_fd(), point.as_fd())
-    }
-
-    fn symlink(&self, content: &CStr, path: &CStr) -> io::Result<()> {
+    fn symlink(&mut self, content: &CStr, path: &CStr) -> io::Result<()> {
         let (parent, name) = self.open_parent(path)?;
-        match nix::unistd::symlinkat(content, &parent, name.as_c_str()) {
+        match nix::unistd::symlinkat(content, parent, name.as_c_str()) {
             Ok(()) | Err(Errno::EEXIST) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Opens the directory that `path` lies in, making it if it is missing, and names the last part.
-    fn open_parent(&self, path: &CStr) -> io::Result<(OwnedFd, CString)> {
+    /// The directory that `path` lies in, made if it is missing, and the last part of the name.
+    fn open_parent(&mut self, path: &CStr) -> io::Result<(BorrowedFd<'_>, CString)> {
         let bytes = path.to_bytes();
         let slash = bytes.iter().rposition(|byte| *byte == b'/');
         let (directory, name) = match slash {
             Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
             None => (&b"."[..], bytes),
         };
-        let target =
-            Target { path: c_string(directory)?, kind: TargetKind::Directory, symlinks: Symlinks::Refuse };
-        Ok((self.open_target(&target)?, c_string(name)?))
+        if self.parent.as_ref().is_none_or(|(known, _)| known.to_bytes() != directory) {
+            let path = c_string(directory)?;
+            let target =
+                Target { path: path.clone(), kind: TargetKind::Directory, symlinks: Symlinks::Refuse };
+            self.parent = Some((path, self.open_target(&target)?));
+        }
+        match &self.parent {
+            Some((_, parent)) => Ok((parent.as_fd(), c_string(name)?)),
+            None => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
+        }
     }
 
     /// Mounts files with given contents.
@@ -240,8 +251,8 @@ impl<'a> Tree<'a> {
             let name = c_string(format!("file{index}").as_bytes())?;
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
             let file = file::open_beneath(self.home.as_fd(), &name, flags, 0o644, Resolve::NoSymlinks)?;
-            std::fs::File::from(file).write_all(content)?;
-            let file = file::open_beneath(self.home.as_fd(), &name, OFlag::O_PATH, 0, Resolve::NoSymlinks)?;
+            let mut file = std::fs::File::from(file);
+            file.write_all(content)?;
             bind_again(file.as_fd(), self.open_target(target)?.as_fd())?;
         }
         Ok(())
@@ -361,6 +372,19 @@ impl<'a> Tree<'a> {
         };
         Ok((base.as_ref().map(AsFd::as_fd), c_string(bytes.get(slash + 1..).unwrap_or_default())?))
     }
+}
+
+/// Binds the host's node on a file `name` in `parent`.
+fn bind_node(node: &Node, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+    file::open_beneath(parent, name, flags, 0o666, Resolve::NoSymlinks)?;
+    let point = file::open_beneath(parent, name, OFlag::O_PATH, 0, Resolve::NoSymlinks)?;
+    let source = prepare::open_path(&node.source)?;
+    let found = nix::sys::stat::fstat(&source)?;
+    if found.st_rdev != makedev(node.major.into(), node.minor.into()) {
+        return Err(io::Error::from_raw_os_error(nix::libc::ENODEV));
+    }
+    bind_again(source.as_fd(), point.as_fd())
 }
 
 /// Makes the root in this mount namespace, by path, and mounts it on `home`.

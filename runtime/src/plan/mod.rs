@@ -230,6 +230,7 @@ impl Plan {
     /// Errors: options that contradict each other or that the host cannot honour, each one line.
     pub fn build(options: &Options, host: &Host) -> Result<Self, Error> {
         let rootless = host.uid != 0;
+        check_cpus(options, host)?;
         let caps = capabilities(options, host)?;
         let cgroup = cgroup::Plan::build(
             format!("skiff-{}", options.id),
@@ -257,6 +258,15 @@ impl Plan {
             process: process::build(options, host, caps, filter(options, host, caps)?)?,
             cgroup,
         })
+    }
+}
+
+fn check_cpus(options: &Options, host: &Host) -> Result<(), Error> {
+    match options.resources.nano_cpus {
+        Some(nano) if nano > host.cpus.saturating_mul(1_000_000_000) => {
+            Err(Error::Option(format!("--cpus must be at most {}: this host has no more", host.cpus)))
+        }
+        _ => Ok(()),
     }
 }
 

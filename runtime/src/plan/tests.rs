@@ -17,6 +17,7 @@ fn host() -> Host {
         last_cap: 40,
         kernel: Kernel(6, 12),
         nodename: "node".into(),
+        cpus: 4,
         cgroups: Layout {
             unified: Some("/cg".into()),
             unified_controllers: vec!["memory".into(), "cpu".into(), "pids".into()],
@@ -250,6 +251,10 @@ fn what_cannot_be_honoured_is_refused() {
             options.ulimits = vec![Ulimit { name: "files".into(), soft: 1, hard: 1 }];
         }),
         "unknown ulimit files"
+    );
+    assert_eq!(
+        refused(|options, _| options.resources.nano_cpus = Some(4_000_000_001)),
+        "--cpus must be at most 4: this host has no more"
     );
     assert_eq!(
         refused(|options, _| options.user = "nobody".into()),
