@@ -41,14 +41,16 @@ pub extern "C" fn main() -> c_int {
     let (rootfs, filter, parent) = (argument(), read_filter(&argument()), argument());
 
     step("enter the cgroup directory", chdir(parent.as_c_str()));
-    step("mkdir the cgroup", mkdir(CGROUP, Mode::from_bits_truncate(0o755)));
-    let cgroup = step("open the cgroup", open(CGROUP, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()));
+    let name = format!("floor-{}", std::process::id());
+    let name = name.as_str();
+    step("mkdir the cgroup", mkdir(name, Mode::from_bits_truncate(0o755)));
+    let cgroup = step("open the cgroup", open(name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()));
     step("restrict devices", device_filter::restrict(cgroup.as_fd(), &DEVICES));
     let pid = spawn(&Launch { rootfs: &rootfs, filter: &filter }, &cgroup);
 
     // The child is now in execve, or has ended.
     let status = step("wait", waitpid(pid, None));
-    step("rmdir the cgroup", unlinkat(AT_FDCWD, CGROUP, UnlinkatFlags::RemoveDir));
+    step("rmdir the cgroup", unlinkat(AT_FDCWD, name, UnlinkatFlags::RemoveDir));
     c_int::from(!matches!(status, WaitStatus::Exited(_, 0)))
 }
 
@@ -57,8 +59,6 @@ struct Launch<'a> {
     rootfs: &'a CStr,
     filter: &'a [Instruction],
 }
-
-const CGROUP: &CStr = c"floor";
 
 /// What runc allows in every container: nodes may be made, and these may be used.
 const DEVICES: [Rule; 10] = [

@@ -6,6 +6,7 @@
 //! arms take turns within one run, with the order turned each round.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,8 +46,9 @@ fn main() -> Result<()> {
         [("crun", "--version"), ("runc", "--version"), ("youki", "--version"), ("unshare", "--version")];
     let mut report = Report::start("launch", &tools)?;
     for seccomp in [true, false] {
-        let wanted = arms(&lab, seccomp)?.into_iter().filter(|arm| options.wants(arm.name));
-        let (mut arms, mut refused) = preflight(wanted.collect());
+        let mut arms = arms(&lab, seccomp)?;
+        arms.retain(|arm| options.wants(arm.name));
+        let mut refused = Vec::new();
         for (gap, kind) in [(Duration::ZERO, "back to back"), (Duration::from_millis(10), "10 ms gaps")] {
             let profile = if seccomp { "docker's seccomp profile" } else { "no seccomp profile" };
             report.line(&format!("\n## {profile}, {kind}, n = {}", options.count));
@@ -95,26 +97,6 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Runs each arm once: those that work, and a line for each that does not.
-fn preflight(arms: Vec<Arm>) -> (Vec<Arm>, Vec<String>) {
-    let mut refused = Vec::new();
-    let works = |arm: &Arm| match command(&arm.words, 0).stderr(Stdio::piped()).output() {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let first = said.trim().lines().next().unwrap_or("no message").to_owned();
-            refused.push(format!("* {}: {} ({first})", arm.name, output.status));
-            false
-        }
-        Err(error) => {
-            refused.push(format!("* {}: {error}", arm.name));
-            false
-        }
-    };
-    let working = arms.into_iter().filter(works).collect();
-    (working, refused)
-}
-
 fn command(words: &[String], turn: usize) -> Command {
     let id = format!("bench-{}-{turn}", std::process::id());
     let mut words = words.iter().map(|word| word.replace("{id}", &id));
@@ -123,8 +105,8 @@ fn command(words: &[String], turn: usize) -> Command {
     command
 }
 
-/// `count` samples of each arm in ms, with `gap` of silence before each. An arm that fails is taken out, with a line
-/// in `refused`.
+/// `count` samples of each arm in ms, with `gap` of silence before each. An arm that is not installed, fails or hangs is
+/// taken out, with a line in `refused`.
 fn measure(
     arms: &mut Vec<Arm>,
     count: usize,
@@ -132,7 +114,7 @@ fn measure(
     stderr: &Path,
     refused: &mut Vec<String>,
 ) -> Result<Vec<Samples>> {
-    static TURN: AtomicUsize = AtomicUsize::new(1);
+    static TURN: AtomicUsize = AtomicUsize::new(0);
     let mut samples = vec![Samples::default(); arms.len()];
     for round in 0..WARM_UP + count {
         let mut turn = 0;
@@ -143,13 +125,16 @@ fn measure(
             let mut command = command(&arms[index].words, id);
             command.stderr(File::create(stderr).context("make a file for what goes wrong")?);
             let begun = Instant::now();
-            let status =
-                watchdog::wait(&mut command).with_context(|| format!("start {}", arms[index].name))?;
+            let ended = watchdog::wait(&mut command);
             let elapsed = begun.elapsed();
-            if !status.success() {
+            let failure = match ended {
+                Ok(status) if status.success() => None,
+                Ok(status) => Some(format!("{status} in round {round}: {}", first_line(stderr))),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(failure) = failure {
                 let (arm, _) = (arms.remove(index), samples.remove(index));
-                let said = fs::read_to_string(stderr).unwrap_or_default();
-                refused.push(format!("* {}: {status} in round {round} {}", arm.name, said.trim()));
+                refused.push(format!("* {}: {failure}", arm.name));
                 clean_up(&arm, id);
                 continue;
             }
@@ -162,14 +147,22 @@ fn measure(
     Ok(samples)
 }
 
+fn first_line(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.trim().lines().next().unwrap_or("no message").to_owned()
+}
+
 /// Removes what a failed launcher left, as far as it can itself.
 fn clean_up(arm: &Arm, id: usize) {
-    if !arm.delete.is_empty() {
-        match command(&arm.delete, id).status() {
-            Ok(status) if status.success() => {}
-            Ok(status) => eprintln!("{}: remove its container: {status}", arm.name),
-            Err(error) => eprintln!("{}: remove its container: {error}", arm.name),
-        }
+    if arm.delete.is_empty() {
+        return;
+    }
+    match watchdog::wait(&mut command(&arm.delete, id)) {
+        Ok(status) if status.success() => {}
+        Ok(status) => eprintln!("{}: remove its container: {status}", arm.name),
+        // Not installed: there is no container either.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => eprintln!("{}: remove its container: {error}", arm.name),
     }
 }
 
@@ -220,7 +213,7 @@ fn write(report: &mut Report, arms: &[Arm], samples: &[Samples]) {
         let index = arms.iter().position(|arm| arm.name == name)?;
         Some(samples[index].median())
     };
-    let floor = median("floor").unwrap_or(f64::NAN);
+    let floor = median("floor");
     let row = |(arm, samples): (&Arm, &Samples)| {
         let middle = samples.median();
         vec![
@@ -228,7 +221,7 @@ fn write(report: &mut Report, arms: &[Arm], samples: &[Samples]) {
             format!("{middle:.2}"),
             format!("{:.2}", samples.percentile(1)),
             format!("{:.2}", samples.percentile(99)),
-            format!("{:.2}", middle / floor),
+            floor.map_or_else(String::new, |floor| format!("{:.2}", middle / floor)),
         ]
     };
     let rows: Vec<_> = arms.iter().zip(samples).map(row).collect();
