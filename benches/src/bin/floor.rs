@@ -14,10 +14,9 @@
 //! mount(2) is used throughout: one call where the interface by descriptors takes four.
 #![no_main]
 
-use std::arch::asm;
 use std::ffi::{CStr, CString, c_int};
 use std::fmt::Display;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::null;
 
@@ -29,8 +28,9 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, UnlinkatFlags, chdir, mkdir, pivot_root, sethostname, setsid, symlinkat, unlinkat};
 use skiff_sys::device_filter::{self, Access, Kind, Rule};
+use skiff_sys::net;
+use skiff_sys::process::{self, Memory};
 use skiff_sys::seccomp::{self, Flags, Instruction};
-use skiff_sys::{net, process};
 
 /// In place of Rust's own start, which makes system calls that are not needed here.
 #[unsafe(no_mangle)]
@@ -46,13 +46,21 @@ pub extern "C" fn main() -> c_int {
     step("mkdir the cgroup", mkdir(name, Mode::from_bits_truncate(0o755)));
     let cgroup = step("open the cgroup", open(name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()));
     step("restrict devices", device_filter::restrict(cgroup.as_fd(), &DEVICES));
-    let pid = spawn(&Launch { rootfs: &rootfs, filter: &filter }, &cgroup);
+    let launch = Launch { rootfs: &rootfs, filter: &filter };
+    let spawned = process::spawn(NAMESPACES, Some(cgroup.as_fd()), Memory::Shared, |_| child(&launch));
 
     // The child is now in execve, or has ended.
+    let pid = Pid::from_raw(step("clone3", spawned).pid);
     let status = step("wait", waitpid(pid, None));
     step("rmdir the cgroup", unlinkat(AT_FDCWD, name, UnlinkatFlags::RemoveDir));
     c_int::from(!matches!(status, WaitStatus::Exited(_, 0)))
 }
+
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWNS);
 
 /// What the child needs of its parent's memory.
 struct Launch<'a> {
@@ -199,72 +207,6 @@ fn new(kind: &CStr, target: &CStr, flags: MsFlags, data: &CStr) {
 /// Changes the flags or the propagation of a mount.
 fn change(target: &CStr, flags: MsFlags) {
     step("remount", mount(None::<&CStr>, target, None::<&CStr>, flags, None::<&CStr>));
-}
-
-/// `struct clone_args`, clone3(2), as far as Linux 5.7 knows it.
-#[repr(C)]
-#[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
-}
-
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// Starts [`child`] on a stack of its own, in the parent's memory; returns when it is in execve or has ended.
-fn spawn(launch: &Launch<'_>, cgroup: &OwnedFd) -> Pid {
-    let namespaces =
-        libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNS;
-    let flags = (namespaces | libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned();
-    let mut stack = vec![0_u128; 4096];
-    let args = CloneArgs {
-        flags: u64::from(flags) | CLONE_INTO_CGROUP,
-        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
-        stack: stack.as_mut_ptr().addr() as u64,
-        stack_size: size_of_val(stack.as_slice()) as u64,
-        cgroup: u64::from(cgroup.as_raw_fd().cast_unsigned()),
-        ..CloneArgs::default()
-    };
-    let result: i64;
-    // SAFETY: `args` has the size passed with it. The child runs `entry`, which does not return, on `stack`, 16-byte
-    // aligned; the parent stands still (CLONE_VFORK) until the child has left this memory, so that neither sees the
-    // other's half-done work, and `stack` and `launch` outlive the child's stay.
-    unsafe {
-        asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r12",
-            "call r13",
-            "ud2",
-            "2:",
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") &raw const args,
-            in("rsi") size_of::<CloneArgs>(),
-            in("r12") std::ptr::from_ref(launch),
-            in("r13") entry as extern "C" fn(&Launch<'_>) -> !,
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    match i32::try_from(result) {
-        Ok(pid) if pid > 0 => Pid::from_raw(pid),
-        _ => die("clone3", &nix::Error::from_raw(i32::try_from(-result).unwrap_or(0))),
-    }
-}
-
-extern "C" fn entry(launch: &Launch<'_>) -> ! {
-    child(launch)
 }
 
 fn read_filter(path: &CStr) -> Vec<Instruction> {

@@ -23,20 +23,24 @@ use crate::caps::CapSet;
 use crate::cgroup::Cgroup;
 use crate::plan::{Hide, Plan, Process};
 
+/// What the child has to work with.
+#[derive(Debug)]
+pub(super) struct Launch<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) prepared: &'a Prepared,
+    pub(super) cgroup: &'a Cgroup,
+    pub(super) channel: &'a Channel,
+    pub(super) page: &'a Page,
+    pub(super) memory: Memory,
+}
+
 /// Runs the plan. Returns, with the exit code for the child, only if that fails.
-pub(super) fn run(
-    plan: &Plan,
-    prepared: &Prepared,
-    cgroup: &Cgroup,
-    channel: &Channel,
-    page: &Page,
-    memory: Memory,
-) -> u8 {
-    page.child_runs();
-    match launch(plan, prepared, cgroup, channel, page, memory) {
+pub(super) fn run(launch: &Launch<'_>) -> u8 {
+    launch.page.child_runs();
+    match carry_out(launch) {
         Ok(never) => match never {},
         Err(failure) => {
-            page.fail(&failure);
+            launch.page.fail(&failure);
             match failure.error.raw_os_error() {
                 Some(nix::libc::ENOENT | nix::libc::ENOTDIR) => 127,
                 _ => 126,
@@ -45,14 +49,8 @@ pub(super) fn run(
     }
 }
 
-fn launch(
-    plan: &Plan,
-    prepared: &Prepared,
-    cgroup: &Cgroup,
-    channel: &Channel,
-    page: &Page,
-    memory: Memory,
-) -> Result<std::convert::Infallible, Failure> {
+fn carry_out(launch: &Launch<'_>) -> Result<std::convert::Infallible, Failure> {
+    let Launch { plan, prepared, cgroup, channel, page, memory } = *launch;
     // 1. The parent has done its part; if it dies from here on, so does this process.
     process::die_with_parent().at(Stage::Wait)?;
     match memory {

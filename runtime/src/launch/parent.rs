@@ -68,7 +68,8 @@ pub fn start(plan: &Plan, arm: &mut dyn FnMut(Option<u64>) -> Result<(), String>
     let child = process::spawn(plan.namespaces, cgroup.unified_fd(), memory(plan), |memory| {
         // The child must not hold the end whose closing tells it that its parent has died.
         channel.close_in_child();
-        child::run(plan, &prepared, &cgroup, &childs, &page, memory)
+        let (prepared, cgroup, channel, page) = (&prepared, &cgroup, &childs, &page);
+        child::run(&child::Launch { plan, prepared, cgroup, channel, page, memory })
     })
     .map_err(|error| clone_error(plan, error))?;
     drop(childs);
