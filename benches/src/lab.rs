@@ -46,6 +46,10 @@ impl Lab {
         for below in ["bin", "proc", "dev", "sys", "etc", "tmp", "run"] {
             fs::create_dir_all(lab.rootfs().join(below)).context("make a root file system")?;
         }
+        for name in ["hostname", "hosts", "resolv.conf"] {
+            fs::write(lab.rootfs().join("etc").join(name), "").context("make a root file system")?;
+        }
+        lab.mount_state()?;
         for program in programs {
             fs::copy(lab.program(program), lab.rootfs().join("bin").join(program))
                 .with_context(|| format!("copy {program} into the root file system"))?;
@@ -53,6 +57,20 @@ impl Lab {
         fs::set_permissions(&lab.directory, fs::Permissions::from_mode(0o755))
             .context("open the directory")?;
         Ok(lab)
+    }
+
+    /// Launchers note their containers below `/run`, which is a tmpfs on every distribution. Here too, for all of them.
+    fn mount_state(&self) -> Result<()> {
+        let state = self.state();
+        fs::create_dir_all(&state).context("make a directory for state")?;
+        mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+            .context("mount a tmpfs for state")
+    }
+
+    /// Where launchers note their containers.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("state")
     }
 
     /// The root file system.
@@ -160,9 +178,9 @@ impl Drop for Lab {
         let unmounted =
             if self.hugetlb { nix::mount::umount(HUGETLB).map_err(io::Error::from) } else { Ok(()) };
         let removed = if self.hugetlb { unmounted.and_then(|()| fs::remove_dir(HUGETLB)) } else { Ok(()) };
-        for (what, result) in
-            [(Path::new(HUGETLB), removed), (&self.directory, fs::remove_dir_all(&self.directory))]
-        {
+        let state = nix::mount::umount(&self.state()).map_err(io::Error::from);
+        let directory = state.and_then(|()| fs::remove_dir_all(&self.directory));
+        for (what, result) in [(Path::new(HUGETLB), removed), (&self.directory, directory)] {
             if let Err(error) = result {
                 eprintln!("remove {}: {error}", what.display());
             }

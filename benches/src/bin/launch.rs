@@ -28,6 +28,8 @@ const PATIENCE_SECONDS: u32 = 10;
 /// A launcher under measurement.
 #[derive(Debug)]
 struct Arm {
+    /// Where skiff is to note its containers.
+    run_root: String,
     name: &'static str,
     /// Program and arguments; `{id}` stands for a name not used before.
     words: Vec<String>,
@@ -66,14 +68,17 @@ fn main() -> Result<()> {
 fn arms(lab: &Lab, seccomp: bool) -> Result<Vec<Arm>> {
     let text = |path: std::path::PathBuf| path.display().to_string();
     let bundle = text(lab.write_bundle(if seccomp { "bundle" } else { "plain" }, &["/bin/true"], seccomp)?);
-    let (rootfs, state) = (text(lab.rootfs()), text(lab.path("state")));
+    let (rootfs, state) = (text(lab.rootfs()), text(lab.state()));
     let filter = if seccomp { text(lab.write_filter()?) } else { "-".to_owned() };
+    let run_root = format!("{state}/skiff");
     let oci = |name: &'static str| Arm {
+        run_root: run_root.clone(),
         name,
-        words: words(&format!("{name} --root {state}-{name} run --bundle {bundle} {{id}}")),
-        delete: words(&format!("{name} --root {state}-{name} delete --force {{id}}")),
+        words: words(&format!("{name} --root {state}/{name} run --bundle {bundle} {{id}}")),
+        delete: words(&format!("{name} --root {state}/{name} delete --force {{id}}")),
     };
-    let plain = |name, line: &str| Arm { name, words: words(line), delete: Vec::new() };
+    let plain =
+        |name, line: &str| Arm { run_root: run_root.clone(), name, words: words(line), delete: Vec::new() };
     let unconfined = if seccomp { "" } else { "--security-opt seccomp=unconfined" };
     let (skiff, floor) = (text(lab.program("skiff")), text(lab.program("floor")));
     Ok(vec![
@@ -97,11 +102,16 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-fn command(words: &[String], turn: usize) -> Command {
+fn command(arm: &Arm, words: &[String], turn: usize) -> Command {
     let id = format!("bench-{}-{turn}", std::process::id());
     let mut words = words.iter().map(|word| word.replace("{id}", &id));
     let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .env("SKIFF_RUN_ROOT", &arm.run_root)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command
 }
 
@@ -122,7 +132,7 @@ fn measure(
             let index = (round + turn) % arms.len();
             let id = TURN.fetch_add(1, Ordering::Relaxed);
             thread::sleep(gap);
-            let mut command = command(&arms[index].words, id);
+            let mut command = command(&arms[index], &arms[index].words, id);
             command.stderr(File::create(stderr).context("make a file for what goes wrong")?);
             let begun = Instant::now();
             let ended = watchdog::wait(&mut command);
@@ -157,7 +167,7 @@ fn clean_up(arm: &Arm, id: usize) {
     if arm.delete.is_empty() {
         return;
     }
-    match watchdog::wait(&mut command(&arm.delete, id)) {
+    match watchdog::wait(&mut command(arm, &arm.delete, id)) {
         Ok(status) if status.success() => {}
         Ok(status) => eprintln!("{}: remove its container: {status}", arm.name),
         // Not installed: there is no container either.
