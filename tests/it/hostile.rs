@@ -330,7 +330,7 @@ fn an_image_for_another_platform_is_refused() {
 
 #[test]
 fn files_that_are_no_images_are_refused() {
-    need!(installed("umoci"), "umoci");
+    need!(fixture::has_image_tools(), "umoci, skopeo and zstd");
     let case = Case::new();
     let empty = case.subdir("empty");
     let noise = case.file("noise.tar", "this is not an archive");

@@ -93,9 +93,14 @@ pub(crate) fn has_debian() -> bool {
     place("debian-image").exists() || (installed("debootstrap") && installed("umoci"))
 }
 
-/// Whether all tools for the small image are there.
+/// Whether all tools for the small image are there, or the fixtures themselves.
 pub(crate) fn has_image_tools() -> bool {
-    installed("umoci") && installed("skopeo") && installed("zstd")
+    let made = |name: String| place(&name).exists();
+    let digest = probe_digest();
+    let archives = ["oci-archive", "docker-archive"].map(|format| format!("{format}-{digest}.tar"));
+    let layouts = ["image", "zstd"].map(|name| format!("{name}-{digest}"));
+    (installed("umoci") && installed("skopeo") && installed("zstd"))
+        || archives.into_iter().chain(layouts).all(made)
 }
 
 fn place(name: &str) -> PathBuf {

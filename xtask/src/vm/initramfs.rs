@@ -5,16 +5,18 @@
 //! /usr/bin/{skiff,probe,it,busybox}
 //! /etc/{passwd,group,hostname,hosts,resolv.conf}
 //! /modules/NN-NAME   kernel modules, in the order of loading
+//! /target/fixtures   images that the black-box ring has made with this probe, if it has run here
 //! ```
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::cpio::Archive;
 use super::kernel::Module;
-use crate::command;
+use crate::{command, workspace};
 
 /// The programs that go into the archive.
 #[derive(Debug)]
@@ -26,8 +28,21 @@ pub(crate) struct Programs {
     pub(crate) suite: PathBuf,
 }
 
-const DIRECTORIES: [&str; 13] = [
-    "/dev", "/etc", "/modules", "/new", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/usr/bin", "/var",
+const DIRECTORIES: [&str; 15] = [
+    "/dev",
+    "/etc",
+    "/modules",
+    "/new",
+    "/proc",
+    "/root",
+    "/run",
+    "/sys",
+    "/target",
+    "/target/fixtures",
+    "/tmp",
+    "/usr",
+    "/usr/bin",
+    "/var",
     "/var/lib",
 ];
 
@@ -64,5 +79,40 @@ pub(crate) fn build(programs: &Programs, modules: &[Module]) -> Result<Vec<u8>> 
     for (order, (name, content)) in modules.iter().enumerate() {
         archive.file(&format!("/modules/{order:02}-{name}"), 0o644, content);
     }
+    for fixture in fixtures(&programs.probe)? {
+        let name = fixture.file_name().unwrap_or_default().to_string_lossy();
+        add(&mut archive, &fixture, &format!("/target/fixtures/{name}"))?;
+    }
     Ok(archive.finish())
+}
+
+/// The images that were made with `probe`: their names contain the start of its digest.
+///
+/// The tools that make them are not in the machine. The root directory that the tests use is made there.
+fn fixtures(probe: &Path) -> Result<Vec<PathBuf>> {
+    let sum = command::capture(Command::new("sha256sum").arg(probe))?;
+    let digest = sum.get(..12).with_context(|| format!("digest of {}", probe.display()))?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(workspace::scratch("fixtures")?).context("read target/fixtures")? {
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        if name.contains(digest) && !name.ends_with(".lock") && !name.contains("root") {
+            found.push(workspace::scratch("fixtures")?.join(name));
+        }
+    }
+    Ok(found)
+}
+
+/// Adds a file, or a directory with everything in it.
+fn add(archive: &mut Archive, from: &Path, to: &str) -> Result<()> {
+    if !from.is_dir() {
+        let content = fs::read(from).with_context(|| format!("read {}", from.display()))?;
+        archive.file(to, 0o644, &content);
+        return Ok(());
+    }
+    archive.directory(to);
+    for entry in fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
+        let entry = entry?;
+        add(archive, &entry.path(), &format!("{to}/{}", entry.file_name().to_string_lossy()))?;
+    }
+    Ok(())
 }
