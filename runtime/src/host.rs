@@ -63,7 +63,7 @@ pub struct Host {
     /// The nodes that `--device` and `--privileged` stand for.
     pub devices: Vec<Node>,
     /// Paths of the container that a plan may want to mount on and that its only layer lacks. Looked for only where
-    /// the root is to be read-only, for there they cannot be made.
+    /// they cannot be made: below a read-only root, and in the host's directories without root.
     pub absent: Vec<PathBuf>,
     /// Whether a layer contains the state root, so that overlayfs refuses to put the writable layer there (`ELOOP`).
     pub layers_hold_state: bool,
@@ -157,7 +157,7 @@ impl Host {
             terminal: if options.tty { terminal::size(io::stdin().as_fd()).ok() } else { None },
             sources: options.mounts.iter().map(source).collect::<Result<_, _>>()?,
             devices: devices(options)?,
-            absent: absent(options, layers)?,
+            absent: absent(options, layers, uid)?,
             layers_hold_state: layers.iter().any(|layer| state_root.starts_with(layer)),
             sub_ids: if uid == 0 { None } else { sub_ids(uid) },
             root_entries: if uid != 0 && options.rootfs == Rootfs::Host {
@@ -319,9 +319,13 @@ fn collect_nodes(device: &Device, leave_out: &[&str], nodes: &mut Vec<Node>) -> 
     Ok(())
 }
 
-fn absent(options: &Options, layers: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+fn absent(options: &Options, layers: &[PathBuf], uid: u32) -> Result<Vec<PathBuf>, Error> {
     let [layer] = layers else { return Ok(Vec::new()) };
-    if !options.read_only || options.rootfs == Rootfs::Host {
+    let is_fixed = match options.rootfs {
+        Rootfs::Host => uid != 0,
+        Rootfs::Layers(_) => options.read_only,
+    };
+    if !is_fixed {
         return Ok(Vec::new());
     }
     let directory = file::open(&c_path(layer)?, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)

@@ -289,10 +289,16 @@ fn files(options: &Options, host: &Host) -> Result<Vec<(Target, Vec<u8>)>, Error
     let hosts = host.hosts.clone().unwrap_or_else(|| hosts(&name));
     let contents = [format!("{name}\n"), hosts, host.resolv_conf.clone()];
     let is_replaced = |path: &str| options.mounts.iter().any(|mount| target_of(mount) == Path::new(path));
+    // Without root the host's `/etc` is there as it is: what it lacks cannot be made.
+    let is_missing = |path: &str| {
+        options.rootfs == Rootfs::Host
+            && host.uid != 0
+            && host.absent.iter().any(|absent| absent == Path::new(path))
+    };
     FILES
         .into_iter()
         .zip(contents)
-        .filter(|(path, _)| !is_replaced(path))
+        .filter(|(path, _)| !is_replaced(path) && !is_missing(path))
         .map(|(path, content)| {
             let target = Target { symlinks: Symlinks::InRoot, ..target(Path::new(path), TargetKind::File)? };
             Ok((target, content.into_bytes()))

@@ -208,6 +208,16 @@ fn without_root_there_is_a_user_namespace_and_no_device_filter() {
 }
 
 #[test]
+fn without_root_files_that_the_host_lacks_are_left_out() {
+    let plan = plan(|options, host| {
+        options.rootfs = Rootfs::Host;
+        host.uid = 1000;
+        host.absent = vec!["/etc/hostname".into()];
+    });
+    assert!(shown(&plan.steps).contains(&"files 2".into()));
+}
+
+#[test]
 fn a_host_namespace_is_not_made_anew() {
     let plan = plan(|options, _| {
         options.network = Namespace::Host;
