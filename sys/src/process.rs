@@ -130,6 +130,8 @@ mod shared {
     const CLONE_VM: u64 = 0x100;
     const CLONE_VFORK: u64 = 0x4000;
     const STACK_BYTES: usize = 256 << 10;
+    /// At least one page, of any processor's size.
+    const GUARD_BYTES: usize = 64 << 10;
 
     /// Clones a child that takes `run` and runs it on a stack of its own; returns when it has executed a program or ended.
     /// `None` where this kernel, sandbox or processor has no such clone: then `run` is still there.
@@ -138,13 +140,15 @@ mod shared {
         args: &CloneArgs,
         run: &mut Option<F>,
     ) -> io::Result<Option<i32>> {
-        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+        use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
         const LENGTH: std::num::NonZeroUsize =
             std::num::NonZeroUsize::new(STACK_BYTES).expect("the stack is not empty");
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK | MapFlags::MAP_NORESERVE;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no existing memory.
         let stack = unsafe { mmap_anonymous(None, LENGTH, access, flags) }?;
+        // SAFETY: the lowest page of the new mapping, which nobody uses: a stack that overflows must fault.
+        unsafe { mprotect(stack, GUARD_BYTES, ProtFlags::PROT_NONE) }?;
         let args = CloneArgs {
             flags: args.flags | CLONE_VM | CLONE_VFORK,
             stack: stack.addr().get() as u64,
