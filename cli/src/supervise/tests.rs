@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{LocalFlags, tcgetattr};
-use skiff_sys::process::{Child, Exit, Memory, exec, reap, spawn};
+use skiff_sys::process::{Child, Exit, Memory, default_signals, exec, reap, spawn};
 use skiff_sys::terminal::{Size, set_size};
 
 use super::*;
@@ -25,6 +25,8 @@ const TERMS: Terms = Terms {
 fn shell(script: &str, terminal: Option<OwnedFd>) -> Child {
     let arguments = ["sh", "-c", script].map(|text| CString::new(text).expect("no NUL"));
     spawn(nix::sched::CloneFlags::empty(), None, Memory::Copied, |_| {
+        // As a container's: whoever runs the tests may have made them ignore some, as nohup does.
+        let reset = default_signals();
         let unblocked = nix::sys::signal::SigSet::empty().thread_set_mask();
         let attached = terminal.as_ref().map_or(Ok(()), |terminal| {
             nix::unistd::setsid()?;
@@ -32,7 +34,7 @@ fn shell(script: &str, terminal: Option<OwnedFd>) -> Child {
             nix::unistd::dup2_stdout(terminal)?;
             nix::unistd::dup2_stderr(terminal)
         });
-        if unblocked.is_ok() && attached.is_ok() {
+        if reset.is_ok() && unblocked.is_ok() && attached.is_ok() {
             let _failed = exec(c"/bin/sh", &arguments, &[]);
         }
         99
