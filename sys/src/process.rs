@@ -71,7 +71,8 @@ pub fn spawn<F: FnOnce(Memory) -> u8>(
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
         flags: u64::from(namespaces.bits().cast_unsigned()) | CLONE_PIDFD,
-        pidfd: (&raw mut pidfd).addr() as u64,
+        // Exposed, for the kernel writes through it what is read below.
+        pidfd: (&raw mut pidfd).expose_provenance() as u64,
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
         ..CloneArgs::default()
     };
