@@ -11,6 +11,7 @@ fn a_missing_command_is_127() {
     case.run(&[], &["no-such-program"]).fails(127, "no-such-program");
     case.run(&[], &["/bin/no-such-program"]).fails(127, "/bin/no-such-program");
     case.run(&[], &["./relative"]).fails(127, "./relative");
+    case.run(&[], &[""]).fails(127, "executable file not found");
     case.run(&["--entrypoint", "/nowhere"], &["x"]).fails(127, "/nowhere");
 }
 

@@ -271,6 +271,10 @@ fn take_terminal(process: &Process) -> io::Result<()> {
 /// Runs the program, looked for in `PATH` if its name has no slash. Returns the most telling error.
 fn exec(plan: &Process) -> io::Error {
     let program = &plan.argv[0];
+    if program.is_empty() {
+        // Else each directory of `PATH` would be found, and could not be run.
+        return io::Error::from_raw_os_error(nix::libc::ENOENT);
+    }
     if program.to_bytes().contains(&b'/') {
         return process::exec(program, &plan.argv, &plan.env);
     }
