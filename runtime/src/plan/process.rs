@@ -24,6 +24,12 @@ pub(super) fn build(
     if options.argv.is_empty() {
         return Err(Error::Option("no command specified".into()));
     }
+    let may_set_groups = host.uid == 0 || host.sub_ids.is_some();
+    if !may_set_groups && !options.group_add.is_empty() {
+        return Err(Error::Option(
+            "--group-add needs root, or subordinate ids in /etc/subuid and /etc/subgid".into(),
+        ));
+    }
     let identity = user::resolve(&options.user, &options.group_add, &host.passwd, &host.group)?;
     let env = environment(options, host, &identity.home);
     let path = value(&env, "PATH").unwrap_or_else(|| DEFAULT_PATH.into());
@@ -36,7 +42,7 @@ pub(super) fn build(
         cwd: c_path(&relative(&options.cwd)?)?,
         uid: identity.uid,
         gid: identity.gid,
-        groups: (host.uid == 0 || host.sub_ids.is_some()).then_some(identity.groups),
+        groups: may_set_groups.then_some(identity.groups),
         caps,
         drop: (0..=host.last_cap).filter(|number| caps.0 >> number & 1 == 0).collect(),
         no_new_privileges: options.no_new_privileges,

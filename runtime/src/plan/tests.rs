@@ -208,6 +208,15 @@ fn without_root_there_is_a_user_namespace_and_no_device_filter() {
 }
 
 #[test]
+fn without_root_or_subordinate_ids_a_group_is_refused() {
+    let refused = build(|options, host| {
+        options.group_add = vec!["adm".into()];
+        host.uid = 1000;
+    });
+    assert!(refused.is_err_and(|error| error.starts_with("--group-add needs root")));
+}
+
+#[test]
 fn without_root_files_that_the_host_lacks_are_left_out() {
     let plan = plan(|options, host| {
         options.rootfs = Rootfs::Host;
