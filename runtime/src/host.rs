@@ -56,6 +56,8 @@ pub struct Host {
     pub hosts: Option<String>,
     /// Whether the kernel shows its memory as `/proc/kcore`.
     pub kcore: bool,
+    /// Whether `/dev/mqueue` is there.
+    pub mqueue: bool,
     /// The size of the caller's terminal, if the container gets one of its own.
     pub terminal: Option<Size>,
     /// The sources of `options.mounts`, in that order; `None` where there is none.
@@ -154,6 +156,7 @@ impl Host {
                 Namespace::Private => None,
             },
             kcore: Path::new("/proc/kcore").exists(),
+            mqueue: Path::new("/dev/mqueue").exists(),
             terminal: if options.tty { terminal::size(io::stdin().as_fd()).ok() } else { None },
             sources: options.mounts.iter().map(source).collect::<Result<_, _>>()?,
             devices: devices(options)?,

@@ -417,6 +417,13 @@ fn low_half(mask: u64) -> u32 {
     u32::try_from(mask & 0xffff_ffff).unwrap_or(u32::MAX)
 }
 
+/// Sets the NIS domain name of the caller's UTS namespace. setdomainname(2), CAP_SYS_ADMIN over that namespace.
+pub fn set_domain_name(name: &CStr) -> io::Result<()> {
+    // SAFETY: reads as many bytes as are told, all of them `name`'s.
+    let result = unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) };
+    check(result.into())
+}
+
 /// Gives every signal its default action. sigaction(2).
 pub fn default_signals() -> io::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());

@@ -43,6 +43,22 @@ fn a_user_runs_a_root_of_their_own() {
 }
 
 #[test]
+fn a_user_may_share_the_hosts_namespaces() {
+    let case = users_case();
+    for namespace in ["--pid", "--ipc", "--uts", "--network", "--cgroupns"] {
+        assert_eq!(
+            run(&case, &[namespace, "host"], "host", &["echo", "shared"]).ok(),
+            "shared\n",
+            "{namespace}"
+        );
+    }
+    let domain = run(&case, &["--domainname", "sea"], "host", &["cat", "/proc/sys/kernel/domainname"]);
+    assert_eq!(domain.ok(), "sea\n");
+    let score = ["--pid", "host", "--oom-score-adj", "7"];
+    assert_eq!(run(&case, &score, "host", &["cat", "/proc/self/oom_score_adj"]).ok(), "7\n");
+}
+
+#[test]
 fn a_user_has_no_more_rights_than_before() {
     let case = users_case();
     // Brought along, for the directory it lies in may be hidden or closed to the user.

@@ -127,7 +127,7 @@ fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::unistd::chdir(c"/")?)
 }
 
-/// Host name, loopback, `/proc/sys` and the OOM score, all written through the container's own procfs.
+/// Loopback, host and domain name, `/proc/sys` and the OOM score, the last two through the container's own procfs.
 fn set_kernel_parameters(plan: &Plan, tree: &Tree<'_>) -> Result<(), Failure> {
     if plan.loopback {
         net::loopback_up().at(Stage::Loopback)?;
@@ -136,8 +136,7 @@ fn set_kernel_parameters(plan: &Plan, tree: &Tree<'_>) -> Result<(), Failure> {
         nix::unistd::sethostname(as_os(name)).at(Stage::Hostname)?;
     }
     if let Some(name) = &plan.domainname {
-        write_below(tree.proc().at(Stage::Domainname)?, c"sys/kernel/domainname", name)
-            .at(Stage::Domainname)?;
+        process::set_domain_name(name).at(Stage::Domainname)?;
     }
     for (index, (key, value)) in plan.sysctls.iter().enumerate() {
         let path = CString::new([b"sys/", key.to_bytes()].concat()).map_err(io::Error::from);

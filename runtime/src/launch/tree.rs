@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use skiff_sys::device_filter::Kind;
 use skiff_sys::file::{self, Resolve};
 use skiff_sys::mount::{self, Attr, FsOption, Propagation};
@@ -95,9 +95,13 @@ impl<'a> Tree<'a> {
                 self.filesystem(fstype, options, *attr, target)
             }
             Step::Bind { source, target, attr, recursive, propagation, create: _ } => {
-                let target = self.open_target(target)?;
+                let point = self.open_target(target)?;
                 let copy = self.prepared.sources[index].as_ref();
-                bind(source, copy, target.as_fd(), *recursive, *propagation)?;
+                bind(source, copy, point.as_fd(), *recursive, *propagation)?;
+                if target.path.as_c_str() == c"proc" {
+                    // The host's, in a user namespace that shares its PID namespace; nothing else may be mounted there.
+                    self.proc = Some(self.open_kernel_files(target, PROC_SUPER_MAGIC)?);
+                }
                 self.restrict(index, *attr, *recursive)
             }
             Step::Directory(target) => self.open_target(target).map(drop),
@@ -125,19 +129,23 @@ impl<'a> Tree<'a> {
     ) -> io::Result<()> {
         let point = self.open_target(target)?;
         mount::mount_new(fstype, options, attr, point.as_fd())?;
-        let slot = match (fstype.to_bytes(), target.path.to_bytes()) {
-            (b"proc", b"proc") => &mut self.proc,
-            (b"sysfs", b"sys") => &mut self.sys,
-            _ => return Ok(()),
-        };
+        match (fstype.to_bytes(), target.path.to_bytes()) {
+            (b"proc", b"proc") => self.proc = Some(self.open_kernel_files(target, PROC_SUPER_MAGIC)?),
+            (b"sysfs", b"sys") => self.sys = Some(self.open_kernel_files(target, SYSFS_MAGIC)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Opens the procfs or sysfs that has just been mounted at `target`.
+    fn open_kernel_files(&self, target: &Target, magic: FsType) -> io::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let opened = file::open_beneath(self.root.as_fd(), &target.path, flags, 0, Resolve::NoSymlinks)?;
-        let magic = fstatfs(&opened)?.filesystem_type();
-        if magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC {
-            return Err(io::Error::from_raw_os_error(nix::libc::EXDEV));
+        if fstatfs(&opened)?.filesystem_type() == magic {
+            Ok(opened)
+        } else {
+            Err(io::Error::from_raw_os_error(nix::libc::EXDEV))
         }
-        *slot = Some(opened);
-        Ok(())
     }
 
     /// Adds flags to what step `index` has mounted, if there are any.

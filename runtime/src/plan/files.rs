@@ -103,7 +103,7 @@ pub(super) fn hide(options: &Options) -> Result<Vec<Hide>, Error> {
 
 /// Docker's own mounts, parents first.
 fn own_mounts(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Result<Vec<Step>, Error> {
-    let shared_host = |path: &str| bind_host(path);
+    let shared_host = |path: &str| bind_host(path, SAFE);
     let read_only = if options.privileged { Attr::NONE } else { Attr::RDONLY };
     let rootless = host.uid != 0;
     let mut steps = Vec::new();
@@ -124,13 +124,18 @@ fn own_mounts(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Result<V
     } else {
         filesystem(c"sysfs", &[], SAFE.with(read_only), "/sys")?
     });
-    steps.extend(cgroup_mounts(cgroup, read_only)?);
+    // Cgroups may be mounted only by whoever owns the cgroup namespace.
+    if !(rootless && options.cgroupns == Namespace::Host) {
+        steps.extend(cgroup_mounts(cgroup, read_only)?);
+    } else if cgroup.unified.is_some() {
+        steps.push(bind_host("/sys/fs/cgroup", SAFE.with(read_only))?);
+    }
     // An mqueue file system shows the IPC namespace of whoever mounts it. The host may not have mounted it at all.
-    steps.push(if rootless && options.ipc == Namespace::Host {
-        shared_host("/dev/mqueue")?
-    } else {
-        filesystem(c"mqueue", &[], SAFE, "/dev/mqueue")?
-    });
+    if !(rootless && options.ipc == Namespace::Host) {
+        steps.push(filesystem(c"mqueue", &[], SAFE, "/dev/mqueue")?);
+    } else if host.mqueue {
+        steps.push(shared_host("/dev/mqueue")?);
+    }
     let size = options.shm_size_bytes.to_string();
     steps.push(if options.ipc == Namespace::Host {
         shared_host("/dev/shm")?
@@ -341,12 +346,12 @@ fn bind_read_only(path: &Path) -> Result<Step, Error> {
     })
 }
 
-fn bind_host(path: &str) -> Result<Step, Error> {
+fn bind_host(path: &str, attr: Attr) -> Result<Step, Error> {
     Ok(Step::Bind {
         source: path.into(),
         create: false,
         target: target(Path::new(path), TargetKind::Directory)?,
-        attr: SAFE,
+        attr,
         recursive: true,
         propagation: Propagation::Private,
     })

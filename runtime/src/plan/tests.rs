@@ -35,6 +35,7 @@ fn host() -> Host {
         sub_ids: None,
         root_entries: Vec::new(),
         kcore: false,
+        mqueue: true,
     }
 }
 
@@ -214,6 +215,19 @@ fn without_root_or_subordinate_ids_a_group_is_refused() {
         host.uid = 1000;
     });
     assert!(refused.is_err_and(|error| error.starts_with("--group-add needs root")));
+}
+
+#[test]
+fn without_root_the_host_s_message_queues_are_bound_if_it_has_mounted_them() {
+    let has_queues = |mqueue| {
+        let plan = plan(|options, host| {
+            options.ipc = Namespace::Host;
+            host.uid = 1000;
+            host.mqueue = mqueue;
+        });
+        shown(&plan.steps).contains(&"bind /dev/mqueue dev/mqueue".into())
+    };
+    assert!(has_queues(true) && !has_queues(false));
 }
 
 #[test]
