@@ -163,6 +163,34 @@ fn directories_of_the_image_that_are_symlinks_lead_nowhere_outside() {
 }
 
 #[test]
+fn what_symlinks_of_the_image_lead_to_is_made_inside() {
+    let case = Case::new();
+    let treasure = treasure(&case);
+    let data = case.subdir("data");
+    let root = case.own_root();
+    let link = root.join("etc/hostname");
+    let volume = format!("{data}:/runs/made");
+    symlink("nowhere/deep", root.join("runs")).expect("a link");
+    let outside = treasure.join("more");
+    for content in ["../nowhere/resolve/name", "/nowhere/name", &format!("../../..{}", outside.display())] {
+        let _missing = fs::remove_file(&link);
+        symlink(content, &link).expect("a link");
+        let tried = ["probe", "try", "read", "/etc/hostname", "read", "/nowhere/deep/made/x"];
+        assert_eq!(
+            case.run_root(&root, &["-h", "ship", "-v", &volume], &tried).ok(),
+            "ship\nENOENT\n",
+            "{content}"
+        );
+        is_untouched(&treasure);
+        assert!(!outside.exists() && !root.join("nowhere").exists());
+    }
+    // One that never arrives.
+    fs::remove_file(&link).expect("remove a link");
+    symlink("hostname/hostname", &link).expect("a link");
+    case.run_root(&root, &[], &["probe"]).fails(125, "symbolic links");
+}
+
+#[test]
 fn a_mount_target_that_is_a_symlink_stays_inside() {
     let case = Case::new();
     let treasure = treasure(&case);

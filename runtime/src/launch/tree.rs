@@ -3,9 +3,10 @@
 //! Runs in: child, before pivot, with CAP_SYS_ADMIN over its mount namespace. Mount points are opened below the root's
 //! descriptor, never by path, and mounted on by descriptor; what is missing is made on the way.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -21,7 +22,7 @@ use super::prepare::{self, Prepared};
 use super::sync::Channel;
 use super::{note, overlay};
 use crate::host::Node;
-use crate::plan::{Plan, Root, Step, Symlinks, Target, TargetKind, Upper, c_path};
+use crate::plan::{Plan, Root, Step, Symlinks, Target, TargetKind, Upper, c_path, relative};
 
 /// The container's tree while it is being put together.
 #[derive(Debug)]
@@ -184,23 +185,33 @@ impl<'a> Tree<'a> {
 
     /// Makes the directories on the way to `target`, and the target itself.
     fn make(&self, target: &Target, resolve: Resolve) -> io::Result<()> {
-        let bytes = target.path.to_bytes();
+        let mut links = MAX_LINKS;
+        self.make_path(target.path.to_bytes(), target.kind, resolve, &mut links)
+    }
+
+    /// The same, by way of at most `links` symlinks in all: what one of them leads to is made as well, for images have such as
+    /// `/etc/resolv.conf` → `../run/systemd/resolve/stub-resolv.conf`.
+    fn make_path(&self, path: &[u8], kind: TargetKind, resolve: Resolve, links: &mut u8) -> io::Result<()> {
         let mut parent = self.root.try_clone()?;
-        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in ends.chain([bytes.len()]) {
-            let start = bytes[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-            let name = c_string(&bytes[start..end])?;
-            if end == bytes.len() && target.kind == TargetKind::File {
-                let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
-                return file::open_beneath(parent.as_fd(), &name, flags, 0o644, Resolve::NoSymlinks)
-                    .map(drop);
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([path.len()]) {
+            let start = path[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+            let name = c_string(&path[start..end])?;
+            let kind = if end == path.len() { kind } else { TargetKind::Directory };
+            match nix::fcntl::readlinkat(&parent, name.as_c_str()) {
+                Ok(_) if resolve == Resolve::InRoot && *links == 0 => return Err(Errno::ELOOP.into()),
+                Ok(content) if resolve == Resolve::InRoot => {
+                    *links -= 1;
+                    let leads_to = Path::new("/").join(OsStr::from_bytes(&path[..start])).join(content);
+                    let leads_to = relative(&leads_to).map_err(|_| Errno::EINVAL)?;
+                    self.make_path(leads_to.as_os_str().as_bytes(), kind, resolve, links)?;
+                }
+                _ => make_entry(parent.as_fd(), &name, kind)?,
             }
-            match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(error) => return Err(error.into()),
+            if end < path.len() {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+                parent = file::open_beneath(self.root(), &c_string(&path[..end])?, flags, 0, resolve)?;
             }
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-            parent = file::open_beneath(self.root(), &c_string(&bytes[..end])?, flags, 0, resolve)?;
         }
         Ok(())
     }
@@ -382,6 +393,23 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// Makes a directory or an empty file if there is nothing of that name.
+fn make_entry(parent: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Result<()> {
+    let made = match kind {
+        TargetKind::Directory => {
+            mkdirat(parent, name, Mode::from_bits_truncate(0o755)).map_err(io::Error::from)
+        }
+        TargetKind::File => {
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+            file::open_beneath(parent, name, flags, 0o644, Resolve::NoSymlinks).map(drop)
+        }
+    };
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
 /// Binds the host's node on a file `name` in `parent`.
 fn bind_node(node: &Node, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
@@ -480,6 +508,9 @@ fn c_relative(path: &Path) -> io::Result<CString> {
     c_path(path.strip_prefix("/").unwrap_or(path))
         .map_err(|_| io::Error::from_raw_os_error(nix::libc::EINVAL))
 }
+
+/// As many symlinks on one way as the kernel follows. path_resolution(7).
+const MAX_LINKS: u8 = 40;
 
 /// Documented nowhere but in the kernel's `include/uapi/linux/magic.h`.
 const DEVPTS_MAGIC: nix::libc::c_long = 0x1cd1;

@@ -24,6 +24,7 @@ use crate::seccomp::{self, Filter, Profile};
 use crate::{Error, options};
 
 pub(crate) use files::targets;
+pub(crate) use process::relative;
 
 /// Everything that a launch does.
 #[derive(Debug, Clone)]

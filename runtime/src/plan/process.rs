@@ -56,7 +56,7 @@ pub(super) fn build(
 }
 
 /// The working directory without its leading slash and without `..`; `.` for the root.
-pub(super) fn relative(path: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn relative(path: &Path) -> Result<PathBuf, Error> {
     use std::path::Component;
     let mut result = PathBuf::new();
     for component in path.components() {
