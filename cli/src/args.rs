@@ -229,7 +229,9 @@ fn memory(args: &Args) -> Result<(), Reason> {
     if limits.memory_bytes.is_some_and(|limit| limit < MIN_MEMORY_BYTES) {
         return Err("--memory is below the minimum of 6m".into());
     }
-    if let Some(swap) = limits.memory_swap_bytes {
+    // Without a limit of memory, -1 says what is so already.
+    let swap = limits.memory_swap_bytes.filter(|swap| limits.memory_bytes.is_some() || *swap != -1);
+    if let Some(swap) = swap {
         let memory = limits.memory_bytes.ok_or("--memory-swap needs --memory")?;
         if u64::try_from(swap).is_ok_and(|swap| swap < memory) {
             return Err("--memory-swap is below --memory, which it includes".into());

@@ -16,6 +16,8 @@ pub const NAME: &CStr = c"skiff-init";
 /// Looks after the process `child` and returns the exit code when it has ended.
 pub fn run(child: i32) -> io::Result<u8> {
     let child = Pid::from_raw(child);
+    // A program executed by its descriptor is named after that, or after its file.
+    nix::sys::prctl::set_name(NAME)?;
     let mut waited = SigSet::all();
     // Faults of the init itself are not for the child.
     for fault in

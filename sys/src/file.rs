@@ -33,10 +33,13 @@ const NO_SYMLINKS: u64 = 0x04;
 const BENEATH: u64 = 0x08;
 const IN_ROOT: u64 = 0x10;
 
+/// How often a look-up is tried: whoever renames without end must not hold the caller up without end.
+const TRIES_MAX: u32 = 128;
+
 /// Opens `path` below `dir`; always close-on-exec. `mode` counts only when `flags` create a file.
 ///
 /// Errors: `ELOOP` for a symlink that [`Resolve`] forbids, `EXDEV` for an escape; `EAGAIN` (a rename raced the
-/// look-up) is retried.
+/// look-up) after it has been tried again often enough.
 pub fn open_beneath(
     dir: BorrowedFd<'_>,
     path: &CStr,
@@ -51,7 +54,9 @@ pub fn open_beneath(
     };
     let bits = (flags | OFlag::O_CLOEXEC).bits();
     let how = OpenHow { flags: u64::from(bits.cast_unsigned()), mode: u64::from(mode), resolve };
+    let mut tries = 0;
     loop {
+        tries += 1;
         // SAFETY: `path` is NUL-terminated and `how` has the size that is passed with it; both outlive the call.
         let fd = unsafe {
             libc::syscall(
@@ -67,7 +72,7 @@ pub fn open_beneath(
             Ok(fd) if fd >= 0 => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
             _ => {
                 let error = io::Error::last_os_error();
-                if error.raw_os_error() != Some(libc::EAGAIN) {
+                if error.raw_os_error() != Some(libc::EAGAIN) || tries == TRIES_MAX {
                     return Err(error);
                 }
             }

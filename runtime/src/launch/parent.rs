@@ -259,7 +259,14 @@ fn sentence(plan: &Plan, failure: Failure) -> Error {
             _ => Error::CannotInvoke { program: program(), source: plain(error) },
         };
     }
-    Error::Host { what: attempt(plan, stage, index), source: plain(error) }
+    let is_unmapped = plan.users.is_some() && error.raw_os_error() == Some(nix::libc::EINVAL);
+    let source = match stage {
+        Stage::Uid | Stage::Gid if is_unmapped => {
+            io::Error::new(io::ErrorKind::InvalidInput, "not an id of this user namespace, see subuid(5)")
+        }
+        _ => plain(error),
+    };
+    Error::Host { what: attempt(plan, stage, index), source }
 }
 
 /// What was tried at a stage, on what.
