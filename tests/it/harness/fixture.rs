@@ -68,7 +68,10 @@ pub(crate) fn small_zstd_index() -> PathBuf {
 pub(crate) fn debian_root_dir() -> PathBuf {
     build("debian-root", |to| {
         let (suite, mirror) = apt_source();
-        tool("debootstrap", &["--variant=minbase", "--include=python3-minimal", &suite, &text(to), &mirror]);
+        let to_text = text(to);
+        let mut args = vec!["--variant=minbase", "--include=python3-minimal", &suite, &to_text];
+        args.extend(mirror.as_deref());
+        tool("debootstrap", &args);
         let _downloads = fs::remove_dir_all(to.join("var/cache/apt/archives"));
     })
 }
@@ -147,8 +150,8 @@ pub(crate) fn tool(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&log));
 }
 
-/// The suite and mirror that this host itself is installed from.
-fn apt_source() -> (String, String) {
+/// The suite that this host itself is installed from, and the mirror, unless debootstrap is to choose its own.
+fn apt_source() -> (String, Option<String>) {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     let lists =
@@ -156,8 +159,7 @@ fn apt_source() -> (String, String) {
     let sources: Vec<String> = lists.filter_map(|path| fs::read_to_string(path).ok()).collect();
     let uris = sources.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("URIs: "));
     let mirror = uris.map(str::trim).find(|uri| uri.ends_with("/debian") || uri.ends_with("/debian/"));
-    let mirror = mirror.unwrap_or("http://deb.debian.org/debian");
-    (codename.unwrap_or("stable").trim().to_owned(), mirror.to_owned())
+    (codename.unwrap_or("stable").trim().to_owned(), mirror.map(str::to_owned))
 }
 
 fn write_small_root(to: &Path) {
