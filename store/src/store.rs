@@ -19,7 +19,7 @@ use std::io;
 use std::num::NonZero;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use crossbeam::channel::unbounded;
@@ -237,9 +237,11 @@ fn check_version(root: &Path) -> Result<(), Error> {
     }
 }
 
-/// By rename, so that no other process ever reads half of it.
+/// By rename, so that nobody else ever reads half of it; from a file of each caller's own, threads included.
 fn write_version(root: &Path) -> Result<(), Error> {
-    let fresh = root.join(format!("version.{}", std::process::id()));
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let fresh = root.join(format!("version.{}.{serial}", std::process::id()));
     fs::write(&fresh, format!("{VERSION}\n"))
         .and_then(|()| fs::rename(&fresh, root.join("version")))
         .map_err(|e| Error::store(root, format!("write version: {}", cause(&e))))

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Barrier;
 use std::thread;
 
 use skiff_store::Store;
@@ -66,6 +67,24 @@ fn threads_share_the_work() {
         }
     });
     assert_clean(&store, 3);
+}
+
+#[test]
+fn threads_open_a_new_store_at_once() {
+    let temp = Temp::new();
+    for round in 0..50 {
+        let root = temp.join(&round.to_string());
+        let start = Barrier::new(8);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    start.wait();
+                    Store::open(&root).unwrap();
+                });
+            }
+        });
+        assert_eq!(names(&root), ["layers", "tmp", "version"]);
+    }
 }
 
 #[test]
