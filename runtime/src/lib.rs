@@ -6,10 +6,12 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod container;
 mod error;
 pub mod host;
 pub mod init;
 pub mod launch;
+pub mod oci;
 pub mod options;
 pub mod plan;
 pub mod seccomp;

@@ -215,9 +215,12 @@ fn set_capabilities(process: &Process) -> io::Result<()> {
         (Some(_), false) => CapSet::SYS_ADMIN.0 & process::capabilities()?.permitted,
         _ => 0,
     };
-    let held = if process.uid == 0 { process.caps.0 } else { 0 };
-    let held = held | for_filter;
-    process::set_capabilities(Capabilities { effective: held, permitted: held, inheritable: 0 })
+    let caps = process.caps;
+    process::set_capabilities(Capabilities {
+        effective: caps.effective.0 | for_filter,
+        permitted: caps.permitted.0 | for_filter,
+        inheritable: caps.inheritable.0,
+    })
 }
 
 /// Enters the working directory, as the program's user, and makes sure that it lies in the container: a working

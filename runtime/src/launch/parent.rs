@@ -14,7 +14,7 @@ use super::sync::{Channel, Failure, Page, Stage};
 use crate::Error;
 use crate::cgroup::{Cgroup, Usage};
 use crate::error::{Context, plain};
-use crate::plan::{Hide, IdMaps, Plan, Step};
+use crate::plan::{Hide, IdRange, MapWriter, Plan, Step, Users};
 
 /// When each part of a launch was over, ns of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -200,26 +200,38 @@ impl Drop for Running {
     }
 }
 
-/// Writes the id maps of the child's user namespace: the caller becomes its root, and its subordinate ids follow.
-///
-/// user_namespaces(7). One's own id alone may be mapped directly; ranges take the set-user-ID helpers newuidmap(1) and
-/// newgidmap(1).
-fn write_maps(pid: i32, maps: &IdMaps) -> Result<(), Error> {
-    let Some(sub_ids) = &maps.sub_ids else {
-        let write = |file: &str, value: String| {
-            let path = format!("/proc/{pid}/{file}");
-            std::fs::write(&path, value).context(|| format!("write {path}"))
-        };
-        write("uid_map", format!("0 {} 1", maps.uid))?;
-        write("setgroups", "deny".into())?;
-        return write("gid_map", format!("0 {} 1", maps.gid));
+/// Writes the id maps of the child's user namespace. user_namespaces(7).
+fn write_maps(pid: i32, users: &Users) -> Result<(), Error> {
+    let write = |file: &str, value: String| {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, value).context(|| format!("write {path}"))
     };
-    map_ranges("newuidmap", pid, maps.uid, sub_ids.uids)?;
-    map_ranges("newgidmap", pid, maps.gid, sub_ids.gids)
+    match users.writer {
+        MapWriter::Helpers => {
+            map_ranges("newuidmap", pid, &users.uids)?;
+            map_ranges("newgidmap", pid, &users.gids)
+        }
+        MapWriter::Privileged => {
+            write("uid_map", lines(&users.uids))?;
+            write("gid_map", lines(&users.gids))
+        }
+        MapWriter::OwnId => {
+            write("uid_map", lines(&users.uids))?;
+            write("setgroups", "deny".into())?;
+            write("gid_map", lines(&users.gids))
+        }
+    }
 }
 
-fn map_ranges(program: &str, pid: i32, own: u32, (first, count): (u32, u32)) -> Result<(), Error> {
-    let ids = [0, own, 1, 1, first, count].map(|id| id.to_string());
+fn lines(ranges: &[IdRange]) -> String {
+    let line = |IdRange { inside, outside, count }: &IdRange| format!("{inside} {outside} {count}\n");
+    ranges.iter().map(line).collect()
+}
+
+/// Ranges take the set-user-ID helpers newuidmap(1) and newgidmap(1).
+fn map_ranges(program: &str, pid: i32, ranges: &[IdRange]) -> Result<(), Error> {
+    let ids = ranges.iter().flat_map(|range| [range.inside, range.outside, range.count]);
+    let ids = ids.map(|id| id.to_string());
     let output =
         Command::new(program).arg(pid.to_string()).args(ids).output().context(|| format!("run {program}"))?;
     if output.status.success() {
@@ -323,6 +335,7 @@ fn describe(step: &Step) -> String {
             format!("mount {} at {}", fstype.to_string_lossy(), at(&target.path))
         }
         Step::Bind { source, target, .. } => format!("bind {} at {}", source.display(), at(&target.path)),
+        Step::Remount { target, .. } => format!("remount {}", at(&target.path)),
         Step::Directory(target) => format!("make directory {}", at(&target.path)),
         Step::Volume { target, .. } => format!("mount volume at {}", at(&target.path)),
         Step::Node(node) => format!("make device {}", node.target.display()),

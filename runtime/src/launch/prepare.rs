@@ -83,8 +83,10 @@ fn root(root: &Root, writable: &Path) -> io::Result<OwnedFd> {
         return Err(io::Error::from_raw_os_error(nix::libc::EOPNOTSUPP));
     }
     let layers = open_layers(root)?;
-    if root.upper == Upper::None && layers.len() == 1 {
-        return mount::clone_tree(layers[0].as_fd(), c"", false);
+    match (root.upper, &layers[..]) {
+        (Upper::None, [only]) => return mount::clone_tree(only.as_fd(), c"", false),
+        (Upper::Direct, [only]) => return mount::clone_tree(only.as_fd(), c"", true),
+        _ => {}
     }
     let upper = if root.upper == Upper::Disk { Some(open_path(writable)?) } else { None };
     overlay::mount(&layers, upper.as_ref().map(AsFd::as_fd), &overlay::options(root.upper, false))

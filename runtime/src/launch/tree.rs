@@ -92,19 +92,22 @@ impl<'a> Tree<'a> {
             self.parent = None;
         }
         match step {
-            Step::Filesystem { fstype, options, attr, target } => {
-                self.filesystem(fstype, options, *attr, target)
+            Step::Filesystem { fstype, options, flags, target, source: _, copy_up: _ } => {
+                self.filesystem(fstype, options, flags.set, target)
             }
-            Step::Bind { source, target, attr, recursive, propagation, create: _ } => {
+            Step::Bind { source, target, flags, recursive, create: _, id_map: _ } => {
                 let point = self.open_target(target)?;
                 let copy = self.prepared.sources[index].as_ref();
-                bind(source, copy, point.as_fd(), *recursive, *propagation)?;
+                let propagation = flags.propagation.last().map_or(Propagation::Private, |change| change.to);
+                bind(source, copy, point.as_fd(), *recursive, propagation)?;
                 if target.path.as_c_str() == c"proc" {
                     // The host's, in a user namespace that shares its PID namespace; nothing else may be mounted there.
                     self.proc = Some(self.open_kernel_files(target, PROC_SUPER_MAGIC)?);
                 }
-                self.restrict(index, *attr, *recursive)
+                self.restrict(target, flags.set, false)?;
+                self.restrict(target, flags.set_below, true)
             }
+            Step::Remount { .. } => Err(Errno::ENOSYS.into()),
             Step::Directory(target) => self.open_target(target).map(drop),
             Step::Volume { target, attr } => {
                 let fd = self.open_target(target)?;
@@ -149,12 +152,11 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Adds flags to what step `index` has mounted, if there are any.
-    fn restrict(&self, index: usize, attr: Attr, recursive: bool) -> io::Result<()> {
+    /// Adds flags to what has been mounted at `target`, if there are any.
+    fn restrict(&self, target: &Target, attr: Attr, recursive: bool) -> io::Result<()> {
         if attr.is_empty() {
             return Ok(());
         }
-        let Step::Bind { target, .. } = &self.plan.steps[index] else { return Ok(()) };
         restrict(self.open_target(target)?.as_fd(), attr, recursive)
     }
 
@@ -431,11 +433,13 @@ fn mount_root_here(plan: &Plan, home: BorrowedFd<'_>) -> io::Result<()> {
         return mount::mount_new(c"tmpfs", &mode, Attr::NONE, home);
     }
     let opened = prepare::open_layers(&plan.root)?;
-    if *upper == Upper::None && opened.len() == 1 {
-        return bind_again(opened[0].as_fd(), home);
+    match (upper, &opened[..]) {
+        (Upper::None, [only]) => return bind_again(only.as_fd(), home),
+        (Upper::Direct, [only]) => return bind_tree(only.as_fd(), home),
+        _ => {}
     }
     let writable = match upper {
-        Upper::None => None,
+        Upper::None | Upper::Direct => None,
         Upper::Disk => Some(prepare::open_path(&note::writable(&plan.state_root, &plan.id))?),
         Upper::Memory => {
             overlay::make_writable(home)?;

@@ -6,7 +6,10 @@ use skiff_sys::device_filter::Kind;
 use skiff_sys::mount::{Attr, FsOption, Propagation};
 
 use super::process::relative;
-use super::{Hide, Root, Step, Symlinks, Target, TargetKind, Upper, c_path, c_text, hostname};
+use super::{
+    ChangeRoot, Hide, MountFlags, Propagate, Root, Step, Symlinks, Target, TargetKind, Upper, c_path, c_text,
+    hostname,
+};
 use crate::cgroup;
 use crate::host::{Host, Node, Source};
 use crate::options::{self, Mount, Namespace, Options, Rootfs};
@@ -63,7 +66,7 @@ pub(super) fn root(options: &Options, host: &Host) -> Root {
     } else {
         Upper::Disk
     };
-    Root { layers, upper, read_only: options.read_only }
+    Root { layers, upper, read_only: options.read_only, propagation: None, change: ChangeRoot::Pivot }
 }
 
 /// Decides what is made and mounted, in order.
@@ -244,13 +247,9 @@ fn asked_mount(mount: &Mount, source_kind: Option<Source>) -> Result<Step, Error
                 source: source.clone(),
                 create: source_kind == Some(Source::Missing),
                 target: target(at, kind)?,
-                attr: if *read_only { Attr::RDONLY } else { Attr::NONE },
+                flags: bind_flags(*read_only, *recursive, *propagation),
                 recursive: *recursive,
-                propagation: match propagation {
-                    options::Propagation::Private => Propagation::Private,
-                    options::Propagation::Slave => Propagation::Slave,
-                    options::Propagation::Shared => Propagation::Shared,
-                },
+                id_map: None,
             })
         }
         Mount::Tmpfs { target: at, options } => tmpfs(at, options),
@@ -258,6 +257,25 @@ fn asked_mount(mount: &Mount, source_kind: Option<Source>) -> Result<Step, Error
             target: target(at, TargetKind::Directory)?,
             attr: if *read_only { Attr::RDONLY } else { Attr::NONE },
         }),
+    }
+}
+
+/// Neither way, however deep.
+const PRIVATE: Propagate = Propagate { to: Propagation::Private, recursive: true };
+
+/// Docker's read-only reaches what is mounted below a recursive bind.
+fn bind_flags(read_only: bool, recursive: bool, propagation: options::Propagation) -> MountFlags {
+    let attr = if read_only { Attr::RDONLY } else { Attr::NONE };
+    let to = match propagation {
+        options::Propagation::Private => Propagation::Private,
+        options::Propagation::Slave => Propagation::Slave,
+        options::Propagation::Shared => Propagation::Shared,
+    };
+    let propagation = vec![Propagate { to, recursive: true }];
+    if recursive {
+        MountFlags { set_below: attr, propagation, ..MountFlags::default() }
+    } else {
+        MountFlags { set: attr, propagation, ..MountFlags::default() }
     }
 }
 
@@ -284,8 +302,10 @@ fn tmpfs(at: &Path, given: &[String]) -> Result<Step, Error> {
     Ok(Step::Filesystem {
         fstype: c"tmpfs".into(),
         options,
-        attr,
+        flags: attr.into(),
         target: target(at, TargetKind::Directory)?,
+        source: None,
+        copy_up: false,
     })
 }
 
@@ -340,9 +360,9 @@ fn bind_read_only(path: &Path) -> Result<Step, Error> {
         source: path.to_path_buf(),
         create: false,
         target: target(path, TargetKind::Directory)?,
-        attr: Attr::RDONLY,
+        flags: bind_flags(true, true, options::Propagation::Private),
         recursive: true,
-        propagation: Propagation::Private,
+        id_map: None,
     })
 }
 
@@ -351,9 +371,9 @@ fn bind_host(path: &str, attr: Attr) -> Result<Step, Error> {
         source: path.into(),
         create: false,
         target: target(Path::new(path), TargetKind::Directory)?,
-        attr,
+        flags: MountFlags { set_below: attr, propagation: vec![PRIVATE], ..MountFlags::default() },
         recursive: true,
-        propagation: Propagation::Private,
+        id_map: None,
     })
 }
 
@@ -373,7 +393,9 @@ fn filesystem(
     Ok(Step::Filesystem {
         fstype: fstype.into(),
         options: options.iter().map(option).collect::<Result<_, Error>>()?,
-        attr,
+        flags: attr.into(),
+        source: None,
+        copy_up: false,
         target: target(Path::new(path), TargetKind::Directory)?,
     })
 }
@@ -411,6 +433,7 @@ pub(super) fn shown(steps: &[Step]) -> Vec<String> {
         .map(|step| match step {
             Step::Filesystem { fstype, target, .. } => format!("{} {}", text(fstype), text(&target.path)),
             Step::Bind { source, target, .. } => format!("bind {} {}", source.display(), text(&target.path)),
+            Step::Remount { target, .. } => format!("remount {}", text(&target.path)),
             Step::Directory(target) => format!("mkdir {}", text(&target.path)),
             Step::Volume { target, .. } => format!("volume {}", text(&target.path)),
             Step::Node(node) => format!("node {}", node.target.display()),

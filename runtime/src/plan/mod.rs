@@ -18,7 +18,7 @@ use skiff_sys::terminal::Size;
 
 use crate::caps::CapSet;
 use crate::cgroup::{self, Devices};
-use crate::host::{Host, Node, SubIds};
+use crate::host::{Host, Node};
 use crate::options::{Namespace, Options};
 use crate::seccomp::{self, Filter, Profile};
 use crate::{Error, options};
@@ -37,12 +37,19 @@ pub struct Plan {
     pub state_root: PathBuf,
     /// Where running containers are noted.
     pub run_root: PathBuf,
+    /// What becomes of the container when its launcher ends.
+    pub bond: Bond,
     /// Namespaces to be born in.
     pub namespaces: CloneFlags,
+    /// Namespaces that are there already, to be entered: the user namespace first.
+    pub joins: Vec<Join>,
     /// Whether to take a cgroup namespace, once in the cgroups that are to be its root.
     pub cgroup_namespace: bool,
-    /// Id mappings, if the caller is not root.
-    pub users: Option<IdMaps>,
+    /// Whether to take a time namespace, and its clocks' offsets, as `/proc/self/timens_offsets` wants each line.
+    /// time_namespaces(7).
+    pub time_namespace: Option<Vec<CString>>,
+    /// Id mappings of the user namespace, if it is new.
+    pub users: Option<Users>,
     /// Cgroups.
     pub cgroup: cgroup::Plan,
     /// The root file system.
@@ -59,19 +66,118 @@ pub struct Plan {
     pub sysctls: Vec<(CString, CString)>,
     /// Whether the network namespace is new and wants its loopback device up.
     pub loopback: bool,
+    /// Network devices of the host that move into the container's network namespace.
+    pub net_devices: Vec<NetDevice>,
+    /// Programs to run at points of the container's life.
+    pub hooks: Hooks,
     /// What is run.
     pub process: Process,
 }
 
-/// Who the users of a new user namespace are outside.
+/// What becomes of a container when the process that launched it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdMaps {
-    /// The caller: root inside.
-    pub uid: u32,
-    /// The caller's group.
-    pub gid: u32,
-    /// Ids from 1 on inside, if the caller has any.
-    pub sub_ids: Option<SubIds>,
+pub enum Bond {
+    /// It dies with its launcher, which has noted it below the run root.
+    Launcher,
+    /// It lives on; whoever launched it keeps account of it (`container`).
+    None,
+}
+
+/// A namespace to enter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// Its kind, one flag.
+    pub kind: CloneFlags,
+    /// Where it is found, as `/proc/PID/ns/net`; opened before anything changes.
+    pub path: PathBuf,
+}
+
+/// Who the users of a new user namespace are outside. user_namespaces(7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Users {
+    /// User ids.
+    pub uids: Vec<IdRange>,
+    /// Group ids.
+    pub gids: Vec<IdRange>,
+    /// Who writes the maps.
+    pub writer: MapWriter,
+}
+
+/// Ids that follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first of them in the user namespace.
+    pub inside: u32,
+    /// The first of them outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Who writes the maps of a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapWriter {
+    /// The launcher, which may map any ids.
+    Privileged,
+    /// The launcher, which may map its own id only and must forbid setgroups(2).
+    OwnId,
+    /// newuidmap(1) and newgidmap(1).
+    Helpers,
+}
+
+/// A network device of the host that becomes the container's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetDevice {
+    /// Its name on the host.
+    pub host_name: String,
+    /// Its name in the container.
+    pub name: String,
+}
+
+/// Programs to run at points of a container's life, in order, each kind in the order given. OCI runtime spec,
+/// config.md, "POSIX-platform Hooks".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// In the launcher's namespaces, once the container's namespaces are there, before the pivot. Deprecated.
+    pub prestart: Vec<Hook>,
+    /// Likewise, after those.
+    pub create_runtime: Vec<Hook>,
+    /// In the container's namespaces, before the pivot, so found on the host.
+    pub create_container: Vec<Hook>,
+    /// In the container, right before its program.
+    pub start_container: Vec<Hook>,
+    /// In the launcher's namespaces, once the program runs.
+    pub poststart: Vec<Hook>,
+    /// In the launcher's namespaces, once the container is deleted.
+    pub poststop: Vec<Hook>,
+    /// What each is told of the container on its standard input, but for status and process id.
+    pub subject: Subject,
+}
+
+/// One program to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Its arguments, the first being its name; the path alone if empty.
+    pub args: Vec<CString>,
+    /// Its whole environment.
+    pub env: Vec<CString>,
+    /// How long it may take before it is killed.
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// The parts of a container's state (OCI runtime spec, runtime.md, "State") that do not change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// Of the configuration: `1.2.0`.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// As configured, sorted by key.
+    pub annotations: Vec<(String, String)>,
 }
 
 /// The root file system.
@@ -83,6 +189,19 @@ pub struct Root {
     pub upper: Upper,
     /// Read-only once everything is in place.
     pub read_only: bool,
+    /// How mounts travel between the container and the host, once everything is in place; `None`: neither way.
+    pub propagation: Option<Propagate>,
+    /// How the root becomes `/`.
+    pub change: ChangeRoot,
+}
+
+/// How the container's root becomes `/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeRoot {
+    /// pivot_root(2), with the host's tree detached.
+    Pivot,
+    /// Moved over `/`, and chroot(2): for hosts whose root is a ramfs, which cannot be pivoted from (`--no-pivot`).
+    Move,
 }
 
 /// The writable layer.
@@ -90,6 +209,8 @@ pub struct Root {
 pub enum Upper {
     /// None: the one layer itself is mounted, and read-only.
     None,
+    /// None: the one layer itself is mounted, with what is mounted in it, and written to.
+    Direct,
     /// A directory below the state root.
     Disk,
     /// A tmpfs that goes with the container.
@@ -133,12 +254,16 @@ pub enum Step {
     Filesystem {
         /// Its type.
         fstype: CString,
+        /// What mount tables show for its source, and for some types a device; the type when absent.
+        source: Option<CString>,
         /// Its options.
         options: Vec<FsOption>,
         /// Flags of the mount.
-        attr: Attr,
+        flags: MountFlags,
         /// Where.
         target: Target,
+        /// Whether it starts with a copy of what lies at the target (`tmpcopyup`).
+        copy_up: bool,
     },
     /// Mounts part of the host.
     Bind {
@@ -148,12 +273,21 @@ pub enum Step {
         create: bool,
         /// Where.
         target: Target,
-        /// Flags added to the mount, and to those below it if recursive.
-        attr: Attr,
+        /// Flags of the mount.
+        flags: MountFlags,
         /// With the mounts below it.
         recursive: bool,
-        /// How mounts travel.
-        propagation: Propagation,
+        /// Whose files they are in the container, if not those of the same ids. mount_setattr(2) `MOUNT_ATTR_IDMAP`.
+        id_map: Option<IdMap>,
+    },
+    /// Changes flags of what is mounted already.
+    Remount {
+        /// Where.
+        target: Target,
+        /// What changes.
+        flags: MountFlags,
+        /// Options of the file system.
+        options: Vec<FsOption>,
     },
     /// Makes a directory if it is missing.
     Directory(Target),
@@ -179,7 +313,56 @@ pub enum Step {
     ReadOnlyMount(Target),
 }
 
-/// What is done to a path of the container's own `/proc` or `/sys`, if it is there, once kernel parameters are set.
+/// Flags that a mount gets and loses, and how mounts travel from and to it. mount_setattr(2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountFlags {
+    /// Set on the mount.
+    pub set: Attr,
+    /// Cleared on the mount, where its source has them.
+    pub clear: Attr,
+    /// Set on it and on all mounts below it.
+    pub set_below: Attr,
+    /// Cleared on it and on all mounts below it.
+    pub clear_below: Attr,
+    /// Changes of propagation, in order.
+    pub propagation: Vec<Propagate>,
+}
+
+/// A change of propagation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Propagate {
+    /// To what.
+    pub to: Propagation,
+    /// With the mounts below.
+    pub recursive: bool,
+}
+
+/// A mapping of a mount's file owners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdMap {
+    /// That of the container's user namespace.
+    Container {
+        /// For the mounts below it too.
+        recursive: bool,
+    },
+    /// One of its own.
+    Own {
+        /// User ids: `outside` on the disk's side … `inside` in the mount, as a user namespace would map them.
+        uids: Vec<IdRange>,
+        /// Group ids.
+        gids: Vec<IdRange>,
+        /// For the mounts below it too.
+        recursive: bool,
+    },
+}
+
+impl From<Attr> for MountFlags {
+    fn from(set: Attr) -> Self {
+        Self { set, ..Self::default() }
+    }
+}
+
+/// What is done to a path in the container, if it is there, once kernel parameters are set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hide {
     /// Nothing is seen there.
@@ -189,7 +372,7 @@ pub enum Hide {
 }
 
 /// What is run, and as whom.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Process {
     /// Program and arguments.
     pub argv: Vec<CString>,
@@ -205,9 +388,11 @@ pub struct Process {
     pub gid: u32,
     /// Supplementary groups; `None` in a user namespace that may not set any (its map has one group).
     pub groups: Option<Vec<u32>>,
+    /// File mode creation mask; 022 when absent.
+    pub umask: Option<u32>,
     /// Capabilities to keep.
-    pub caps: CapSet,
-    /// Capabilities of the kernel that are not kept.
+    pub caps: CapSets,
+    /// Capabilities of the kernel that are not in the bounding set.
     pub drop: Vec<u8>,
     /// Set `no_new_privs`.
     pub no_new_privileges: bool,
@@ -217,12 +402,84 @@ pub struct Process {
     pub oom_score_adj: Option<CString>,
     /// System call filter.
     pub seccomp: Option<Filter>,
+    /// Where the descriptor goes by which another process answers system calls (`SCMP_ACT_NOTIFY`).
+    pub listener: Option<Listener>,
     /// A terminal of the container's own, of this size if the caller has one.
     pub terminal: Option<Option<Size>>,
     /// Whether the caller's standard input is passed on.
     pub interactive: bool,
+    /// Descriptors from 3 on that are the program's too.
+    pub preserve_fds: u32,
     /// Run as a child of a small init.
     pub init: bool,
+    /// Whether the program keeps the caller's session keyring.
+    pub keep_keyring: bool,
+    /// AppArmor profile, taken on at the exec.
+    pub apparmor: Option<CString>,
+    /// SELinux label, taken on at the exec.
+    pub selinux: Option<CString>,
+    /// Scheduling policy and what belongs to it. sched_setattr(2).
+    pub scheduler: Option<Scheduler>,
+    /// I/O priority as ioprio_set(2) wants it: class << 13 | level.
+    pub io_priority: Option<u16>,
+    /// Execution domain. personality(2).
+    pub personality: Option<u64>,
+    /// CPUs to run on before the container's cgroups are entered, and from then on.
+    pub cpu_affinity: [Option<Vec<usize>>; 2],
+    /// Where memory comes from. set_mempolicy(2).
+    pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// The five capability sets. capabilities(7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CapSets {
+    /// What no program can gain beyond.
+    pub bounding: CapSet,
+    /// In force.
+    pub effective: CapSet,
+    /// May be put in force.
+    pub permitted: CapSet,
+    /// Kept by a program that has them in its file.
+    pub inheritable: CapSet,
+    /// Kept by a program that is not privileged.
+    pub ambient: CapSet,
+}
+
+/// Where a listener's descriptor is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// A listening Unix stream socket on the host.
+    pub socket: PathBuf,
+    /// Handed on as it is.
+    pub metadata: String,
+}
+
+/// What sched_setattr(2) takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scheduler {
+    /// `SCHED_OTHER` and so on.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// −20..=19.
+    pub nice: i32,
+    /// Of real-time policies.
+    pub priority: u32,
+    /// Of `SCHED_DEADLINE`, ns.
+    pub runtime_ns: u64,
+    /// Likewise.
+    pub deadline_ns: u64,
+    /// Likewise.
+    pub period_ns: u64,
+}
+
+/// What set_mempolicy(2) takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPolicy {
+    /// `MPOL_*`, with its flags.
+    pub mode: i32,
+    /// Numbers of memory nodes.
+    pub nodes: Vec<usize>,
 }
 
 impl Plan {
@@ -246,9 +503,12 @@ impl Plan {
             name: options.name.clone(),
             state_root: host.state_root.clone(),
             run_root: host.run_root.clone(),
+            bond: Bond::Launcher,
             namespaces: namespaces(options, rootless),
+            joins: Vec::new(),
             cgroup_namespace: is_new(options.cgroupns),
-            users: rootless.then_some(IdMaps { uid: host.uid, gid: host.gid, sub_ids: host.sub_ids }),
+            time_namespace: None,
+            users: rootless.then(|| users(host)),
             root: files::root(options, host),
             steps: files::steps(options, host, &cgroup)?,
             hide: files::hide(options)?,
@@ -256,6 +516,8 @@ impl Plan {
             domainname: options.domainname.as_deref().map(c_text).transpose()?,
             sysctls: sysctls(options, rootless)?,
             loopback: is_new(options.network),
+            net_devices: Vec::new(),
+            hooks: Hooks::default(),
             process: process::build(options, host, caps, filter(options, host, caps)?)?,
             cgroup,
         })
@@ -312,6 +574,16 @@ fn namespaces(options: &Options, rootless: bool) -> CloneFlags {
         flags |= CloneFlags::CLONE_NEWUSER;
     }
     flags
+}
+
+/// The caller is root inside, and its subordinate ids follow if it has any.
+fn users(host: &Host) -> Users {
+    let range = |inside, outside, count| IdRange { inside, outside, count };
+    let (mut uids, mut gids) = (vec![range(0, host.uid, 1)], vec![range(0, host.gid, 1)]);
+    let Some(sub_ids) = host.sub_ids else { return Users { uids, gids, writer: MapWriter::OwnId } };
+    uids.push(range(1, sub_ids.uids.0, sub_ids.uids.1));
+    gids.push(range(1, sub_ids.gids.0, sub_ids.gids.1));
+    Users { uids, gids, writer: MapWriter::Helpers }
 }
 
 fn hostname(options: &Options, host: &Host) -> String {

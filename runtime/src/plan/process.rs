@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::resource::Resource;
 
-use super::{Process, c_bytes, c_path, c_text, hostname};
+use super::{CapSets, Process, c_bytes, c_path, c_text, hostname};
 use crate::caps::CapSet;
 use crate::host::Host;
 use crate::options::{Options, Ulimit};
@@ -43,7 +43,7 @@ pub(super) fn build(
         uid: identity.uid,
         gid: identity.gid,
         groups: may_set_groups.then_some(identity.groups),
-        caps,
+        caps: kept(caps, identity.uid),
         drop: (0..=host.last_cap).filter(|number| caps.0 >> number & 1 == 0).collect(),
         no_new_privileges: options.no_new_privileges,
         rlimits: options.ulimits.iter().map(rlimit).collect::<Result<_, _>>()?,
@@ -52,7 +52,14 @@ pub(super) fn build(
         terminal: options.tty.then_some(host.terminal),
         interactive: options.interactive,
         init: options.init,
+        ..Process::default()
     })
+}
+
+/// Docker's: a user other than root may gain what is in the bounding set, and holds nothing.
+fn kept(caps: CapSet, uid: u32) -> CapSets {
+    let held = if uid == 0 { caps } else { CapSet::NONE };
+    CapSets { bounding: caps, effective: held, permitted: held, ..CapSets::default() }
 }
 
 /// The working directory without its leading slash and without `..`; `.` for the root.

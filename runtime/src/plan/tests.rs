@@ -135,9 +135,9 @@ fn a_mount_replaces_the_default_at_its_target() {
             |step| matches!(step, Step::Filesystem { target, .. } if target.path.as_c_str() == c"dev/shm"),
         )
         .collect();
-    let [Step::Filesystem { options, attr, .. }] = at_shm[..] else { panic!("{at_shm:?}") };
+    let [Step::Filesystem { options, flags, .. }] = at_shm[..] else { panic!("{at_shm:?}") };
     assert_eq!(options, &[FsOption::Value(c"size".into(), c"1m".into())]);
-    assert_eq!(*attr, Attr::NOSUID.with(Attr::NODEV));
+    assert_eq!(flags.set, Attr::NOSUID.with(Attr::NODEV));
 }
 
 #[test]
@@ -203,7 +203,8 @@ fn without_root_there_is_a_user_namespace_and_no_device_filter() {
         host.gid = 1000;
     });
     assert!(plan.namespaces.contains(CloneFlags::CLONE_NEWUSER));
-    assert_eq!(plan.users, Some(IdMaps { uid: 1000, gid: 1000, sub_ids: None }));
+    let own = vec![IdRange { inside: 0, outside: 1000, count: 1 }];
+    assert_eq!(plan.users, Some(Users { uids: own.clone(), gids: own, writer: MapWriter::OwnId }));
     assert_eq!(plan.cgroup.devices, Devices::All);
     assert_eq!(plan.process.groups, None);
 }
