@@ -12,7 +12,6 @@ mod output;
 mod profile;
 mod roots;
 mod run;
-mod supervise;
 mod values;
 
 use std::ffi::{CString, OsString};

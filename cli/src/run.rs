@@ -7,6 +7,7 @@ use std::time::Duration;
 use skiff_ebpf::{Profiler, Record, Slot};
 use skiff_runtime::cgroup::Usage;
 use skiff_runtime::launch::{self, Exit, Running, Stamps};
+use skiff_runtime::supervise::{self, Caller, Signals, Terms};
 use skiff_runtime::{Host, Options, Plan};
 use skiff_store::{ImageRef, Store};
 use skiff_sys::clock::monotonic_ns;
@@ -15,7 +16,7 @@ use crate::args::{Args, Report};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::roots::Roots;
-use crate::supervise::{self, Caller, Signals, Terms};
+
 use crate::values::cause;
 use crate::{image, profile};
 

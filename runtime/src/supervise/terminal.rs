@@ -8,12 +8,12 @@ use nix::sys::termios::{self, SetArg, Termios};
 use skiff_sys::terminal as pty;
 
 use super::Caller;
-use crate::failure::Failure;
+use crate::Error;
 
 /// Refuses `-i -t` when standard input is no terminal: what is piped in would be edited and echoed as if typed.
-pub(crate) fn check(interactive: bool, tty: bool) -> Result<(), Failure> {
+pub fn check(interactive: bool, tty: bool) -> Result<(), Error> {
     if interactive && tty && !io::stdin().is_terminal() {
-        return Err(Failure::engine("standard input is not a terminal: leave out -t, or -i"));
+        return Err(Error::Option("standard input is not a terminal: leave out -t, or -i".into()));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ const LEFT_ALONE: [Signal; 10] = [
 
 /// All other signals, blocked and to be read by [`Signals::take`]; as before when dropped.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub struct Signals {
     fd: SignalFd,
     before: SigSet,
 }
@@ -31,7 +31,7 @@ impl Signals {
     /// Blocks the signals from here on. signalfd(2).
     ///
     /// A process forked afterwards inherits the mask; the launch empties it before the program runs.
-    pub(crate) fn block() -> io::Result<Self> {
+    pub fn block() -> io::Result<Self> {
         let mut set = SigSet::all();
         for signal in LEFT_ALONE {
             set.remove(signal);

@@ -8,8 +8,8 @@ mod flow;
 mod signals;
 mod terminal;
 
-pub(crate) use signals::Signals;
-pub(crate) use terminal::check as check_terminal;
+pub use signals::Signals;
+pub use terminal::check as check_terminal;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,34 +27,34 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// What the caller wants done meanwhile.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
+pub struct Terms {
     /// Pass signals on; otherwise those that would end skiff kill the container.
-    pub(crate) sig_proxy: bool,
+    pub sig_proxy: bool,
     /// Pass standard input on to the console.
-    pub(crate) interactive: bool,
+    pub interactive: bool,
     /// What asks the program to stop.
-    pub(crate) stop_signal: i32,
+    pub stop_signal: i32,
     /// How long it may take to stop before it is killed; for ever when absent.
-    pub(crate) stop_timeout: Option<Duration>,
+    pub stop_timeout: Option<Duration>,
     /// How long it may run before it is asked to stop; for ever when absent.
-    pub(crate) timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 /// The caller's side: where signals and input come from, and where output goes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Caller<'a> {
+pub struct Caller<'a> {
     /// Blocked since before the container was started, so that none is lost.
-    pub(crate) signals: &'a Signals,
+    pub signals: &'a Signals,
     /// Standard input.
-    pub(crate) stdin: BorrowedFd<'a>,
+    pub stdin: BorrowedFd<'a>,
     /// Standard output.
-    pub(crate) stdout: BorrowedFd<'a>,
+    pub stdout: BorrowedFd<'a>,
 }
 
 /// Stands by until the process behind `pidfd` has ended and all that it wrote to `console` has been passed on.
 ///
 /// Does not reap the process. The caller's terminal is as it was when this returns.
-pub(crate) fn stand_by(
+pub fn stand_by(
     pidfd: BorrowedFd<'_>,
     console: Option<BorrowedFd<'_>>,
     caller: Caller<'_>,
