@@ -25,10 +25,14 @@ fn run(case: &Case, flags: &[&str], image: &str, command: &[&str]) -> Output {
 #[test]
 fn a_user_runs_the_hosts_programs_as_their_own_root() {
     let case = users_case();
-    let script = "id -u; cat /proc/self/uid_map | tr -s ' '; echo x > /tmp/x && cat /tmp/x; ls / > /dev/null";
-    let output = run(&case, &[], "host", &["sh", "-c", script]);
+    // The container has a /tmp of its own: what it writes there, nobody else sees.
+    let scratch = format!("/tmp/skiff-test-{}", std::process::id());
+    let script = format!(
+        "id -u; cat /proc/self/uid_map | tr -s ' '; echo x > {scratch} && cat {scratch}; ls / > /dev/null"
+    );
+    let output = run(&case, &[], "host", &["sh", "-c", &script]);
     assert_eq!(output.ok(), format!("0\n 0 {USER} 1\nx\n"));
-    assert!(!Path::new("/tmp/x").exists());
+    assert!(!Path::new(&scratch).exists());
 }
 
 #[test]
