@@ -2,4 +2,5 @@
 //!
 //! [`spec`] holds the documents as they are written; everything else here is pure and decides what `launch` carries out.
 
+pub mod json;
 pub mod spec;
