@@ -1,6 +1,8 @@
 //! Links the bare programs without a start-up object: they bring their own first instruction.
 
 fn main() {
-    println!("cargo::rustc-link-arg-bin=true=-nostartfiles");
+    for bare in ["true", "pause"] {
+        println!("cargo::rustc-link-arg-bin={bare}=-nostartfiles");
+    }
     println!("cargo::rerun-if-changed=build.rs");
 }

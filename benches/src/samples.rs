@@ -5,6 +5,12 @@
 pub struct Samples(Vec<f64>);
 
 impl Samples {
+    /// None yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Adds one measurement.
     pub fn push(&mut self, value: f64) {
         self.0.push(value);

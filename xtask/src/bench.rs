@@ -9,14 +9,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command, workspace};
 
-pub(crate) const ARGUMENTS: &str = "launch|profile|micro [-n COUNT] [--arms A,B,…] [--save]";
+pub(crate) const ARGUMENTS: &str = "launch|runtime|profile|micro [-n COUNT] [--arms A,B,…] [--save]";
 pub(crate) const HELP: &str = "measures side by side with what else is installed (root):
                                launch   a whole run against crun, runc, youki, unshare and the bare system calls
+                               runtime  run, create+start+delete and exec of skiff-runtime, crun, runc, youki and
+                                        of those in $RUNTIME (paths, separated by commas)
                                profile  a system call traced by skiff, bpftrace, perf and strace
                                micro    criterion's: compiling filters, planning, unpacking (any user)";
 
 /// Topics that are programs of `benches/`.
-const PROGRAMS: &[&str] = &["launch", "profile"];
+const PROGRAMS: &[&str] = &["launch", "runtime", "profile"];
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let Some((topic, rest)) = arguments.split_first() else {
@@ -29,7 +31,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         bail!("bench has no topic {topic:?}: {ARGUMENTS}");
     }
     command::need_root("bench")?;
-    let [skiff] = workspace::build_each(["skiff"], "release")?;
+    let [skiff, _] = workspace::build_each(["skiff", "skiff-runtime"], "release")?;
     command::run(workspace::cargo().args(["build", "--release", "--bins", "--package", "skiff-benches"]))?;
     // In place of this program, so that nothing but the benchmark runs beside what it measures.
     let error = Command::new(skiff.with_file_name(topic)).args(rest).current_dir(workspace::root()).exec();

@@ -34,6 +34,7 @@ const STAGES: &[Stage] = &[
     // That the benches run at all; their figures mean nothing here.
     Stage { words: &["bench", "micro", "--benches", "--", "--test"], cost: Cost::Dear },
     Stage { words: &["bench", "launch", "-n", "3"], cost: Cost::Dear },
+    Stage { words: &["bench", "runtime", "-n", "2"], cost: Cost::Dear },
     Stage { words: &["bench", "profile", "-n", "1"], cost: Cost::Dear },
 ];
 

@@ -18,12 +18,10 @@ use skiff_benches::lab::Lab;
 use skiff_benches::options::Options;
 use skiff_benches::report::Report;
 use skiff_benches::samples::Samples;
+use skiff_benches::watchdog;
 
 /// Rounds that are not counted.
 const WARM_UP: usize = 5;
-
-/// After this long a launcher is taken to hang.
-const PATIENCE_SECONDS: u32 = 10;
 
 /// A launcher under measurement.
 #[derive(Debug)]
@@ -135,7 +133,7 @@ fn measure(
             let mut command = command(&arms[index], &arms[index].words, id);
             command.stderr(File::create(stderr).context("make a file for what goes wrong")?);
             let begun = Instant::now();
-            let ended = watchdog::wait(&mut command);
+            let ended = watchdog::run(&mut command);
             let elapsed = begun.elapsed();
             let failure = match ended {
                 Ok(status) if status.success() => None,
@@ -167,54 +165,12 @@ fn clean_up(arm: &Arm, id: usize) {
     if arm.delete.is_empty() {
         return;
     }
-    match watchdog::wait(&mut command(arm, &arm.delete, id)) {
+    match watchdog::run(&mut command(arm, &arm.delete, id)) {
         Ok(status) if status.success() => {}
         Ok(status) => eprintln!("{}: remove its container: {status}", arm.name),
         // Not installed: there is no container either.
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => eprintln!("{}: remove its container: {error}", arm.name),
-    }
-}
-
-/// Ends a launcher that hangs, from a thread that wakes once a second and so disturbs nobody.
-mod watchdog {
-    use std::io;
-    use std::process::{Command, ExitStatus};
-    use std::sync::Once;
-    use std::sync::atomic::{AtomicI32, Ordering};
-    use std::thread;
-    use std::time::Duration;
-
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::Pid;
-
-    /// The launcher being waited for; 0 between two. Not reused before it is waited for.
-    static WATCHED: AtomicI32 = AtomicI32::new(0);
-    static STARTED: Once = Once::new();
-
-    /// Runs `command` to its end, or kills it.
-    pub(super) fn wait(command: &mut Command) -> io::Result<ExitStatus> {
-        STARTED.call_once(|| drop(thread::spawn(watch)));
-        let mut child = command.spawn()?;
-        WATCHED.store(i32::try_from(child.id()).unwrap_or(0), Ordering::Relaxed);
-        let status = child.wait();
-        WATCHED.store(0, Ordering::Relaxed);
-        status
-    }
-
-    fn watch() {
-        let (mut seen, mut seconds) = (0, 0);
-        loop {
-            thread::sleep(Duration::from_secs(1));
-            let now = WATCHED.load(Ordering::Relaxed);
-            (seen, seconds) = if now == seen { (seen, seconds + 1) } else { (now, 0) };
-            if now != 0
-                && seconds == super::PATIENCE_SECONDS
-                && let Err(error) = kill(Pid::from_raw(now), Signal::SIGKILL)
-            {
-                eprintln!("end a launcher that hangs: {error}");
-            }
-        }
     }
 }
 
