@@ -62,6 +62,15 @@ pub fn resolve(user: &str, group_add: &[String], passwd: &str, group: &str) -> R
     Ok(Identity { uid, gid, groups, home })
 }
 
+/// The home directory of `uid`; `/` if there is no entry, or an empty one.
+pub(crate) fn home_of(uid: u32, passwd: &str) -> &str {
+    users(passwd)
+        .find(|entry| entry.uid == uid)
+        .map(|entry| entry.home)
+        .filter(|home| !home.is_empty())
+        .unwrap_or("/")
+}
+
 /// The entry of `user`, by name first, as docker has it, then by number.
 fn find_user<'a>(user: &str, passwd: &'a str) -> Option<User<'a>> {
     let by_number = number(user);

@@ -24,7 +24,7 @@ use crate::seccomp::{self, Filter, Profile};
 use crate::{Error, options};
 
 pub(crate) use files::targets;
-pub(crate) use process::relative;
+pub(crate) use process::{DEFAULT_PATH, relative, search};
 
 /// Everything that a launch does.
 #[derive(Debug, Clone)]
@@ -428,6 +428,8 @@ pub struct Process {
     pub cpu_affinity: [Option<Vec<usize>>; 2],
     /// Where memory comes from. set_mempolicy(2).
     pub memory_policy: Option<MemoryPolicy>,
+    /// What was asked for and is left out because that is no error, to be told to the caller.
+    pub warnings: Vec<String>,
 }
 
 /// The five capability sets. capabilities(7).

@@ -13,7 +13,7 @@ use crate::options::{Options, Ulimit};
 use crate::seccomp::Filter;
 use crate::{Error, user};
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn build(
     options: &Options,
@@ -107,7 +107,7 @@ fn value(env: &[OsString], wanted: &str) -> Option<OsString> {
 }
 
 /// The directories of `PATH`; an empty one is the working directory. environ(7).
-fn search(path: &OsStr) -> Result<Vec<CString>, Error> {
+pub(crate) fn search(path: &OsStr) -> Result<Vec<CString>, Error> {
     let directories = path.as_bytes().split(|byte| *byte == b':');
     directories.map(|part| c_bytes(if part.is_empty() { b"." } else { part })).collect()
 }

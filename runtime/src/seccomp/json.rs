@@ -6,6 +6,7 @@ use skiff_sys::seccomp::Flags;
 use super::rules::{Action, Condition, Operator, Rules};
 use super::{Error, Kernel, When};
 use crate::caps::CapSet;
+use crate::oci::spec::{Seccomp, Syscall};
 
 /// A profile that has been read and found valid.
 #[derive(Debug, Clone)]
@@ -45,7 +46,21 @@ impl Custom {
             .map_or(file.architectures.iter().any(|arch| arch == X86), |map| {
                 map.sub_architectures.iter().flatten().any(|arch| arch == X86)
             });
-        let flags = file.flags.map_or(Ok(super::FLAGS), |names| flags(&names))?;
+        let flags = file.flags.as_deref().map_or(Ok(super::FLAGS), flags)?;
+        Ok(Self { default, compat, flags, rules })
+    }
+
+    /// The specification's form, which has neither `archMap` nor `includes` and `excludes`.
+    pub(super) fn of_spec(given: &Seccomp) -> Result<Self, Error> {
+        let default = action(&given.default_action, given.default_errno_ret)
+            .map_err(|what| invalid("defaultAction", what))?;
+        let mut rules = Vec::with_capacity(given.syscalls.len());
+        for (index, entry) in given.syscalls.iter().enumerate() {
+            let at = |(field, what): Fault| invalid(&format!("syscalls[{index}].{field}"), what);
+            rules.push(spec_rule(entry).map_err(at)?);
+        }
+        let compat = given.architectures.iter().any(|arch| arch == X86);
+        let flags = given.flags.as_deref().map_or(Ok(super::FLAGS), flags)?;
         Ok(Self { default, compat, flags, rules })
     }
 
@@ -161,6 +176,22 @@ impl Argument {
         };
         Ok(Condition { argument: self.index, operator, value })
     }
+}
+
+fn spec_rule(given: &Syscall) -> Result<Rule, Fault> {
+    let action = action(&given.action, given.errno_ret).map_err(|what| fault("action", what))?;
+    let mut conditions = Vec::with_capacity(given.args.len());
+    for (index, arg) in given.args.iter().enumerate() {
+        let argument = Argument {
+            index: u8::try_from(arg.index).unwrap_or(u8::MAX),
+            value: arg.value,
+            value_two: arg.value_two,
+            op: arg.op.clone(),
+        };
+        let at = |(field, what): Fault| fault(&format!("args[{index}].{field}"), what);
+        conditions.push(argument.condition().map_err(at)?);
+    }
+    Ok(Rule { names: given.names.clone(), action, conditions, when: When::ALWAYS })
 }
 
 /// When a rule with these filters applies; none if never on this machine.

@@ -29,6 +29,7 @@ use skiff_sys::seccomp::MAX_INSTRUCTIONS;
 pub use skiff_sys::seccomp::{Flags, Instruction};
 
 use crate::caps::CapSet;
+use crate::oci::spec::Seccomp;
 
 /// What is to be allowed, before it is known to whom.
 #[derive(Debug, Clone)]
@@ -82,6 +83,11 @@ impl Profile {
     /// Reads a profile in docker's JSON format.
     pub fn parse(text: &str) -> Result<Self, Error> {
         json::Custom::parse(text).map(Source::Custom).map(Self)
+    }
+
+    /// Takes over `linux.seccomp` of a bundle.
+    pub fn of_spec(given: &Seccomp) -> Result<Self, Error> {
+        json::Custom::of_spec(given).map(Source::Custom).map(Self)
     }
 
     fn rules(&self, caps: CapSet, kernel: Kernel) -> rules::Rules<'_> {
