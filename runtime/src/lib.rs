@@ -15,6 +15,7 @@ pub mod oci;
 pub mod options;
 pub mod plan;
 pub mod seccomp;
+pub mod signals;
 pub mod supervise;
 pub mod user;
 

@@ -6,8 +6,10 @@ pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod security;
-pub(crate) mod signals;
+
 pub(crate) mod sizes;
+
+pub(crate) use skiff_runtime::signals;
 
 /// What is wrong with a value.
 pub(crate) type Reason = String;

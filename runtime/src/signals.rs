@@ -2,15 +2,15 @@
 
 use nix::sys::signal::Signal;
 
-use super::Reason;
-
 /// The first and the last real-time signal as programs see them: glibc and musl keep the lowest ones of the kernel
 /// (32, 33) for themselves, and both call 34 `SIGRTMIN` to programs, or 35 in musl; docker's table says 34.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 
 /// A signal by number (1 to 64) or by name in any case, with or without `SIG`: `TERM`, `SIGKILL`, `RTMIN+3`.
-pub(crate) fn signal(text: &str) -> Result<i32, Reason> {
+///
+/// Errors: what is wrong with the text, in one phrase.
+pub fn signal(text: &str) -> Result<i32, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     by_number(text)
