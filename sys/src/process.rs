@@ -268,6 +268,48 @@ pub fn reap(pidfd: BorrowedFd<'_>, block: bool) -> io::Result<Option<Exit>> {
     }
 }
 
+/// A descriptor for the process `pid`, which stays its even after the id is reused. pidfd_open(2), Linux ≥ 5.3.
+///
+/// Whether `pid` was meant for this process has to be found out afterwards, from what belongs to it alone ([`stat`]).
+/// Errors: `ESRCH` if there is none, or none that has not ended and been reaped.
+pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match RawFd::try_from(fd) {
+        Ok(fd) if fd >= 0 => Ok(own(fd)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What `/proc/PID/stat` says of a process. proc_pid_stat(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// Its name, up to 15 bytes.
+    pub name: Vec<u8>,
+    /// `R`, `S`, …; `Z` for one that has ended and is not reaped.
+    pub state: u8,
+    /// When it started, in clock ticks since boot: no two processes with one id have this in common.
+    pub start_time: u64,
+}
+
+/// Reads `/proc/PID/stat` of the process `pid`.
+pub fn stat(pid: i32) -> io::Result<Stat> {
+    let bytes = std::fs::read(format!("/proc/{pid}/stat"))?;
+    parse_stat(&bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))
+}
+
+/// The name, which may hold any byte, stands between the first `(` and the last `)`.
+fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+    let open = bytes.iter().position(|byte| *byte == b'(')?;
+    let close = bytes.iter().rposition(|byte| *byte == b')')?;
+    let name = bytes.get(open + 1..close)?.to_vec();
+    // Field 3 is the state, field 22 the time.
+    let mut fields = bytes.get(close + 1..)?.split(|byte| *byte == b' ').skip(1);
+    let state = *fields.next()?.first()?;
+    let start_time = std::str::from_utf8(fields.nth(18)?).ok()?.parse().ok()?;
+    Some(Stat { name, state, start_time })
+}
+
 /// Sends `signal` to the process behind `pidfd`. pidfd_send_signal(2), Linux ≥ 5.1.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: takes integers and a null pointer, which stands for default signal information.
@@ -517,6 +559,27 @@ mod tests {
         .expect("spawn");
         reap(child.pidfd.as_fd(), true).expect("reap");
         assert_eq!((said.as_str(), child.memory), ("Shared", Memory::Shared));
+    }
+
+    #[test]
+    fn a_process_is_told_by_its_start_even_under_a_strange_name() {
+        let line = b"7 (a) S (b) c) Z 1 7 7 0 -1 4194560 99 0 0 0 0 0 0 0 20 0 1 0 12345 0 0 1";
+        let stat = parse_stat(line).expect("of that form");
+        assert_eq!(stat, Stat { name: b"a) S (b) c".to_vec(), state: b'Z', start_time: 12345 });
+        assert_eq!(parse_stat(b"7 (a) S 1 2"), None);
+        assert_eq!(parse_stat(b"7 )a("), None);
+
+        let child = spawn(CloneFlags::empty(), None, Memory::Copied, |_| 0).expect("spawn");
+        let start = stat_of(child.pid).start_time;
+        assert!(start >= stat_of(std::process::id().cast_signed()).start_time);
+        let again = open_pidfd(child.pid).expect("pidfd_open");
+        reap(again.as_fd(), true).expect("reap");
+        let gone = open_pidfd(child.pid).expect_err("it is reaped");
+        assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    fn stat_of(pid: i32) -> Stat {
+        stat(pid).expect("stat")
     }
 
     #[test]
