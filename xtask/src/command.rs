@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::{env, io};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,6 +13,12 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("+ {}", line(command));
     let status = command.status();
     judge(command, status)
+}
+
+/// Prints the command and starts it.
+pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
+    eprintln!("+ {}", line(command));
+    command.spawn().map_err(|error| start_error(command, error))
 }
 
 /// Runs the command with nothing printed; its standard output. Standard error becomes part of the failure.

@@ -11,6 +11,7 @@ mod bench;
 mod check;
 mod ci;
 mod command;
+mod conformance;
 mod ebpf;
 mod setup;
 mod test;

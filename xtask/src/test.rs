@@ -1,29 +1,62 @@
 //! `cargo xtask test`: the black-box ring against a release build.
 //!
-//! The suite in `tests/` finds the program under test and the probe by environment: `SKIFF` and `SKIFF_PROBE`. A
-//! `SKIFF` that is already set is kept, so that the same suite can be pointed at another build.
+//! The suite in `tests/` finds the programs under test and the probe by environment: `SKIFF`, `RUNTIME` (the OCI runtime)
+//! and `SKIFF_PROBE`. A `SKIFF` or `RUNTIME` that is already set is kept, so that the same suite can be pointed at another
+//! build, and its part for OCI runtimes (`cargo xtask test oci`) at any runtime.
 
-use std::path::PathBuf;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{command, workspace};
+use crate::{command, conformance, workspace};
 
 pub(crate) const ARGUMENTS: &str = "[FILTER] [-- ARGUMENTS]";
 pub(crate) const HELP: &str = "black-box tests of the release build (root); ARGUMENTS go to the test runner;
-                               SKIFF=PATH tests another binary, MUST_RUN=1 turns skips into failures";
+                               SKIFF=PATH tests another binary, MUST_RUN=1 turns skips into failures;
+                               RUNTIME=crun with the filter oci tests another OCI runtime";
+
+/// What the suite needs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) skiff: PathBuf,
+    pub(crate) runtime: PathBuf,
+    pub(crate) probe: PathBuf,
+}
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     command::need_root("test")?;
-    let [skiff, probe] = binaries()?;
-    let skiff = std::env::var_os("SKIFF").map_or(skiff, PathBuf::from);
-    let mut cargo = workspace::cargo();
-    cargo.env("SKIFF", skiff).env("SKIFF_PROBE", probe);
-    cargo.args(["test", "--package", "skiff-tests", "--test", "it"]);
-    command::run(cargo.args(arguments))
+    let programs = binaries()?;
+    let mut suite = suite(&programs.probe);
+    suite.env("SKIFF", env::var_os("SKIFF").map_or(programs.skiff, PathBuf::from));
+    let runtime = env::var_os("RUNTIME").map_or(programs.runtime, PathBuf::from);
+    suite.env("RUNTIME", &runtime).env("SKIFF_PROBE", &programs.probe);
+    suite.args(["test", "--package", "skiff-tests", "--test", "it"]).args(arguments);
+    if !arguments.first().is_some_and(|filter| filter.starts_with("oci")) {
+        return command::run(&mut suite);
+    }
+    if !arguments.iter().any(|argument| argument == "--") {
+        suite.arg("--");
+    }
+    let name = runtime.file_name().unwrap_or_default().to_string_lossy();
+    conformance::run(suite.arg("--show-output"), &name)
 }
 
-/// The release builds of skiff and of the probe.
-pub(crate) fn binaries() -> Result<[PathBuf; 2]> {
-    workspace::build_each(["skiff", "skiff-probe"], "release")
+/// `cargo` in the root of the workspace. For another runtime it sees one more controller of cgroup v1 if the host has v1
+/// but not this one: crun 1.8 does not start without.
+fn suite(probe: &Path) -> Command {
+    if env::var_os("RUNTIME").is_none() {
+        return workspace::cargo();
+    }
+    let mut suite = Command::new(probe);
+    suite.args(["with", "controller=hugetlb", "--", "cargo"]).current_dir(workspace::root());
+    suite
+}
+
+/// The release builds.
+pub(crate) fn binaries() -> Result<Programs> {
+    let [skiff, runtime, probe] =
+        workspace::build_each(["skiff", "skiff-runtime", "skiff-probe"], "release")?;
+    Ok(Programs { skiff, runtime, probe })
 }

@@ -10,18 +10,18 @@ use std::sync::{Mutex, Once, OnceLock};
 static IDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// The directory of all tests of this process.
-pub(super) fn base() -> &'static Path {
+pub(crate) fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| std::env::temp_dir().join(format!("skiff-it.{}", std::process::id())))
 }
 
 /// Keeps ids for the search at the very end.
-pub(super) fn remember(ids: Vec<String>) {
+pub(crate) fn remember(ids: Vec<String>) {
     IDS.lock().expect("no holder panics").extend(ids);
 }
 
 /// Searches once more when the test program ends: something may have come back, or a guard may have been too early.
-pub(super) fn check_at_exit() {
+pub(crate) fn check_at_exit() {
     static REGISTERED: Once = Once::new();
     // SAFETY: the function lives as long as the program and does not unwind.
     REGISTERED.call_once(|| assert_eq!(unsafe { libc::atexit(final_check) }, 0));
@@ -41,7 +41,7 @@ extern "C" fn final_check() {
 }
 
 /// Control groups and processes of these containers.
-pub(super) fn of_containers(ids: &[String]) -> Vec<String> {
+pub(crate) fn of_containers(ids: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     if !ids.is_empty() {
         found.extend(groups(ids).into_iter().map(|group| format!("cgroup {}", group.display())));
@@ -56,7 +56,7 @@ pub(super) fn of_containers(ids: &[String]) -> Vec<String> {
 }
 
 /// Mounts below a test's directory, in this or any other mount namespace, and processes that belong to it.
-pub(super) fn of_directory(dir: &Path) -> Vec<String> {
+pub(crate) fn of_directory(dir: &Path) -> Vec<String> {
     let dir = format!("{}/", dir.display());
     let mentions =
         |file: String| fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(&dir));
@@ -72,33 +72,33 @@ pub(super) fn of_directory(dir: &Path) -> Vec<String> {
 }
 
 /// Lines of this process's mount table that mention `dir`.
-pub(super) fn mounts_below(dir: &Path) -> Vec<String> {
+pub(crate) fn mounts_below(dir: &Path) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let dir = dir.display().to_string();
     table.lines().filter(|line| line.contains(&dir)).map(str::to_owned).collect()
 }
 
 /// Files of containers that are no more: in the run directory and in the directory for temporary files.
-pub(super) fn files(run: &Path, temporary: &Path) -> Vec<String> {
+pub(crate) fn files(run: &Path, temporary: &Path) -> Vec<String> {
     let places = [&run.join("containers"), &run.join("names"), temporary];
     places.into_iter().flat_map(entries).map(|path| format!("file {}", path.display())).collect()
 }
 
 /// Writable layers of these containers in a store that others use too.
-pub(super) fn layers(store: &Path, ids: &[String]) -> Vec<String> {
+pub(crate) fn layers(store: &Path, ids: &[String]) -> Vec<String> {
     let layers = entries(store.join("containers")).into_iter().map(|path| path.display().to_string());
     let ours = layers.filter(|path| ids.iter().any(|id| path.contains(id.as_str())));
     ours.map(|path| format!("file {path}")).collect()
 }
 
 /// Unfinished work in a store.
-pub(super) fn unfinished(store: &Path) -> Vec<String> {
+pub(crate) fn unfinished(store: &Path) -> Vec<String> {
     let places = [store.join("tmp"), store.join("containers")];
     places.iter().flat_map(entries).map(|path| format!("file {}", path.display())).collect()
 }
 
 /// Control groups, in any hierarchy, that are named after one of these containers.
-pub(super) fn groups(ids: &[String]) -> Vec<PathBuf> {
+pub(crate) fn groups(ids: &[String]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     groups_below(Path::new("/sys/fs/cgroup"), ids, &mut found);
     found

@@ -36,7 +36,7 @@ pub(crate) struct Output {
 }
 
 impl Live {
-    pub(super) fn spawn(mut command: Command, input: Option<Vec<u8>>, limit: Duration) -> Self {
+    pub(crate) fn spawn(mut command: Command, input: Option<Vec<u8>>, limit: Duration) -> Self {
         let what = format!("{command:?}");
         let mut child = command.spawn().unwrap_or_else(|e| panic!("start {what}: {e}"));
         if let Some(bytes) = input {
@@ -180,7 +180,7 @@ fn pid_of(child: &Child) -> Pid {
 }
 
 /// Opens a descriptor that becomes readable when the process ends. pidfd_open(2), Linux ≥ 5.3.
-pub(super) fn pidfd(pid: Pid) -> OwnedFd {
+pub(crate) fn pidfd(pid: Pid) -> OwnedFd {
     // SAFETY: takes a number and flags.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).expect("pidfd_open");

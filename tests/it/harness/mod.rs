@@ -7,8 +7,8 @@ mod case;
 mod command;
 pub(crate) mod fixture;
 pub(crate) mod layout;
-mod leak;
-mod live;
+pub(crate) mod leak;
+pub(crate) mod live;
 pub(crate) mod pty;
 
 pub(crate) use case::{Case, parse};
@@ -30,6 +30,18 @@ pub(crate) mod programs {
     pub(crate) fn probe() -> &'static Path {
         static FOUND: OnceLock<PathBuf> = OnceLock::new();
         FOUND.get_or_init(|| find("SKIFF_PROBE", "skiff-probe"))
+    }
+
+    /// The OCI runtime under test: `$RUNTIME`, a path or the name of a program, else skiff's own.
+    pub(crate) fn runtime() -> &'static Path {
+        static FOUND: OnceLock<PathBuf> = OnceLock::new();
+        FOUND.get_or_init(|| {
+            let named = std::env::var_os("RUNTIME").filter(|name| !Path::new(name).exists());
+            let Some(name) = named else { return find("RUNTIME", "skiff-runtime") };
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let found = std::env::split_paths(&path).map(|dir| dir.join(&name)).find(|path| path.exists());
+            found.unwrap_or_else(|| panic!("RUNTIME: no program {}", name.display()))
+        })
     }
 
     /// The build directory of this repository.

@@ -31,6 +31,11 @@ fn one(op: &str, args: &[&str]) -> Result<(String, usize), String> {
         "write" => (write(arg(0)?, arg(1)?), 2),
         "node" => (node(&path(0)?, arg(1)?, number(arg(2)?)?, number(arg(3)?)?), 4),
         "mount" => (mount(&path(0)?, &path(1)?), 2),
+        "stat" => (stat(arg(0)?), 1),
+        "names" => (names(arg(0)?), 1),
+        "syscall" => (raw(arg(0)?, arg(1)?)?, 2),
+        #[cfg(target_arch = "x86_64")]
+        "syscall32" => (raw_32(number(arg(0)?)?), 1),
         "remount-rw" => (remount_rw(&path(0)?), 1),
         _ => return call(op, args),
     })
@@ -162,6 +167,74 @@ fn remount_rw(target: &CString) -> String {
     let done =
         unsafe { libc::mount(std::ptr::null(), target.as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
     out::verdict(done.into())
+}
+
+/// Type, device numbers, mode and owner of a file, as `c 1:3 0666 0:0`; of a link its target.
+fn stat(path: &str) -> String {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+    let meta = match std::fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(error) => return errno(&error),
+    };
+    let kind = meta.file_type();
+    let letter = match () {
+        () if kind.is_symlink() => return format!("l {}", crate::see::link(path)),
+        () if kind.is_char_device() => "c",
+        () if kind.is_block_device() => "b",
+        () if kind.is_fifo() => "p",
+        () if kind.is_socket() => "s",
+        () if kind.is_dir() => "d",
+        () => "-",
+    };
+    let device = match letter {
+        "c" | "b" => format!(" {}:{}", libc::major(meta.rdev()), libc::minor(meta.rdev())),
+        _ => String::new(),
+    };
+    format!("{letter}{device} {:04o} {}:{}", meta.permissions().mode() & 0o7777, meta.uid(), meta.gid())
+}
+
+/// The entries of a directory in order, with commas between.
+fn names(dir: &str) -> String {
+    let read = std::fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = match read {
+        Ok(entries) => entries,
+        Err(error) => return errno(&error),
+    };
+    let mut names: Vec<String> =
+        entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names.join(",")
+}
+
+/// A system call by its number, with up to six numbers as arguments: `1,2,0x10`. The verdict is its result if that is
+/// not an error.
+fn raw(nr: &str, arguments: &str) -> Result<String, String> {
+    let mut numbers = [0u64; 6];
+    for (place, word) in numbers.iter_mut().zip(arguments.split(',').filter(|word| !word.is_empty())) {
+        *place = match word.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16).map_err(|e| e.to_string())?,
+            None => number(word)?,
+        };
+    }
+    let [a, b, c, d, e, f] = numbers;
+    // SAFETY: tests pass calls that take numbers, or addresses that the kernel refuses.
+    let result = unsafe { libc::syscall(number(nr)?, a, b, c, d, e, f) };
+    Ok(if result >= 0 { result.to_string() } else { out::verdict(result) })
+}
+
+/// A system call by the 32-bit interface, without arguments.
+#[cfg(target_arch = "x86_64")]
+fn raw_32(nr: i32) -> String {
+    let mut result = nr;
+    // SAFETY: the call takes no addresses; the kernel keeps all registers but the result's, and r8 to r11.
+    unsafe {
+        std::arch::asm!(
+            "push rbx", "xor ebx, ebx", "int 0x80", "pop rbx",
+            inout("eax") result, in("ecx") 0, in("edx") 0, in("esi") 0, in("edi") 0,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    if result >= 0 { result.to_string() } else { format!("{:?}", nix::errno::Errno::from_raw(-result)) }
 }
 
 fn errno(error: &std::io::Error) -> String {

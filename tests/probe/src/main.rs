@@ -10,6 +10,7 @@
 
 mod attempt;
 mod calls;
+mod hook;
 mod load;
 mod out;
 mod see;
@@ -20,7 +21,7 @@ use std::ffi::{c_char, c_int};
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
                      eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | calls N M P B [fork|threads K] | \
-                     hunt SIZE | with SETTING… -- CMD";
+                     hunt SIZE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
 /// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
 #[unsafe(no_mangle)]
@@ -54,6 +55,7 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["burn", wall_ms] => load::burn(number(wall_ms)?)?,
         ["fill", path, mib] => load::fill(path, number(mib)?),
         ["calls", amounts @ ..] => calls::run(amounts)?,
+        ["hook", file, name, rest @ ..] => return hook::run(file, name, rest),
         ["hunt", size] => attempt::hunt(number(size)?),
         ["with", settings @ ..] => return with::exec(settings),
         _ => return Err(format!("usage: probe {VERBS}")),

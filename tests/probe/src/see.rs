@@ -53,6 +53,13 @@ pub(crate) fn print() {
         "interfaces": names("/sys/class/net"),
         "processes": names("/proc").into_iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).collect::<Vec<_>>(),
         "terminal": terminal(),
+        "environ": std::env::vars().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
+        "scheduling": scheduling(),
+        "personality": personality(),
+        "machine": nix::sys::utsname::uname().map(|it| it.machine().to_string_lossy().into_owned()).unwrap_or_default(),
+        "clocks": clocks(),
+        "id_maps": { "uid": text("/proc/self/uid_map"), "gid": text("/proc/self/gid_map"), "setgroups": text("/proc/self/setgroups") },
+        "memory_policy": memory_policy(),
     });
     out::line(&seen.to_string());
 }
@@ -76,6 +83,44 @@ pub(crate) fn window_size(fd: i32) -> Option<(u16, u16)> {
     (result == 0).then_some((size.ws_row, size.ws_col))
 }
 
+/// What the kernel's schedulers, of the processor and of the disks, know of this process.
+fn scheduling() -> Value {
+    let mut attributes = [0u8; 56];
+    // SAFETY: the kernel fills at most the size that is passed.
+    let got =
+        unsafe { libc::syscall(libc::SYS_sched_getattr, 0, attributes.as_mut_ptr(), attributes.len(), 0) };
+    // SAFETY: takes numbers: this process.
+    let io = unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) };
+    let word = |at: usize| attributes[at..at + 4].try_into().map(u32::from_ne_bytes).unwrap_or_default();
+    let long = |at: usize| attributes[at..at + 8].try_into().map(u64::from_ne_bytes).unwrap_or_default();
+    json!({
+        "known": got == 0, "policy": word(4), "flags": long(8), "nice": word(16).cast_signed(), "priority": word(20),
+        "runtime": long(24), "deadline": long(32), "period": long(40), "io_class": io >> 13, "io_priority": io & 0x1fff,
+    })
+}
+
+/// The execution domain, read without changing it.
+fn personality() -> i64 {
+    // SAFETY: this value asks and sets nothing.
+    unsafe { libc::syscall(libc::SYS_personality, 0xffff_ffffu32) }
+}
+
+/// Whole seconds of the clocks that a time namespace can shift.
+fn clocks() -> Value {
+    use nix::time::{ClockId, clock_gettime};
+    let seconds = |clock| clock_gettime(clock).map(|time| time.tv_sec()).unwrap_or(-1);
+    json!({ "monotonic": seconds(ClockId::CLOCK_MONOTONIC), "boottime": seconds(ClockId::CLOCK_BOOTTIME) })
+}
+
+/// The memory policy of this process with its flags, and the first nodes of its mask.
+fn memory_policy() -> Value {
+    let (mut mode, mut nodes) = (0i32, [0u64; 16]);
+    // SAFETY: the kernel fills the number and at most 1024 bits of the mask.
+    let got =
+        unsafe { libc::syscall(libc::SYS_get_mempolicy, &raw mut mode, nodes.as_mut_ptr(), 1024, 0, 0) };
+    json!({ "known": got == 0, "mode": mode, "nodes": nodes[0] })
+}
+
 fn open_files() -> BTreeMap<String, String> {
     // SAFETY: F_GETFD takes any number.
     let is_open = |fd: &i32| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0;
@@ -97,7 +142,7 @@ fn status() -> Map<String, Value> {
     status.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.into(), json!(v.trim()))).collect()
 }
 
-fn namespaces() -> BTreeMap<&'static str, String> {
+pub(crate) fn namespaces() -> BTreeMap<&'static str, String> {
     NAMESPACES.iter().map(|name| (*name, link(&format!("/proc/self/ns/{name}")))).collect()
 }
 
@@ -154,7 +199,7 @@ fn describe_below(dir: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-fn names(dir: &str) -> Vec<String> {
+pub(crate) fn names(dir: &str) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
@@ -163,6 +208,6 @@ fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
 
-fn link(path: &str) -> String {
+pub(crate) fn link(path: &str) -> String {
     fs::read_link(path).map(|target| target.display().to_string()).unwrap_or_default()
 }

@@ -3,10 +3,13 @@
 //! * `deny=clone3,fsopen` – those system calls fail with ENOSYS, as on a kernel that lacks them
 //! * `fd=7:/etc` – descriptor 7 is open on /etc and is inherited
 //! * `ignore=INT`, `block=USR1` – dispositions and mask are inherited
+//! * `controller=hugetlb` – that controller of cgroup v1 is mounted, for CMD alone
 //! * `umask=077`, `uid=1000` (no capabilities then), `nofile=64`
 
 use std::ffi::{CString, c_int};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, SigSet, signal};
 
 use crate::{number, signals};
@@ -72,6 +75,7 @@ fn apply(key: &str, value: &str) -> Result<(), String> {
             nix::unistd::setresgid(id.into(), id.into(), id.into()).map_err(|e| e.to_string())?;
             nix::unistd::setresuid(id.into(), id.into(), id.into()).map_err(|e| e.to_string())
         }
+        "controller" => mount_controller(value),
         "nofile" => {
             let limit: u64 = number(value)?;
             nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limit, limit)
@@ -79,6 +83,47 @@ fn apply(key: &str, value: &str) -> Result<(), String> {
         }
         _ => Err(format!("with: unknown setting {key}")),
     }
+}
+
+/// Mounts this controller of cgroup v1 beside those that are mounted, in a mount namespace of its own: there are runtimes
+/// that do not start unless every controller that the kernel has is there. Nothing is left on the host, not even a
+/// directory, because the directory of the mount points is another one too.
+fn mount_controller(name: &str) -> Result<(), String> {
+    const GROUPS: &str = "/sys/fs/cgroup";
+    let known = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let known = known.lines().any(|line| line.split('\t').next() == Some(name));
+    let here = std::path::Path::new(GROUPS);
+    if !known || here.join(name).join("tasks").exists() || !here.join("memory/tasks").exists() {
+        return Ok(());
+    }
+    let say = |what: &str| {
+        let what = what.to_owned();
+        move |e| format!("controller {name}: {what}: {e}")
+    };
+    unshare(CloneFlags::CLONE_NEWNS).map_err(say("unshare"))?;
+    let (none, flags) = (None::<&str>, MsFlags::empty());
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(say("make / private"))?;
+    let stage = std::env::temp_dir().join(format!("probe-cgroups.{}", std::process::id()));
+    let make =
+        |dir: &std::path::Path| std::fs::create_dir(dir).map_err(|e| format!("{}: {e}", dir.display()));
+    make(&stage)?;
+    mount(Some("tmpfs"), &stage, Some("tmpfs"), flags, Some("mode=755")).map_err(say("mount tmpfs"))?;
+    for entry in here.read_dir().map_err(|e| e.to_string())?.flatten() {
+        let to = stage.join(entry.file_name());
+        if entry.path().read_link().is_ok_and(|target| std::os::unix::fs::symlink(target, &to).is_ok()) {
+            continue;
+        }
+        if !entry.path().join("cgroup.procs").exists() {
+            continue;
+        }
+        make(&to)?;
+        mount(Some(&entry.path()), &to, none, MsFlags::MS_MOVE, none).map_err(say("move a hierarchy"))?;
+    }
+    let place = stage.join(name);
+    make(&place)?;
+    mount(Some("cgroup"), &place, Some("cgroup"), flags, Some(name)).map_err(say("mount"))?;
+    mount(Some(&stage), here, none, MsFlags::MS_MOVE, none).map_err(say("move"))?;
+    std::fs::remove_dir(&stage).map_err(|e| e.to_string())
 }
 
 fn inherit(value: &str) -> Result<(), String> {

@@ -1,0 +1,23 @@
+//! Conformance: what the OCI runtime specification demands of a runtime and what can be seen from outside, one test per
+//! demand, against any runtime.
+//!
+//!     cargo xtask test oci                    skiff-runtime
+//!     RUNTIME=crun cargo xtask test oci       another one, by name or path
+//!
+//! The specification is version 1.2 (`runtime.md`, `config.md`, `config-linux.md`, `features.md`); what is newer says so.
+//! Where it says MAY, or can be read in two ways, nothing is tested; a SHOULD is tested only where all runtimes agree on
+//! it. [`commands`] alone is about what the specification leaves out and engines rely on all the same: the command line
+//! that runc has made the custom.
+//!
+//! A test makes a [`Bundle`], changes its configuration, and looks at what the program inside says (`probe see`, `probe
+//! try`) or at the host. The bundle clears up after itself however the test ends, and fails it if the runtime has left
+//! something behind.
+
+mod bundle;
+mod config;
+mod hosting;
+mod stream;
+
+pub(crate) use bundle::Bundle;
+
+mod lifecycle;
