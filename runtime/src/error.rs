@@ -45,6 +45,14 @@ impl Error {
             Self::NotFound { .. } => 127,
         }
     }
+
+    /// Says on what of several things an option is that cannot be honoured.
+    pub(crate) fn about(self, what: &str) -> Self {
+        match self {
+            Self::Option(text) => Self::Option(format!("{what}: {text}")),
+            other => other,
+        }
+    }
 }
 
 /// Says what was tried when an I/O call fails.

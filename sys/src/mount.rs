@@ -27,6 +27,17 @@ impl Attr {
     pub const NODEV: Self = Self(0x4);
     /// `MOUNT_ATTR_NOEXEC`.
     pub const NOEXEC: Self = Self(0x8);
+    /// `MOUNT_ATTR_NOATIME`.
+    pub const NOATIME: Self = Self(0x10);
+    /// `MOUNT_ATTR_STRICTATIME`.
+    pub const STRICTATIME: Self = Self(0x20);
+    /// `MOUNT_ATTR__ATIME`: the field of the two above, whose zero is `relatime`. It must be cleared as a whole before a
+    /// bit of it is set.
+    pub const ATIME: Self = Self(0x70);
+    /// `MOUNT_ATTR_NODIRATIME`.
+    pub const NODIRATIME: Self = Self(0x80);
+    /// `MOUNT_ATTR_NOSYMFOLLOW`, Linux ≥ 5.14.
+    pub const NOSYMFOLLOW: Self = Self(0x20_0000);
 
     /// Both.
     #[must_use]
@@ -38,6 +49,12 @@ impl Attr {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Whether all of `other` is set.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 
     /// Whether nothing is set.
@@ -52,6 +69,10 @@ impl Attr {
             (Self::NOSUID, MsFlags::MS_NOSUID),
             (Self::NODEV, MsFlags::MS_NODEV),
             (Self::NOEXEC, MsFlags::MS_NOEXEC),
+            (Self::NOATIME, MsFlags::MS_NOATIME),
+            (Self::STRICTATIME, MsFlags::MS_STRICTATIME),
+            (Self::NODIRATIME, MsFlags::MS_NODIRATIME),
+            (Self::NOSYMFOLLOW, MsFlags::from_bits_retain(MS_NOSYMFOLLOW)),
         ];
         pairs.iter().filter(|(attr, _)| self.0 & attr.0 != 0).map(|(_, flag)| *flag).collect()
     }
@@ -66,6 +87,8 @@ pub enum Propagation {
     Slave,
     /// Both ways.
     Shared,
+    /// Neither way, and it cannot be bound elsewhere.
+    Unbindable,
 }
 
 impl Propagation {
@@ -74,6 +97,7 @@ impl Propagation {
             Self::Private => MsFlags::MS_PRIVATE,
             Self::Slave => MsFlags::MS_SLAVE,
             Self::Shared => MsFlags::MS_SHARED,
+            Self::Unbindable => MsFlags::MS_UNBINDABLE,
         }
     }
 }
@@ -100,6 +124,8 @@ const AT_RECURSIVE: libc::c_uint = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const EMPTY: &CStr = c"";
+/// The C library does not have it yet. mount(2).
+const MS_NOSYMFOLLOW: libc::c_ulong = 0x100;
 
 /// A file system being configured. fsopen(2), Linux ≥ 5.2.
 #[derive(Debug)]

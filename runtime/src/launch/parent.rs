@@ -339,6 +339,7 @@ fn describe(step: &Step) -> String {
         Step::Directory(target) => format!("make directory {}", at(&target.path)),
         Step::Volume { target, .. } => format!("mount volume at {}", at(&target.path)),
         Step::Node(node) => format!("make device {}", node.target.display()),
+        Step::Fifo { target, .. } => format!("make FIFO {}", at(&target.path)),
         Step::Symlink { path, .. } => format!("make symlink {}", at(path)),
         Step::Files(_) => "mount /etc/hostname, /etc/hosts and /etc/resolv.conf".into(),
         Step::ReadOnlyMount(target) => format!("make {} read-only", at(&target.path)),

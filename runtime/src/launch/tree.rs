@@ -116,6 +116,7 @@ impl<'a> Tree<'a> {
                 restrict(mounted.as_fd(), *attr, false)
             }
             Step::Node(node) => self.node(node),
+            Step::Fifo { target, mode, uid, gid } => self.fifo(&target.path, *mode, (*uid, *gid)),
             Step::Symlink { content, path } => self.symlink(content, path),
             Step::Files(files) => self.files(files),
             Step::ReadOnlyMount(target) => {
@@ -168,7 +169,7 @@ impl<'a> Tree<'a> {
         };
         let kind = match target.kind {
             TargetKind::Directory => OFlag::O_DIRECTORY,
-            TargetKind::File => OFlag::empty(),
+            TargetKind::File | TargetKind::AsSource => OFlag::empty(),
         };
         let open = || file::open_beneath(self.root(), &target.path, OFlag::O_PATH | kind, 0, resolve);
         let point = match open() {
@@ -226,15 +227,20 @@ impl<'a> Tree<'a> {
         let mode = Mode::from_bits_truncate(node.mode);
         let number = makedev(node.major.into(), node.minor.into());
         match mknodat(parent, name.as_c_str(), kind, mode, number) {
-            // What root makes is root's.
-            Ok(()) if (node.uid, node.gid) == (0, 0) => Ok(()),
-            Ok(()) => {
-                let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-                let (uid, gid) = (nix::unistd::Uid::from_raw(node.uid), nix::unistd::Gid::from_raw(node.gid));
-                Ok(nix::unistd::fchownat(parent, name.as_c_str(), Some(uid), Some(gid), flags)?)
-            }
+            Ok(()) => give(parent, &name, node.uid, node.gid),
+            // As other runtimes have it: in a `/dev` that is not new, what is there is meant.
+            Err(Errno::EEXIST) => Ok(()),
             Err(Errno::EPERM) => bind_node(node, parent, &name),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn fifo(&mut self, path: &CStr, mode: u32, (uid, gid): (u32, u32)) -> io::Result<()> {
+        let (parent, name) = self.open_parent(path)?;
+        match mknodat(parent, name.as_c_str(), SFlag::S_IFIFO, Mode::from_bits_truncate(mode), 0) {
+            Err(Errno::EEXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(()) => give(parent, &name, uid, gid),
         }
     }
 
@@ -401,7 +407,7 @@ fn make_entry(parent: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Resu
         TargetKind::Directory => {
             mkdirat(parent, name, Mode::from_bits_truncate(0o755)).map_err(io::Error::from)
         }
-        TargetKind::File => {
+        TargetKind::File | TargetKind::AsSource => {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
             file::open_beneath(parent, name, flags, 0o644, Resolve::NoSymlinks).map(drop)
         }
@@ -410,6 +416,16 @@ fn make_entry(parent: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Resu
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
+}
+
+/// Gives a node that has just been made to its owner. What root makes is root's.
+fn give(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {
+    if (uid, gid) == (0, 0) {
+        return Ok(());
+    }
+    let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+    let (uid, gid) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
+    Ok(nix::unistd::fchownat(parent, name, Some(uid), Some(gid), flags)?)
 }
 
 /// Binds the host's node on a file `name` in `parent`.

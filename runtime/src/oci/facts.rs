@@ -43,6 +43,8 @@ pub struct Facts {
     pub apparmor: bool,
     /// Whether programs can be labelled for SELinux.
     pub selinux: bool,
+    /// Whether the kernel shows its memory as `/proc/kcore`.
+    pub kcore: bool,
     /// Whether `/sys/fs/resctrl` is mounted.
     pub resctrl: bool,
     /// The home directory of the program's user, if its environment does not say.
@@ -81,6 +83,9 @@ impl Facts {
         }
         let no_process = spec::Process::default();
         let mut facts = Self::for_process(bundle.spec.process.as_ref().unwrap_or(&no_process))?;
+        let labels_mounts = bundle.spec.linux.as_ref().is_some_and(|linux| !linux.mount_label.is_empty());
+        facts.selinux = facts.selinux || labels_mounts && selinux();
+        facts.kcore = Path::new("/proc/kcore").exists();
         facts.shared = shared(bundle.spec.linux.as_ref());
         facts.resctrl = asks_for_rdt(&bundle.spec) && Path::new("/sys/fs/resctrl/schemata").exists();
         if let Some(process) = &bundle.spec.process {
@@ -120,7 +125,8 @@ impl Facts {
             may_set_groups: !(in_user_namespace && denied()),
             shared: CloneFlags::empty(),
             apparmor: !process.apparmor_profile.is_empty() && apparmor(),
-            selinux: !process.selinux_label.is_empty() && Path::new("/sys/fs/selinux/enforce").exists(),
+            selinux: !process.selinux_label.is_empty() && selinux(),
+            kcore: false,
             resctrl: false,
             home: None,
         })
@@ -136,6 +142,10 @@ fn kernel() -> Result<Kernel, Error> {
 /// AppArmor's own word for whether it is on. Documentation/admin-guide/LSM/apparmor.rst in the kernel tree.
 fn apparmor() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
+}
+
+fn selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 fn asks_for_rdt(spec: &spec::Spec) -> bool {

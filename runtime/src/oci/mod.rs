@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 
 pub use facts::{Facts, Terms};
+pub use mounts::option_names;
 pub use process::process;
 use spec::Spec;
 
@@ -72,7 +73,17 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
     if !spaces.may_set_groups(linux, facts) {
         namespaces::forbid_groups(&mut process)?;
     }
-    let tree = mounts::plan(bundle, facts, terms)?;
+    let cgroup = cgroup(id, facts)?;
+    let ground = mounts::Ground {
+        bundle: &bundle.path,
+        user_namespace: facts.in_user_namespace || spaces.is_own(CloneFlags::CLONE_NEWUSER),
+        cgroup_namespace: spaces.is_own(CloneFlags::CLONE_NEWCGROUP),
+        layout: &facts.cgroups,
+        cgroup: &cgroup,
+        kcore: facts.kcore,
+        selinux: facts.selinux,
+        no_pivot: terms.no_pivot,
+    };
     Ok(Plan {
         id: id.to_owned(),
         name: None,
@@ -84,10 +95,9 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
         cgroup_namespace: spaces.cgroup,
         time_namespace: namespaces::time(linux, &spaces)?,
         users: namespaces::users(linux, &spaces, facts)?,
-        cgroup: cgroup(id, facts)?,
-        root: tree.root,
-        steps: tree.steps,
-        hide: tree.hide,
+        root: mounts::root(spec, &ground)?,
+        steps: mounts::steps(spec, &ground)?,
+        hide: mounts::hide(spec)?,
         hostname: name(spec.hostname.as_deref(), "hostname", &spaces)?,
         domainname: name(spec.domainname.as_deref(), "domainname", &spaces)?,
         sysctls: sysctl::values(spec, linux, &spaces)?,
@@ -95,6 +105,7 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
         net_devices: namespaces::net_devices(linux, &spaces, facts)?,
         hooks: hooks::hooks(bundle, id)?,
         process,
+        cgroup,
     })
 }
 

@@ -1,110 +1,487 @@
-//! The file tree: mounts, devices, what is hidden, and the root.
+//! The container's file tree, as a bundle describes it: root, mounts, devices, and what is hidden.
+//!
+//! Pure: what lies at the sources of bind mounts, and whether the kernel lets something be mounted, is found out when the
+//! plan is carried out.
 
-use std::ffi::CString;
+mod options;
+
+use std::path::{Path, PathBuf};
 
 use skiff_sys::device_filter::Kind;
-use skiff_sys::mount::{Attr, FsOption};
+use skiff_sys::mount::{Attr, FsOption, Propagation};
 
-use super::{Bundle, Facts, Terms, c_text, invalid};
+pub use options::names as option_names;
+use options::{Chosen, parse};
+
+use super::namespaces::ranges;
+use super::{c_text, invalid, spec};
 use crate::Error;
+use crate::cgroup::{self, Layout};
 use crate::host::Node;
-use crate::plan::{ChangeRoot, Hide, Root, Step, Symlinks, Target, TargetKind, Upper};
+use crate::plan::{
+    self, ChangeRoot, Hide, IdMap, MountFlags, Propagate, Step, Symlinks, Target, TargetKind, Upper, c_path,
+    relative,
+};
 
-/// What is decided here.
-#[derive(Debug)]
-pub(super) struct Tree {
-    pub(super) root: Root,
-    pub(super) steps: Vec<Step>,
-    pub(super) hide: Vec<Hide>,
+/// What the file tree depends on beside the bundle's configuration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ground<'a> {
+    /// The bundle's absolute path.
+    pub(super) bundle: &'a Path,
+    /// Whether the container has, or enters, a user namespace other than the host's, or is launched by a user.
+    pub(super) user_namespace: bool,
+    /// Whether it has, or enters, a cgroup namespace.
+    pub(super) cgroup_namespace: bool,
+    /// Where the host has its cgroups.
+    pub(super) layout: &'a Layout,
+    /// Which of them the container is in.
+    pub(super) cgroup: &'a cgroup::Plan,
+    /// Whether the kernel shows its memory as `/proc/kcore`.
+    pub(super) kcore: bool,
+    /// Whether SELinux labels files here.
+    pub(super) selinux: bool,
+    /// Whether the root is to be moved rather than pivoted to.
+    pub(super) no_pivot: bool,
 }
 
-/// Decides the file tree of `bundle`.
-pub(super) fn plan(bundle: &Bundle, _facts: &Facts, terms: &Terms) -> Result<Tree, Error> {
-    let spec = &bundle.spec;
-    let mut steps = Vec::new();
-    for (index, mount) in spec.mounts.iter().enumerate() {
-        steps.push(filesystem(mount, &format!("mounts[{index}]"))?);
-    }
-    for (name, major, minor) in
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
-    {
-        steps.push(Step::Node(node(name, major, minor)));
-    }
-    let links = [
-        ("/proc/self/fd", "dev/fd"),
-        ("/proc/self/fd/0", "dev/stdin"),
-        ("/proc/self/fd/1", "dev/stdout"),
-        ("/proc/self/fd/2", "dev/stderr"),
-        ("pts/ptmx", "dev/ptmx"),
-    ];
-    for (content, path) in links {
-        steps.push(Step::Symlink { content: c_text(content, "dev")?, path: c_text(path, "dev")? });
-    }
-    let linux = spec.linux.as_ref();
-    let mut hide = Vec::new();
-    for path in linux.into_iter().flat_map(|linux| &linux.masked_paths) {
-        hide.push(Hide::Mask(c_text(path.trim_start_matches('/'), "linux.maskedPaths")?));
-    }
-    for path in linux.into_iter().flat_map(|linux| &linux.readonly_paths) {
-        hide.push(Hide::ReadOnly(c_text(path.trim_start_matches('/'), "linux.readonlyPaths")?));
-    }
-    let root = Root {
-        layers: vec![bundle.root()],
+/// Decides what the root is.
+///
+/// Errors: none is given, or its propagation is none that there is.
+pub(super) fn root(spec: &spec::Spec, ground: &Ground<'_>) -> Result<plan::Root, Error> {
+    let root = spec.root.as_ref().filter(|root| !root.path.is_empty());
+    let root = root.ok_or_else(|| invalid("root.path", "missing"))?;
+    Ok(plan::Root {
+        layers: vec![ground.bundle.join(&root.path)],
         upper: Upper::Direct,
-        read_only: spec.root.as_ref().is_some_and(|root| root.readonly),
-        propagation: None,
-        change: if terms.no_pivot { ChangeRoot::Move } else { ChangeRoot::Pivot },
-    };
-    Ok(Tree { root, steps, hide })
-}
-
-fn node(name: &str, major: u32, minor: u32) -> Node {
-    Node {
-        source: format!("/dev/{name}").into(),
-        target: format!("/dev/{name}").into(),
-        kind: Kind::Char,
-        major,
-        minor,
-        mode: 0o666,
-        uid: 0,
-        gid: 0,
-        access: "rwm".into(),
-    }
-}
-
-fn filesystem(mount: &super::spec::Mount, place: &str) -> Result<Step, Error> {
-    let fstype = match mount.r#type.as_deref() {
-        Some("cgroup") => "cgroup2",
-        Some(known @ ("proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue")) => known,
-        other => return Err(invalid(place, format!("type {other:?} is not supported"))),
-    };
-    let (mut attr, mut options) = (Attr::NONE, Vec::new());
-    for option in &mount.options {
-        match option.as_str() {
-            "nosuid" => attr = attr.with(Attr::NOSUID),
-            "noexec" => attr = attr.with(Attr::NOEXEC),
-            "nodev" => attr = attr.with(Attr::NODEV),
-            "ro" => attr = attr.with(Attr::RDONLY),
-            "strictatime" | "relatime" => {}
-            other => {
-                let text = |text: &str| -> Result<CString, Error> { c_text(text, place) };
-                options.push(match other.split_once('=') {
-                    Some((key, value)) => FsOption::Value(text(key)?, text(value)?),
-                    None => FsOption::Flag(text(other)?),
-                });
-            }
-        }
-    }
-    Ok(Step::Filesystem {
-        fstype: c_text(fstype, place)?,
-        source: None,
-        options,
-        flags: attr.into(),
-        target: Target {
-            path: c_text(mount.destination.trim_start_matches('/'), place)?,
-            kind: TargetKind::Directory,
-            symlinks: Symlinks::InRoot,
-        },
-        copy_up: false,
+        read_only: root.readonly,
+        propagation: root_propagation(spec)?,
+        change: if ground.no_pivot { ChangeRoot::Move } else { ChangeRoot::Pivot },
     })
 }
+
+/// Decides what is made and mounted, in order: mounts in that of the configuration, then what belongs into `/dev`, and
+/// what becomes read-only once all that is there.
+pub(super) fn steps(spec: &spec::Spec, ground: &Ground<'_>) -> Result<Vec<Step>, Error> {
+    let linux = spec.linux.as_ref();
+    let label = linux.map_or("", |linux| linux.mount_label.as_str());
+    if !label.is_empty() && !ground.selinux {
+        return Err(invalid("linux.mountLabel", "SELinux is not enabled here"));
+    }
+    // A mount that says nothing of its propagation has the root's, as far as that reaches out of the container.
+    let inherited = match root_propagation(spec)? {
+        Some(Propagate { to: to @ (Propagation::Shared | Propagation::Slave), .. }) => to,
+        _ => Propagation::Private,
+    };
+    let mut planner = Planner { ground, label, inherited, steps: Vec::new(), last: Vec::new() };
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        let place = || format!("mounts[{index}]: {}", mount.destination);
+        planner.mount(mount).map_err(|error| error.about(&place()))?;
+    }
+    let binds_dev = |mount: &spec::Mount| {
+        relative(Path::new(&mount.destination)).is_ok_and(|at| at == Path::new("dev"))
+            && parse(&mount.options).is_ok_and(|chosen| chosen.bind.is_some())
+    };
+    // The host's, or another container's, is complete.
+    if !spec.mounts.iter().any(binds_dev) {
+        planner.dev(linux.map_or(&[], |linux| &linux.devices))?;
+    }
+    if spec.process.as_ref().is_some_and(|process| process.terminal) {
+        planner.steps.push(Step::Directory(target(Path::new("/dev/console"), TargetKind::File)?));
+    }
+    planner.steps.append(&mut planner.last);
+    Ok(planner.steps)
+}
+
+/// Decides what is hidden.
+pub(super) fn hide(spec: &spec::Spec) -> Result<Vec<Hide>, Error> {
+    let Some(linux) = &spec.linux else { return Ok(Vec::new()) };
+    let path = |path: &String, place: &str| {
+        if !path.starts_with('/') {
+            return Err(invalid(place, format!("{path:?} is not absolute")));
+        }
+        c_path(&relative(Path::new(path))?)
+    };
+    let masked = linux.masked_paths.iter().map(|masked| path(masked, "linux.maskedPaths").map(Hide::Mask));
+    let kept = linux.readonly_paths.iter().map(|kept| path(kept, "linux.readonlyPaths").map(Hide::ReadOnly));
+    masked.chain(kept).collect()
+}
+
+fn root_propagation(spec: &spec::Spec) -> Result<Option<Propagate>, Error> {
+    let word = spec.linux.as_ref().map_or("", |linux| linux.rootfs_propagation.as_str());
+    let (name, recursive) = match word.strip_prefix('r') {
+        Some(name) => (name, true),
+        None => (word, false),
+    };
+    let to = match name {
+        "" if !recursive => return Ok(None),
+        "private" => Propagation::Private,
+        "slave" => Propagation::Slave,
+        "shared" => Propagation::Shared,
+        "unbindable" => Propagation::Unbindable,
+        _ => return Err(invalid("linux.rootfsPropagation", format!("unknown {word:?}"))),
+    };
+    Ok(Some(Propagate { to, recursive }))
+}
+
+/// Collects the steps.
+#[derive(Debug)]
+struct Planner<'a> {
+    ground: &'a Ground<'a>,
+    label: &'a str,
+    /// The propagation of bind mounts that name none.
+    inherited: Propagation,
+    steps: Vec<Step>,
+    /// What is done when all else is in place.
+    last: Vec<Step>,
+}
+
+impl Planner<'_> {
+    fn mount(&mut self, mount: &spec::Mount) -> Result<(), Error> {
+        let mut chosen = parse(&mount.options)?;
+        let kind = mount.r#type.as_deref().unwrap_or_default();
+        if kind == "bind" && chosen.bind.is_none() {
+            chosen.bind = Some(false);
+        }
+        let at = relative(Path::new(&mount.destination))?;
+        check_place(&at, kind, &chosen)?;
+        if chosen.remount {
+            return self.remount(&at, chosen);
+        }
+        if let Some(recursive) = chosen.bind {
+            return self.bind(mount, &at, chosen, recursive);
+        }
+        if chosen.id_map.is_some() || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+            return Err(Error::Option("ids can be mapped for bind mounts only".into()));
+        }
+        if chosen.copy_up && kind != "tmpfs" {
+            return Err(Error::Option("tmpcopyup is for tmpfs only".into()));
+        }
+        match kind {
+            "" | "none" => Err(Error::Option("has no type and is no bind mount".into())),
+            "cgroup" => self.cgroups(&at, chosen),
+            "cgroup2" => self.unified(&at, chosen),
+            _ => self.filesystem(kind, mount.source.as_deref(), &at, chosen),
+        }
+    }
+
+    fn remount(&mut self, at: &Path, chosen: Chosen) -> Result<(), Error> {
+        let mut options = chosen.of_filesystem;
+        options.extend(chosen.data);
+        if chosen.bind.is_some() && !options.is_empty() {
+            return Err(Error::Option("has options that are the whole file system's".into()));
+        }
+        let target = target(at, TargetKind::AsSource)?;
+        self.steps.push(Step::Remount { target, flags: chosen.flags, options });
+        Ok(())
+    }
+
+    fn bind(
+        &mut self,
+        mount: &spec::Mount,
+        at: &Path,
+        mut chosen: Chosen,
+        recursive: bool,
+    ) -> Result<(), Error> {
+        let source = mount.source.as_deref().filter(|source| !source.is_empty());
+        let source = source.ok_or_else(|| Error::Option("bind mount without a source".into()))?;
+        chosen.of_filesystem.retain(|option| !is_idle(option));
+        if let Some(option) = chosen.of_filesystem.first().or(chosen.data.first()) {
+            return Err(Error::Option(format!("a bind mount cannot have the option {}", name(option))));
+        }
+        if chosen.copy_up {
+            return Err(Error::Option("tmpcopyup is for tmpfs only".into()));
+        }
+        let mut flags = chosen.flags;
+        if flags.propagation.is_empty() {
+            flags.propagation.push(Propagate { to: self.inherited, recursive: true });
+        }
+        let late = self.late(at, "bind", &mut flags)?;
+        self.steps.push(Step::Bind {
+            source: self.ground.bundle.join(source),
+            create: false,
+            target: target(at, TargetKind::AsSource)?,
+            flags,
+            recursive,
+            id_map: self.id_map(mount, chosen.id_map)?,
+        });
+        self.last.extend(late);
+        Ok(())
+    }
+
+    /// The mapping of owners that a mount asks for; by the option alone it is the container's own.
+    fn id_map(&self, mount: &spec::Mount, option: Option<bool>) -> Result<Option<IdMap>, Error> {
+        let recursive = option == Some(true);
+        match (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty()) {
+            (true, true) if option.is_none() => Ok(None),
+            (true, true) if self.ground.user_namespace => Ok(Some(IdMap::Container { recursive })),
+            (true, true) => {
+                Err(Error::Option("idmap: there is neither a mapping nor a user namespace".into()))
+            }
+            (false, false) => {
+                let (uids, gids) = (
+                    ranges(&mount.uid_mappings, "uidMappings")?,
+                    ranges(&mount.gid_mappings, "gidMappings")?,
+                );
+                Ok(Some(IdMap::Own { uids, gids, recursive }))
+            }
+            _ => Err(Error::Option("uidMappings and gidMappings come together".into())),
+        }
+    }
+
+    fn filesystem(
+        &mut self,
+        kind: &str,
+        source: Option<&str>,
+        at: &Path,
+        chosen: Chosen,
+    ) -> Result<(), Error> {
+        let mut options = chosen.of_filesystem;
+        options.extend(chosen.data);
+        let source = source.filter(|source| !source.is_empty() && *source != kind);
+        let mut flags = chosen.flags;
+        // A device may be one that cannot be written to, and then the file system has to know from the start.
+        if flags.set.has(Attr::RDONLY) && source.is_some_and(|source| source.starts_with('/')) {
+            options.push(FsOption::Flag(c"ro".into()));
+        }
+        let is_labelled = !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2");
+        if is_labelled && !self.label.is_empty() {
+            options.push(FsOption::Value(c"context".into(), c_text(self.label, "linux.mountLabel")?));
+        }
+        let late = self.late(at, kind, &mut flags)?;
+        self.steps.push(Step::Filesystem {
+            fstype: c_text(kind, "type")?,
+            source: source.map(|source| c_text(source, "source")).transpose()?,
+            options,
+            flags,
+            target: target(at, TargetKind::Directory)?,
+            copy_up: chosen.copy_up,
+        });
+        self.last.extend(late);
+        Ok(())
+    }
+
+    /// A tmpfs, and `/dev` whatever it is, become read-only last: other mounts and devices have to find a place in them.
+    fn late(&self, at: &Path, kind: &str, flags: &mut MountFlags) -> Result<Option<Step>, Error> {
+        let is_dev = at == Path::new("dev");
+        if !flags.set.has(Attr::RDONLY) || !(is_dev || kind == "tmpfs") {
+            return Ok(None);
+        }
+        flags.set = flags.set.without(Attr::RDONLY);
+        target(at, TargetKind::Directory).map(Step::ReadOnlyMount).map(Some)
+    }
+
+    /// The container's cgroups, the way the host has them: version 2 alone, or a tmpfs with a mount for each hierarchy.
+    fn cgroups(&mut self, at: &Path, chosen: Chosen) -> Result<(), Error> {
+        let layout = self.ground.layout;
+        if layout.legacy.is_empty() {
+            return self.unified(at, chosen);
+        }
+        let mut flags = chosen.flags;
+        let late = self.late(at, "tmpfs", &mut flags)?;
+        self.steps.push(Step::Filesystem {
+            fstype: c"tmpfs".into(),
+            source: None,
+            options: vec![FsOption::Value(c"mode".into(), c"755".into())],
+            flags: flags.clone(),
+            target: target(at, TargetKind::Directory)?,
+            copy_up: false,
+        });
+        if late.is_some() {
+            flags.set = flags.set.with(Attr::RDONLY);
+        }
+        for (controller, mount) in &layout.legacy {
+            let name = controller.name();
+            self.hierarchy(&at.join(name), c"cgroup", Some(name), mount, &flags)?;
+        }
+        if let Some(mount) = &layout.unified {
+            self.hierarchy(&at.join("unified"), c"cgroup2", None, mount, &flags)?;
+        }
+        self.last.extend(late);
+        Ok(())
+    }
+
+    fn unified(&mut self, at: &Path, chosen: Chosen) -> Result<(), Error> {
+        let mount = self.ground.layout.unified.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
+        if let Some(option) = chosen.of_filesystem.first().or(chosen.data.first()) {
+            return Err(Error::Option(format!("cgroups cannot have the option {}", name(option))));
+        }
+        // Only the owner of the cgroup namespace may mount cgroups.
+        if self.ground.user_namespace && !self.ground.cgroup_namespace {
+            return self.bind_cgroups(mount.to_path_buf(), at, &chosen.flags);
+        }
+        let step = Step::Filesystem {
+            fstype: c"cgroup2".into(),
+            source: Some(c"cgroup".into()),
+            options: Vec::new(),
+            flags: chosen.flags,
+            target: target(at, TargetKind::Directory)?,
+            copy_up: false,
+        };
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// One hierarchy of several: of its own namespace, else the container's part of the host's.
+    fn hierarchy(
+        &mut self,
+        at: &Path,
+        fstype: &std::ffi::CStr,
+        controller: Option<&str>,
+        mount: &Path,
+        flags: &MountFlags,
+    ) -> Result<(), Error> {
+        if !self.ground.cgroup_namespace {
+            return self.bind_cgroups(mount.join(&self.ground.cgroup.name), at, flags);
+        }
+        let option = |name| c_text(name, "type").map(FsOption::Flag);
+        self.steps.push(Step::Filesystem {
+            fstype: fstype.into(),
+            source: Some(c"cgroup".into()),
+            options: controller.map(option).into_iter().collect::<Result<_, _>>()?,
+            flags: flags.clone(),
+            target: target(at, TargetKind::Directory)?,
+            copy_up: false,
+        });
+        Ok(())
+    }
+
+    fn bind_cgroups(&mut self, source: PathBuf, at: &Path, flags: &MountFlags) -> Result<(), Error> {
+        let mut flags = flags.clone();
+        if flags.propagation.is_empty() {
+            flags.propagation.push(Propagate { to: Propagation::Private, recursive: true });
+        }
+        self.steps.push(Step::Bind {
+            source,
+            create: false,
+            target: target(at, TargetKind::Directory)?,
+            flags,
+            recursive: true,
+            id_map: None,
+        });
+        Ok(())
+    }
+
+    /// What every container finds in `/dev` (config-linux.md, "Default Devices"; runtime-linux.md, "Dev symbolic
+    /// links"), and the devices asked for, which come before a default of their name.
+    fn dev(&mut self, devices: &[spec::Device]) -> Result<(), Error> {
+        let common = [
+            ("null", 1, 3),
+            ("zero", 1, 5),
+            ("full", 1, 7),
+            ("random", 1, 8),
+            ("urandom", 1, 9),
+            ("tty", 5, 0),
+        ];
+        let is_given = |path: &Path| devices.iter().any(|device| Path::new(&device.path) == path);
+        for (name, major, minor) in common {
+            let path = Path::new("/dev").join(name);
+            if !is_given(&path) {
+                self.steps.push(Step::Node(node(path, Kind::Char, major, minor)));
+            }
+        }
+        for (index, given) in devices.iter().enumerate() {
+            let place = || format!("linux.devices[{index}]: {}", given.path);
+            self.steps.push(device(given).map_err(|error| error.about(&place()))?);
+        }
+        let mut links = vec![
+            ("/proc/self/fd", "dev/fd"),
+            ("/proc/self/fd/0", "dev/stdin"),
+            ("/proc/self/fd/1", "dev/stdout"),
+            ("/proc/self/fd/2", "dev/stderr"),
+            ("pts/ptmx", "dev/ptmx"),
+        ];
+        if self.ground.kcore {
+            links.push(("/proc/kcore", "dev/core"));
+        }
+        for (content, path) in links {
+            self.steps.push(Step::Symlink { content: c_text(content, "dev")?, path: c_text(path, "dev")? });
+        }
+        Ok(())
+    }
+}
+
+fn node(path: PathBuf, kind: Kind, major: u32, minor: u32) -> Node {
+    let access = "rwm".into();
+    Node { source: path.clone(), target: path, kind, major, minor, mode: 0o666, uid: 0, gid: 0, access }
+}
+
+/// A node of `linux.devices`.
+fn device(given: &spec::Device) -> Result<Step, Error> {
+    let path = PathBuf::from(&given.path);
+    if !path.is_absolute() {
+        return Err(Error::Option("the path of a device must be absolute".into()));
+    }
+    check_outside_proc(&relative(&path)?)?;
+    let (mode, uid, gid) =
+        (given.file_mode.unwrap_or(0o666) & 0o7777, given.uid.unwrap_or(0), given.gid.unwrap_or(0));
+    let kind = match given.r#type.as_str() {
+        "c" | "u" => Kind::Char,
+        "b" => Kind::Block,
+        "p" => {
+            let target = target(&path, TargetKind::File)?;
+            return Ok(Step::Fifo { target, mode, uid, gid });
+        }
+        other => return Err(Error::Option(format!("unknown type of device {other:?}"))),
+    };
+    let number = |number: i64| {
+        u32::try_from(number).map_err(|_| Error::Option(format!("invalid device number {number}")))
+    };
+    Ok(Step::Node(Node { mode, uid, gid, ..node(path, kind, number(given.major)?, number(given.minor)?) }))
+}
+
+/// Files of procfs that stand-ins such as lxcfs replace.
+const STAND_INS: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
+
+/// Refuses what would decide what writes to procfs reach, and what hiding hides: mounts on `/proc` other than of procfs
+/// itself (a bind mount is looked at when it is there), and in `/proc` other than files which have stand-ins.
+fn check_place(at: &Path, kind: &str, chosen: &Chosen) -> Result<(), Error> {
+    if at == Path::new(".") {
+        return Err(Error::Option("cannot mount on the container's root".into()));
+    }
+    let is_proc = at == Path::new("proc") && (kind == "proc" || chosen.bind.is_some() || chosen.remount);
+    let is_stand_in =
+        at.strip_prefix("proc").is_ok_and(|file| STAND_INS.iter().any(|name| file == Path::new(name)));
+    if is_proc || is_stand_in { Ok(()) } else { check_outside_proc(at) }
+}
+
+fn check_outside_proc(at: &Path) -> Result<(), Error> {
+    match at.starts_with("proc") {
+        true => Err(Error::Option("is inside /proc, where only procfs itself may be".into())),
+        false => Ok(()),
+    }
+}
+
+/// The mount point `path`. Symlinks are refused on the way to what lies below `/proc`, `/sys` and `/dev`, and followed
+/// within the root elsewhere.
+fn target(path: &Path, kind: TargetKind) -> Result<Target, Error> {
+    let path = relative(path)?;
+    let is_kernels = ["proc", "sys", "dev"].iter().any(|own| path.starts_with(own));
+    let symlinks = if is_kernels { Symlinks::Refuse } else { Symlinks::InRoot };
+    Ok(Target { path: c_path(&path)?, kind, symlinks })
+}
+
+/// Whether a property is one that a file system has anyway, or that shows nowhere.
+fn is_idle(option: &FsOption) -> bool {
+    let idle: [&[u8]; 4] = [b"async", b"nomand", b"nolazytime", b"silent"];
+    matches!(option, FsOption::Flag(key) if idle.contains(&key.to_bytes()))
+}
+
+fn name(option: &FsOption) -> std::borrow::Cow<'_, str> {
+    let (FsOption::Flag(key) | FsOption::Value(key, _)) = option;
+    key.to_string_lossy()
+}
+
+#[cfg(test)]
+mod tests;

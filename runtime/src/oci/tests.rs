@@ -19,6 +19,7 @@ fn facts() -> Facts {
         shared: CloneFlags::empty(),
         apparmor: false,
         selinux: false,
+        kcore: true,
         resctrl: false,
         home: Some("/root".into()),
     }

@@ -424,9 +424,9 @@ fn path_of(step: &Step) -> Option<PathBuf> {
     }
 }
 
-/// Used by the tests of this module's parent.
+/// For tests.
 #[cfg(test)]
-pub(super) fn shown(steps: &[Step]) -> Vec<String> {
+pub(crate) fn shown(steps: &[Step]) -> Vec<String> {
     let text = |text: &std::ffi::CString| text.to_string_lossy().into_owned();
     steps
         .iter()
@@ -437,6 +437,7 @@ pub(super) fn shown(steps: &[Step]) -> Vec<String> {
             Step::Directory(target) => format!("mkdir {}", text(&target.path)),
             Step::Volume { target, .. } => format!("volume {}", text(&target.path)),
             Step::Node(node) => format!("node {}", node.target.display()),
+            Step::Fifo { target, .. } => format!("fifo {}", text(&target.path)),
             Step::Symlink { path, .. } => format!("link {}", text(path)),
             Step::Files(files) => format!("files {}", files.len()),
             Step::ReadOnlyMount(target) => format!("ro {}", text(&target.path)),

@@ -23,6 +23,8 @@ use crate::options::{Namespace, Options};
 use crate::seccomp::{self, Filter, Profile};
 use crate::{Error, options};
 
+#[cfg(test)]
+pub(crate) use files::shown;
 pub(crate) use files::targets;
 pub(crate) use process::{DEFAULT_PATH, relative, search};
 
@@ -236,6 +238,8 @@ pub enum TargetKind {
     Directory,
     /// Anything else.
     File,
+    /// What the source of the mount is.
+    AsSource,
 }
 
 /// How symlinks on the way to a target are treated.
@@ -289,7 +293,7 @@ pub enum Step {
         /// Options of the file system.
         options: Vec<FsOption>,
     },
-    /// Makes a directory if it is missing.
+    /// Makes a directory, or an empty file, if it is missing.
     Directory(Target),
     /// Mounts a directory of the container on itself, so that it stays writable below a read-only root.
     Volume {
@@ -300,6 +304,17 @@ pub enum Step {
     },
     /// Makes a device node; binds the host's where nodes cannot be made (in a user namespace).
     Node(Node),
+    /// Makes a FIFO.
+    Fifo {
+        /// Where.
+        target: Target,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
     /// Makes a symlink in the container's `/dev`.
     Symlink {
         /// What it says.
@@ -347,9 +362,9 @@ pub enum IdMap {
     },
     /// One of its own.
     Own {
-        /// User ids: `outside` on the disk's side … `inside` in the mount, as a user namespace would map them.
+        /// User ids: what is `inside`'s on the disk is `outside`'s in the mount.
         uids: Vec<IdRange>,
-        /// Group ids.
+        /// Group ids, likewise.
         gids: Vec<IdRange>,
         /// For the mounts below it too.
         recursive: bool,
@@ -674,7 +689,7 @@ pub(crate) fn c_path(path: &Path) -> Result<CString, Error> {
     c_bytes(path.as_os_str().as_bytes())
 }
 
-fn c_text(text: &str) -> Result<CString, Error> {
+pub(crate) fn c_text(text: &str) -> Result<CString, Error> {
     c_bytes(text.as_bytes())
 }
 
