@@ -190,7 +190,10 @@ fn child(launch: &Launch<'_>) -> ! {
     step("set capabilities", process::set_capabilities(sets));
     step("set no_new_privs", process::set_no_new_privileges());
     if !launch.filter.is_empty() {
-        step("install the filter", seccomp::install(launch.filter, Flags { log: false, spec_allow: true }));
+        step(
+            "install the filter",
+            seccomp::install(launch.filter, Flags { spec_allow: true, ..Flags::NONE }),
+        );
     }
 
     let (path, environment) = (c"/bin/true".as_ptr(), [c"PATH=/usr/bin:/bin".as_ptr(), null()]);

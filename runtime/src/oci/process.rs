@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::path::Path;
 
-use super::spec::{self, Capabilities, Linux};
+use super::spec::{self, Capabilities, Linux, Seccomp};
 use super::tables::{self, find};
 use super::{Facts, Terms, c_text, invalid};
 use crate::Error;
@@ -28,7 +28,7 @@ pub fn process(
     }
     let mut warnings = Vec::new();
     let caps = capabilities(given.capabilities.as_ref(), linux, facts, &mut warnings);
-    let (seccomp, listener) = filter(linux, facts)?;
+    let (seccomp, listener) = filter(linux)?;
     let mut env = texts(&given.env, "process.env")?;
     if let Some(home) = &facts.home {
         env.push(c_text(&format!("HOME={home}"), "HOME")?);
@@ -147,12 +147,23 @@ fn granted(wanted: CapSets, warnings: &mut Vec<String>) -> CapSets {
     CapSets { bounding, effective, permitted, inheritable, ambient }
 }
 
-fn filter(linux: Option<&Linux>, facts: &Facts) -> Result<(Option<Filter>, Option<Listener>), Error> {
+/// The system call filter, and who answers the calls that it hands on.
+fn filter(linux: Option<&Linux>) -> Result<(Option<Filter>, Option<Listener>), Error> {
     let Some(given) = linux.and_then(|linux| linux.seccomp.as_ref()) else { return Ok((None, None)) };
-    let profile = seccomp::Profile::of_spec(given).map_err(seccomp_error)?;
-    // Which capabilities are held changes nothing in a profile of this form.
-    let filter = seccomp::compile(&profile, CapSet::NONE, facts.kernel).map_err(seccomp_error)?;
-    Ok((Some(filter), None))
+    let filter = seccomp::compile_spec(given).map_err(seccomp_error)?;
+    let Seccomp { listener_path, listener_metadata, .. } = given;
+    if listener_path.is_empty() && !listener_metadata.is_empty() {
+        return Err(invalid("linux.seccomp.listenerMetadata", "there is no listenerPath"));
+    }
+    if !filter.flags.listener {
+        return Ok((Some(filter), None));
+    }
+    if !listener_path.starts_with('/') {
+        let what = format!("SCMP_ACT_NOTIFY needs an absolute path, not {listener_path:?}");
+        return Err(invalid("linux.seccomp.listenerPath", what));
+    }
+    let listener = Listener { socket: listener_path.into(), metadata: listener_metadata.clone() };
+    Ok((Some(filter), Some(listener)))
 }
 
 fn seccomp_error(error: seccomp::Error) -> Error {

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use skiff_sys::seccomp::Flags;
 
-use super::rules::{Action, Condition, Operator, Rules};
-use super::{Error, Kernel, When};
+use super::rules::{Action, Condition, Rules};
+use super::words::{self, Surplus, X86, X86_64};
+use super::{Error, Kernel, When, invalid};
 use crate::caps::CapSet;
-use crate::oci::spec::{Seccomp, Syscall};
 
 /// A profile that has been read and found valid.
 #[derive(Debug, Clone)]
@@ -46,21 +46,11 @@ impl Custom {
             .map_or(file.architectures.iter().any(|arch| arch == X86), |map| {
                 map.sub_architectures.iter().flatten().any(|arch| arch == X86)
             });
-        let flags = file.flags.as_deref().map_or(Ok(super::FLAGS), flags)?;
-        Ok(Self { default, compat, flags, rules })
-    }
-
-    /// The specification's form, which has neither `archMap` nor `includes` and `excludes`.
-    pub(super) fn of_spec(given: &Seccomp) -> Result<Self, Error> {
-        let default = action(&given.default_action, given.default_errno_ret)
-            .map_err(|what| invalid("defaultAction", what))?;
-        let mut rules = Vec::with_capacity(given.syscalls.len());
-        for (index, entry) in given.syscalls.iter().enumerate() {
-            let at = |(field, what): Fault| invalid(&format!("syscalls[{index}].{field}"), what);
-            rules.push(spec_rule(entry).map_err(at)?);
-        }
-        let compat = given.architectures.iter().any(|arch| arch == X86);
-        let flags = given.flags.as_deref().map_or(Ok(super::FLAGS), flags)?;
+        let flags = file
+            .flags
+            .as_deref()
+            .map_or(Ok(super::FLAGS), words::flags_of)
+            .map_err(|what| invalid("flags", what))?;
         Ok(Self { default, compat, flags, rules })
     }
 
@@ -72,9 +62,6 @@ impl Custom {
         rules
     }
 }
-
-const X86_64: &str = "SCMP_ARCH_X86_64";
-const X86: &str = "SCMP_ARCH_X86";
 
 /// This machine in the words of `includes.arches` and `excludes.arches`.
 const NATIVE: &str = "amd64";
@@ -163,35 +150,10 @@ impl Argument {
         if self.index > 5 {
             return Err(fault("index", "a system call has arguments 0 to 5"));
         }
-        let (operator, value) = match self.op.as_str() {
-            "SCMP_CMP_EQ" => (Operator::Equal, self.value),
-            "SCMP_CMP_NE" => (Operator::NotEqual, self.value),
-            "SCMP_CMP_LT" => (Operator::Less, self.value),
-            "SCMP_CMP_LE" => (Operator::LessOrEqual, self.value),
-            "SCMP_CMP_GT" => (Operator::Greater, self.value),
-            "SCMP_CMP_GE" => (Operator::GreaterOrEqual, self.value),
-            // Here `value` is the mask.
-            "SCMP_CMP_MASKED_EQ" => (Operator::MaskedEqual(self.value), self.value_two),
-            other => return Err(fault("op", format!("unknown operator {other:?}"))),
-        };
+        let (operator, value) =
+            words::operator(&self.op, self.value, self.value_two).map_err(|what| fault("op", what))?;
         Ok(Condition { argument: self.index, operator, value })
     }
-}
-
-fn spec_rule(given: &Syscall) -> Result<Rule, Fault> {
-    let action = action(&given.action, given.errno_ret).map_err(|what| fault("action", what))?;
-    let mut conditions = Vec::with_capacity(given.args.len());
-    for (index, arg) in given.args.iter().enumerate() {
-        let argument = Argument {
-            index: u8::try_from(arg.index).unwrap_or(u8::MAX),
-            value: arg.value,
-            value_two: arg.value_two,
-            op: arg.op.clone(),
-        };
-        let at = |(field, what): Fault| fault(&format!("args[{index}].{field}"), what);
-        conditions.push(argument.condition().map_err(at)?);
-    }
-    Ok(Rule { names: given.names.clone(), action, conditions, when: When::ALWAYS })
 }
 
 /// When a rule with these filters applies; none if never on this machine.
@@ -221,45 +183,12 @@ fn version(text: Option<String>, field: &str) -> Result<Option<Kernel>, Fault> {
     .transpose()
 }
 
+/// Docker's profiles have nobody to send a listener to.
 fn action(name: &str, errno: Option<u32>) -> Result<Action, String> {
-    /// `EPERM`, as in runc.
-    const DEFAULT: u16 = 1;
-    /// The kernel takes greater ones for this one.
-    const GREATEST: u32 = 4095;
-    let data = || match errno {
-        None => Ok(DEFAULT),
-        Some(errno) if errno <= GREATEST => Ok(u16::try_from(errno).unwrap_or(DEFAULT)),
-        Some(errno) => Err(format!("errno {errno} is greater than {GREATEST}")),
-    };
-    Ok(match name {
-        "SCMP_ACT_ALLOW" => Action::ALLOW,
-        "SCMP_ACT_ERRNO" => Action::errno(data()?),
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Action::KILL_THREAD,
-        "SCMP_ACT_KILL_PROCESS" => Action::KILL_PROCESS,
-        "SCMP_ACT_TRAP" => Action::TRAP,
-        "SCMP_ACT_TRACE" => Action::trace(data()?),
-        "SCMP_ACT_LOG" => Action::LOG,
-        "SCMP_ACT_NOTIFY" => return Err("SCMP_ACT_NOTIFY is not supported".to_owned()),
-        other => return Err(format!("unknown action {other:?}")),
-    })
-}
-
-fn flags(names: &[String]) -> Result<Flags, Error> {
-    let mut flags = Flags::default();
-    for name in names {
-        match name.as_str() {
-            "SECCOMP_FILTER_FLAG_LOG" => flags.log = true,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => flags.spec_allow = true,
-            // All threads of the process at once: there is only one when the filter is installed.
-            "SECCOMP_FILTER_FLAG_TSYNC" => {}
-            other => return Err(invalid("flags", format!("{other:?} is unknown or not supported"))),
-        }
+    match words::action(name, errno, Surplus::Ignored)? {
+        Action::NOTIFY => Err(format!("{name} is not supported")),
+        action => Ok(action),
     }
-    Ok(flags)
-}
-
-fn invalid(place: &str, what: impl Into<String>) -> Error {
-    Error::Invalid { place: place.to_owned(), what: what.into() }
 }
 
 fn fault(field: &str, what: impl Into<String>) -> Fault {

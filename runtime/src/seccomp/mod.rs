@@ -1,7 +1,8 @@
 //! System call filters: from a profile to the program that the kernel runs on every system call.
 //!
 //! ```text
-//! Profile (docker's default, or JSON) → rules: a decision per call → program: classic BPF → Filter
+//! Profile (docker's default, or JSON) ─┐
+//! a bundle's `linux.seccomp` ──────────┴→ rules: a decision per call → program: classic BPF → Filter
 //! ```
 //!
 //! x86-64 only. Where a profile admits 32-bit programs (docker's does), i386 calls are filtered by their own
@@ -22,8 +23,10 @@ mod json;
 mod multiplex;
 mod program;
 mod rules;
+mod spec;
 #[cfg(test)]
 mod tests;
+pub mod words;
 
 use skiff_sys::seccomp::MAX_INSTRUCTIONS;
 pub use skiff_sys::seccomp::{Flags, Instruction};
@@ -85,11 +88,6 @@ impl Profile {
         json::Custom::parse(text).map(Source::Custom).map(Self)
     }
 
-    /// Takes over `linux.seccomp` of a bundle.
-    pub fn of_spec(given: &Seccomp) -> Result<Self, Error> {
-        json::Custom::of_spec(given).map(Source::Custom).map(Self)
-    }
-
     fn rules(&self, caps: CapSet, kernel: Kernel) -> rules::Rules<'_> {
         match &self.0 {
             Source::Docker => docker::rules(caps, kernel),
@@ -100,15 +98,27 @@ impl Profile {
 
 /// The program for `profile` in a container whose bounding set is `caps`, on `kernel`.
 pub fn compile(profile: &Profile, caps: CapSet, kernel: Kernel) -> Result<Filter, Error> {
-    let program = program::assemble(&profile.rules(caps, kernel));
-    if program.len() > MAX_INSTRUCTIONS {
-        return Err(Error::TooLong(program.len()));
-    }
+    let program = assemble(&profile.rules(caps, kernel))?;
     let flags = match &profile.0 {
         Source::Docker => FLAGS,
         Source::Custom(custom) => custom.flags,
     };
     Ok(Filter { program, flags })
+}
+
+/// The program that a bundle's `linux.seccomp` describes. If it hands calls to another process, its flags ask for a
+/// listener.
+pub fn compile_spec(given: &Seccomp) -> Result<Filter, Error> {
+    spec::compile(given)
+}
+
+fn assemble(rules: &rules::Rules<'_>) -> Result<Vec<Instruction>, Error> {
+    let program = program::assemble(rules);
+    if program.len() > MAX_INSTRUCTIONS { Err(Error::TooLong(program.len())) } else { Ok(program) }
+}
+
+fn invalid(place: &str, what: impl Into<String>) -> Error {
+    Error::Invalid { place: place.to_owned(), what: what.into() }
 }
 
 impl Kernel {
@@ -124,7 +134,7 @@ impl Kernel {
 }
 
 /// For profiles that say nothing of flags; as runc since 1.2.
-const FLAGS: Flags = Flags { log: false, spec_allow: true };
+const FLAGS: Flags = Flags { spec_allow: true, ..Flags::NONE };
 
 /// In which containers and on which kernels a rule applies.
 #[derive(Debug, Clone, Copy)]

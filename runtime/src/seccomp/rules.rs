@@ -13,6 +13,8 @@ impl Action {
     pub(super) const LOG: Self = Self(0x7ffc_0000);
     pub(super) const KILL_PROCESS: Self = Self(0x8000_0000);
     pub(super) const KILL_THREAD: Self = Self(0);
+    /// A process that holds the filter's listener answers. Linux ≥ 5.0.
+    pub(super) const NOTIFY: Self = Self(0x7fc0_0000);
     pub(super) const TRAP: Self = Self(0x0003_0000);
 
     /// The call fails with `errno`.
