@@ -617,7 +617,7 @@ fn devices(options: &Options, host: &Host, rootless: bool) -> Result<Devices, Er
     if options.privileged || rootless {
         return Ok(Devices::All);
     }
-    let rule = |kind, major, minor, access| Rule { kind, major, minor, access };
+    let rule = |kind, major, minor, access| Rule { allow: true, kind: Some(kind), major, minor, access };
     let mut rules = vec![
         rule(Kind::Char, None, None, Access::MKNOD),
         rule(Kind::Block, None, None, Access::MKNOD),
