@@ -1,22 +1,25 @@
 //! From docker's limits to the lines that are written to a container's cgroups. Pure.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use skiff_sys::device_filter::Rule;
 
-use super::{Controller, Layout};
+use super::{CgroupsPath, Controller, Layout, Paths};
 use crate::Error;
 use crate::options::Resources;
 
 /// What to do with cgroups for one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The directory's name in every hierarchy.
-    pub name: String,
+    /// The directory below the root of every hierarchy: names only, at least one.
+    pub path: PathBuf,
+    /// Whether a directory that is there already may be used, if it has no process in it.
+    pub reuse: bool,
     /// Where cgroup v2 is mounted; the container is born there.
     pub unified: Option<PathBuf>,
-    /// Controllers to switch on for children of the v2 root.
-    pub enable: Vec<&'static str>,
+    /// Controllers to switch on in v2, on every level above the directory.
+    pub enable: Enable,
     /// Written to the v2 directory.
     pub writes: Vec<Write>,
     /// v1 hierarchies to join.
@@ -25,6 +28,21 @@ pub struct Plan {
     pub devices: Devices,
     /// Whether the container does without cgroups if they may not be made: nothing was asked of them.
     pub optional: bool,
+}
+
+/// Controllers of cgroup v2 to switch on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enable {
+    /// These, or it is an error.
+    These(Vec<&'static str>),
+    /// All that can be had.
+    All,
+}
+
+impl Default for Enable {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
 }
 
 /// A v1 hierarchy.
@@ -41,10 +59,8 @@ pub struct Join {
 /// A value for a control file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// Names of the file, the first that exists is it.
-    pub files: &'static [&'static str],
-    /// What is written.
-    pub value: String,
+    /// Names of the file, each with what is written to it; the first that exists is it.
+    pub files: Vec<(Cow<'static, str>, String)>,
     /// Whether a host without the file makes the launch fail.
     pub required: bool,
 }
@@ -70,7 +86,7 @@ struct Bandwidth {
 const DEFAULT_PERIOD_US: u64 = 100_000;
 
 impl Plan {
-    /// Decides where `name` goes on a host of this `layout` with these limits; `account` adds the hierarchies that the
+    /// Decides where `skiff run` has its cgroup `name` on a host of this `layout` with these limits; `account` adds the hierarchies that the
     /// record of a run is read from.
     ///
     /// Errors: a limit whose controller the host lacks.
@@ -82,7 +98,7 @@ impl Plan {
         account: bool,
     ) -> Result<Self, Error> {
         let mut plan = Self {
-            name,
+            path: name.into(),
             unified: layout.unified.clone(),
             devices,
             optional: *resources == Resources::default(),
@@ -100,6 +116,36 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Decides for a bundle, which wants `path` and joins every hierarchy of the host.
+    ///
+    /// `optional`: the container does without cgroups where they may not be made, if nothing is asked of them (a user's
+    /// container on a host that has handed the user none).
+    pub fn of_spec(path: &CgroupsPath, layout: &Layout, optional: bool) -> Result<Self, Error> {
+        let mut plan = Self {
+            path: path.directory(),
+            reuse: true,
+            unified: layout.unified.clone(),
+            optional,
+            ..Self::default()
+        };
+        if !layout.unified_controllers.is_empty() {
+            plan.enable = Enable::All;
+        }
+        for (controller, _) in &layout.legacy {
+            plan.join(layout, *controller);
+        }
+        Ok(plan)
+    }
+
+    /// Where the cgroups will be.
+    #[must_use]
+    pub fn paths(&self) -> Paths {
+        Paths {
+            unified: self.unified.as_ref().map(|mount| mount.join(&self.path)),
+            legacy: self.joins.iter().map(|join| (join.controller, join.mount.join(&self.path))).collect(),
+        }
+    }
+
     fn limit(
         &mut self,
         layout: &Layout,
@@ -111,7 +157,7 @@ impl Plan {
             return Ok(());
         }
         if layout.is_unified(controller) {
-            self.enable.extend(controller.unified_name());
+            self.enable(controller);
             self.writes.extend(unified);
         } else if let Some(join) = self.join(layout, controller) {
             join.writes.extend(legacy);
@@ -130,16 +176,22 @@ impl Plan {
             [Controller::Memory, Controller::Cpu, Controller::Cpuacct, Controller::Blkio, Controller::Pids]
         {
             if layout.is_unified(controller) {
-                self.enable.extend(controller.unified_name());
+                self.enable(controller);
             } else {
                 self.join(layout, controller);
             }
         }
-        self.enable.sort_unstable();
-        self.enable.dedup();
     }
 
-    fn join(&mut self, layout: &Layout, controller: Controller) -> Option<&mut Join> {
+    fn enable(&mut self, controller: Controller) {
+        if let (Enable::These(names), Some(name)) = (&mut self.enable, controller.unified_name())
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+
+    pub(super) fn join(&mut self, layout: &Layout, controller: Controller) -> Option<&mut Join> {
         let index = match self.joins.iter().position(|join| join.controller == controller) {
             Some(index) => index,
             None => {
@@ -168,15 +220,15 @@ fn lines(resources: &Resources) -> [(Controller, Vec<Write>, Vec<Write>); 5] {
 fn memory_legacy(resources: &Resources) -> Vec<Write> {
     let mut writes = Vec::new();
     if let Some(bytes) = resources.memory_bytes {
-        writes.push(write(&["memory.limit_in_bytes"], bytes));
+        writes.push(write("memory.limit_in_bytes", bytes));
         // Docker's default is as much swap again; a kernel without swap accounting has no file for it.
         let total = resources.memory_swap_bytes.unwrap_or_else(|| bytes.saturating_mul(2).cast_signed());
-        let mut swap = write(&["memory.memsw.limit_in_bytes"], total);
+        let mut swap = write("memory.memsw.limit_in_bytes", total);
         swap.required = resources.memory_swap_bytes.is_some();
         writes.push(swap);
     }
     if let Some(bytes) = resources.memory_reservation_bytes {
-        writes.push(write(&["memory.soft_limit_in_bytes"], bytes));
+        writes.push(write("memory.soft_limit_in_bytes", bytes));
     }
     writes
 }
@@ -184,18 +236,18 @@ fn memory_legacy(resources: &Resources) -> Vec<Write> {
 fn memory_unified(resources: &Resources) -> Vec<Write> {
     let mut writes = Vec::new();
     if let Some(bytes) = resources.memory_bytes {
-        writes.push(write(&["memory.max"], bytes));
+        writes.push(write("memory.max", bytes));
         let swap = match resources.memory_swap_bytes {
             Some(-1) => "max".to_owned(),
             Some(total) => total.saturating_sub(bytes.cast_signed()).to_string(),
             None => bytes.to_string(),
         };
-        let mut swap = write(&["memory.swap.max"], swap);
+        let mut swap = write("memory.swap.max", swap);
         swap.required = resources.memory_swap_bytes.is_some();
         writes.push(swap);
     }
     if let Some(bytes) = resources.memory_reservation_bytes {
-        writes.push(write(&["memory.low"], bytes));
+        writes.push(write("memory.low", bytes));
     }
     writes
 }
@@ -213,9 +265,9 @@ fn bandwidth(resources: &Resources) -> Bandwidth {
 fn cpu_legacy(resources: &Resources) -> Vec<Write> {
     let bandwidth = bandwidth(resources);
     [
-        resources.cpu_shares.map(|shares| write(&["cpu.shares"], shares)),
-        bandwidth.period_us.map(|period| write(&["cpu.cfs_period_us"], period)),
-        bandwidth.quota_us.map(|quota| write(&["cpu.cfs_quota_us"], quota)),
+        resources.cpu_shares.map(|shares| write("cpu.shares", shares)),
+        bandwidth.period_us.map(|period| write("cpu.cfs_period_us", period)),
+        bandwidth.quota_us.map(|quota| write("cpu.cfs_quota_us", quota)),
     ]
     .into_iter()
     .flatten()
@@ -228,20 +280,20 @@ fn cpu_unified(resources: &Resources) -> Vec<Write> {
     if let Some(shares) = resources.cpu_shares {
         // Shares 2..=262144 on weights 1..=10000, as the OCI runtimes have it.
         let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
-        writes.push(write(&["cpu.weight"], weight));
+        writes.push(write("cpu.weight", weight));
     }
     if quota_us.is_some() || period_us.is_some() {
         let quota =
             quota_us.filter(|quota| *quota > 0).map_or_else(|| "max".into(), |quota| quota.to_string());
-        writes.push(write(&["cpu.max"], format!("{quota} {}", period_us.unwrap_or(DEFAULT_PERIOD_US))));
+        writes.push(write("cpu.max", format!("{quota} {}", period_us.unwrap_or(DEFAULT_PERIOD_US))));
     }
     writes
 }
 
 fn cpuset(resources: &Resources) -> Vec<Write> {
     [
-        resources.cpuset_cpus.as_ref().map(|list| write(&["cpuset.cpus"], list)),
-        resources.cpuset_mems.as_ref().map(|list| write(&["cpuset.mems"], list)),
+        resources.cpuset_cpus.as_ref().map(|list| write("cpuset.cpus", list)),
+        resources.cpuset_mems.as_ref().map(|list| write("cpuset.mems", list)),
     ]
     .into_iter()
     .flatten()
@@ -250,13 +302,15 @@ fn cpuset(resources: &Resources) -> Vec<Write> {
 
 fn pids(resources: &Resources) -> Vec<Write> {
     let value = |limit: i64| if limit > 0 { limit.to_string() } else { "max".into() };
-    resources.pids_limit.map(|limit| write(&["pids.max"], value(limit))).into_iter().collect()
+    resources.pids_limit.map(|limit| write("pids.max", value(limit))).into_iter().collect()
 }
 
 fn blkio_legacy(resources: &Resources) -> Vec<Write> {
+    let files =
+        |weight: u16| ["blkio.weight", "blkio.bfq.weight"].map(|file| (file.into(), weight.to_string()));
     resources
         .blkio_weight
-        .map(|weight| write(&["blkio.weight", "blkio.bfq.weight"], weight))
+        .map(|weight| Write { files: files(weight).into(), required: true })
         .into_iter()
         .collect()
 }
@@ -266,11 +320,15 @@ fn blkio_unified(resources: &Resources) -> Vec<Write> {
     let Some(weight) = resources.blkio_weight else { return Vec::new() };
     let weight = u32::from(weight.clamp(10, 1000));
     let spread = 1 + (weight - 10) * 9_999 / 990;
-    vec![write(&["io.weight", "io.bfq.weight"], format!("default {spread}"))]
+    let files = [
+        ("io.bfq.weight".into(), format!("default {weight}")),
+        ("io.weight".into(), format!("default {spread}")),
+    ];
+    vec![Write { files: files.into(), required: true }]
 }
 
-fn write(files: &'static [&'static str], value: impl ToString) -> Write {
-    Write { files, value: value.to_string(), required: true }
+fn write(file: &'static str, value: impl ToString) -> Write {
+    Write { files: vec![(file.into(), value.to_string())], required: true }
 }
 
 #[cfg(test)]
@@ -291,7 +349,11 @@ mod tests {
     }
 
     fn shown(writes: &[Write]) -> String {
-        writes.iter().map(|line| format!("{}={}", line.files[0], line.value)).collect::<Vec<_>>().join(" ")
+        writes
+            .iter()
+            .map(|line| format!("{}={}", line.files[0].0, line.files[0].1))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn check(resources: Resources, legacy: &str, unified: &str) {
@@ -344,7 +406,7 @@ mod tests {
         check(
             Resources { blkio_weight: Some(1000), cpuset_cpus: Some("0-1".into()), ..none() },
             "cpuset.cpus=0-1 blkio.weight=1000",
-            "cpuset.cpus=0-1 io.weight=default 10000",
+            "cpuset.cpus=0-1 io.bfq.weight=default 1000",
         );
     }
 

@@ -1,20 +1,43 @@
 //! Control groups, version 1, hybrid and version 2, each found where distributions mount them.
 //!
-//! One container has one directory `skiff-<id>` in each hierarchy that it needs: the cgroup v2 one always (it carries the
-//! id by which eBPF knows the container, and the device filter), a v1 controller only if a limit or the record wants
-//! it. Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`dir`] writes, reads
-//! and removes.
+//! One container has one directory in each hierarchy that it needs: the cgroup v2 one always (it carries the id by which
+//! eBPF knows the container, and the device filter). `skiff run` makes it flat, `skiff-<id>`, and joins a v1 controller
+//! only if a limit or the record wants it; a bundle names the place ([`path`]) and joins all, for its engine reads them.
+//! Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`dir`] and what it calls
+//! ([`make`], [`write`], [`usage`], [`remove`]) act.
 
 mod dir;
 mod limits;
+mod make;
+mod path;
+mod remove;
+mod usage;
+mod write;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use dir::{Cgroup, Usage, remove_stale};
-pub use limits::{Devices, Join, Plan, Write};
+use serde::{Deserialize, Serialize};
+
+pub use dir::Cgroup;
+pub use limits::{Devices, Enable, Join, Plan, Write};
+pub use path::CgroupsPath;
+pub use remove::remove_stale;
+pub use usage::Usage;
+
+/// Where the cgroups of a container are, to find them again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Paths {
+    /// The v2 directory.
+    pub unified: Option<PathBuf>,
+    /// The directory of each v1 controller.
+    pub legacy: BTreeMap<Controller, PathBuf>,
+}
 
 /// A controller of cgroup v1, or of v2 where it has one of that name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Controller {
     /// CPU time: shares and quota.
     Cpu,
@@ -30,11 +53,42 @@ pub enum Controller {
     Pids,
     /// Device nodes; an eBPF program in v2.
     Devices,
+    /// Stops all processes; part of every v2 cgroup.
+    Freezer,
+    /// Huge pages.
+    Hugetlb,
+    /// Remote direct memory access.
+    Rdma,
+    /// Scarce things of other kinds.
+    Misc,
+    /// Classes of network packets; v1 only.
+    NetCls,
+    /// Priorities of network packets; v1 only.
+    NetPrio,
+    /// Performance counters; part of every v2 cgroup.
+    PerfEvent,
+    /// None: systemd's own hierarchy.
+    Systemd,
 }
 
 impl Controller {
-    const ALL: [Self; 7] =
-        [Self::Cpu, Self::Cpuacct, Self::Cpuset, Self::Memory, Self::Blkio, Self::Pids, Self::Devices];
+    const ALL: [Self; 15] = [
+        Self::Cpu,
+        Self::Cpuacct,
+        Self::Cpuset,
+        Self::Memory,
+        Self::Blkio,
+        Self::Pids,
+        Self::Devices,
+        Self::Freezer,
+        Self::Hugetlb,
+        Self::Rdma,
+        Self::Misc,
+        Self::NetCls,
+        Self::NetPrio,
+        Self::PerfEvent,
+        Self::Systemd,
+    ];
 
     /// Its name in cgroup v1.
     #[must_use]
@@ -47,6 +101,14 @@ impl Controller {
             Self::Blkio => "blkio",
             Self::Pids => "pids",
             Self::Devices => "devices",
+            Self::Freezer => "freezer",
+            Self::Hugetlb => "hugetlb",
+            Self::Rdma => "rdma",
+            Self::Misc => "misc",
+            Self::NetCls => "net_cls",
+            Self::NetPrio => "net_prio",
+            Self::PerfEvent => "perf_event",
+            Self::Systemd => "systemd",
         }
     }
 
@@ -54,7 +116,13 @@ impl Controller {
     #[must_use]
     pub const fn unified_name(self) -> Option<&'static str> {
         match self {
-            Self::Cpuacct | Self::Devices => None,
+            Self::Cpuacct
+            | Self::Devices
+            | Self::Freezer
+            | Self::NetCls
+            | Self::NetPrio
+            | Self::PerfEvent
+            | Self::Systemd => None,
             Self::Blkio => Some("io"),
             other => Some(other.name()),
         }

@@ -1,0 +1,153 @@
+//! Where a bundle wants its cgroup (`linux.cgroupsPath`). Pure.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::Error;
+
+/// A place in the hierarchies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CgroupsPath {
+    /// A directory below the root of each: names only, at least one.
+    Directory(PathBuf),
+    /// A unit of systemd's.
+    Unit {
+        /// The slice that it belongs to, as `system.slice`.
+        slice: String,
+        /// The unit, as `skiff-web.scope`.
+        unit: String,
+    },
+}
+
+impl CgroupsPath {
+    /// Reads `cgroupsPath` of container `id`: `/a/b`, `a/b` – which is the same, since a relative path begins where the
+    /// runtime likes –, or with the systemd driver `slice:prefix:name`.
+    ///
+    /// `..` goes up, but not beyond the root, as in any root directory.
+    ///
+    /// Errors: the root itself, which cannot be a container's; a form that systemd does not know.
+    pub fn parse(text: Option<&str>, id: &str, systemd: bool) -> Result<Self, Error> {
+        match (text.filter(|text| !text.is_empty()), systemd) {
+            (None, false) => Ok(Self::Directory(id.into())),
+            (Some(text), false) => directory(text).map(Self::Directory),
+            (None, true) => unit("", "skiff", id),
+            (Some(text), true) => match *text.split(':').collect::<Vec<_>>() {
+                [slice, prefix, name] => unit(slice, prefix, name),
+                _ => Err(Error::Option(format!("cgroupsPath {text:?} is not of the form slice:prefix:name"))),
+            },
+        }
+    }
+
+    /// The directory below the root of a hierarchy.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        match self {
+            Self::Directory(path) => path.clone(),
+            Self::Unit { slice, unit } => slice_directory(slice).join(unit),
+        }
+    }
+}
+
+fn directory(text: &str) -> Result<PathBuf, Error> {
+    let mut path = PathBuf::new();
+    for component in Path::new(text).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => drop(path.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if path.as_os_str().is_empty() {
+        return Err(Error::Option(format!("cgroupsPath {text:?} is the root of the hierarchy")));
+    }
+    if text.contains(['\0', '\n']) {
+        return Err(Error::Option(format!("cgroupsPath {text:?} has a character that no cgroup can have")));
+    }
+    Ok(path)
+}
+
+fn unit(slice: &str, prefix: &str, name: &str) -> Result<CgroupsPath, Error> {
+    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    check_slice(slice)?;
+    let unit = match (name.ends_with(".slice"), prefix) {
+        (true, _) => name.to_owned(),
+        (false, "") => format!("{name}.scope"),
+        (false, prefix) => format!("{prefix}-{name}.scope"),
+    };
+    // systemd.unit(5): the characters that a unit's name may have.
+    let is_known = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    if name.is_empty() || unit.len() > 255 || !unit.chars().all(is_known) {
+        return Err(Error::Option(format!("{unit:?} is no name that a unit of systemd can have")));
+    }
+    Ok(CgroupsPath::Unit { slice: slice.to_owned(), unit })
+}
+
+/// `-.slice` is the root; the others are named after their place: systemd.slice(5).
+fn check_slice(slice: &str) -> Result<(), Error> {
+    let stem = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/'));
+    let is_good =
+        stem.is_some_and(|stem| stem == "-" || stem.split('-').all(|part| !part.is_empty() && part != ".."));
+    if is_good {
+        Ok(())
+    } else {
+        Err(Error::Option(format!("{slice:?} is no name that a slice of systemd can have")))
+    }
+}
+
+/// `a-b.slice` lies in `a.slice`: the path is spelt out in the name.
+fn slice_directory(slice: &str) -> PathBuf {
+    let stem = slice.strip_suffix(".slice").unwrap_or(slice);
+    let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
+    if stem == "-" { PathBuf::new() } else { ends.map(|end| format!("{}.slice", &stem[..end])).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: Option<&str>, systemd: bool, expect: &str) {
+        let path = CgroupsPath::parse(text, "web", systemd);
+        let path = path.map_or_else(|error| error.to_string(), |path| path.directory().display().to_string());
+        assert_eq!(path, expect, "{text:?}");
+    }
+
+    #[test]
+    fn a_path_names_a_directory_below_the_root() {
+        check(None, false, "web");
+        check(Some(""), false, "web");
+        check(Some("/docker/web"), false, "docker/web");
+        check(Some("docker//./web/"), false, "docker/web");
+        check(Some("system.slice:docker:web"), false, "system.slice:docker:web");
+    }
+
+    #[test]
+    fn a_hostile_path_stays_below_the_root() {
+        check(Some("/../../etc"), false, "etc");
+        check(Some("../a/../../b"), false, "b");
+        check(Some("/"), false, "cgroupsPath \"/\" is the root of the hierarchy");
+        check(Some("a/.."), false, "cgroupsPath \"a/..\" is the root of the hierarchy");
+        check(Some("a\n0::/b"), false, "cgroupsPath \"a\\n0::/b\" has a character that no cgroup can have");
+    }
+
+    #[test]
+    fn with_systemd_a_path_names_slice_and_unit() {
+        check(None, true, "system.slice/skiff-web.scope");
+        check(Some("system.slice:docker:web"), true, "system.slice/docker-web.scope");
+        check(Some("::web"), true, "system.slice/web.scope");
+        check(Some("a-b-c.slice:x:y"), true, "a.slice/a-b.slice/a-b-c.slice/x-y.scope");
+        check(Some("-.slice:x:y"), true, "x-y.scope");
+        check(Some("machine.slice:x:y.slice"), true, "machine.slice/y.slice");
+    }
+
+    #[test]
+    fn what_systemd_would_not_take_is_refused() {
+        let slice = |name: &str| format!("{name:?} is no name that a slice of systemd can have");
+        check(Some("/docker/web"), true, "cgroupsPath \"/docker/web\" is not of the form slice:prefix:name");
+        check(Some("a:b:c:d"), true, "cgroupsPath \"a:b:c:d\" is not of the form slice:prefix:name");
+        check(Some("system:x:y"), true, &slice("system"));
+        check(Some("../x.slice:x:y"), true, &slice("../x.slice"));
+        check(Some("a--b.slice:x:y"), true, &slice("a--b.slice"));
+        check(Some("..-x.slice:x:y"), true, &slice("..-x.slice"));
+        check(Some("a.slice:x:../y"), true, "\"x-../y.scope\" is no name that a unit of systemd can have");
+        check(Some("a.slice:x:"), true, "\"x-.scope\" is no name that a unit of systemd can have");
+    }
+}

@@ -1,0 +1,121 @@
+//! How cgroups go.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Layout;
+use crate::Error;
+use crate::error::Context;
+
+/// Removes the cgroups `name`, with all that is in them, wherever a run that was killed has left them.
+pub fn remove_stale(layout: &Layout, name: &str) -> Result<(), Error> {
+    let legacy = layout.legacy.iter().map(|(_, mount)| mount);
+    for mount in legacy.chain(&layout.unified) {
+        let path = mount.join(name);
+        if path.exists() {
+            remove(&path).context(|| format!("remove cgroup {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the directories of one container, with all that is in them. Goes on where one cannot be removed; the first
+/// error is returned.
+pub(super) fn remove_all(paths: &[PathBuf]) -> Result<(), Error> {
+    let busy: Vec<&PathBuf> = paths.iter().filter(|path| !is_gone(fs::remove_dir(path))).collect();
+    for path in &busy {
+        // What is frozen does not die. Only one of the hierarchies has this file.
+        thaw_legacy(path).context(|| format!("thaw cgroup {}", path.display()))?;
+    }
+    let mut result = Ok(());
+    for path in busy {
+        let removed = remove(path).context(|| format!("remove cgroup {}", path.display()));
+        result = result.and(removed);
+    }
+    result
+}
+
+fn is_gone(removed: io::Result<()>) -> bool {
+    removed.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true)
+}
+
+/// Thaws a v1 freezer cgroup and those below it.
+fn thaw_legacy(path: &Path) -> io::Result<()> {
+    match fs::OpenOptions::new().write(true).open(path.join("freezer.state")) {
+        Ok(mut file) => file.write_all(b"THAWED")?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            thaw_legacy(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// How long the processes of a killed cgroup may take to be gone.
+const REMOVE_TIMEOUT_MS: u64 = 5_000;
+
+/// Removes the directory; processes in it are killed first and waited for.
+fn remove(path: &Path) -> io::Result<()> {
+    let deadline = skiff_sys::clock::monotonic_ns() + REMOVE_TIMEOUT_MS * 1_000_000;
+    loop {
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                if skiff_sys::clock::monotonic_ns() > deadline {
+                    return Err(error);
+                }
+                remove_children(path)?;
+                kill(path)?;
+                wait_until_empty(path)?;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Removes the cgroups that the container has made below its own.
+fn remove_children(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Kills every process in the cgroup: by `cgroup.kill` (Linux ≥ 5.14), otherwise each that `cgroup.procs` names.
+fn kill(path: &Path) -> io::Result<()> {
+    if fs::write(path.join("cgroup.kill"), "1").is_ok() {
+        return Ok(());
+    }
+    for pid in fs::read_to_string(path.join("cgroup.procs"))?.lines().filter_map(|line| line.parse().ok()) {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
+            Ok(()) | Err(nix::Error::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Waits a little for the last process to go: for a change of `cgroup.events` in v2, for a moment in v1, which tells
+/// nobody.
+fn wait_until_empty(path: &Path) -> io::Result<()> {
+    const WAIT_MS: u16 = 10;
+    let Ok(events) = fs::File::open(path.join("cgroup.events")) else {
+        poll(&mut [], PollTimeout::from(1_u16))?;
+        return Ok(());
+    };
+    let mut waiting = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+    poll(&mut waiting, PollTimeout::from(WAIT_MS))?;
+    Ok(())
+}

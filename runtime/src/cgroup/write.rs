@@ -1,0 +1,64 @@
+//! How control files are written.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use super::Write;
+use crate::Error;
+use crate::error::Context;
+
+/// Writes `writes` to the files of `directory`, in an order that the kernel takes.
+///
+/// Some limits bound each other: memory and memory plus swap, quota and burst, a quota and that of the level above. Which
+/// has to come first depends on what holds now, so one that is refused (`EINVAL`, `EBUSY`) is tried again once others
+/// have gone through.
+pub(super) fn write_all(directory: &Path, writes: &[Write]) -> Result<(), Error> {
+    let mut left: Vec<&Write> = writes.iter().collect();
+    loop {
+        let before = left.len();
+        let mut refusal = None;
+        let mut refused = Vec::new();
+        for write in left {
+            match write.carry_out(directory) {
+                Err(Error::Host { what, source }) if depends_on_others(&source) => {
+                    refusal.get_or_insert(Error::Host { what, source });
+                    refused.push(write);
+                }
+                other => other?,
+            }
+        }
+        match refusal {
+            None => return Ok(()),
+            Some(error) if refused.len() == before => return Err(error),
+            Some(_) => left = refused,
+        }
+    }
+}
+
+fn depends_on_others(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy)
+}
+
+impl Write {
+    fn carry_out(&self, directory: &Path) -> Result<(), Error> {
+        for (file, value) in &self.files {
+            let path = directory.join(file.as_ref());
+            match write_lines(&path, value) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => return other.context(|| format!("write {value} to {}", path.display())),
+            }
+        }
+        if !self.required {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.files.iter().map(|(file, _)| file.as_ref()).collect();
+        Err(Error::Option(format!("this kernel has no {}", names.join(" or "))))
+    }
+}
+
+/// A keyed file takes one line at a time.
+fn write_lines(path: &Path, value: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    value.split('\n').try_for_each(|line| file.write_all(line.as_bytes()))
+}
