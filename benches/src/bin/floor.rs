@@ -70,8 +70,8 @@ struct Launch<'a> {
 
 /// What runc allows in every container: nodes may be made, and these may be used.
 const DEVICES: [Rule; 10] = [
-    Rule { kind: Kind::Char, major: None, minor: None, access: Access::MKNOD },
-    Rule { kind: Kind::Block, major: None, minor: None, access: Access::MKNOD },
+    Rule { allow: true, kind: Some(Kind::Char), major: None, minor: None, access: Access::MKNOD },
+    Rule { allow: true, kind: Some(Kind::Block), major: None, minor: None, access: Access::MKNOD },
     char_device(1, Some(3)),
     char_device(1, Some(5)),
     char_device(1, Some(7)),
@@ -83,7 +83,7 @@ const DEVICES: [Rule; 10] = [
 ];
 
 const fn char_device(major: u32, minor: Option<u32>) -> Rule {
-    Rule { kind: Kind::Char, major: Some(major), minor, access: Access::ALL }
+    Rule { allow: true, kind: Some(Kind::Char), major: Some(major), minor, access: Access::ALL }
 }
 
 const NODES: [(&CStr, u64); 6] = [
