@@ -24,9 +24,10 @@ pub use mounts::option_names;
 pub use process::process;
 use spec::Spec;
 
+use crate::Error;
+use crate::cgroup::{self, CgroupsPath};
 use crate::error::Context;
 use crate::plan::{Bond, Plan};
-use crate::{Error, cgroup};
 
 /// A configuration and where it was found.
 #[derive(Debug, Clone)]
@@ -73,7 +74,7 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
     if !spaces.may_set_groups(linux, facts) {
         namespaces::forbid_groups(&mut process)?;
     }
-    let cgroup = cgroup(id, facts)?;
+    let cgroup = cgroup(id, linux, facts, terms)?;
     let ground = mounts::Ground {
         bundle: &bundle.path,
         user_namespace: facts.in_user_namespace || spaces.is_own(CloneFlags::CLONE_NEWUSER),
@@ -109,9 +110,10 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
     })
 }
 
-fn cgroup(id: &str, facts: &Facts) -> Result<cgroup::Plan, Error> {
-    let resources = crate::options::Resources::default();
-    cgroup::Plan::build(id.to_owned(), &facts.cgroups, &resources, cgroup::Devices::All, false)
+fn cgroup(id: &str, linux: &spec::Linux, facts: &Facts, terms: &Terms) -> Result<cgroup::Plan, Error> {
+    let path = CgroupsPath::parse(Some(&linux.cgroups_path), id, terms.systemd_cgroup)?;
+    let optional = terms.rootless.unwrap_or(facts.uid != 0);
+    cgroup::Plan::of_spec(&path, &facts.cgroups, optional)
 }
 
 /// Whether `version` is one of 1.x. Semantic Versioning 2.0.0.

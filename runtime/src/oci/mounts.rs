@@ -331,7 +331,7 @@ impl Planner<'_> {
         flags: &MountFlags,
     ) -> Result<(), Error> {
         if !self.ground.cgroup_namespace {
-            return self.bind_cgroups(mount.join(&self.ground.cgroup.name), at, flags);
+            return self.bind_cgroups(mount.join(&self.ground.cgroup.path), at, flags);
         }
         let option = |name| c_text(name, "type").map(FsOption::Flag);
         self.steps.push(Step::Filesystem {

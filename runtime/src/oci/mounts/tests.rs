@@ -259,7 +259,7 @@ fn cgroups_are_mounted_as_the_host_has_them() {
     let cgroups = mount(r#"{"destination":"/sys/fs/cgroup","type":"cgroup","options":["ro","nosuid"]}"#);
     let shown = |legacy: &[cgroup::Controller], cgroup_namespace, user_namespace| {
         let layout = layout(legacy);
-        let plan = cgroup::Plan { name: "c".into(), ..cgroup::Plan::default() };
+        let plan = cgroup::Plan { path: "c".into(), ..cgroup::Plan::default() };
         let steps = on_ground(
             |_| {},
             |ground| {
