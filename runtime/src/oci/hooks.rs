@@ -6,17 +6,22 @@ use super::{Bundle, c_text, invalid, spec};
 use crate::Error;
 use crate::plan::{Hook, Hooks, Subject};
 
+/// The kinds, in the order in which they run.
+pub(super) const NAMES: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
 /// The hooks of `bundle`, for container `id`.
 pub(super) fn hooks(bundle: &Bundle, id: &str) -> Result<Hooks, Error> {
     let given = &bundle.spec.hooks;
     let annotations = &bundle.spec.annotations;
+    let [prestart, create_runtime, create_container, start_container, poststart, poststop] = NAMES;
     Ok(Hooks {
-        prestart: list(&given.prestart, "prestart")?,
-        create_runtime: list(&given.create_runtime, "createRuntime")?,
-        create_container: list(&given.create_container, "createContainer")?,
-        start_container: list(&given.start_container, "startContainer")?,
-        poststart: list(&given.poststart, "poststart")?,
-        poststop: list(&given.poststop, "poststop")?,
+        prestart: list(&given.prestart, prestart)?,
+        create_runtime: list(&given.create_runtime, create_runtime)?,
+        create_container: list(&given.create_container, create_container)?,
+        start_container: list(&given.start_container, start_container)?,
+        poststart: list(&given.poststart, poststart)?,
+        poststop: list(&given.poststop, poststop)?,
         subject: Subject {
             oci_version: bundle.spec.oci_version.clone(),
             id: id.to_owned(),

@@ -5,6 +5,7 @@
 //! host, or skiff, cannot do is an error of one line that names the place in the configuration.
 
 mod facts;
+mod features;
 mod hooks;
 pub mod json;
 mod mounts;
@@ -13,6 +14,7 @@ mod process;
 pub mod spec;
 mod sysctl;
 mod tables;
+mod template;
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -20,9 +22,11 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 
 pub use facts::{Facts, Terms};
+pub use features::{Features, VERSION, features};
 pub use mounts::option_names;
 pub use process::process;
 use spec::Spec;
+pub use template::{Owner, config as template};
 
 use crate::Error;
 use crate::cgroup::{self, CgroupsPath};

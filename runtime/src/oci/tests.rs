@@ -3,9 +3,6 @@ use crate::caps::CapSet;
 use crate::cgroup::Layout;
 use crate::seccomp::Kernel;
 
-/// runc's default configuration.
-const DEFAULT: &str = include_str!("default.json");
-
 fn facts() -> Facts {
     Facts {
         uid: 0,
@@ -31,7 +28,7 @@ fn bundle(text: &str) -> Bundle {
 
 #[test]
 fn the_default_configuration_has_a_plan() {
-    let bundle = bundle(DEFAULT);
+    let bundle = bundle(&template(Owner::Root, false));
     let plan = plan(&bundle, "x", &facts(), &Terms::default()).expect("a plan");
     assert_eq!(plan.root.layers, [PathBuf::from("/bundle/rootfs")]);
     assert_eq!(plan.process.argv, [c"sh".to_owned()]);
