@@ -14,6 +14,7 @@ pub mod launch;
 pub mod oci;
 pub mod options;
 pub mod plan;
+pub mod rdt;
 pub mod seccomp;
 pub mod signals;
 pub mod supervise;

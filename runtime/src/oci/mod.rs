@@ -11,6 +11,7 @@ pub mod json;
 mod mounts;
 mod namespaces;
 mod process;
+mod rdt;
 pub mod spec;
 mod sysctl;
 mod tables;
@@ -109,6 +110,7 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
         loopback: spaces.new.contains(CloneFlags::CLONE_NEWNET),
         net_devices: namespaces::net_devices(linux, &spaces, facts)?,
         hooks: hooks::hooks(bundle, id)?,
+        rdt: rdt::group(linux, id, facts)?,
         process,
         cgroup,
     })
@@ -149,6 +151,13 @@ fn name(name: Option<&str>, place: &str, spaces: &namespaces::Spaces) -> Result<
         Some(name) if name.len() > 64 => Err(invalid(place, "longer than 64 bytes")),
         Some(name) => c_text(name, place).map(Some),
     }
+}
+
+/// The resctrl group that container `id` of `spec` was put into, to be removed with the container.
+#[must_use]
+pub fn rdt_group(spec: &Spec, id: &str) -> Option<crate::rdt::Group> {
+    let given = spec.linux.as_ref()?.intel_rdt.as_ref()?;
+    rdt::of_spec(given, id).ok()
 }
 
 /// Something that the configuration must not say, or that cannot be done, at `place` in it.

@@ -21,7 +21,7 @@ use crate::cgroup::{self, Devices};
 use crate::host::{Host, Node};
 use crate::options::{Namespace, Options};
 use crate::seccomp::{self, Filter, Profile};
-use crate::{Error, options};
+use crate::{Error, options, rdt};
 
 #[cfg(test)]
 pub(crate) use files::shown;
@@ -72,6 +72,8 @@ pub struct Plan {
     pub net_devices: Vec<NetDevice>,
     /// Programs to run at points of the container's life.
     pub hooks: Hooks,
+    /// A group with shares of caches and memory bandwidth.
+    pub rdt: Option<rdt::Group>,
     /// What is run.
     pub process: Process,
 }
@@ -535,6 +537,7 @@ impl Plan {
             loopback: is_new(options.network),
             net_devices: Vec::new(),
             hooks: Hooks::default(),
+            rdt: None,
             process: process::build(options, host, caps, filter(options, host, caps)?)?,
             cgroup,
         })
