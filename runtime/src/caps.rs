@@ -71,6 +71,11 @@ impl CapSet {
         if last_cap >= 63 { Self(u64::MAX) } else { Self((1 << (last_cap + 1)) - 1) }
     }
 
+    /// The numbers of those that are in it.
+    pub fn numbers(self) -> impl Iterator<Item = u8> {
+        (0..64).filter(move |number| self.0 >> number & 1 == 1)
+    }
+
     /// The set that docker's flags ask for.
     ///
     /// `ALL` in `cap_add` stands for every capability but those named in `cap_drop`; otherwise `ALL` in `cap_drop`

@@ -8,6 +8,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod container;
 mod error;
+pub mod hooks;
 pub mod host;
 pub mod init;
 pub mod launch;

@@ -10,6 +10,7 @@ pub mod file;
 pub mod heap;
 pub mod mount;
 pub mod net;
+pub mod page;
 pub mod process;
 pub mod random;
 pub mod seccomp;

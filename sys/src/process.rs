@@ -351,6 +351,20 @@ pub fn die_with_parent() -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL.cast_unsigned().into())
 }
 
+/// Takes [`die_with_parent`] back, also where a change of credentials has not.
+pub fn outlive_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, 0)
+}
+
+/// The flags of the descriptor `number`, whoever owns it. fcntl(2) `F_GETFD`.
+///
+/// Errors: `EBADF` if none has that number.
+pub fn descriptor_flags(number: RawFd) -> io::Result<nix::fcntl::FdFlag> {
+    // SAFETY: takes integers only, and changes nothing.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    check(flags.into()).map(|()| nix::fcntl::FdFlag::from_bits_retain(flags))
+}
+
 /// No program run from here on gains privileges. prctl(2) `PR_SET_NO_NEW_PRIVS`.
 pub fn set_no_new_privileges() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)

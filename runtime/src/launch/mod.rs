@@ -4,21 +4,35 @@
 //!
 //! | parent | child |
 //! |---|---|
-//! | notes the container ([`note`]), opens the host's side ([`prepare`]) | |
+//! | notes the container ([`note`]), opens the host's side ([`prepare`], [`joins`]) | |
 //! | makes the cgroup, writes its limits, lets the caller arm it | |
 //! | clone3 into the cgroup | dies with its parent from here on |
-//! | writes id maps → **1** `go` | joins v1 cgroups, builds the file tree ([`tree`]), pivots |
-//! | keeps the console | **2** console → |
-//! | | becomes the user, drops capabilities, loads the filter |
-//! | sees **3** end of file: runs or failed | execve |
+//! | writes id maps, tells of the birth → **1** `go` | joins v1 cgroups and namespaces, builds the file tree ([`tree`]) |
+//! | keeps the console, or sends it on ([`console`]) | **2** console → |
+//! | runs hooks → `go` | **3** `built` →, runs hooks, pivots |
+//! | | becomes the user, drops capabilities ([`program`]) |
+//! | is done | **4** `waiting` → where there is a [`gate`] |
+//! | forwards it ([`listener`]) | loads the filter, **5** its listener → |
+//! | sees **6** end of file: runs or failed | execve |
+//!
+//! At a gate, whoever opens it stands in the parent's place from 4 on.
 
 mod child;
+mod console;
+mod gate;
+mod joins;
+mod listener;
+mod maps;
 mod note;
 mod overlay;
+mod own;
 mod parent;
 mod prepare;
+mod program;
+mod report;
 mod sync;
 mod tree;
 
-pub use parent::{Running, Stamps, start, sweep};
+pub use gate::{Gate, is_waiting, open_gate};
+pub use parent::{Attendance, Birth, Running, Stamps, launch, start, sweep};
 pub use skiff_sys::process::Exit;

@@ -49,11 +49,6 @@ impl Note {
     pub(super) const fn stay(&mut self) {
         self.stays = true;
     }
-
-    /// Where the container's writable layer belongs.
-    pub(super) fn writable(&self) -> &Path {
-        &self.writable
-    }
 }
 
 impl Drop for Note {

@@ -1,20 +1,24 @@
 //! The host's side of a launch, and of the container that runs.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Command;
+use std::path::Path;
 
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process::{self, Child, Exit, Memory};
 
-use super::child;
+use super::gate::Gate;
+use super::joins::Joins;
 use super::note::{self, Note};
 use super::prepare::Prepared;
-use super::sync::{Channel, Failure, Page, Stage};
-use crate::Error;
+use super::sync::{Channel, Message, Page};
+use super::{child, console, listener, maps, report};
 use crate::cgroup::{Cgroup, Usage};
-use crate::error::{Context, plain};
-use crate::plan::{Hide, IdRange, MapWriter, Plan, Step, Users};
+use crate::error::Context;
+use crate::oci::spec::Status;
+use crate::plan::{Bond, Plan};
+use crate::{Error, hooks};
 
 /// When each part of a launch was over, ns of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,7 +39,30 @@ pub struct Stamps {
     pub exec_seen: u64,
 }
 
-/// A container that runs. Dropping it kills it and removes every trace.
+/// What its caller does with a launch while it goes on.
+pub struct Attendance<'a> {
+    /// Called with the id of the container's cgroup v2 directory once that is there, and before the clone, so that whoever
+    /// counts by it misses nothing. What it says on failure becomes the launch's error.
+    pub arm: &'a mut dyn FnMut(Option<u64>) -> Result<(), String>,
+    /// Called once the container's process is there: before its hooks and its program are run, but after the latter where
+    /// the launch has nothing to do in between (the parent sleeps then). What it says on failure becomes the launch's error.
+    pub born: &'a mut dyn FnMut(&Birth<'_>) -> Result<(), String>,
+    /// Where the container is to wait before its program is run; the launch returns when it does.
+    pub gate: Option<&'a Gate>,
+    /// A listening Unix stream socket that gets the master of the container's terminal, if it has one.
+    pub console_socket: Option<&'a Path>,
+}
+
+/// A process that has come to be.
+#[derive(Debug)]
+pub struct Birth<'a> {
+    /// Its id on the host.
+    pub pid: i32,
+    /// The cgroups that it is in, if they were made for it.
+    pub cgroup: &'a Cgroup,
+}
+
+/// A process of a container that runs. Dropping it kills it and, if it is the container's first, removes every trace.
 #[derive(Debug)]
 pub struct Running {
     // In the order in which they are to go: the process first, the note last.
@@ -44,51 +71,70 @@ pub struct Running {
     console: Option<OwnedFd>,
     stamps: Stamps,
     cgroup: Cgroup,
-    note: Note,
+    note: Option<Note>,
+    is_released: bool,
 }
 
-/// Launches the container of `plan` and returns when its program runs.
-///
-/// `arm` is called with the id of the container's cgroup v2 directory once that is there, and before the clone, so that
-/// whoever counts by it misses nothing. What it says on failure becomes the launch's error.
+/// Launches the container of `plan` and returns when its program runs. [`launch`] without a gate.
+pub fn start(plan: &Plan, arm: &mut dyn FnMut(Option<u64>) -> Result<(), String>) -> Result<Running, Error> {
+    launch(plan, Attendance { arm, born: &mut |_| Ok(()), gate: None, console_socket: None })
+}
+
+/// Launches the container of `plan`; returns when its program runs, or waits at the gate to be run.
 ///
 /// The calling process must have one thread.
-pub fn start(plan: &Plan, arm: &mut dyn FnMut(Option<u64>) -> Result<(), String>) -> Result<Running, Error> {
+pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error> {
     let begin = monotonic_ns();
-    note::make_private(&plan.run_root)?;
-    let note = Note::take(plan)?;
-    let prepared = Prepared::new(plan, &note)?;
+    let Attendance { arm, born, gate, console_socket } = attendance;
+    let note = match plan.bond {
+        Bond::Launcher => {
+            note::make_private(&plan.run_root)?;
+            Some(Note::take(plan)?)
+        }
+        Bond::None => None,
+    };
+    let console_socket = console_socket.map(console::connect).transpose()?;
+    let joins = Joins::open(plan)?;
+    let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
     let rootfs_done = monotonic_ns();
     let cgroup = Cgroup::create(&plan.cgroup)?;
     arm(cgroup.id()).map_err(Error::Option)?;
     let cgroup_done = monotonic_ns();
 
-    let page = Page::new().context(|| "share a page with the child".into())?;
+    let mut own_page = None;
+    let page = match gate {
+        Some(gate) => gate.page(),
+        None => own_page.insert(Page::new().context(|| "share a page with the child".into())?),
+    };
     let (channel, childs) = Channel::pair().context(|| "make a socket".into())?;
-    let child = process::spawn(plan.namespaces, cgroup.unified_fd(), memory(plan), |memory| {
+    let child = joins.spawn(plan, cgroup.unified_fd(), memory(plan, &joins, gate), |memory| {
         // The child must not hold the end whose closing tells it that its parent has died.
         channel.close_in_child();
-        let (prepared, cgroup, channel, page) = (&prepared, &cgroup, &childs, &page);
-        child::run(&child::Launch { plan, prepared, cgroup, channel, page, memory })
-    })
-    .map_err(|error| clone_error(plan, error))?;
+        let (prepared, joins, cgroup, channel) = (&prepared, &joins, &cgroup, &childs);
+        child::run(&child::Launch { plan, prepared, joins, cgroup, gate, channel, page, memory })
+    })?;
     drop(childs);
-    let mut running = Running { child, exit: None, console: None, stamps: Stamps::default(), cgroup, note };
-    if running.child.memory == Memory::Copied {
-        running.release(plan, &channel)?;
-    }
-    running.follow(plan, &channel, &page)?;
-    let [child, mounts_done, security_done] = page.stamps();
-    let exec_seen = monotonic_ns();
-    running.stamps =
-        Stamps { start: begin, rootfs_done, cgroup_done, child, mounts_done, security_done, exec_seen };
+    let stamps = Stamps { start: begin, rootfs_done, cgroup_done, ..Stamps::default() };
+    let mut running = Running { child, exit: None, console: None, stamps, cgroup, note, is_released: false };
+    running.let_go(plan, born, &channel)?;
+    running.follow(plan, &channel, page, console_socket)?;
     Ok(running)
 }
 
-/// The child works in its parent's memory, unless the parent has to work beside it: to map its ids, or because the child
-/// forks itself.
-const fn memory(plan: &Plan) -> Memory {
-    if plan.users.is_some() || plan.process.init { Memory::Copied } else { Memory::Shared }
+/// The child works in its parent's memory, unless the parent has to work beside it, or the child is not to be one with it
+/// for long: because it forks itself, or because its clocks are others.
+fn memory(plan: &Plan, joins: &Joins, gate: Option<&Gate>) -> Memory {
+    let process = &plan.process;
+    let is_attended = plan.users.is_some()
+        || gate.is_some()
+        || process.init
+        || process.listener.is_some()
+        || child::has_hooks_before_pivot(&plan.hooks)
+        || !plan.hooks.start_container.is_empty()
+        || !plan.net_devices.is_empty()
+        || plan.time_namespace.is_some()
+        || joins.have_clocks();
+    if is_attended { Memory::Copied } else { Memory::Shared }
 }
 
 /// Clears what skiff processes that were killed have left in the run root and the state root of `plan`, whose own
@@ -98,26 +144,67 @@ pub fn sweep(plan: &Plan) -> Result<(), Error> {
 }
 
 impl Running {
-    /// 1: does what the child cannot do for itself, and lets it go on.
-    fn release(&self, plan: &Plan, channel: &Channel) -> Result<(), Error> {
-        if !self.child.in_cgroup {
-            self.cgroup.adopt(self.child.pid)?;
+    /// 1: does what the child cannot do for itself, tells of its birth, and lets it go on.
+    fn let_go(
+        &self,
+        plan: &Plan,
+        born: &mut dyn FnMut(&Birth<'_>) -> Result<(), String>,
+        channel: &Channel,
+    ) -> Result<(), Error> {
+        let pid = self.child.pid;
+        if self.child.memory == Memory::Copied {
+            if !self.child.in_cgroup {
+                self.cgroup.adopt(pid)?;
+            }
+            if let Some(users) = &plan.users {
+                maps::write(pid, users)?;
+            }
         }
-        if let Some(maps) = &plan.users {
-            write_maps(self.child.pid, maps)?;
+        born(&Birth { pid, cgroup: &self.cgroup }).map_err(Error::Option)?;
+        if self.child.memory == Memory::Copied {
+            channel.send_go(pid).context(|| "speak to the child".into())?;
         }
-        channel.send_go().context(|| "speak to the child".into())
+        Ok(())
     }
 
-    /// 2 and 3: keeps the console; at the end of file finds out what it means.
-    fn follow(&mut self, plan: &Plan, channel: &Channel, page: &Page) -> Result<(), Error> {
-        while let Some(console) = channel.receive().context(|| "listen to the child".into())? {
-            self.console = Some(console);
+    /// 2 to 6: does what the child asks for; at the end of file finds out what it means.
+    fn follow(
+        &mut self,
+        plan: &Plan,
+        channel: &Channel,
+        page: &Page,
+        console_socket: Option<console::Socket>,
+    ) -> Result<(), Error> {
+        while let Some(message) = channel.receive().context(|| "listen to the child".into())? {
+            match message {
+                Message::Console(master) => self.console = Some(master),
+                Message::Built => {
+                    self.run_hooks(plan)?;
+                    channel.send_go(self.child.pid).context(|| "speak to the child".into())?;
+                }
+                Message::Listener(descriptor, notice) => listener::forward(descriptor.as_fd(), notice)?,
+                Message::Waiting => break,
+                Message::Page(_) => {}
+            }
         }
-        match page.failure() {
-            Some(failure) => Err(sentence(plan, failure)),
-            None => Ok(()),
+        if let Some(failure) = page.failure() {
+            return Err(report::sentence(Some(plan), Some(&plan.process), failure, page));
         }
+        if let (Some(socket), Some(master)) = (console_socket, &self.console) {
+            socket.send(master.as_fd())?;
+            self.console = None;
+        }
+        let [child, mounts_done, security_done] = page.stamps();
+        let exec_seen = monotonic_ns();
+        self.stamps = Stamps { child, mounts_done, security_done, exec_seen, ..self.stamps };
+        Ok(())
+    }
+
+    /// 3: those of this process's namespaces.
+    fn run_hooks(&self, plan: &Plan) -> Result<(), Error> {
+        let state = hooks::state(&plan.hooks.subject, Status::Creating, Some(self.child.pid));
+        hooks::run("prestart", &plan.hooks.prestart, &state)?;
+        hooks::run("createRuntime", &plan.hooks.create_runtime, &state)
     }
 
     /// The process id of the container's process 1, as the host sees it.
@@ -177,14 +264,20 @@ impl Running {
     pub fn remove(mut self) -> Result<(), Error> {
         self.kill();
         let removed = std::mem::take(&mut self.cgroup).remove();
-        if removed.is_err() {
-            self.note.stay();
+        if let (Err(_), Some(note)) = (&removed, &mut self.note) {
+            note.stay();
         }
         removed
     }
 
+    /// Lets the process live on, and its cgroups: whoever keeps account of it looks after them.
+    pub fn release(mut self) {
+        self.is_released = true;
+        self.cgroup.release();
+    }
+
     fn kill(&mut self) {
-        if self.exit.is_none() {
+        if self.exit.is_none() && !self.is_released {
             // The process may have ended by itself meanwhile (`ESRCH`); in either case it is there to be reaped.
             let sent = self.signal(nix::libc::SIGKILL);
             if let Err(error) = sent.and_then(|()| self.wait()) {
@@ -194,158 +287,17 @@ impl Running {
     }
 }
 
+impl fmt::Debug for Attendance<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attendance")
+            .field("gate", &self.gate)
+            .field("console_socket", &self.console_socket)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Writes the id maps of the child's user namespace. user_namespaces(7).
-fn write_maps(pid: i32, users: &Users) -> Result<(), Error> {
-    let write = |file: &str, value: String| {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, value).context(|| format!("write {path}"))
-    };
-    match users.writer {
-        MapWriter::Helpers => {
-            map_ranges("newuidmap", pid, &users.uids)?;
-            map_ranges("newgidmap", pid, &users.gids)
-        }
-        MapWriter::Privileged => {
-            write("uid_map", lines(&users.uids))?;
-            write("gid_map", lines(&users.gids))
-        }
-        MapWriter::OwnId => {
-            write("uid_map", lines(&users.uids))?;
-            write("setgroups", "deny".into())?;
-            write("gid_map", lines(&users.gids))
-        }
-    }
-}
-
-fn lines(ranges: &[IdRange]) -> String {
-    let line = |IdRange { inside, outside, count }: &IdRange| format!("{inside} {outside} {count}\n");
-    ranges.iter().map(line).collect()
-}
-
-/// Ranges take the set-user-ID helpers newuidmap(1) and newgidmap(1).
-fn map_ranges(program: &str, pid: i32, ranges: &[IdRange]) -> Result<(), Error> {
-    let ids = ranges.iter().flat_map(|range| [range.inside, range.outside, range.count]);
-    let ids = ids.map(|id| id.to_string());
-    let output =
-        Command::new(program).arg(pid.to_string()).args(ids).output().context(|| format!("run {program}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Option(format!("{program}: {}", said.lines().next().unwrap_or("failed"))))
-}
-
-fn clone_error(plan: &Plan, error: io::Error) -> Error {
-    let what = match error.raw_os_error() {
-        Some(nix::libc::ENOSPC) => {
-            "clone3: namespaces nest too deeply, or a limit in /proc/sys/user is reached".to_owned()
-        }
-        Some(nix::libc::EPERM) if plan.users.is_some() => {
-            "clone3: this host lets only root make user namespaces".to_owned()
-        }
-        _ => "clone3".to_owned(),
-    };
-    Error::Host { what, source: plain(error) }
-}
-
-/// Says in one line what a child's failure means.
-fn sentence(plan: &Plan, failure: Failure) -> Error {
-    let Failure { stage, index, error } = failure;
-    let program = || plan.process.argv[0].to_string_lossy().into_owned();
-    if stage == Stage::Exec {
-        let is_search = !plan.process.argv[0].to_bytes().contains(&b'/');
-        return match error.raw_os_error() {
-            Some(nix::libc::ENOENT | nix::libc::ENOTDIR) if is_search => {
-                let source = io::Error::new(io::ErrorKind::NotFound, "executable file not found in $PATH");
-                Error::NotFound { program: program(), source }
-            }
-            Some(nix::libc::ENOENT | nix::libc::ENOTDIR) => {
-                Error::NotFound { program: program(), source: plain(error) }
-            }
-            _ => Error::CannotInvoke { program: program(), source: plain(error) },
-        };
-    }
-    let is_unmapped = plan.users.is_some() && error.raw_os_error() == Some(nix::libc::EINVAL);
-    let source = match stage {
-        Stage::Uid | Stage::Gid if is_unmapped => {
-            io::Error::new(io::ErrorKind::InvalidInput, "not an id of this user namespace, see subuid(5)")
-        }
-        _ => plain(error),
-    };
-    Error::Host { what: attempt(plan, stage, index), source }
-}
-
-/// What was tried at a stage, on what.
-fn attempt(plan: &Plan, stage: Stage, index: usize) -> String {
-    let process = &plan.process;
-    match stage {
-        Stage::Wait => "wait for the parent".into(),
-        Stage::Cgroup => "join a cgroup".into(),
-        Stage::CgroupNamespace => "make a cgroup namespace".into(),
-        Stage::Propagation => "make the mount namespace private".into(),
-        Stage::Root => "mount the root file system".into(),
-        Stage::Step => plan.steps.get(index).map_or_else(|| "mount".into(), describe),
-        Stage::Console => "make a terminal".into(),
-        Stage::Loopback => "bring loopback up".into(),
-        Stage::Hostname => "set the host name".into(),
-        Stage::Domainname => "set the domain name".into(),
-        Stage::Sysctl => {
-            format!("set sysctl {}", text(plan.sysctls.get(index).map(|(key, _)| key)).replace('/', "."))
-        }
-        Stage::OomScore => format!("set oom_score_adj to {}", text(process.oom_score_adj.as_ref())),
-        Stage::Hide => match plan.hide.get(index) {
-            Some(Hide::Mask(path)) => format!("mask /{}", path.to_string_lossy()),
-            Some(Hide::ReadOnly(path)) => format!("make /{} read-only", path.to_string_lossy()),
-            None => "hide a path".into(),
-        },
-        Stage::RootReadOnly => "make the root read-only".into(),
-        Stage::Pivot => "pivot into the root file system".into(),
-        Stage::Keyring => "make a session keyring".into(),
-        Stage::Stdio => "set up standard streams".into(),
-        Stage::Rlimit => match process.rlimits.get(index) {
-            Some((resource, soft, hard)) => format!("set {resource:?} to {soft}:{hard}"),
-            None => "set a resource limit".into(),
-        },
-        Stage::Bounding => "drop capabilities".into(),
-        Stage::Groups => "set supplementary groups".into(),
-        Stage::Gid => format!("become group {}", process.gid),
-        Stage::Uid => format!("become user {}", process.uid),
-        Stage::Cwd => format!("enter working directory /{}", process.cwd.to_string_lossy()),
-        Stage::CwdOutside => {
-            format!("working directory /{} is outside of the container", process.cwd.to_string_lossy())
-        }
-        Stage::Capabilities => "set capabilities".into(),
-        Stage::NoNewPrivileges => "set no_new_privs".into(),
-        Stage::Init => "start the init".into(),
-        Stage::Seccomp => "load the seccomp filter".into(),
-        Stage::Exec => "run the program".into(),
-    }
-}
-
-fn describe(step: &Step) -> String {
-    let at = |path: &std::ffi::CString| format!("/{}", path.to_string_lossy());
-    match step {
-        Step::Filesystem { fstype, target, .. } => {
-            format!("mount {} at {}", fstype.to_string_lossy(), at(&target.path))
-        }
-        Step::Bind { source, target, .. } => format!("bind {} at {}", source.display(), at(&target.path)),
-        Step::Remount { target, .. } => format!("remount {}", at(&target.path)),
-        Step::Directory(target) => format!("make directory {}", at(&target.path)),
-        Step::Volume { target, .. } => format!("mount volume at {}", at(&target.path)),
-        Step::Node(node) => format!("make device {}", node.target.display()),
-        Step::Fifo { target, .. } => format!("make FIFO {}", at(&target.path)),
-        Step::Symlink { path, .. } => format!("make symlink {}", at(path)),
-        Step::Files(_) => "mount /etc/hostname, /etc/hosts and /etc/resolv.conf".into(),
-        Step::ReadOnlyMount(target) => format!("make {} read-only", at(&target.path)),
-    }
-}
-
-fn text(value: Option<&std::ffi::CString>) -> String {
-    value.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }

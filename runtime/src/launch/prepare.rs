@@ -8,7 +8,6 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use skiff_sys::{file, mount};
 
-use super::note::Note;
 use super::overlay;
 use crate::Error;
 use crate::error::Context;
@@ -31,13 +30,14 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(plan: &Plan, note: &Note) -> Result<Self, Error> {
-        make_writable(&plan.root, note.writable())?;
+    /// `writable` is where the writable layer belongs.
+    pub(super) fn new(plan: &Plan, writable: &Path) -> Result<Self, Error> {
+        make_writable(&plan.root, writable)?;
         let null = open_null()?;
         let null_mount = mount::clone_tree(null.as_fd(), c"", false).ok();
         let executable = if plan.process.init { Some(executable()?) } else { None };
         Ok(Self {
-            root: root(&plan.root, note.writable()).ok(),
+            root: root(&plan.root, writable).ok(),
             sources: plan.steps.iter().map(source).collect::<Result<_, _>>()?,
             null,
             null_mount,

@@ -4,30 +4,53 @@
 //!
 //! | # | from | what | when |
 //! |---|---|---|---|
-//! | 1 | parent | `go`, one byte | the child's id maps are written and it is in its v2 cgroup |
-//! | 2 | child | the console's master descriptor, one byte beside it | only with a terminal, once it is mounted |
-//! | 3 | child | end of file | the program runs (every descriptor is close-on-exec), or the launch has failed |
+//! | 1 | parent | `go`, with the child's process id on the host | its id maps are written, it is in its v2 cgroup and known |
+//! | 2 | child | the console's master descriptor | only with a terminal, once it is mounted |
+//! | 3 | child | `built`; parent: `go` again | only with hooks that run in between: the tree is there, the pivot is next |
+//! | 4 | child | `waiting` | only with a gate: nothing is left to do but what is to be done at the start ([`super::gate`]) |
+//! | 5 | child | the descriptor of the system call listener, and a file that says where it goes | only with such a filter |
+//! | 6 | child | end of file | the program runs (every descriptor is close-on-exec), or the launch has failed |
 //!
-//! A child that works in its parent's memory is not sent 1: the parent has nothing to do for it, and sleeps.
+//! A child that works in its parent's memory is not sent 1: the parent has nothing to do for it, and sleeps. At a gate
+//! the connection of whoever opens it takes the place of the parent's socket for 5 and 6.
+//!
 //! Which of the two the end means stands in the page: a failing child leaves [`Failure`] there. Memory, not a message,
 //! because by then a system call filter may forbid to send one.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
     socketpair,
 };
-use skiff_sys::clock::SharedPage;
+use skiff_sys::page::SharedPage;
 
-/// Where in the launch something happened. The parent makes the sentence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Stage {
-    Wait = 1,
+macro_rules! stages {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Where in the launch something happened. The parent makes the sentence.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(super) enum Stage {
+            /// No failure.
+            None,
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Stage {
+            const ALL: &[Self] = &[Self::None, $(Self::$name),*];
+        }
+    };
+}
+
+stages! {
+    Wait,
+    /// With the index of the join.
+    Join,
+    Namespaces,
     Cgroup,
     CgroupNamespace,
+    TimeNamespace,
     Propagation,
     Root,
     /// With the index of the step.
@@ -42,9 +65,19 @@ pub(super) enum Stage {
     /// With the index of the path.
     Hide,
     RootReadOnly,
+    /// With the page's text for the sentence.
+    Hook,
     Pivot,
+    RootPropagation,
     Keyring,
     Stdio,
+    Descriptors,
+    Label,
+    Affinity,
+    Scheduler,
+    IoPriority,
+    Personality,
+    MemoryPolicy,
     /// With the index of the limit.
     Rlimit,
     Bounding,
@@ -54,44 +87,13 @@ pub(super) enum Stage {
     Cwd,
     CwdOutside,
     Capabilities,
+    Ambient,
     NoNewPrivileges,
     Init,
+    Gate,
     Seccomp,
+    Listener,
     Exec,
-}
-
-impl Stage {
-    const ALL: [Self; 29] = [
-        Self::Wait,
-        Self::Cgroup,
-        Self::CgroupNamespace,
-        Self::Propagation,
-        Self::Root,
-        Self::Step,
-        Self::Console,
-        Self::Loopback,
-        Self::Hostname,
-        Self::Domainname,
-        Self::Sysctl,
-        Self::OomScore,
-        Self::Hide,
-        Self::RootReadOnly,
-        Self::Pivot,
-        Self::Keyring,
-        Self::Stdio,
-        Self::Rlimit,
-        Self::Bounding,
-        Self::Groups,
-        Self::Gid,
-        Self::Uid,
-        Self::Cwd,
-        Self::CwdOutside,
-        Self::Capabilities,
-        Self::NoNewPrivileges,
-        Self::Init,
-        Self::Seccomp,
-        Self::Exec,
-    ];
 }
 
 /// Why a child has given up.
@@ -136,6 +138,15 @@ impl Page {
         SharedPage::new().map(Self)
     }
 
+    /// One that another process can [map](Self::map) by the descriptor.
+    pub(super) fn with_descriptor() -> io::Result<(Self, OwnedFd)> {
+        SharedPage::with_descriptor().map(|(page, memory)| (Self(page), memory))
+    }
+
+    pub(super) fn map(memory: BorrowedFd<'_>) -> io::Result<Self> {
+        SharedPage::map(memory).map(Self)
+    }
+
     pub(super) fn child_runs(&self) {
         self.0.stamp(CHILD);
     }
@@ -161,11 +172,44 @@ impl Page {
     }
 
     pub(super) fn failure(&self) -> Option<Failure> {
-        let stage = *Stage::ALL.iter().find(|stage| **stage as u64 == self.0.get(FAILED_STAGE))?;
+        let found = self.0.get(FAILED_STAGE);
+        let stage = *Stage::ALL.iter().skip(1).find(|stage| **stage as u64 == found)?;
         let index = usize::try_from(self.0.get(FAILED_INDEX)).unwrap_or(usize::MAX);
         let errno = i32::try_from(self.0.get(FAILED_ERRNO)).unwrap_or(nix::libc::EINVAL);
         Some(Failure { stage, index, error: io::Error::from_raw_os_error(errno) })
     }
+
+    /// Leaves what the sentence about a failure is to say, where the plan does not tell.
+    pub(super) fn write(&self, text: &[u8]) {
+        self.0.write(text);
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.text()).into_owned()
+    }
+}
+
+/// The first byte of each message.
+const GO: u8 = 1;
+const CONSOLE: u8 = 2;
+const BUILT: u8 = 3;
+const WAITING: u8 = 4;
+const PAGE: u8 = 5;
+const LISTENER: u8 = 6;
+
+/// What a child says.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// 2: the master of its terminal.
+    Console(OwnedFd),
+    /// 3: its file tree is there.
+    Built,
+    /// 4: it waits at the gate.
+    Waiting,
+    /// At a gate, before all else: the page, for whoever opens it.
+    Page(OwnedFd),
+    /// 5: what answers its system calls, and a file that says who is to have it.
+    Listener(OwnedFd, OwnedFd),
 }
 
 /// One end of the socket.
@@ -180,22 +224,41 @@ impl Channel {
         Ok((Self(parent), Self(child)))
     }
 
-    /// Closes the parent's end in the child, where it would hide the parent's death.
+    /// A connection by the gate.
+    pub(super) const fn of(connection: OwnedFd) -> Self {
+        Self(connection)
+    }
+
+    /// Another descriptor of this end.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Closes this end in the child, where the parent's would hide the parent's death.
     pub(super) fn close_in_child(&self) {
         skiff_sys::process::close_in_child(self.0.as_fd());
     }
 
-    /// 1, parent.
-    pub(super) fn send_go(&self) -> io::Result<()> {
-        nix::sys::socket::send(self.0.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL)?;
+    /// 1 and 3, parent: `pid` is the child's.
+    pub(super) fn send_go(&self, pid: i32) -> io::Result<()> {
+        let [a, b, c, d] = pid.to_ne_bytes();
+        nix::sys::socket::send(self.0.as_raw_fd(), &[GO, a, b, c, d], MsgFlags::MSG_NOSIGNAL)?;
         Ok(())
     }
 
-    /// 1, child. `ECONNRESET` if the parent is gone.
-    pub(super) fn receive_go(&self) -> io::Result<()> {
-        match nix::sys::socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::empty())? {
-            0 => Err(io::Error::from_raw_os_error(nix::libc::ECONNRESET)),
-            _ => Ok(()),
+    /// 1 and 3, child: its process id on the host. `ECONNRESET` if the parent is gone.
+    pub(super) fn receive_go(&self) -> io::Result<i32> {
+        let mut message = [0; 5];
+        let length = loop {
+            match nix::sys::socket::recv(self.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                other => break other?,
+            }
+        };
+        match message {
+            _ if length == 0 => Err(io::Error::from_raw_os_error(nix::libc::ECONNRESET)),
+            [GO, a, b, c, d] if length == 5 => Ok(i32::from_ne_bytes([a, b, c, d])),
+            _ => Err(io::Error::from_raw_os_error(nix::libc::EPROTO)),
         }
     }
 
@@ -210,35 +273,69 @@ impl Channel {
 
     /// 2, child.
     pub(super) fn send_console(&self, master: &OwnedFd) -> io::Result<()> {
-        let descriptors = [master.as_raw_fd()];
-        let control = [ControlMessage::ScmRights(&descriptors)];
-        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&[2])], &control, MsgFlags::MSG_NOSIGNAL, None)?;
+        self.send(CONSOLE, &[master.as_raw_fd()])
+    }
+
+    /// 3, child.
+    pub(super) fn send_built(&self) -> io::Result<()> {
+        self.send(BUILT, &[])
+    }
+
+    /// 4, child.
+    pub(super) fn send_waiting(&self) -> io::Result<()> {
+        self.send(WAITING, &[])
+    }
+
+    /// Child, at the gate.
+    pub(super) fn send_page(&self, page: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(PAGE, &[page.as_raw_fd()])
+    }
+
+    /// 5, child.
+    pub(super) fn send_listener(&self, listener: BorrowedFd<'_>, notice: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(LISTENER, &[listener.as_raw_fd(), notice.as_raw_fd()])
+    }
+
+    fn send(&self, what: u8, descriptors: &[RawFd]) -> io::Result<()> {
+        let with = [ControlMessage::ScmRights(descriptors)];
+        let control = if descriptors.is_empty() { &[][..] } else { &with };
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&[what])], control, MsgFlags::MSG_NOSIGNAL, None)?;
         Ok(())
     }
 
-    /// 2 or 3, parent: the console, or `None` for the end.
-    pub(super) fn receive(&self) -> io::Result<Option<OwnedFd>> {
+    /// 2 to 6, parent: what the child says, or `None` for the end.
+    pub(super) fn receive(&self) -> io::Result<Option<Message>> {
         let mut byte = [0];
         let mut buffers = [IoSliceMut::new(&mut byte)];
-        let mut control = nix::cmsg_space!(std::os::fd::RawFd);
-        let fd = self.0.as_fd().as_raw_fd();
+        let mut control = nix::cmsg_space!([RawFd; 2]);
+        let fd = self.0.as_raw_fd();
         let message = loop {
             match recvmsg::<()>(fd, &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
                 Err(nix::Error::EINTR) => {}
+                // The other end has gone without having read what it was sent.
+                Err(nix::Error::ECONNRESET) => return Ok(None),
                 other => break other?,
             }
         };
         if message.bytes == 0 {
             return Ok(None);
         }
+        let mut descriptors = Vec::new();
         for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(descriptors) = control
-                && let [descriptor] = descriptors[..]
-            {
-                return Ok(Some(skiff_sys::file::received(descriptor)));
+            if let ControlMessageOwned::ScmRights(received) = control {
+                descriptors.extend(received.into_iter().map(skiff_sys::file::received));
             }
         }
-        Err(io::Error::from_raw_os_error(nix::libc::EPROTO))
+        let mut descriptors = descriptors.into_iter();
+        let message = match (byte[0], descriptors.next(), descriptors.next()) {
+            (CONSOLE, Some(master), None) => Message::Console(master),
+            (BUILT, None, None) => Message::Built,
+            (WAITING, None, None) => Message::Waiting,
+            (PAGE, Some(page), None) => Message::Page(page),
+            (LISTENER, Some(listener), Some(notice)) => Message::Listener(listener, notice),
+            _ => return Err(io::Error::from_raw_os_error(nix::libc::EPROTO)),
+        };
+        Ok(Some(message))
     }
 }
 
@@ -249,7 +346,7 @@ mod tests {
     #[test]
     fn every_stage_has_its_number() {
         for (index, stage) in Stage::ALL.iter().enumerate() {
-            assert_eq!(*stage as usize, index + 1);
+            assert_eq!(*stage as usize, index);
         }
     }
 
@@ -270,7 +367,16 @@ mod tests {
         let file: OwnedFd = std::fs::File::open("/dev/null").expect("open").into();
         child.send_console(&file).expect("send");
         drop(child);
-        assert!(parent.receive().expect("console").is_some());
+        assert!(matches!(parent.receive().expect("console"), Some(Message::Console(_))));
         assert!(parent.receive().expect("end").is_none());
+    }
+
+    #[test]
+    fn go_carries_the_process_id() {
+        let (parent, child) = Channel::pair().expect("socketpair");
+        parent.send_go(4711).expect("send");
+        assert_eq!(child.receive_go().expect("go"), 4711);
+        drop(parent);
+        assert!(child.receive_go().is_err());
     }
 }

@@ -44,11 +44,6 @@ fn names_are_those_of_the_specification() {
 }
 
 #[test]
-fn of_a_field_given_twice_the_last_counts() {
-    assert_eq!(read(r#"{"hostname":"a","hostname":"b"}"#).hostname.as_deref(), Some("b"));
-}
-
-#[test]
 fn a_state_is_written_and_read_as_the_specification_has_it() {
     let state = State {
         oci_version: "1.2.0".into(),

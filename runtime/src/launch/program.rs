@@ -1,0 +1,318 @@
+//! From a process in its place to the container's program: what every process of a container takes on before it runs
+//! its program, the first of them and those that are executed in it later.
+//!
+//! Runs in: child, with the container's file tree as `/`. Decides nothing, logs nothing.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{AtFlags, FdFlag, OFlag};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{AccessFlags, Gid, Uid};
+use skiff_sys::file::{self, Resolve};
+use skiff_sys::process::{self, Capabilities};
+use skiff_sys::{seccomp, terminal};
+
+use super::gate::Gate;
+use super::listener;
+use super::own::Labels;
+use super::sync::{At, Channel, Failure, Page, Stage};
+use crate::caps::CapSet;
+use crate::hooks;
+use crate::oci::spec::Status;
+use crate::plan::{Bond, Hooks, Process};
+
+/// What leads to the program.
+#[derive(Debug)]
+pub(super) struct Program<'a> {
+    pub(super) process: &'a Process,
+    pub(super) bond: Bond,
+    /// The host's `/dev/null`.
+    pub(super) null: BorrowedFd<'a>,
+    /// skiff's executable, where it is to be the container's init.
+    pub(super) init: Option<BorrowedFd<'a>>,
+    pub(super) console: Option<OwnedFd>,
+    pub(super) labels: Labels,
+    pub(super) hooks: &'a Hooks,
+    /// Where to wait before the program is run.
+    pub(super) gate: Option<&'a Gate>,
+    pub(super) channel: &'a Channel,
+    pub(super) page: &'a Page,
+    /// This process's id on the host, where the parent has told it.
+    pub(super) pid: i32,
+}
+
+impl Program<'_> {
+    /// Takes on all that the program is to have, and runs it.
+    pub(super) fn run(&self) -> Result<Infallible, Failure> {
+        let Self { process, channel, .. } = *self;
+        if !process.keep_keyring {
+            process::new_session_keyring().at(Stage::Keyring)?;
+        }
+        take_stdio(process, self.null, self.console.as_ref()).at(Stage::Stdio)?;
+        pass_descriptors(process.preserve_fds)?;
+        umask(Mode::from_bits_truncate(process.umask.unwrap_or(0o022)));
+        // From here on another container's root, in a shared PID namespace, could have as many capabilities as this process
+        // and look into it. The program's own execve lifts this again.
+        process::set_undumpable().at(Stage::Capabilities)?;
+        become_user(process, channel)?;
+        if let Some(executable) = self.init {
+            fork_init(executable, process)?;
+        }
+        let opened = self.pass_gate()?;
+        let channel = opened.as_ref().unwrap_or(channel);
+        self.start_hooks(if opened.is_some() { Status::Created } else { Status::Creating })?;
+        self.labels.set().at(Stage::Label)?;
+        self.page.security_done();
+        self.load_filter(channel)?;
+        Err(exec(process)).at(Stage::Exec)
+    }
+
+    /// Ends the bond to the launcher where it is not to last, and waits at the gate; returns the connection of whoever has
+    /// opened it.
+    fn pass_gate(&self) -> Result<Option<Channel>, Failure> {
+        if self.gate.is_some() {
+            // Who creates a container is to be told what could never be started.
+            look_up(self.process).at(Stage::Exec)?;
+        }
+        if self.bond == Bond::None {
+            process::outlive_parent().at(Stage::Gate)?;
+        }
+        let Some(gate) = self.gate else { return Ok(None) };
+        self.channel.send_waiting().at(Stage::Gate)?;
+        gate.wait().at(Stage::Gate).map(Some)
+    }
+
+    fn start_hooks(&self, status: Status) -> Result<(), Failure> {
+        run_hooks("startContainer", &self.hooks.start_container, self, status)
+    }
+
+    /// Last, so that the filter need not allow anything that is done above.
+    fn load_filter(&self, channel: &Channel) -> Result<(), Failure> {
+        let Some(filter) = &self.process.seccomp else { return Ok(()) };
+        match &self.process.listener {
+            None => seccomp::install(&filter.program, filter.flags).map(drop).at(Stage::Seccomp),
+            Some(listener) => {
+                let status = if self.gate.is_some() { Status::Created } else { Status::Creating };
+                let state = hooks::state(&self.hooks.subject, status, Some(self.pid));
+                let notice = listener::notice(listener, &state, self.pid).at(Stage::Listener)?;
+                listener::install(filter, channel, &notice).at(Stage::Seccomp)
+            }
+        }
+    }
+
+    /// Leaves on the page what the parent cannot know of a failure.
+    pub(super) fn explain(&self, failure: &Failure) {
+        if failure.stage == Stage::Exec {
+            self.page.write(self.process.argv[0].to_bytes());
+        }
+    }
+}
+
+/// Runs hooks in this process's namespaces.
+pub(super) fn run_hooks(
+    kind: &str,
+    list: &[crate::plan::Hook],
+    of: &Program<'_>,
+    status: Status,
+) -> Result<(), Failure> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    let state = hooks::state(&of.hooks.subject, status, Some(of.pid));
+    hooks::run(kind, list, &state).map_err(|error| {
+        of.page.write(error.to_string().as_bytes());
+        Failure { stage: Stage::Hook, index: 0, error: io::Error::from_raw_os_error(nix::libc::ECANCELED) }
+    })
+}
+
+/// Default actions and an empty mask, whatever skiff's caller and Rust's start-up have set.
+pub(super) fn reset_signals() -> io::Result<()> {
+    process::default_signals()?;
+    Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+}
+
+/// Puts the standard streams in place: the terminal, or the caller's, with `/dev/null` for input that is not wanted.
+fn take_stdio(process: &Process, null: BorrowedFd<'_>, console: Option<&OwnedFd>) -> io::Result<()> {
+    if let Some(console) = console {
+        terminal::make_controlling(console.as_fd())?;
+        // The program's user must be able to open its terminal by name.
+        nix::unistd::fchown(console, Some(Uid::from_raw(process.uid)), None)?;
+        nix::unistd::dup2_stdin(console)?;
+        nix::unistd::dup2_stdout(console)?;
+        nix::unistd::dup2_stderr(console)?;
+    } else if !process.interactive {
+        nix::unistd::dup2_stdin(null)?;
+    }
+    Ok(())
+}
+
+/// Marks every descriptor close-on-exec but the three streams and those that the caller passes on.
+///
+/// Errors: with the number of one that is to be passed on and was not passed in.
+fn pass_descriptors(count: u32) -> Result<(), Failure> {
+    let end = i32::try_from(count).unwrap_or(i32::MAX).saturating_add(3);
+    for number in 3..end {
+        let flags = process::descriptor_flags(number);
+        // One that closes on exec is of this process, not of its caller.
+        let is_passed = flags.is_ok_and(|flags| !flags.contains(FdFlag::FD_CLOEXEC));
+        if !is_passed {
+            let error = io::Error::from_raw_os_error(nix::libc::EBADF);
+            return Err(error).at_index(Stage::Descriptors, usize::try_from(number).unwrap_or_default());
+        }
+    }
+    process::cloexec_from(end).at(Stage::Stdio)
+}
+
+/// Takes on limits, groups, user, working directory and capabilities, in the order in which each is still allowed.
+fn become_user(process: &Process, channel: &Channel) -> Result<(), Failure> {
+    for (index, (resource, soft, hard)) in process.rlimits.iter().enumerate() {
+        nix::sys::resource::setrlimit(*resource, *soft, *hard).at_index(Stage::Rlimit, index)?;
+    }
+    for capability in &process.drop {
+        process::drop_bounding(*capability).at(Stage::Bounding)?;
+    }
+    process::clear_ambient().at(Stage::Bounding)?;
+    if let Some(groups) = &process.groups {
+        let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        nix::unistd::setgroups(&groups).at(Stage::Groups)?;
+    }
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    nix::unistd::setresgid(gid, gid, gid).at(Stage::Gid)?;
+    process::keep_capabilities().at(Stage::Uid)?;
+    nix::unistd::setresuid(uid, uid, uid).at(Stage::Uid)?;
+    // Forgotten with the change of user; the parent may have died meanwhile.
+    process::die_with_parent().at(Stage::Uid)?;
+    channel.check_parent().at(Stage::Wait)?;
+    set_capabilities(process).at(Stage::Capabilities)?;
+    for capability in process.caps.ambient.numbers() {
+        process::raise_ambient(capability).at(Stage::Ambient)?;
+    }
+    enter(&process.cwd)?;
+    if process.no_new_privileges {
+        process::set_no_new_privileges().at(Stage::NoNewPrivileges)?;
+    }
+    Ok(())
+}
+
+/// Keeps the capabilities of the plan, and CAP_SYS_ADMIN while a filter is still to be installed.
+///
+/// The last does not reach the program: at execve(2) a user other than root loses what is permitted, and root gets the
+/// bounding set, from which it is gone. Inheritable is what the plan says, for images nothing (CVE-2022-24769).
+fn set_capabilities(process: &Process) -> io::Result<()> {
+    let for_filter = match (&process.seccomp, process.no_new_privileges) {
+        (Some(_), false) => CapSet::SYS_ADMIN.0 & process::capabilities()?.permitted,
+        _ => 0,
+    };
+    let caps = process.caps;
+    process::set_capabilities(Capabilities {
+        effective: caps.effective.0 | for_filter,
+        permitted: caps.permitted.0 | for_filter,
+        inheritable: caps.inheritable.0,
+    })
+}
+
+/// Enters the working directory, as the program's user, and makes sure that it lies in the container: a working
+/// directory such as `/proc/self/fd/7` must not lead to a host directory that was left open (CVE-2024-21626).
+fn enter(cwd: &CStr) -> Result<(), Failure> {
+    let root = file::open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY, 0).at(Stage::Cwd)?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let directory = file::open_beneath(root.as_fd(), cwd, flags, 0, Resolve::InRoot).at(Stage::Cwd)?;
+    nix::unistd::fchdir(&directory).at(Stage::Cwd)?;
+    let path = nix::unistd::getcwd().at(Stage::CwdOutside)?;
+    if path.is_absolute() { Ok(()) } else { Err(nix::Error::ENOENT).at(Stage::CwdOutside) }
+}
+
+/// Splits in two: this process goes on in the child, the container's init is run in the parent.
+///
+/// The child waits until the init runs, so that the first program of the container is always its init.
+fn fork_init(executable: BorrowedFd<'_>, process: &Process) -> Result<(), Failure> {
+    let (wait, hold) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Stage::Init)?;
+    let Some(child) = process::fork().at(Stage::Init)? else {
+        drop(hold);
+        nix::unistd::read(&wait, &mut [0]).at(Stage::Init)?;
+        process::die_with_parent().at(Stage::Init)?;
+        take_terminal(process).at(Stage::Init)?;
+        return Ok(());
+    };
+    // Until the init waits for signals they must stay pending: process 1 of a namespace loses what it has no handler for.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).at(Stage::Init)?;
+    if let Some(filter) = &process.seccomp {
+        seccomp::install(&filter.program, filter.flags).at(Stage::Seccomp)?;
+    }
+    let arguments = [crate::init::NAME.into(), CString::new(child.to_string()).unwrap_or_default()];
+    Err(Failure { stage: Stage::Init, index: 0, error: process::exec_fd(executable, &arguments, &[]) })
+}
+
+/// Makes the program's process group the one in the foreground, so that the keyboard's signals go to it.
+fn take_terminal(process: &Process) -> io::Result<()> {
+    let own = nix::unistd::Pid::from_raw(0);
+    nix::unistd::setpgid(own, own)?;
+    if process.terminal.is_none() {
+        return Ok(());
+    }
+    // A background process that sets the foreground group is stopped by SIGTTOU unless it blocks it.
+    let mut ttou = SigSet::empty();
+    ttou.add(Signal::SIGTTOU);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&ttou), None)?;
+    nix::unistd::tcsetpgrp(io::stdin(), nix::unistd::getpid())?;
+    Ok(sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ttou), None)?)
+}
+
+/// Whether there is a program to run, as [`exec`] looks for it; the error that it would return if not.
+fn look_up(plan: &Process) -> io::Result<()> {
+    let program = &plan.argv[0];
+    if program.is_empty() {
+        return Err(io::Error::from_raw_os_error(nix::libc::ENOENT));
+    }
+    if program.to_bytes().contains(&b'/') {
+        return can_run(program);
+    }
+    let mut result = Err(io::Error::from_raw_os_error(nix::libc::ENOENT));
+    for directory in &plan.path {
+        let path = [directory.to_bytes(), b"/", program.to_bytes()].concat();
+        let found = can_run(&CString::new(path)?);
+        match found.as_ref().map_err(io::Error::raw_os_error) {
+            Err(Some(nix::libc::ENOENT | nix::libc::ENOTDIR)) => {}
+            Err(Some(nix::libc::EACCES)) => result = found,
+            _ => return found,
+        }
+    }
+    result
+}
+
+/// Whether this process may run the file `path`. faccessat2(2), Linux ≥ 5.8; the C library has a way around below that.
+fn can_run(path: &CStr) -> io::Result<()> {
+    let mode = nix::sys::stat::stat(path)?.st_mode;
+    if mode & nix::libc::S_IFMT != nix::libc::S_IFREG {
+        return Err(io::Error::from_raw_os_error(nix::libc::EACCES));
+    }
+    Ok(nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)?)
+}
+
+/// Runs the program, looked for in `PATH` if its name has no slash. Returns the most telling error.
+fn exec(plan: &Process) -> io::Error {
+    let program = &plan.argv[0];
+    if program.is_empty() {
+        // Else each directory of `PATH` would be found, and could not be run.
+        return io::Error::from_raw_os_error(nix::libc::ENOENT);
+    }
+    if program.to_bytes().contains(&b'/') {
+        return process::exec(program, &plan.argv, &plan.env);
+    }
+    let mut result = io::Error::from_raw_os_error(nix::libc::ENOENT);
+    for directory in &plan.path {
+        let path = [directory.to_bytes(), b"/", program.to_bytes()].concat();
+        let Ok(path) = CString::new(path) else { continue };
+        let error = process::exec(&path, &plan.argv, &plan.env);
+        match error.raw_os_error() {
+            Some(nix::libc::ENOENT | nix::libc::ENOTDIR) => {}
+            Some(nix::libc::EACCES) => result = error,
+            _ => return error,
+        }
+    }
+    result
+}
