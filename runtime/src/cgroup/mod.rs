@@ -160,6 +160,8 @@ impl Layout {
         let legacy = Controller::ALL
             .into_iter()
             .map(|controller| (controller, root.join(controller.name())))
+            // Controllers that are mounted together are symlinks to their common directory: `cpu` to `cpu,cpuacct`.
+            .map(|(controller, path)| (controller, path.read_link().map_or(path, |to| root.join(to))))
             .filter(|(_, path)| magic(path) == Some(CGROUP_SUPER_MAGIC))
             .collect();
         let unified_controllers = unified
@@ -168,6 +170,19 @@ impl Layout {
             .map(|text| text.split_whitespace().map(str::to_owned).collect())
             .unwrap_or_default();
         Self { unified, unified_controllers, legacy }
+    }
+
+    /// Where each v1 hierarchy is mounted, with its controllers.
+    #[must_use]
+    pub fn hierarchies(&self) -> Vec<(&Path, Vec<Controller>)> {
+        let mut found: Vec<(&Path, Vec<Controller>)> = Vec::new();
+        for (controller, mount) in &self.legacy {
+            match found.iter_mut().find(|(known, _)| known == mount) {
+                Some((_, controllers)) => controllers.push(*controller),
+                None => found.push((mount, vec![*controller])),
+            }
+        }
+        found
     }
 
     /// Where `controller` is to be found in v1.

@@ -16,7 +16,7 @@ use options::{Chosen, parse};
 use super::namespaces::ranges;
 use super::{c_text, invalid, spec};
 use crate::Error;
-use crate::cgroup::{self, Layout};
+use crate::cgroup::{self, Controller, Layout};
 use crate::host::Node;
 use crate::plan::{
     self, ChangeRoot, Hide, IdMap, MountFlags, Propagate, Step, Symlinks, Target, TargetKind, Upper, c_path,
@@ -289,12 +289,12 @@ impl Planner<'_> {
         if late.is_some() {
             flags.set = flags.set.with(Attr::RDONLY);
         }
-        for (controller, mount) in &layout.legacy {
-            let name = controller.name();
-            self.hierarchy(&at.join(name), c"cgroup", Some(name), mount, &flags)?;
+        for (mount, controllers) in layout.hierarchies() {
+            let name = mount.file_name().unwrap_or_default();
+            self.hierarchy(&at.join(name), c"cgroup", &controllers, mount, &flags)?;
         }
         if let Some(mount) = &layout.unified {
-            self.hierarchy(&at.join("unified"), c"cgroup2", None, mount, &flags)?;
+            self.hierarchy(&at.join("unified"), c"cgroup2", &[], mount, &flags)?;
         }
         self.last.extend(late);
         Ok(())
@@ -326,18 +326,22 @@ impl Planner<'_> {
         &mut self,
         at: &Path,
         fstype: &std::ffi::CStr,
-        controller: Option<&str>,
+        controllers: &[Controller],
         mount: &Path,
         flags: &MountFlags,
     ) -> Result<(), Error> {
         if !self.ground.cgroup_namespace {
             return self.bind_cgroups(mount.join(&self.ground.cgroup.path), at, flags);
         }
-        let option = |name| c_text(name, "type").map(FsOption::Flag);
+        let option = |controller: &Controller| match controller {
+            // It controls nothing and is known by a name of its own.
+            Controller::Systemd => Ok(FsOption::Value(c"name".into(), c"systemd".into())),
+            other => c_text(other.name(), "type").map(FsOption::Flag),
+        };
         self.steps.push(Step::Filesystem {
             fstype: fstype.into(),
             source: Some(c"cgroup".into()),
-            options: controller.map(option).into_iter().collect::<Result<_, _>>()?,
+            options: controllers.iter().map(option).collect::<Result<_, _>>()?,
             flags: flags.clone(),
             target: target(at, TargetKind::Directory)?,
             copy_up: false,
