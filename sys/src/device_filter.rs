@@ -29,10 +29,10 @@ impl Access {
     /// All three.
     pub const ALL: Self = Self(7);
 
-    /// What is in either.
+    /// Whether any of it is in both.
     #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// Parses docker's letters, any of `r`, `w`, `m`; `None` for anything else or nothing.

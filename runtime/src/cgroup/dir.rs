@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use skiff_sys::device_filter;
 
+use super::devices::legacy_lines;
 use super::make::{enable_controllers, inherit_cpuset, make_directory};
 use super::remove::remove_all;
 use super::write::write_all;
@@ -21,6 +22,8 @@ use crate::error::Context;
 pub struct Cgroup {
     pub(super) unified: Option<Unified>,
     pub(super) legacy: Vec<Legacy>,
+    /// Whether an eBPF filter restricts devices.
+    is_filtered: bool,
     is_released: bool,
 }
 
@@ -60,8 +63,14 @@ impl Cgroup {
         let unified = self.unified.insert(Unified::open(path)?);
         write_all(&unified.path, &plan.writes)?;
         if let Devices::Only(rules) = &plan.devices {
-            device_filter::restrict(unified.fd.as_fd(), rules)
-                .context(|| format!("restrict devices of cgroup {}", unified.path.display()))?;
+            match device_filter::restrict(unified.fd.as_fd(), rules) {
+                // Whoever may not load programs may have version 1 restrict devices.
+                Err(error) if is_denied(&error) && plan.has(Controller::Devices) => {}
+                other => {
+                    other.context(|| format!("restrict devices of cgroup {}", unified.path.display()))?;
+                    self.is_filtered = true;
+                }
+            }
         }
         Ok(())
     }
@@ -79,7 +88,7 @@ impl Cgroup {
             inherit_cpuset(&join.mount, &plan.path)?;
         }
         write_all(&path, &join.writes)?;
-        if join.controller == Controller::Devices {
+        if join.controller == Controller::Devices && !self.is_filtered {
             restrict_legacy(&path, &plan.devices)?;
         }
         Ok(())
@@ -95,14 +104,14 @@ impl Cgroup {
         let legacy = legacy
             .map(|(controller, path)| Legacy { controller: *controller, path: path.clone(), tasks: None })
             .collect();
-        Ok(Self { unified, legacy, is_released: true })
+        Ok(Self { unified, legacy, is_filtered: true, is_released: true })
     }
 
     /// As [`Cgroup::open`], to be joined by one more process of the container.
     ///
     /// Errors: a cgroup that is gone.
     pub fn open_to_join(paths: &Paths) -> Result<Self, Error> {
-        let mut cgroup = Self { unified: None, legacy: Vec::new(), is_released: true };
+        let mut cgroup = Self { unified: None, legacy: Vec::new(), is_filtered: true, is_released: true };
         cgroup.unified = paths.unified.as_ref().map(|path| Unified::open(path.clone())).transpose()?;
         for (controller, path) in &paths.legacy {
             if !cgroup.legacy.iter().any(|known| known.path == *path) {
@@ -182,6 +191,10 @@ impl Drop for Cgroup {
 }
 
 impl Plan {
+    fn has(&self, controller: Controller) -> bool {
+        self.joins.iter().any(|join| join.controller == controller)
+    }
+
     /// Passes over what may not be made, where nothing was asked of it.
     fn tolerate(&self, made: Result<(), Error>) -> Result<(), Error> {
         match made {
@@ -212,11 +225,9 @@ fn is_denied(error: &io::Error) -> bool {
 
 fn restrict_legacy(path: &Path, devices: &Devices) -> Result<(), Error> {
     let Devices::Only(rules) = devices else { return Ok(()) };
-    let deny = path.join("devices.deny");
-    fs::write(&deny, "a").context(|| format!("write {}", deny.display()))?;
-    for rule in rules {
-        let file = path.join(if rule.allow { "devices.allow" } else { "devices.deny" });
-        fs::write(&file, rule.to_string()).context(|| format!("write {rule} to {}", file.display()))?;
+    for (allow, line) in legacy_lines(rules)? {
+        let file = path.join(if allow { "devices.allow" } else { "devices.deny" });
+        fs::write(&file, &line).context(|| format!("write {line} to {}", file.display()))?;
     }
     Ok(())
 }

@@ -1,12 +1,14 @@
-//! From docker's limits to the lines that are written to a container's cgroups. Pure.
+//! From limits, docker's or a bundle's, to what is done with a container's cgroups. Pure.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
 use skiff_sys::device_filter::Rule;
 
-use super::{CgroupsPath, Controller, Layout, Paths};
+use super::resources::{LIMITED, Version, lines, unified};
+use super::{CgroupsPath, Controller, Layout, Paths, devices};
 use crate::Error;
+use crate::oci::spec;
 use crate::options::Resources;
 
 /// What to do with cgroups for one container.
@@ -75,13 +77,6 @@ pub enum Devices {
     Only(Vec<Rule>),
 }
 
-/// CPU bandwidth: µs of CPU time (−1: no limit) in each period of so many µs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bandwidth {
-    quota_us: Option<i64>,
-    period_us: Option<u64>,
-}
-
 /// The kernel's and docker's period.
 const DEFAULT_PERIOD_US: u64 = 100_000;
 
@@ -104,8 +99,9 @@ impl Plan {
             optional: *resources == Resources::default(),
             ..Self::default()
         };
-        for (controller, legacy, unified) in lines(resources) {
-            plan.limit(layout, controller, legacy, unified)?;
+        plan.limit(layout, &in_words_of_bundles(resources))?;
+        if resources.memory_swap_bytes.is_none() {
+            plan.tolerate_no_swap();
         }
         if account {
             plan.account(layout);
@@ -118,22 +114,30 @@ impl Plan {
 
     /// Decides for a bundle, which wants `path` and joins every hierarchy of the host.
     ///
-    /// `optional`: the container does without cgroups where they may not be made, if nothing is asked of them (a user's
-    /// container on a host that has handed the user none).
-    pub fn of_spec(path: &CgroupsPath, layout: &Layout, optional: bool) -> Result<Self, Error> {
-        let mut plan = Self {
-            path: path.directory(),
-            reuse: true,
-            unified: layout.unified.clone(),
-            optional,
-            ..Self::default()
-        };
-        if !layout.unified_controllers.is_empty() {
-            plan.enable = Enable::All;
-        }
+    /// A `user` without privileges cannot restrict devices, nor make any, and does without cgroups where they may not be
+    /// made, if nothing is asked of them.
+    ///
+    /// Errors: a limit whose controller the host lacks, or that its version of cgroups does not have.
+    pub fn of_spec(
+        path: &CgroupsPath,
+        layout: &Layout,
+        resources: Option<&spec::Resources>,
+        user: bool,
+    ) -> Result<Self, Error> {
+        let none = spec::Resources::default();
+        let resources = resources.unwrap_or(&none);
+        let mut plan =
+            Self { path: path.directory(), reuse: true, unified: layout.unified.clone(), ..Self::default() };
         for (controller, _) in &layout.legacy {
             plan.join(layout, *controller);
         }
+        plan.limit(layout, resources)?;
+        plan.writes.extend(unified_lines(layout, resources)?);
+        let is_asked = !plan.writes.is_empty() || plan.joins.iter().any(|join| !join.writes.is_empty());
+        plan.optional = user && !is_asked;
+        let rules = devices::rules(&resources.devices)?;
+        plan.devices = if user { Devices::All } else { Devices::Only(rules) };
+        plan.enable = if layout.unified_controllers.is_empty() { Enable::default() } else { Enable::All };
         Ok(plan)
     }
 
@@ -146,28 +150,45 @@ impl Plan {
         }
     }
 
-    fn limit(
-        &mut self,
-        layout: &Layout,
-        controller: Controller,
-        legacy: Vec<Write>,
-        unified: Vec<Write>,
-    ) -> Result<(), Error> {
-        if legacy.is_empty() && unified.is_empty() {
-            return Ok(());
-        }
-        if layout.is_unified(controller) {
-            self.enable(controller);
-            self.writes.extend(unified);
-        } else if let Some(join) = self.join(layout, controller) {
-            join.writes.extend(legacy);
-        } else {
-            let name = controller.name();
-            return Err(Error::Option(format!(
-                "cannot limit {name}: no cgroup controller {name} on this host"
-            )));
+    fn limit(&mut self, layout: &Layout, resources: &spec::Resources) -> Result<(), Error> {
+        for controller in LIMITED {
+            if layout.is_unified(controller) {
+                let writes = lines(resources, controller, Version::Two)?;
+                if !writes.is_empty() {
+                    self.enable(controller);
+                }
+                self.writes.extend(writes);
+                continue;
+            }
+            let writes = lines(resources, controller, Version::One)?;
+            if writes.is_empty() {
+                continue;
+            }
+            let asks = writes.iter().any(|write| write.required);
+            match self.join(layout, controller) {
+                Some(join) => join.writes.extend(writes),
+                None if asks => {
+                    let name = controller.name();
+                    return Err(Error::Option(format!(
+                        "cannot limit {name}: no cgroup controller {name} on this host"
+                    )));
+                }
+                None => {}
+            }
         }
         Ok(())
+    }
+
+    /// Docker's default of as much swap again is none of an error on a kernel without swap accounting.
+    fn tolerate_no_swap(&mut self) {
+        let is_swap = |write: &&mut Write| {
+            write
+                .files
+                .iter()
+                .any(|(file, _)| file == "memory.swap.max" || file == "memory.memsw.limit_in_bytes")
+        };
+        let writes = self.joins.iter_mut().flat_map(|join| &mut join.writes).chain(&mut self.writes);
+        writes.filter(is_swap).for_each(|write| write.required = false);
     }
 
     /// The hierarchies and controllers whose files the record is read from.
@@ -204,131 +225,57 @@ impl Plan {
     }
 }
 
-/// Each controller with its lines for v1 and for v2.
-fn lines(resources: &Resources) -> [(Controller, Vec<Write>, Vec<Write>); 5] {
-    let cpuset = cpuset(resources);
-    let pids = pids(resources);
-    [
-        (Controller::Memory, memory_legacy(resources), memory_unified(resources)),
-        (Controller::Cpu, cpu_legacy(resources), cpu_unified(resources)),
-        (Controller::Cpuset, cpuset.clone(), cpuset),
-        (Controller::Pids, pids.clone(), pids),
-        (Controller::Blkio, blkio_legacy(resources), blkio_unified(resources)),
-    ]
+/// The lines of `unified`, each of which the v2 cgroup must have.
+fn unified_lines(layout: &Layout, resources: &spec::Resources) -> Result<Vec<Write>, Error> {
+    let writes = unified(resources)?;
+    if !writes.is_empty() && layout.unified.is_none() {
+        return Err(Error::Option(
+            "unified resources need cgroup v2, which this host has not mounted".into(),
+        ));
+    }
+    for (file, _) in writes.iter().flat_map(|write| &write.files) {
+        let controller = file.split('.').next().unwrap_or_default();
+        if controller != "cgroup" && !layout.unified_controllers.iter().any(|found| found == controller) {
+            let message =
+                format!("unified resource {file}: this host's cgroup v2 has no controller {controller}");
+            return Err(Error::Option(message));
+        }
+    }
+    Ok(writes)
 }
 
-fn memory_legacy(resources: &Resources) -> Vec<Write> {
-    let mut writes = Vec::new();
-    if let Some(bytes) = resources.memory_bytes {
-        writes.push(write("memory.limit_in_bytes", bytes));
-        // Docker's default is as much swap again; a kernel without swap accounting has no file for it.
-        let total = resources.memory_swap_bytes.unwrap_or_else(|| bytes.saturating_mul(2).cast_signed());
-        let mut swap = write("memory.memsw.limit_in_bytes", total);
-        swap.required = resources.memory_swap_bytes.is_some();
-        writes.push(swap);
-    }
-    if let Some(bytes) = resources.memory_reservation_bytes {
-        writes.push(write("memory.soft_limit_in_bytes", bytes));
-    }
-    writes
-}
-
-fn memory_unified(resources: &Resources) -> Vec<Write> {
-    let mut writes = Vec::new();
-    if let Some(bytes) = resources.memory_bytes {
-        writes.push(write("memory.max", bytes));
-        let swap = match resources.memory_swap_bytes {
-            Some(-1) => "max".to_owned(),
-            Some(total) => total.saturating_sub(bytes.cast_signed()).to_string(),
-            None => bytes.to_string(),
-        };
-        let mut swap = write("memory.swap.max", swap);
-        swap.required = resources.memory_swap_bytes.is_some();
-        writes.push(swap);
-    }
-    if let Some(bytes) = resources.memory_reservation_bytes {
-        writes.push(write("memory.low", bytes));
-    }
-    writes
-}
-
-fn bandwidth(resources: &Resources) -> Bandwidth {
-    match resources.nano_cpus {
+/// The same limits, as a bundle has them.
+fn in_words_of_bundles(resources: &Resources) -> spec::Resources {
+    let bytes = |bytes: Option<u64>| bytes.map(u64::cast_signed);
+    let (quota, period) = match resources.nano_cpus {
         Some(nano) => {
             let quota = nano.saturating_mul(DEFAULT_PERIOD_US) / 1_000_000_000;
-            Bandwidth { quota_us: Some(quota.cast_signed()), period_us: Some(DEFAULT_PERIOD_US) }
+            (Some(quota.cast_signed()), Some(DEFAULT_PERIOD_US))
         }
-        None => Bandwidth { quota_us: resources.cpu_quota_us, period_us: resources.cpu_period_us },
+        None => (resources.cpu_quota_us, resources.cpu_period_us),
+    };
+    let twice = resources.memory_bytes.map(|bytes| bytes.saturating_mul(2).cast_signed());
+    spec::Resources {
+        memory: Some(spec::Memory {
+            limit: bytes(resources.memory_bytes),
+            swap: resources.memory_swap_bytes.or(twice),
+            reservation: bytes(resources.memory_reservation_bytes),
+            ..spec::Memory::default()
+        }),
+        cpu: Some(spec::Cpu {
+            shares: resources.cpu_shares,
+            quota,
+            period,
+            cpus: resources.cpuset_cpus.clone().unwrap_or_default(),
+            mems: resources.cpuset_mems.clone().unwrap_or_default(),
+            ..spec::Cpu::default()
+        }),
+        pids: Some(spec::Pids {
+            limit: resources.pids_limit.map(|limit| if limit > 0 { limit } else { -1 }),
+        }),
+        block_io: Some(spec::BlockIo { weight: resources.blkio_weight, ..spec::BlockIo::default() }),
+        ..spec::Resources::default()
     }
-}
-
-fn cpu_legacy(resources: &Resources) -> Vec<Write> {
-    let bandwidth = bandwidth(resources);
-    [
-        resources.cpu_shares.map(|shares| write("cpu.shares", shares)),
-        bandwidth.period_us.map(|period| write("cpu.cfs_period_us", period)),
-        bandwidth.quota_us.map(|quota| write("cpu.cfs_quota_us", quota)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn cpu_unified(resources: &Resources) -> Vec<Write> {
-    let Bandwidth { quota_us, period_us } = bandwidth(resources);
-    let mut writes = Vec::new();
-    if let Some(shares) = resources.cpu_shares {
-        // Shares 2..=262144 on weights 1..=10000, as the OCI runtimes have it.
-        let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
-        writes.push(write("cpu.weight", weight));
-    }
-    if quota_us.is_some() || period_us.is_some() {
-        let quota =
-            quota_us.filter(|quota| *quota > 0).map_or_else(|| "max".into(), |quota| quota.to_string());
-        writes.push(write("cpu.max", format!("{quota} {}", period_us.unwrap_or(DEFAULT_PERIOD_US))));
-    }
-    writes
-}
-
-fn cpuset(resources: &Resources) -> Vec<Write> {
-    [
-        resources.cpuset_cpus.as_ref().map(|list| write("cpuset.cpus", list)),
-        resources.cpuset_mems.as_ref().map(|list| write("cpuset.mems", list)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn pids(resources: &Resources) -> Vec<Write> {
-    let value = |limit: i64| if limit > 0 { limit.to_string() } else { "max".into() };
-    resources.pids_limit.map(|limit| write("pids.max", value(limit))).into_iter().collect()
-}
-
-fn blkio_legacy(resources: &Resources) -> Vec<Write> {
-    let files =
-        |weight: u16| ["blkio.weight", "blkio.bfq.weight"].map(|file| (file.into(), weight.to_string()));
-    resources
-        .blkio_weight
-        .map(|weight| Write { files: files(weight).into(), required: true })
-        .into_iter()
-        .collect()
-}
-
-/// The BFQ file takes docker's 10..=1000; `io.weight` has 1..=10000, on which they are laid out.
-fn blkio_unified(resources: &Resources) -> Vec<Write> {
-    let Some(weight) = resources.blkio_weight else { return Vec::new() };
-    let weight = u32::from(weight.clamp(10, 1000));
-    let spread = 1 + (weight - 10) * 9_999 / 990;
-    let files = [
-        ("io.bfq.weight".into(), format!("default {weight}")),
-        ("io.weight".into(), format!("default {spread}")),
-    ];
-    vec![Write { files: files.into(), required: true }]
-}
-
-fn write(file: &'static str, value: impl ToString) -> Write {
-    Write { files: vec![(file.into(), value.to_string())], required: true }
 }
 
 #[cfg(test)]

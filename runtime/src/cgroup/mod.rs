@@ -3,14 +3,16 @@
 //! One container has one directory in each hierarchy that it needs: the cgroup v2 one always (it carries the id by which
 //! eBPF knows the container, and the device filter). `skiff run` makes it flat, `skiff-<id>`, and joins a v1 controller
 //! only if a limit or the record wants it; a bundle names the place ([`path`]) and joins all, for its engine reads them.
-//! Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`dir`] and what it calls
-//! ([`make`], [`write`], [`usage`], [`remove`]) act.
+//! Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`resources`] and
+//! [`devices`] are its tables; [`dir`] and what it calls ([`make`], [`write`], [`usage`], [`remove`]) act.
 
+mod devices;
 mod dir;
 mod limits;
 mod make;
 mod path;
 mod remove;
+mod resources;
 mod usage;
 mod write;
 
@@ -199,3 +201,6 @@ impl Layout {
             .is_some_and(|name| self.unified_controllers.iter().any(|found| found == name))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,8 +118,8 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
 
 fn cgroup(id: &str, linux: &spec::Linux, facts: &Facts, terms: &Terms) -> Result<cgroup::Plan, Error> {
     let path = CgroupsPath::parse(Some(&linux.cgroups_path), id, terms.systemd_cgroup)?;
-    let optional = terms.rootless.unwrap_or(facts.uid != 0);
-    cgroup::Plan::of_spec(&path, &facts.cgroups, optional)
+    let is_user = terms.rootless.unwrap_or(facts.uid != 0) || facts.in_user_namespace;
+    cgroup::Plan::of_spec(&path, &facts.cgroups, linux.resources.as_ref(), is_user)
 }
 
 /// Whether `version` is one of 1.x. Semantic Versioning 2.0.0.
