@@ -16,6 +16,7 @@ mod hostile;
 mod images;
 mod namespaces;
 mod oci;
+mod peers;
 mod profile;
 mod rootless;
 mod security;

@@ -26,9 +26,17 @@ enum Input {
 
 impl Skiff {
     pub(super) fn new(args: Vec<String>) -> Self {
-        let program = programs::skiff().display().to_string();
-        let (before, env, stdin) = (Vec::new(), Vec::new(), Input::Nothing);
-        Self { program, before, args, env, stdin }
+        Self::of(programs::skiff().display().to_string(), args)
+    }
+
+    /// Another program beside skiff: its words, the first of which names it.
+    pub(crate) fn tool(words: &[&str]) -> Self {
+        let args = words[1..].iter().map(|word| (*word).to_owned()).collect();
+        Self::of(words[0].to_owned(), args)
+    }
+
+    fn of(program: String, args: Vec<String>) -> Self {
+        Self { program, before: Vec::new(), args, env: Vec::new(), stdin: Input::Nothing }
     }
 
     /// Sets a variable of skiff's own environment.

@@ -43,6 +43,13 @@ pub(crate) fn small_root_dir() -> PathBuf {
     build(&format!("root-{}", probe_digest()), write_small_root)
 }
 
+/// The small root as a tar archive.
+pub(crate) fn small_tar() -> PathBuf {
+    build(&format!("root-{}.tar", probe_digest()), |to| {
+        fs::write(to, packed_small_root()).expect("write an archive");
+    })
+}
+
 /// The small image as an OCI layout made by umoci, with two tags: `plain` has no configuration beyond `PATH`, `full`
 /// has all of it. Needs umoci.
 pub(crate) fn small_image() -> PathBuf {
@@ -211,12 +218,15 @@ fn write_small_image(to: &Path) {
     tool("umoci", &[&["config", "--image", &plain, "--tag", "full"], &words[..]].concat());
 }
 
-/// Three layers: the root; things to change; the changes. See `images.rs` for what must come out.
-fn small_layers() -> [Vec<u8>; 3] {
+fn packed_small_root() -> Vec<u8> {
     let mut root = tar::Builder::new(Vec::new());
     root.follow_symlinks(false);
     root.append_dir_all(".", small_root_dir()).expect("pack the small root");
+    root.into_inner().expect("finish the root layer")
+}
 
+/// Three layers: the root; things to change; the changes. See `images.rs` for what must come out.
+fn small_layers() -> [Vec<u8>; 3] {
     let mut lower = layout::Tar::new();
     lower
         .dir("data/deep")
@@ -242,7 +252,7 @@ fn small_layers() -> [Vec<u8>; 3] {
         .file("file-to-dir/x", "upper")
         .file(".wh.dir-to-file", "")
         .file("dir-to-file", "upper");
-    [root.into_inner().expect("finish the root layer"), lower.finish(), upper.finish()]
+    [packed_small_root(), lower.finish(), upper.finish()]
 }
 
 fn write_zstd_index(image: &Path, to: &Path) {

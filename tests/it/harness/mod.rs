@@ -13,7 +13,7 @@ pub(crate) mod pty;
 
 pub(crate) use case::{Case, parse};
 pub(crate) use command::Skiff;
-pub(crate) use live::Output;
+pub(crate) use live::{Live, Output};
 
 /// The programs under test and beside it.
 pub(crate) mod programs {
@@ -24,6 +24,17 @@ pub(crate) mod programs {
     pub(crate) fn skiff() -> &'static Path {
         static FOUND: OnceLock<PathBuf> = OnceLock::new();
         FOUND.get_or_init(|| find("SKIFF", "skiff"))
+    }
+
+    /// Whether there is a runtime to test.
+    pub(crate) fn has_runtime() -> bool {
+        std::env::var_os("RUNTIME").is_some() || built("skiff-runtime").is_some()
+    }
+
+    /// Where the path has this program.
+    pub(crate) fn on_path(name: impl AsRef<Path>) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).map(|dir| dir.join(&name)).find(|program| program.exists())
     }
 
     /// The static program that runs inside: `$SKIFF_PROBE`, else likewise.
@@ -38,9 +49,7 @@ pub(crate) mod programs {
         FOUND.get_or_init(|| {
             let named = std::env::var_os("RUNTIME").filter(|name| !Path::new(name).exists());
             let Some(name) = named else { return find("RUNTIME", "skiff-runtime") };
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let found = std::env::split_paths(&path).map(|dir| dir.join(&name)).find(|path| path.exists());
-            found.unwrap_or_else(|| panic!("RUNTIME: no program {}", name.display()))
+            on_path(&name).unwrap_or_else(|| panic!("RUNTIME: no program {}", name.display()))
         })
     }
 
@@ -55,10 +64,13 @@ pub(crate) mod programs {
         if let Some(path) = std::env::var_os(variable) {
             return PathBuf::from(path).canonicalize().unwrap_or_else(|e| panic!("{variable}: {e}"));
         }
+        built(name).unwrap_or_else(|| panic!("{variable} is not set and no {name} is built"))
+    }
+
+    fn built(name: &str) -> Option<PathBuf> {
         let triple = target_dir().join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
         let builds = ["release", "fast", "debug"].map(|profile| triple.join(profile).join(name));
-        let found = builds.iter().find(|path| path.exists());
-        found.unwrap_or_else(|| panic!("{variable} is not set and no {name} is built")).clone()
+        builds.into_iter().find(|path| path.exists())
     }
 }
 
@@ -91,8 +103,7 @@ pub(crate) fn skip(what: &str) {
 
 /// Whether `program` is on the path.
 pub(crate) fn installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+    programs::on_path(program).is_some()
 }
 
 /// Whether the host has this cgroup v1 controller mounted.

@@ -45,10 +45,20 @@ impl Terminal {
 
     /// Reads until `text` appears after what was matched before.
     pub(crate) fn expect(&mut self, text: &str) {
-        while !self.screen[self.seen..].contains(text) {
-            assert!(self.read(None), "{text:?} does not come; the screen: {:?}", self.screen);
+        self.expect_one_of(&[text]);
+    }
+
+    /// Reads until one of the texts appears after what was matched before; which.
+    pub(crate) fn expect_one_of(&mut self, texts: &[&str]) -> usize {
+        loop {
+            let rest = &self.screen[self.seen..];
+            let found = texts.iter().enumerate().filter_map(|(index, text)| Some((rest.find(text)?, index)));
+            if let Some((place, index)) = found.min() {
+                self.seen += place + texts[index].len();
+                return index;
+            }
+            assert!(self.read(None), "none of {texts:?} comes; the screen: {:?}", self.screen);
         }
-        self.seen += self.screen[self.seen..].find(text).expect("just found") + text.len();
     }
 
     /// Types.

@@ -19,7 +19,7 @@ mod with;
 
 use std::ffi::{c_char, c_int};
 
-const VERBS: &str = "see | exit N | die SIGNAL | wait | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
+const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
                      eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | calls N M P B [fork|threads K] | \
                      hunt SIZE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
@@ -43,6 +43,7 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["exit", code] => return number(code),
         ["die", signal] => return signals::die(signal),
         ["wait"] => return signals::wait(),
+        ["hold"] => return signals::hold(),
         ["trap", last @ ..] => return signals::trap(last),
         ["term"] => out::line(&see::terminal().to_string()),
         ["winch"] => return signals::winch(),

@@ -43,6 +43,18 @@ pub(crate) fn wait() -> Result<c_int, String> {
     }
 }
 
+/// Says `ready` and stays until standard input ends, whoever ends it. As process 1 of a namespace it leaves no zombies,
+/// and takes everything in the namespace with it.
+pub(crate) fn hold() -> Result<c_int, String> {
+    // SAFETY: no handler is installed, only SIG_IGN, by which the kernel reaps.
+    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }
+        .map_err(|e| e.to_string())?;
+    out::line("ready");
+    let mut ignored = [0; 64];
+    while nix::unistd::read(std::io::stdin(), &mut ignored).is_ok_and(|count| count > 0) {}
+    Ok(0)
+}
+
 /// Says `ready`, then the name of every signal that arrives, until one of `last` (TERM when empty) does.
 pub(crate) fn trap(last: &[&str]) -> Result<c_int, String> {
     let last: Vec<Signal> = if last.is_empty() { vec![Signal::SIGTERM] } else { parse_all(last)? };

@@ -1,0 +1,14 @@
+//! Programs that people run containers with, using the runtime under test: docker, containerd's `ctr`, and podman as
+//! root and as an ordinary user.
+//!
+//! Each peer runs privately in a [`world::World`], is started once and shared by all its tests. A test is a story
+//! ([`stories`]) that is told twice: with the runtime under test and, at the same time, with another runtime. Both must
+//! see the same, word for word, and what the story itself expects.
+
+mod engine;
+mod stories;
+mod world;
+
+mod containerd;
+mod docker;
+mod podman;

@@ -1,0 +1,101 @@
+//! Podman, which needs no daemon: `podman --runtime`, as root and as an ordinary user.
+
+use std::sync::OnceLock;
+
+use super::engine::{Engine, Kind};
+use super::stories;
+use super::world::World;
+use crate::harness::{installed, programs};
+
+/// Where root's containers are; `None` where something that podman needs is missing.
+fn podman() -> Option<&'static Engine> {
+    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
+    ENGINE.get_or_init(|| is_possible().then(|| start(Kind::Podman))).as_ref()
+}
+
+/// The same for an ordinary user.
+fn rootless() -> Option<&'static Engine> {
+    static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
+    let possible = || is_possible() && installed("newuidmap");
+    ENGINE.get_or_init(|| possible().then(|| start(Kind::RootlessPodman))).as_ref()
+}
+
+fn is_possible() -> bool {
+    let tools = ["podman", "conmon", "crun", "runc", "nsenter", "setpriv"];
+    tools.into_iter().all(installed) && programs::has_runtime()
+}
+
+fn start(kind: Kind) -> Engine {
+    let (peer, dir, driver) = match kind {
+        Kind::RootlessPodman => ("rootless", format!("{}/podman", super::world::HOME), "vfs"),
+        _ => ("podman", "/run/podman".to_owned(), "overlay"),
+    };
+    let own = ["root", "runroot", "tmpdir"].map(|name| format!("--{name}={dir}/{name}"));
+    let driver = format!("--storage-driver={driver}");
+    let words =
+        ["podman", &own[0], &own[1], &own[2], &driver, "--cgroup-manager=cgroupfs", "--events-backend=file"];
+    let words = words.map(str::to_owned).into();
+    Engine { world: World::start(peer), kind, words }.import()
+}
+
+mod root {
+    super::stories::tell!(super::podman(), "podman, conmon, crun and runc", runc: [
+        exit_codes_tell_what_happened,
+        a_command_in_a_container_has_its_own_code,
+    ], crun: [
+        streams_are_kept_apart,
+        a_terminal_is_one,
+        a_command_in_a_container_has_a_terminal,
+        a_detached_terminal_can_be_logged,
+        a_container_looks_the_same,
+        a_terminal_looks_the_same,
+        users_and_places_look_the_same,
+        mounts_look_the_same,
+        rights_look_the_same,
+        settings_look_the_same,
+        shared_namespaces_look_the_same,
+        a_command_in_a_container_looks_the_same,
+        limits_reach_the_control_groups,
+        limits_change_while_it_runs,
+        a_paused_container_stands_still,
+        stopping_asks_first_and_kills_then,
+        any_signal_can_be_sent,
+        a_container_starts_again,
+        a_failing_container_is_restarted,
+        a_healthy_container_is_called_so,
+        the_engine_finds_the_processes,
+        a_running_container_can_be_removed,
+        many_start_at_once,
+    ]);
+}
+
+mod user {
+    super::stories::tell!(super::rootless(), "podman, conmon, newuidmap, crun and runc", runc: [
+        exit_codes_tell_what_happened,
+        a_command_in_a_container_has_its_own_code,
+    ], crun: [
+        streams_are_kept_apart,
+        a_terminal_is_one,
+        a_command_in_a_container_has_a_terminal,
+        a_detached_terminal_can_be_logged,
+        a_container_looks_the_same,
+        a_terminal_looks_the_same,
+        users_and_places_look_the_same,
+        mounts_look_the_same,
+        rights_look_the_same,
+        settings_look_the_same,
+        shared_namespaces_look_the_same,
+        a_command_in_a_container_looks_the_same,
+        limits_reach_the_control_groups,
+        limits_change_while_it_runs,
+        a_paused_container_stands_still,
+        stopping_asks_first_and_kills_then,
+        any_signal_can_be_sent,
+        a_container_starts_again,
+        a_failing_container_is_restarted,
+        a_healthy_container_is_called_so,
+        the_engine_finds_the_processes,
+        a_running_container_can_be_removed,
+        many_start_at_once,
+    ]);
+}
