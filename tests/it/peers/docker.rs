@@ -45,31 +45,4 @@ fn start() -> Engine {
     Engine { world, kind: Kind::Docker, words: words.into() }.import()
 }
 
-stories::tell!(docker(), "docker, containerd, crun and runc", runc: [
-    exit_codes_tell_what_happened,
-    a_command_in_a_container_has_its_own_code,
-], crun: [
-    streams_are_kept_apart,
-    a_terminal_is_one,
-    a_command_in_a_container_has_a_terminal,
-    a_detached_terminal_can_be_logged,
-    a_container_looks_the_same,
-    a_terminal_looks_the_same,
-    users_and_places_look_the_same,
-    mounts_look_the_same,
-    rights_look_the_same,
-    settings_look_the_same,
-    shared_namespaces_look_the_same,
-    a_command_in_a_container_looks_the_same,
-    limits_reach_the_control_groups,
-    limits_change_while_it_runs,
-    a_paused_container_stands_still,
-    stopping_asks_first_and_kills_then,
-    any_signal_can_be_sent,
-    a_container_starts_again,
-    a_failing_container_is_restarted,
-    a_healthy_container_is_called_so,
-    the_engine_finds_the_processes,
-    a_running_container_can_be_removed,
-    many_start_at_once,
-]);
+stories::tell!(docker(), "docker, containerd, crun and runc");

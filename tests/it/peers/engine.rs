@@ -13,6 +13,7 @@ use crate::harness::{Output, Skiff, fixture, parse, programs};
 /// Which command line it has; docker's and podman's are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Containerd,
     Docker,
     Podman,
     RootlessPodman,
@@ -146,7 +147,8 @@ impl Client<'_> {
         let engine = self.engine;
         let begin = engine.words.iter().map(String::as_str);
         let path = self.runtime_path();
-        let runtime: &[&str] = if engine.kind == Kind::Docker { &[] } else { &["--runtime", &path] };
+        let is_podman = [Kind::Podman, Kind::RootlessPodman].contains(&engine.kind);
+        let runtime: &[&str] = if is_podman { &["--runtime", &path] } else { &[] };
         let all: Vec<&str> = begin.chain(runtime.iter().copied()).chain(words.iter().copied()).collect();
         match engine.kind {
             Kind::RootlessPodman => engine.world.users_command(&all),
@@ -164,7 +166,7 @@ impl Client<'_> {
         let own: &[&str] = match self.engine.kind {
             Kind::Docker => &["--runtime", self.runtime],
             Kind::Podman => &["--cgroup-parent", &self.engine.world.parent],
-            Kind::RootlessPodman => &[],
+            Kind::RootlessPodman | Kind::Containerd => &[],
         };
         let is_joined = flags.iter().any(|flag| flag.starts_with("--network"));
         let network: &[&str] = if is_joined { &[] } else { &["--network=none"] };
@@ -179,8 +181,14 @@ impl Client<'_> {
 
 impl Drop for Client<'_> {
     fn drop(&mut self) {
-        // The container may not be there, or may be gone.
-        let _removed = self.command(&["rm", "-f", &self.name]).output();
+        let remove: &[&[&str]] = match self.engine.kind {
+            Kind::Containerd => &[&["task", "delete", "--force"], &["container", "delete"]],
+            _ => &[&["rm", "-f"]],
+        };
+        for words in remove {
+            // The container may not be there, or may be gone.
+            let _removed = self.command(&[words, &[&self.name[..]][..]].concat()).output();
+        }
     }
 }
 

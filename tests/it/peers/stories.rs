@@ -6,16 +6,47 @@ use super::engine::{Client, Kind, success};
 use super::world::eventually;
 use crate::harness::{Live, v1};
 
-/// Makes a test of each story for one engine, told with the runtime under test and one other.
+/// Makes a test of each story for one engine.
 macro_rules! tell {
-    ($engine:expr, $needs:literal, $($other:ident: [$($story:ident),+ $(,)?]),+) => {
+    ($engine:expr, $needs:literal) => {
+        // The codes of crun, or the texts that engines make codes of, are its own.
+        $crate::peers::stories::tell!($engine, $needs, stories, runc: [
+            exit_codes_tell_what_happened,
+            a_command_in_a_container_has_its_own_code,
+        ], crun: [
+            streams_are_kept_apart,
+            a_terminal_is_one,
+            a_command_in_a_container_has_a_terminal,
+            a_detached_terminal_can_be_logged,
+            a_container_looks_the_same,
+            a_terminal_looks_the_same,
+            users_and_places_look_the_same,
+            mounts_look_the_same,
+            rights_look_the_same,
+            settings_look_the_same,
+            shared_namespaces_look_the_same,
+            a_command_in_a_container_looks_the_same,
+            limits_reach_the_control_groups,
+            limits_change_while_it_runs,
+            a_paused_container_stands_still,
+            stopping_asks_first_and_kills_then,
+            any_signal_can_be_sent,
+            a_container_starts_again,
+            a_failing_container_is_restarted,
+            a_healthy_container_is_called_so,
+            the_engine_finds_the_processes,
+            a_running_container_can_be_removed,
+            many_start_at_once,
+        ]);
+    };
+    ($engine:expr, $needs:literal, $module:ident, $($other:ident: [$($story:ident),+ $(,)?]),+) => {
         $($(
             #[test]
             fn $story() {
                 let engine = $engine;
                 crate::harness::need!(engine.is_some(), $needs);
                 let engine = engine.expect("there is one");
-                let story = $crate::peers::stories::$story;
+                let story = $crate::peers::$module::$story;
                 $crate::peers::engine::same(engine, stringify!($other), stringify!($story), story);
             }
         )+)+
@@ -398,7 +429,7 @@ fn looks(client: &Client<'_>, flags: &[&str]) -> Value {
 }
 
 /// What the probe saw, one line per fact, without what is different each time.
-fn look(seen: &Value, client: &Client<'_>) -> String {
+pub(crate) fn look(seen: &Value, client: &Client<'_>) -> String {
     let mut lines = Vec::new();
     for (key, value) in seen.as_object().expect("an object") {
         match key.as_str() {
@@ -418,6 +449,11 @@ fn look(seen: &Value, client: &Client<'_>) -> String {
                 let lasting =
                     ids.filter(|(name, _)| !["pid", "ppid", "pgid", "sid"].contains(&name.as_str()));
                 lines.extend(lasting.map(|(name, id)| format!("{name} {id}")));
+            }
+            "terminal" => {
+                // The number of a pipe is different each time.
+                let name = value["name"].as_str().unwrap_or_default().split(':').next().unwrap_or_default();
+                lines.push(format!("terminal {name} {} {}", value["size"], value["streams"]));
             }
             // Where nothing is asked for, some runtimes keep that of the engine's helper.
             "oom_score_adj" => {}
