@@ -4,31 +4,25 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod counted;
 mod failure;
 mod flags;
 mod help;
 mod image;
-mod observe;
 mod output;
 mod profile;
 mod roots;
 mod run;
-mod stats;
 mod values;
-mod words;
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use args::Parsed;
 use failure::Failure;
 use skiff_runtime::init;
-use skiff_sys::self_exe;
 use tracing::level_filters::LevelFilter;
-use words::Words;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -57,54 +51,16 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     };
     match word.to_str() {
         Some("run") => {
-            seal()?;
+            skiff_runtime::seal::seal(c"skiff")?;
             run(words)
         }
-        Some("observe") => small("observe", words, &mut |words| print(&observe::run(words)?)),
-        Some("stats") => small("stats", words, &mut |words| stats::run(words).map(|()| 0)),
-        Some("profile") => small("profile", words, &mut |words| print(&profile::run(words)?)),
-        Some("help") => print(&help::of(words.next().and_then(|topic| topic.into_string().ok()).as_deref())),
-        Some("--help" | "-h") => print(help::OVERVIEW),
+        Some("help") if words.next().is_some_and(|topic| topic == "run") => print(&help::run()),
+        Some("help" | "--help" | "-h") => print(help::OVERVIEW),
         Some("version" | "--version" | "-v") => print(concat!("skiff ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => {
             let kind = if word.as_encoded_bytes().starts_with(b"-") { "flag" } else { "command" };
             Err(Failure::engine(format!("unknown {kind}: {}, see 'skiff --help'", word.display())))
         }
-    }
-}
-
-/// Carries out a command that has a small command line, or prints its help.
-fn small(
-    name: &'static str,
-    words: impl Iterator<Item = OsString>,
-    run: &mut dyn FnMut(&mut Words) -> Result<u8, Failure>,
-) -> Result<u8, Failure> {
-    let words: Vec<OsString> = words.collect();
-    if words.iter().any(|word| word == "--help" || word == "-h") {
-        return print(&help::of(Some(name)));
-    }
-    run(&mut Words::new(name, words.into_iter())?)
-}
-
-/// Goes on only if no container can write to skiff's own executable; otherwise starts it again from where none can.
-fn seal() -> Result<(), Failure> {
-    let failed =
-        |error: std::io::Error| Failure::engine(format!("seal own executable: {}", values::cause(&error)));
-    if self_exe::sealed().map_err(failed)?.is_some() {
-        // A program executed by its descriptor is named after that.
-        return nix::sys::prctl::set_name(c"skiff").map_err(|error| failed(error.into()));
-    }
-    let strings =
-        |all: &mut dyn Iterator<Item = OsString>| all.map(|word| CString::new(word.into_vec())).collect();
-    let arguments: Result<Vec<_>, _> = strings(&mut std::env::args_os());
-    let environment: Result<Vec<_>, _> = strings(&mut std::env::vars_os().map(|(mut name, value)| {
-        name.push("=");
-        name.push(value);
-        name
-    }));
-    match (arguments, environment) {
-        (Ok(arguments), Ok(environment)) => Err(failed(self_exe::reexec(&arguments, &environment))),
-        _ => Err(Failure::engine("seal own executable: an argument contains a NUL byte")),
     }
 }
 
