@@ -11,6 +11,7 @@ mod dir;
 mod limits;
 mod make;
 mod path;
+mod processes;
 mod remove;
 mod resources;
 mod usage;
@@ -74,7 +75,7 @@ pub enum Controller {
 }
 
 impl Controller {
-    pub(crate) const ALL: [Self; 15] = [
+    const ALL: [Self; 15] = [
         Self::Cpu,
         Self::Cpuacct,
         Self::Cpuset,
