@@ -95,9 +95,11 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
     };
     let console_socket = console_socket.map(console::connect).transpose()?;
     let joins = Joins::open(plan)?;
+    // What a bundle mounts may be its own cgroups: these come first then.
+    let own_cgroup = if plan.bond == Bond::None { Some(Cgroup::create(&plan.cgroup)?) } else { None };
     let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
     let rootfs_done = monotonic_ns();
-    let cgroup = Cgroup::create(&plan.cgroup)?;
+    let cgroup = own_cgroup.map_or_else(|| Cgroup::create(&plan.cgroup), Ok)?;
     arm(cgroup.id()).map_err(Error::Option)?;
     let cgroup_done = monotonic_ns();
 
