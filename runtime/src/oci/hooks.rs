@@ -11,7 +11,9 @@ pub(super) const NAMES: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// The hooks of `bundle`, for container `id`.
-pub(super) fn hooks(bundle: &Bundle, id: &str) -> Result<Hooks, Error> {
+///
+/// Errors: what is no hook.
+pub fn hooks(bundle: &Bundle, id: &str) -> Result<Hooks, Error> {
     let given = &bundle.spec.hooks;
     let annotations = &bundle.spec.annotations;
     let [prestart, create_runtime, create_container, start_container, poststart, poststop] = NAMES;

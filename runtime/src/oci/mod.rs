@@ -24,6 +24,7 @@ use nix::sched::CloneFlags;
 
 pub use facts::{Facts, Terms};
 pub use features::{Features, VERSION, features};
+pub use hooks::hooks;
 pub use mounts::option_names;
 pub use process::process;
 use spec::Spec;
@@ -109,7 +110,7 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
         sysctls: sysctl::values(spec, linux, &spaces)?,
         loopback: spaces.new.contains(CloneFlags::CLONE_NEWNET),
         net_devices: namespaces::net_devices(linux, &spaces, facts)?,
-        hooks: hooks::hooks(bundle, id)?,
+        hooks: hooks(bundle, id)?,
         rdt: rdt::group(linux, id, facts)?,
         process,
         cgroup,

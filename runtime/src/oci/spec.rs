@@ -7,6 +7,7 @@
 #![expect(missing_docs, reason = "the fields are those of the specification, which explains them")]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -401,6 +402,18 @@ pub enum Status {
     /// Not of the specification; runc's word for a container that the freezer holds.
     Paused,
     Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
 }
 
 #[cfg(test)]

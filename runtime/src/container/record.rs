@@ -1,0 +1,66 @@
+//! What is on record of a container: all that cannot be found out from the processes that are left of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::cgroup::Paths;
+use crate::error::Context;
+use crate::oci::json;
+
+/// The content of `state.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Of its configuration.
+    pub oci_version: String,
+    /// Its id.
+    pub id: String,
+    /// Absolute path of its bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of its root file system.
+    pub rootfs: PathBuf,
+    /// As configured.
+    pub annotations: BTreeMap<String, String>,
+    /// When it was made, in RFC 3339's form.
+    pub created: String,
+    /// The user who has made it.
+    pub owner: u32,
+    /// Its first process; absent until that is born.
+    pub init: Option<Init>,
+    /// Its cgroups, on record before they are made.
+    pub cgroups: Paths,
+    /// Whether its configuration has `poststart` hooks, so that most need not read it again.
+    pub has_poststart: bool,
+    /// Whether it has `poststop` hooks.
+    pub has_poststop: bool,
+}
+
+/// A process, told from all that have had its id before or will have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// Its id.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`.
+    pub start_time: u64,
+}
+
+impl Record {
+    /// Reads a record; `None` if there is none.
+    pub(super) fn read(file: &Path) -> Result<Option<Self>, Error> {
+        let text = match fs::read_to_string(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.context(|| format!("read {}", file.display()))?,
+        };
+        json::read(&text).map(Some).map_err(|error| Error::Option(format!("{}: {error}", file.display())))
+    }
+
+    pub(super) fn to_json(&self) -> Result<Vec<u8>, Error> {
+        // A path that is not UTF-8 has no place in JSON.
+        serde_json::to_vec(self)
+            .map_err(|error| Error::Option(format!("write the state of {}: {error}", self.id)))
+    }
+}
