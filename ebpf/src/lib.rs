@@ -10,7 +10,6 @@ mod calibration;
 mod error;
 mod load;
 mod maps;
-pub mod pinned;
 mod profiler;
 mod read;
 mod record;

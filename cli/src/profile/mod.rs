@@ -2,14 +2,11 @@
 //! people and a JSON file for programs. docs/profile.md describes both.
 
 mod document;
-mod live;
 mod table;
 mod text;
 
 pub(crate) use document::{Document, Run};
-pub(crate) use live::{off, run};
-pub(crate) use table::{Align, Table};
-pub(crate) use text::{duration, plain, render, size};
+pub(crate) use text::render;
 
 /// The document as JSON, with a line feed at its end.
 pub(crate) fn json(document: &Document) -> Result<String, serde_json::Error> {

@@ -11,7 +11,6 @@
 
 mod histogram;
 mod offsets;
-pub mod pinned;
 
 pub use histogram::{BUCKETS, bucket, bucket_middle};
 pub use offsets::{ABSENT, Offsets};

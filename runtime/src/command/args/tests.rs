@@ -1,0 +1,93 @@
+//! Command lines as callers write them.
+
+use super::*;
+
+fn parsed(line: &str) -> (Global, &'static Command, Args) {
+    let (global, rest) = global(line.split_whitespace().map(OsString::from)).expect(line);
+    let (command, args) = command(rest).expect(line);
+    (global, command, args)
+}
+
+fn refused(line: &str) -> String {
+    let parsed = global(line.split_whitespace().map(OsString::from)).and_then(|(_, rest)| command(rest));
+    parsed.expect_err(line).message
+}
+
+#[test]
+fn containerd_s_create() {
+    let (global, command, args) = parsed(
+        "--root /run/containerd/runc/default --log /b/log.json --log-format json --systemd-cgroup create \
+         --bundle /b --pid-file /b/init.pid --console-socket /tmp/pty.sock --no-pivot --no-new-keyring c1",
+    );
+    assert_eq!(command.name, "create");
+    assert_eq!(args.id(), "c1");
+    assert_eq!(global.root, Some("/run/containerd/runc/default".into()));
+    assert_eq!(global.log_format, LogFormat::Json);
+    assert_eq!(global.cgroup_manager, CgroupManager::Systemd);
+    assert_eq!(args.launch.bundle, Some("/b".into()));
+    assert_eq!(args.launch.pid_file, Some("/b/init.pid".into()));
+    assert!(args.launch.no_pivot && args.launch.no_new_keyring && !args.launch.detach);
+}
+
+#[test]
+fn conmon_s_create() {
+    let (global, command, args) =
+        parsed("--log-format=json --log=/b/oci-log create --bundle /b --pid-file /b/pidfile c1");
+    assert_eq!((command.name, args.id()), ("create", "c1"));
+    assert_eq!(global.log, Some("/b/oci-log".into()));
+}
+
+#[test]
+fn flags_are_written_as_go_or_as_getopt_has_them() {
+    for line in
+        ["run -bundle /b c", "run -bundle=/b c", "run --b /b c", "run -b/b c", "run -b=/b c", "run c -b /b"]
+    {
+        let (_, _, args) = parsed(line);
+        assert_eq!((args.launch.bundle, args.operands), (Some("/b".into()), vec!["c".into()]), "{line}");
+    }
+    let (_, _, args) = parsed("run -db/b c");
+    assert!(args.launch.detach);
+    assert!(!parsed("run --detach=false c").2.launch.detach);
+}
+
+#[test]
+fn what_follows_the_container_of_ps_is_for_ps() {
+    let (_, _, args) = parsed("ps -f table c -o pid --format json -- x");
+    assert_eq!(args.operands, ["c", "-o", "pid", "--format", "json", "--", "x"].map(OsString::from));
+    assert_eq!(args.format, Format::Table);
+}
+
+#[test]
+fn switches_may_follow_the_container_elsewhere() {
+    let (_, _, args) = parsed("delete c --force");
+    assert!(args.force);
+    let (_, _, args) = parsed("kill -a c KILL");
+    assert!(args.all);
+    assert_eq!(args.operand(1), Some("KILL"));
+    assert_eq!(parsed("delete -- --force").2.id(), "--force");
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line() {
+    let check = |line: &str, expected: &str| assert_eq!(refused(line), expected, "{line}");
+    check("fly c", "unknown command: fly, see 'skiff-runtime help'");
+    check("--fly", "unknown flag: --fly, see 'skiff-runtime help'");
+    check("create -x c", "unknown flag: -x, see 'skiff-runtime help create'");
+    check("run -dx c", "unknown flag: 'x' in -dx, see 'skiff-runtime help run'");
+    check("create", "create: takes CONTAINER, not 0 operands, see 'skiff-runtime help create'");
+    check("create a b", "create: takes CONTAINER, not 2 operands, see 'skiff-runtime help create'");
+    check("list a", "list: takes no operands, not 1 operands, see 'skiff-runtime help list'");
+    check("create c --bundle", "--bundle needs a value, see 'skiff-runtime help create'");
+    check(
+        "--log-format xml list",
+        "invalid value 'xml' for --log-format: not text or json, see 'skiff-runtime help'",
+    );
+    check(
+        "delete --force=maybe c",
+        "invalid value 'maybe' for --force: neither true nor false, see 'skiff-runtime help delete'",
+    );
+    check(
+        "run --preserve-fds -1 c",
+        "invalid value '-1' for --preserve-fds: not a number that fits, see 'skiff-runtime help run'",
+    );
+}

@@ -1,0 +1,233 @@
+//! `create`, `start` and `run`: from a bundle to a container whose program runs.
+//!
+//! What is on record grows with what there is: the id is claimed, the cgroups are noted, then the process; so whoever is
+//! left behind by a runtime that is killed can be found again, and removed by `delete --force`.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use skiff_runtime::container::{self, Claim, Container, Init, Record};
+use skiff_runtime::launch::{self, Attendance, Exit, Gate, Running};
+use skiff_runtime::oci::spec::{Spec, Status};
+use skiff_runtime::oci::{self, Bundle, Facts, Terms};
+use skiff_runtime::plan::{Hook, Hooks};
+use skiff_runtime::supervise::{self, Caller, Signals};
+use skiff_runtime::{Plan, cgroup, hooks, seal};
+use skiff_sys::process;
+
+use crate::args::{Args, CgroupManager, Global, Launch};
+use crate::failure::{Context, Failure};
+use crate::root::root;
+use crate::{config, pid_file, time};
+
+/// `create CONTAINER`.
+pub(crate) fn create(global: &Global, args: &Args) -> Result<u8, Failure> {
+    let mut making = Making::begin(global, args)?;
+    check_terminal(&making.plan, &args.launch, true)?;
+    let gate = Gate::make(making.claim.directory())?;
+    let running = making.launch(args.launch.console_socket.as_deref(), Some(&gate))?;
+    pid_file::write(args.launch.pid_file.as_deref(), running.pid())?;
+    making.claim.keep(making.record)?;
+    running.release();
+    Ok(0)
+}
+
+/// `start CONTAINER`.
+pub(crate) fn start(global: &Global, args: &Args) -> Result<u8, Failure> {
+    let mut container = Container::open(&root(global), args.id())?;
+    let lock = container.lock()?.ok_or_else(|| container::does_not_exist(args.id()))?;
+    // The last two in runc's words.
+    match container.status()? {
+        Status::Created => {}
+        Status::Stopped => return Err(Failure::new("cannot start a container that has stopped")),
+        Status::Creating | Status::Paused => {
+            return Err(Failure::new("cannot start a container that is not created"));
+        }
+        Status::Running => return Err(Failure::new("cannot start an already running container")),
+    }
+    launch::open_gate(container.directory())?;
+    container.started()?;
+    drop(lock);
+    if container.record().has_poststart {
+        let hooks = config::hooks(&container)?;
+        late("poststart", &hooks, &hooks.poststart, container.record().init.map(|init| init.pid));
+    }
+    Ok(0)
+}
+
+/// `run CONTAINER`.
+pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
+    let mut making = Making::begin(global, args)?;
+    let flags = &args.launch;
+    check_terminal(&making.plan, flags, flags.detach)?;
+    let signals =
+        if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
+    let running = making.launch(flags.console_socket.as_deref(), None)?;
+    pid_file::write(flags.pid_file.as_deref(), running.pid())?;
+    let Making { plan, claim, record } = making;
+    let container = claim.keep(record)?;
+    late("poststart", &plan.hooks, &plan.hooks.poststart, Some(running.pid()));
+    match signals {
+        None => {
+            running.release();
+            Ok(0)
+        }
+        Some(signals) => attend(container, running, &plan.hooks, &signals, flags.keep),
+    }
+}
+
+/// Stays with the container until it ends, and removes it unless it is to be kept.
+fn attend(
+    mut container: Container,
+    mut running: Running,
+    hooks: &Hooks,
+    signals: &Signals,
+    keep: bool,
+) -> Result<u8, Failure> {
+    let exit = stand_by(&mut running, signals)?;
+    if keep {
+        running.release();
+    } else if let Some(lock) = container.lock()? {
+        running.remove()?;
+        container.forget(lock)?;
+        late("poststop", hooks, &hooks.poststop, None);
+    }
+    Ok(exit_code(exit))
+}
+
+fn stand_by(running: &mut Running, signals: &Signals) -> Result<Exit, Failure> {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let caller = Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
+    let terms = supervise::Terms {
+        sig_proxy: true,
+        interactive: true,
+        stop_signal: libc::SIGTERM,
+        stop_timeout: None,
+        timeout: None,
+    };
+    let stood = supervise::stand_by(running.pidfd(), running.console(), caller, &terms);
+    stood.and_then(|()| running.wait()).context(|| "stand by the container".into())
+}
+
+/// The program's own code, or 128 + n if signal n killed it.
+pub(crate) fn exit_code(exit: Exit) -> u8 {
+    let code = match exit {
+        Exit::Code(code) => code & 0xff,
+        Exit::Signal(signal) => 128 + signal,
+    };
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// Runs hooks that cannot fail any more.
+fn late(kind: &str, hooks: &Hooks, which: &[Hook], pid: Option<i32>) {
+    let status = if pid.is_some() { Status::Running } else { Status::Stopped };
+    hooks::run_late(kind, which, &hooks::state(&hooks.subject, status, pid));
+}
+
+/// Whether what becomes of the terminal fits what the configuration says of it.
+fn check_terminal(plan: &Plan, flags: &Launch, is_detached: bool) -> Result<(), Failure> {
+    let has_terminal = plan.process.terminal.is_some();
+    match (has_terminal, is_detached, &flags.console_socket) {
+        (true, true, None) => {
+            Err(Failure::new("a terminal needs --console-socket unless the runtime stays with the container"))
+        }
+        (false, _, Some(_)) => {
+            Err(Failure::new("--console-socket is given, but process.terminal is not set"))
+        }
+        (true, false, Some(_)) => {
+            Err(Failure::new("--console-socket is given, but the runtime stays with the container"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A container that is being made.
+struct Making {
+    plan: Plan,
+    claim: Claim,
+    record: Record,
+}
+
+impl Making {
+    /// Decides everything, claims the id, and puts on record what there will be.
+    fn begin(global: &Global, args: &Args) -> Result<Self, Failure> {
+        seal::seal(c"skiff-runtime")?;
+        let root = root(global);
+        container::check_id(args.id())?;
+        let (bundle, text) = load(&args.launch)?;
+        let terms = terms(global, &args.launch, root.clone());
+        let mut plan = oci::plan(&bundle, args.id(), &Facts::probe(&bundle)?, &terms)?;
+        if global.cgroup_manager == CgroupManager::None {
+            plan.cgroup = cgroup::Plan::default();
+        }
+        let record = record(&bundle, &plan);
+        let claim = container::claim(&root, args.id())?;
+        claim.write(&record)?;
+        claim.write_config(text.as_bytes())?;
+        Ok(Self { plan, claim, record })
+    }
+
+    /// Launches it; its process is on record before its hooks run.
+    fn launch(&mut self, console_socket: Option<&Path>, gate: Option<&Gate>) -> Result<Running, Failure> {
+        let Self { plan, claim, record } = self;
+        let launched = launch::launch(
+            plan,
+            Attendance {
+                arm: &mut |_| Ok(()),
+                born: &mut |birth| {
+                    let start_time = process::stat(birth.pid).map_err(|error| error.to_string())?.start_time;
+                    record.init = Some(Init { pid: birth.pid, start_time });
+                    claim.write(record).map_err(|error| error.to_string())
+                },
+                gate,
+                console_socket,
+            },
+        );
+        if launched.is_err() {
+            // A container that fails is stopped and destroyed, and that has its hooks.
+            late("poststop", &plan.hooks, &plan.hooks.poststop, None);
+        }
+        Ok(launched?)
+    }
+}
+
+/// Reads the bundle; its configuration comes as text too.
+fn load(flags: &Launch) -> Result<(Bundle, String), Failure> {
+    let directory = flags.bundle.as_deref().unwrap_or(Path::new("."));
+    let path = directory.canonicalize().context(|| format!("bundle {}", directory.display()))?;
+    let file = path.join(flags.config.as_deref().unwrap_or(Path::new("config.json")));
+    let text = fs::read_to_string(&file).context(|| format!("read {}", file.display()))?;
+    let spec: Spec =
+        oci::json::read(&text).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+    Ok((Bundle { path, spec }, text))
+}
+
+fn terms(global: &Global, flags: &Launch, root: PathBuf) -> Terms {
+    Terms {
+        root,
+        no_pivot: flags.no_pivot,
+        no_new_keyring: flags.no_new_keyring,
+        preserve_fds: flags.preserve_fds,
+        systemd_cgroup: global.cgroup_manager == CgroupManager::Systemd,
+        rootless: global.rootless,
+    }
+}
+
+fn record(bundle: &Bundle, plan: &Plan) -> Record {
+    Record {
+        oci_version: bundle.spec.oci_version.clone(),
+        id: plan.id.clone(),
+        bundle: bundle.path.clone(),
+        rootfs: bundle.root(),
+        annotations: bundle.spec.annotations.clone(),
+        created: time::now_exactly(),
+        owner: nix::unistd::getuid().as_raw(),
+        init: None,
+        cgroups: plan.cgroup.paths(),
+        has_poststart: !plan.hooks.poststart.is_empty(),
+        has_poststop: !plan.hooks.poststop.is_empty(),
+    }
+}

@@ -1,0 +1,356 @@
+//! Every command and flag of `skiff-runtime`, declared once. The parser, the help and their tests read this table.
+//!
+//! Names and meanings are those of runc; what only crun has and its callers pass is there too.
+
+use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use crate::args::{Args, CgroupManager, Format, Global, LogFormat, Wants};
+use crate::failure::Failure;
+use crate::{create, features, lifecycle, list, specify};
+
+/// One command.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) name: &'static str,
+    /// One line, for the overview.
+    pub(crate) summary: &'static str,
+    /// What follows its flags.
+    pub(crate) operands: &'static str,
+    pub(crate) count: RangeInclusive<usize>,
+    pub(crate) order: Order,
+    /// What is to be said beyond the summary, in whole lines.
+    pub(crate) about: &'static str,
+    pub(crate) flags: &'static [Flag<Args>],
+    /// Carries it out and returns the exit code.
+    pub(crate) run: fn(&Global, &Args) -> Result<u8, Failure>,
+}
+
+/// Where flags may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Anywhere.
+    Mixed,
+    /// Before the first operand: what follows it is somebody else's.
+    FlagsFirst,
+}
+
+/// One flag.
+#[derive(Debug)]
+pub(crate) struct Flag<T: 'static> {
+    /// Without the dashes.
+    pub(crate) long: &'static str,
+    pub(crate) short: Option<char>,
+    /// One line, for the help.
+    pub(crate) help: &'static str,
+    pub(crate) takes: Takes<T>,
+}
+
+/// What follows a flag, and what it does to the arguments.
+#[derive(Debug)]
+pub(crate) enum Takes<T: 'static> {
+    /// Nothing, or `=true` or `=false`.
+    Nothing(fn(&mut T, bool)),
+    /// A value, shown in the help by this word.
+    Value(&'static str, fn(&mut T, &OsStr) -> Result<(), String>),
+}
+
+const fn switch<T>(long: &'static str, help: &'static str, set: fn(&mut T, bool)) -> Flag<T> {
+    Flag { long, short: None, help, takes: Takes::Nothing(set) }
+}
+
+const fn value<T>(
+    long: &'static str,
+    placeholder: &'static str,
+    help: &'static str,
+    set: fn(&mut T, &OsStr) -> Result<(), String>,
+) -> Flag<T> {
+    Flag { long, short: None, help, takes: Takes::Value(placeholder, set) }
+}
+
+impl<T> Flag<T> {
+    const fn or(self, letter: char) -> Self {
+        Self { short: Some(letter), ..self }
+    }
+}
+
+/// The command with the name `name`.
+pub(crate) fn command(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// The flags that stand before the command.
+pub(crate) const GLOBAL: &[Flag<Global>] = &[
+    value("root", "DIR", "where containers are kept", |g, v| path(v).map(|v| g.root = Some(v))),
+    value("log", "FILE", "write failures there too, and with --debug what is done", |g, v| {
+        path(v).map(|v| g.log = Some(v))
+    }),
+    value("log-format", "text|json", "how lines of the log are written", |g, v| {
+        log_format(v).map(|v| g.log_format = v)
+    }),
+    value("log-level", "LEVEL", "how much goes to the log: debug, info, warning or error", |g, v| {
+        is_debug(v).map(|v| g.debug = v)
+    }),
+    switch("debug", "log what is done", |g, on| g.debug = on),
+    switch("systemd-cgroup", "let systemd make cgroups; cgroupsPath is SLICE:PREFIX:NAME then", |g, on| {
+        g.cgroup_manager = if on { CgroupManager::Systemd } else { CgroupManager::Directories };
+    }),
+    value("cgroup-manager", "MANAGER", "who makes cgroups: cgroupfs, systemd or disabled", |g, v| {
+        cgroup_manager(v).map(|v| g.cgroup_manager = v)
+    }),
+    value("rootless", "true|false|auto", "whether to do without cgroups that may not be made", |g, v| {
+        rootless(v).map(|v| g.rootless = v)
+    }),
+    switch::<Global>("help", "show this help", |g, on| {
+        g.wants = if on { Wants::Help } else { Wants::Command }
+    })
+    .or('h'),
+    switch::<Global>("version", "show the version", |g, on| {
+        g.wants = if on { Wants::Version } else { Wants::Command }
+    })
+    .or('v'),
+];
+
+const HELP: Flag<Args> = switch::<Args>("help", "show this help", |a, on| a.help = on).or('h');
+const BUNDLE: Flag<Args> =
+    value::<Args>("bundle", "DIR", "the bundle; the working directory if absent", |a, v| {
+        path(v).map(|v| a.launch.bundle = Some(v))
+    })
+    .or('b');
+const CONFIG: Flag<Args> = value("config", "FILE", "its configuration, if not config.json in it", |a, v| {
+    path(v).map(|v| a.launch.config = Some(v))
+});
+const CONSOLE_SOCKET: Flag<Args> =
+    value("console-socket", "SOCKET", "send the terminal's descriptor to this Unix socket", |a, v| {
+        path(v).map(|v| a.launch.console_socket = Some(v))
+    });
+const PID_FILE: Flag<Args> = value("pid-file", "FILE", "write the process id there", |a, v| {
+    path(v).map(|v| a.launch.pid_file = Some(v))
+});
+const NO_PIVOT: Flag<Args> =
+    switch("no-pivot", "chroot instead of pivot_root, for a host on a ramdisk", |a, on| {
+        a.launch.no_pivot = on;
+    });
+const NO_NEW_KEYRING: Flag<Args> =
+    switch("no-new-keyring", "leave the program the caller's session keyring", |a, on| {
+        a.launch.no_new_keyring = on;
+    });
+const PRESERVE_FDS: Flag<Args> = value("preserve-fds", "N", "pass N descriptors on, from 3 on", |a, v| {
+    number(v).map(|v| a.launch.preserve_fds = v)
+});
+const DETACH: Flag<Args> =
+    switch::<Args>("detach", "return once the program runs", |a, on| a.launch.detach = on).or('d');
+const NO_SUBREAPER: Flag<Args> =
+    switch("no-subreaper", "taken for runc's sake: orphans are never adopted", |_, _| {});
+const FORMAT: Flag<Args> =
+    value::<Args>("format", "table|json", "how it is printed", |a, v| format(v).map(|v| a.format = v))
+        .or('f');
+
+/// Every command, in the order of the overview.
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "create",
+        summary: "create a container whose program waits to be started",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "",
+        flags: &[BUNDLE, CONFIG, CONSOLE_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS, HELP],
+        run: create::create,
+    },
+    Command {
+        name: "start",
+        summary: "start the program of a created container",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "",
+        flags: &[HELP],
+        run: create::start,
+    },
+    Command {
+        name: "run",
+        summary: "create a container, start it, and stay until it ends",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "Signals are passed on to the program. Exits with its code, 128 + n if signal n killed it.",
+        flags: &[
+            BUNDLE,
+            CONFIG,
+            CONSOLE_SOCKET,
+            DETACH,
+            switch("keep", "keep the container when it has ended", |a, on| a.launch.keep = on),
+            PID_FILE,
+            NO_PIVOT,
+            NO_NEW_KEYRING,
+            PRESERVE_FDS,
+            NO_SUBREAPER,
+            HELP,
+        ],
+        run: create::run,
+    },
+    Command {
+        name: "state",
+        summary: "print a container's state as JSON",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "",
+        flags: &[HELP],
+        run: list::state,
+    },
+    Command {
+        name: "kill",
+        summary: "send a signal to a container's first process",
+        operands: "CONTAINER [SIGNAL]",
+        count: 1..=2,
+        order: Order::Mixed,
+        about: "SIGNAL is a number or a name, with or without SIG; TERM if absent.",
+        flags: &[
+            switch::<Args>("all", "send it to every process of the container", |a, on| a.all = on).or('a'),
+            HELP,
+        ],
+        run: lifecycle::kill,
+    },
+    Command {
+        name: "delete",
+        summary: "remove what is left of a container",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "A container that runs is refused, one that is not there too, unless with --force.",
+        flags: &[switch::<Args>("force", "kill it first if it runs", |a, on| a.force = on).or('f'), HELP],
+        run: lifecycle::delete,
+    },
+    Command {
+        name: "ps",
+        summary: "show the processes of a container",
+        operands: "CONTAINER [OPTION-OF-PS…]",
+        count: 1..=usize::MAX,
+        order: Order::FlagsFirst,
+        about: "The table is that of ps(1), which is called with -ef or the options given; JSON is a list of ids.",
+        flags: &[FORMAT, HELP],
+        run: list::ps,
+    },
+    Command {
+        name: "list",
+        summary: "list containers",
+        operands: "",
+        count: 0..=0,
+        order: Order::Mixed,
+        about: "",
+        flags: &[FORMAT, switch::<Args>("quiet", "print ids only", |a, on| a.quiet = on).or('q'), HELP],
+        run: list::list,
+    },
+    Command {
+        name: "pause",
+        summary: "freeze all processes of a container",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "",
+        flags: &[HELP],
+        run: lifecycle::pause,
+    },
+    Command {
+        name: "resume",
+        summary: "let a paused container go on",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "",
+        flags: &[HELP],
+        run: lifecycle::resume,
+    },
+    Command {
+        name: "spec",
+        summary: "write a config.json to begin with",
+        operands: "",
+        count: 0..=0,
+        order: Order::Mixed,
+        about: "",
+        flags: &[BUNDLE, switch("rootless", "for a user other than root", |a, on| a.rootless = on), HELP],
+        run: specify::spec,
+    },
+    Command {
+        name: "features",
+        summary: "print as JSON what this runtime can do",
+        operands: "",
+        count: 0..=0,
+        order: Order::Mixed,
+        about: "",
+        flags: &[HELP],
+        run: features::features,
+    },
+    Command {
+        name: "help",
+        summary: "show the flags of a command",
+        operands: "[COMMAND]",
+        count: 0..=1,
+        order: Order::Mixed,
+        about: "",
+        flags: &[HELP],
+        run: crate::help,
+    },
+];
+
+const ID: &str = "CONTAINER";
+
+fn path(value: &OsStr) -> Result<PathBuf, String> {
+    if value.is_empty() { Err("no path".into()) } else { Ok(OsString::from(value).into()) }
+}
+
+fn number<N: std::str::FromStr>(value: &OsStr) -> Result<N, String> {
+    value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| "not a number that fits".into())
+}
+
+fn one_of(value: &OsStr, known: &[&str]) -> Result<String, String> {
+    match value.to_str().filter(|text| known.contains(text)) {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(format!("not {}", known.join(" or "))),
+    }
+}
+
+fn log_format(value: &OsStr) -> Result<LogFormat, String> {
+    Ok(if one_of(value, &["text", "json"])? == "json" { LogFormat::Json } else { LogFormat::Text })
+}
+
+fn is_debug(value: &OsStr) -> Result<bool, String> {
+    let known = ["trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"];
+    one_of(value, &known).map(|level| known[..2].contains(&level.as_str()))
+}
+
+fn cgroup_manager(value: &OsStr) -> Result<CgroupManager, String> {
+    Ok(match one_of(value, &["cgroupfs", "systemd", "disabled"])?.as_str() {
+        "cgroupfs" => CgroupManager::Directories,
+        "systemd" => CgroupManager::Systemd,
+        _ => CgroupManager::None,
+    })
+}
+
+fn rootless(value: &OsStr) -> Result<Option<bool>, String> {
+    if value == "auto" { Ok(None) } else { crate::args::boolean(value).map(Some) }
+}
+
+fn format(value: &OsStr) -> Result<Format, String> {
+    Ok(if one_of(value, &["table", "json"])? == "json" { Format::Json } else { Format::Table })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flag_of_a_command_is_declared_twice() {
+        for command in COMMANDS {
+            for (index, flag) in command.flags.iter().enumerate() {
+                let same = |other: &Flag<Args>| {
+                    other.long == flag.long || (other.short.is_some() && other.short == flag.short)
+                };
+                assert!(!command.flags[..index].iter().any(same), "{} --{}", command.name, flag.long);
+            }
+        }
+    }
+}
