@@ -136,3 +136,23 @@ fn sorted(words: impl Iterator<Item = &'static str>) -> Words {
     words.sort_unstable();
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_one_that_others_can_read() {
+        let text = serde_json::to_string(&features()).expect("the document can be written");
+        let read: oci_spec::runtime::Features =
+            serde_json::from_str(&text).expect("the document can be read");
+        assert_eq!(read.oci_version_max(), VERSION);
+        assert_eq!(read.hooks().as_ref().map(Vec::len), Some(6));
+        let linux = read.linux().as_ref().expect("linux");
+        assert_eq!(linux.namespaces().as_ref().map(Vec::len), Some(8));
+        assert_eq!(linux.capabilities().as_ref().map(|caps| caps.len()), Some(41));
+        let seccomp = linux.seccomp().as_ref().expect("seccomp");
+        assert_eq!(seccomp.actions().as_ref().map(Vec::len), Some(9));
+        assert_eq!(seccomp.known_flags(), seccomp.supported_flags());
+    }
+}

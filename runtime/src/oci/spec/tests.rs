@@ -56,4 +56,19 @@ fn a_state_is_written_and_read_as_the_specification_has_it() {
     let text = serde_json::to_string(&state).expect("a state can be written");
     assert_eq!(text, r#"{"ociVersion":"1.2.0","id":"x","status":"creating","bundle":"/b"}"#);
     assert_eq!(serde_json::from_str::<State>(&text).expect("a state can be read"), state);
+    let other: oci_spec::runtime::State = serde_json::from_str(&text).expect("others can read it");
+    assert_eq!((other.id().as_str(), other.pid()), ("x", &None));
+}
+
+/// What oci-spec writes, with every field that it has, is read to the same values.
+#[test]
+fn another_writers_document_is_read() {
+    let text = serde_json::to_string(&oci_spec::runtime::Spec::default()).expect("it can be written");
+    let spec = read(&text);
+    let process = spec.process.expect("process");
+    assert_eq!((process.args, process.cwd.as_str()), (vec!["sh".to_owned()], "/"));
+    assert_eq!(spec.mounts.len(), oci_spec::runtime::get_default_mounts().len());
+    let linux = spec.linux.expect("linux");
+    assert_eq!(linux.namespaces.len(), oci_spec::runtime::get_default_namespaces().len());
+    assert_eq!(linux.masked_paths, oci_spec::runtime::get_default_maskedpaths());
 }
