@@ -77,12 +77,16 @@ impl Cgroup {
 
     fn make_legacy(&mut self, plan: &Plan, join: &Join) -> Result<(), Error> {
         let path = join.mount.join(&plan.path);
+        let made = Legacy { controller: join.controller, path: path.clone(), tasks: None };
         // Controllers that are mounted together share their directories.
-        if !self.legacy.iter().any(|made| made.path == path) {
+        if self.legacy.iter().any(|made| made.path == path) {
+            self.legacy.push(made);
+        } else {
             make_directory(&join.mount, &plan.path, plan.reuse)?;
-            self.legacy.push(Legacy { controller: join.controller, path: path.clone(), tasks: None });
-            let made = self.legacy.len() - 1;
-            self.legacy[made].tasks = Some(open_tasks(&path)?);
+            // Kept before it is opened, so that it is removed if it cannot be.
+            self.legacy.push(made);
+            let tasks = open_tasks(&path)?;
+            self.legacy.last_mut().map(|made| made.tasks.insert(tasks));
         }
         if join.controller == Controller::Cpuset {
             inherit_cpuset(&join.mount, &plan.path)?;
@@ -94,16 +98,18 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Finds the cgroups of a container again. What is not there any more is left out; they are kept when dropped.
+    /// Finds the cgroups of a container again. They are kept when dropped, and may be gone.
     pub fn open(paths: &Paths) -> Result<Self, Error> {
         let unified = match paths.unified.as_ref().map(|path| Unified::open(path.clone())) {
             Some(Err(Error::Host { source, .. })) if source.kind() == io::ErrorKind::NotFound => None,
             other => other.transpose()?,
         };
-        let legacy = paths.legacy.iter().filter(|(_, path)| path.is_dir());
-        let legacy = legacy
-            .map(|(controller, path)| Legacy { controller: *controller, path: path.clone(), tasks: None })
-            .collect();
+        let legacy = paths.legacy.iter().map(|(controller, path)| Legacy {
+            controller: *controller,
+            path: path.clone(),
+            tasks: None,
+        });
+        let legacy = legacy.collect();
         Ok(Self { unified, legacy, is_filtered: true, is_released: true })
     }
 
@@ -145,6 +151,11 @@ impl Cgroup {
     /// host and waits for an RCU grace period, milliseconds long (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c).
     pub fn legacy_tasks(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.legacy.iter().filter_map(|legacy| legacy.tasks.as_ref()).map(AsFd::as_fd)
+    }
+
+    /// The directory of `controller` in v1.
+    pub(super) fn legacy_path(&self, controller: Controller) -> Option<&Path> {
+        self.legacy.iter().find(|legacy| legacy.controller == controller).map(|legacy| legacy.path.as_path())
     }
 
     /// Moves `pid` into the v2 directory, where it could not be born there.

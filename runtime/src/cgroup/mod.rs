@@ -6,14 +6,17 @@
 //! Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`resources`] and
 //! [`devices`] are its tables; [`dir`] and what it calls ([`make`], [`write`], [`usage`], [`remove`]) act.
 
+mod control;
 mod devices;
 mod dir;
+mod events;
 mod limits;
 mod make;
 mod path;
-mod processes;
 mod remove;
 mod resources;
+mod stats;
+mod update;
 mod usage;
 mod write;
 
@@ -23,9 +26,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use dir::Cgroup;
+pub use events::OomEvents;
 pub use limits::{Devices, Enable, Join, Plan, Write};
 pub use path::CgroupsPath;
 pub use remove::remove_stale;
+pub use stats::Stats;
 pub use usage::Usage;
 
 /// Where the cgroups of a container are, to find them again.

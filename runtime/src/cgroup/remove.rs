@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollTimeout, poll};
 
 use super::Layout;
+use super::events::Events;
 use crate::Error;
 use crate::error::Context;
 
@@ -110,12 +111,12 @@ fn kill(path: &Path) -> io::Result<()> {
 /// Waits a little for the last process to go: for a change of `cgroup.events` in v2, for a moment in v1, which tells
 /// nobody.
 fn wait_until_empty(path: &Path) -> io::Result<()> {
-    const WAIT_MS: u16 = 10;
-    let Ok(events) = fs::File::open(path.join("cgroup.events")) else {
-        poll(&mut [], PollTimeout::from(1_u16))?;
-        return Ok(());
-    };
-    let mut waiting = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
-    poll(&mut waiting, PollTimeout::from(WAIT_MS))?;
-    Ok(())
+    const WAIT: Duration = Duration::from_millis(10);
+    match Events::open(path) {
+        Ok(mut events) => events.wait_for("populated 0", WAIT).map(drop),
+        Err(_) => {
+            poll(&mut [], PollTimeout::from(1_u16))?;
+            Ok(())
+        }
+    }
 }

@@ -87,12 +87,12 @@ impl Legacy {
 }
 
 /// The number that is all of a file.
-fn number(path: &Path) -> Option<u64> {
+pub(super) fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The number after `key` in a file of `key number` lines.
-fn field(path: &Path, key: &str) -> Option<u64> {
+pub(super) fn field(path: &Path, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
