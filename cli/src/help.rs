@@ -10,10 +10,13 @@ Usage: skiff [--debug] COMMAND
 
 Commands:
   run          start a container, wait for it and pass its exit code on
+  observe      let containers be counted, whoever starts them by skiff or skiff-runtime
+  stats        show what containers that are counted are doing
+  profile      show what a container that is counted has cost the kernel so far
 
 Options:
   --debug      log what skiff does to standard error, or as SKIFF_LOG=trace|debug|info says
-  --help       show this help; 'skiff run --help' shows the flags of run
+  --help       show this help; 'skiff COMMAND --help' shows that of a command
   --version    show the version
 ";
 
@@ -30,6 +33,50 @@ IMAGE is one of
   oci-archive:FILE[:TAG]      the same as a tar file
   docker-archive:FILE[:TAG]   what 'docker save' writes
 ";
+
+/// `skiff observe --help`.
+const OBSERVE: &str = "\
+Usage: skiff observe [on [--slots NUMBER] | off]
+
+Loads the eBPF programs and leaves them on the host, pinned below /sys/fs/bpf/skiff, without a process that stays.
+From then on each container that is started by skiff, or by any engine through skiff-runtime, is counted from its
+first instruction on. Without an argument: shows whether it is on, and what it costs.
+
+  on                                load and attach the programs; mounts bpf at /sys/fs/bpf if it is not there
+      --slots NUMBER                count so many containers at once (default 16); more run uncounted
+  off                               remove everything that was left; what was counted is lost
+";
+
+/// `skiff stats --help`.
+const STATS: &str = "\
+Usage: skiff stats [--no-stream] [--format text|json] [CONTAINER…]
+
+Shows, second by second, what the containers that are counted are doing, of whichever engine: 'skiff observe on' first.
+
+      --format text|json            a table, or one JSON object per container and line
+      --no-stream                   show one second, then exit
+";
+
+/// `skiff profile --help`.
+const PROFILE: &str = "\
+Usage: skiff profile CONTAINER [--format text|json]
+
+Shows what a container that is counted has cost the kernel since its first instruction, while it runs or when it has
+ended and not been deleted: 'skiff observe on' first. CONTAINER is its id, or the beginning of it.
+
+      --format text|json            a report, or what docs/profile.schema.json describes
+";
+
+/// The help of a command, or of all.
+pub(crate) fn of(command: Option<&str>) -> String {
+    match command {
+        Some("run") => run(),
+        Some("observe") => OBSERVE.to_owned(),
+        Some("stats") => STATS.to_owned(),
+        Some("profile") => PROFILE.to_owned(),
+        _ => OVERVIEW.to_owned(),
+    }
+}
 
 /// Help texts start in this column.
 const COLUMN: usize = 36;

@@ -4,15 +4,19 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod counted;
 mod failure;
 mod flags;
 mod help;
 mod image;
+mod observe;
 mod output;
 mod profile;
 mod roots;
 mod run;
+mod stats;
 mod values;
+mod words;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -23,6 +27,7 @@ use args::Parsed;
 use failure::Failure;
 use skiff_runtime::init;
 use tracing::level_filters::LevelFilter;
+use words::Words;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -54,14 +59,30 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
             skiff_runtime::seal::seal(c"skiff")?;
             run(words)
         }
-        Some("help") if words.next().is_some_and(|topic| topic == "run") => print(&help::run()),
-        Some("help" | "--help" | "-h") => print(help::OVERVIEW),
+        Some("observe") => small("observe", words, &mut |words| print(&observe::run(words)?)),
+        Some("stats") => small("stats", words, &mut |words| stats::run(words).map(|()| 0)),
+        Some("profile") => small("profile", words, &mut |words| print(&profile::run(words)?)),
+        Some("help") => print(&help::of(words.next().and_then(|topic| topic.into_string().ok()).as_deref())),
+        Some("--help" | "-h") => print(help::OVERVIEW),
         Some("version" | "--version" | "-v") => print(concat!("skiff ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => {
             let kind = if word.as_encoded_bytes().starts_with(b"-") { "flag" } else { "command" };
             Err(Failure::engine(format!("unknown {kind}: {}, see 'skiff --help'", word.display())))
         }
     }
+}
+
+/// Carries out a command that has a small command line, or prints its help.
+fn small(
+    name: &'static str,
+    words: impl Iterator<Item = OsString>,
+    run: &mut dyn FnMut(&mut Words) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    let words: Vec<OsString> = words.collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        return print(&help::of(Some(name)));
+    }
+    run(&mut Words::new(name, words.into_iter())?)
 }
 
 /// Process 1 of a container with `--init`; what follows its name is the process that it looks after.

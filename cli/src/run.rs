@@ -7,6 +7,7 @@ use std::time::Duration;
 use skiff_ebpf::{Profiler, Record, Slot};
 use skiff_runtime::cgroup::Usage;
 use skiff_runtime::launch::{self, Exit, Running, Stamps};
+use skiff_runtime::observe::Counted;
 use skiff_runtime::supervise::{self, Caller, Signals, Terms};
 use skiff_runtime::{Host, Options, Plan};
 use skiff_store::{ImageRef, Store};
@@ -35,10 +36,12 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let host = Host::probe(&options, &roots.state, &roots.run)?;
     let plan = Plan::build(&options, &host)?;
     let signals = Signals::block().map_err(|error| os("block signals", &error))?;
-    let running = launch::start(&plan, &mut |cgroup| match &mut profiling {
-        Some(profiling) => profiling.arm(cgroup, &options),
-        None => Ok(()),
+    let mut counted = Counted::default();
+    let running = launch::start(&plan, &mut |cgroup| {
+        counted.arm(cgroup, &options.id, execs_before(&options), begin_ns);
+        profiling.as_mut().map_or(Ok(()), |profiling| profiling.arm(cgroup, &options))
     })?;
+    counted.note(running.stamps());
     if let Some(cidfile) = cidfile {
         cidfile.keep();
     }
@@ -107,9 +110,8 @@ impl Profiling {
     fn arm(&mut self, cgroup: Option<u64>, options: &Options) -> Result<(), String> {
         self.arm_ns = monotonic_ns();
         let cgroup = cgroup.ok_or("profile: the host has no cgroup v2 hierarchy to put the container in")?;
-        // The container's own init is executed before the program.
-        let execs_before = u32::from(options.init);
-        let slot = self.profiler.arm(cgroup, execs_before).map_err(|error| format!("profile: {error}"))?;
+        let slot =
+            self.profiler.arm(cgroup, execs_before(options)).map_err(|error| format!("profile: {error}"))?;
         self.slot = Some(slot);
         Ok(())
     }
@@ -127,9 +129,9 @@ impl Profiling {
         let document = profile::Document::new(&profile::Run {
             id: &options.id,
             name: options.name.as_deref(),
-            image: &args.image,
-            argv: &options.argv,
-            exit: ended.exit,
+            image: Some(&args.image),
+            argv: options.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            exit: Some(ended.exit),
             begin_ns,
             arm_ns: self.arm_ns,
             ended_ns: ended.ended_ns,
@@ -145,6 +147,11 @@ impl Profiling {
         file.keep();
         Ok(())
     }
+}
+
+/// The container's own init is executed before the program.
+fn execs_before(options: &Options) -> u32 {
+    options.init.into()
 }
 
 fn terms(args: &Args, stop_signal: i32) -> Terms {

@@ -44,7 +44,7 @@ pub(crate) fn measure(maps: &Maps, alone: f64) -> Result<Option<Calibration>, Er
     }
     let counted = call_ns();
     remove(maps, &this).map_err(|cause| Error::refused("stop to count this process", &cause))?;
-    let seen: u64 = maps.counts(0)?.rows.iter().flat_map(|(_, row)| row.histogram).sum();
+    let seen: u64 = maps.counters.counts(0)?.rows.iter().flat_map(|(_, row)| row.histogram).sum();
     let calibration =
         Calibration { counted_ns: rounded(counted - alone), others_ns: rounded(others - alone) };
     Ok((seen >= u64::from(CALLS)).then_some(calibration))

@@ -37,6 +37,25 @@ pub enum Error {
         /// The kernel's answer, in one line.
         cause: String,
     },
+    /// A file of what is pinned.
+    #[error("{step}: {cause}")]
+    Pins {
+        /// What was tried on what.
+        step: String,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// Something is pinned, with other layouts.
+    #[error(
+        "{path} is of another build of skiff: 'skiff observe off' removes it, 'skiff observe on' pins this build's"
+    )]
+    OtherBuild {
+        /// The directory.
+        path: &'static str,
+    },
+    /// The programs are pinned already.
+    #[error("the programs are pinned already, with {0} slots: 'skiff observe off' removes them")]
+    Pinned(u32),
     /// More containers at once than the profiler was made for.
     #[error("all {0} slots for containers are taken")]
     NoSlot(u32),

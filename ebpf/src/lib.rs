@@ -10,6 +10,7 @@ mod calibration;
 mod error;
 mod load;
 mod maps;
+pub mod pinned;
 mod profiler;
 mod read;
 mod record;

@@ -3,6 +3,10 @@
 //! Programs fall into those without which nothing is counted and those that each give one figure. What the kernel lacks is
 //! found by looking into its types, and for the rest by trying.
 
+use std::path::Path;
+
+use aya::programs::links::FdLink;
+use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::programs::{BtfTracePoint, Iter, Program};
 use aya::{Btf, Ebpf, EbpfLoader};
 use skiff_ebpf_abi::{self as abi, ABSENT, Offsets};
@@ -26,6 +30,8 @@ const EXTRAS: [(&str, &str); 5] = [
     ("mark_victim", OOM),
     ("block_bio_queue", BLOCK),
 ];
+/// Programs that are run over all tasks: one settles, one tells.
+const ITERATORS: [&str; 2] = ["close", "live"];
 const OOM: &str = "OOM kills (no tracepoint mark_victim)";
 const BLOCK: &str = "block I/O (no tracepoint block_bio_queue, or no fields of struct bio)";
 
@@ -34,6 +40,7 @@ pub(crate) struct Loaded {
     pub(crate) object: Ebpf,
     pub(crate) maps: Maps,
     pub(crate) available: Available,
+    links: Vec<(&'static str, BtfTracePointLinkId)>,
 }
 
 /// Which of the optional figures this kernel gives, and one phrase for each it does not.
@@ -49,8 +56,8 @@ pub(crate) struct Available {
 }
 
 impl Loaded {
-    /// Loads every program and attaches all but those of the hot path.
-    pub(crate) fn new(slots: u32) -> Result<Self, Error> {
+    /// Loads every program and attaches all but those of the hot path. Maps are pinned in `pins`, if given.
+    pub(crate) fn new(slots: u32, pins: Option<&Path>) -> Result<Self, Error> {
         check_privileges()?;
         let types = Types::of_kernel(Offsets::PATHS)?;
         let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
@@ -61,8 +68,11 @@ impl Loaded {
         }
         drop(types);
         let mut object = create(slots, offsets)?;
+        if let Some(directory) = pins {
+            pin_maps(&object, directory)?;
+        }
         let maps = Maps::take(&mut object)?;
-        let mut loaded = Self { object, maps, available: Available::of(&offsets) };
+        let mut loaded = Self { object, maps, available: Available::of(&offsets), links: Vec::new() };
         // The kernel's types once more, as aya keeps them: 20 MB, given back before the container runs.
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
         for name in TASKS.into_iter().chain(CALLS) {
@@ -80,6 +90,28 @@ impl Loaded {
     /// Attaches the hot path: from here on every system call on the host passes through it.
     pub(crate) fn attach_calls(&mut self) -> Result<(), Error> {
         CALLS.into_iter().try_for_each(|name| self.attach(name))
+    }
+
+    /// Pins the links, which keep the programs attached when this is gone, and the iterators.
+    pub(crate) fn pin_links(&mut self, directory: &Path) -> Result<(), Error> {
+        for (name, id) in std::mem::take(&mut self.links) {
+            let refused =
+                |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("pin {name}"), cause);
+            let link = tracepoint(&mut self.object, name)?.take_link(id).map_err(|cause| refused(&cause))?;
+            let link: FdLink = link.into();
+            link.pin(directory.join(name)).map_err(|cause| refused(&cause))?;
+        }
+        for name in ITERATORS {
+            let refused =
+                |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("pin {name}"), cause);
+            let program: &mut Iter =
+                program(&mut self.object, name)?.try_into().map_err(|cause| refused(&cause))?;
+            let link = program.attach().map_err(|cause| refused(&cause))?;
+            let link = program.take_link(link).map_err(|cause| refused(&cause))?;
+            let link: FdLink = link.try_into().map_err(|cause| refused(&cause))?;
+            link.pin(directory.join(name)).map_err(|cause| refused(&cause))?;
+        }
+        Ok(())
     }
 
     /// Runs the iterator over all tasks.
@@ -105,12 +137,13 @@ impl Loaded {
                 self.available.block = false;
             }
         }
-        let iterator = program(&mut self.object, "close").and_then(|program| {
-            let iterator: &mut Iter =
-                program.try_into().map_err(|cause| Error::refused("look up the iterator", &cause))?;
+        let loaded = ITERATORS.into_iter().try_for_each(|name| {
+            let iterator: &mut Iter = program(&mut self.object, name)?
+                .try_into()
+                .map_err(|cause| Error::refused("look up the iterator", &cause))?;
             iterator.load("task", btf).map_err(|cause| Error::refused("load the iterator", &cause))
         });
-        if iterator.is_err() {
+        if loaded.is_err() {
             self.available.lacks("tasks that outlive their container (no task iterator)");
         }
     }
@@ -123,7 +156,8 @@ impl Loaded {
 
     fn attach(&mut self, name: &'static str) -> Result<(), Error> {
         let program = tracepoint(&mut self.object, name)?;
-        program.attach().map_err(|cause| Error::refused(format!("attach {name}"), &cause))?;
+        let link = program.attach().map_err(|cause| Error::refused(format!("attach {name}"), &cause))?;
+        self.links.push((name, link));
         Ok(())
     }
 }
@@ -162,6 +196,26 @@ impl Available {
         available
     }
 
+    /// The figures as bits, in the order of the fields.
+    pub(crate) fn bits(&self) -> u64 {
+        let all = [self.cpu, self.ticks, self.faults, self.run_queue, self.switches, self.block];
+        all.into_iter().enumerate().map(|(bit, present)| u64::from(present) << bit).sum()
+    }
+
+    /// The reverse of [`Available::bits`].
+    pub(crate) fn of_bits(bits: u64, missing: Vec<String>) -> Self {
+        let has = |bit: u32| bits >> bit & 1 == 1;
+        Self {
+            cpu: has(0),
+            ticks: has(1),
+            faults: has(2),
+            run_queue: has(3),
+            switches: has(4),
+            block: has(5),
+            missing,
+        }
+    }
+
     fn lacks(&mut self, figure: &str) {
         if !self.missing.iter().any(|missing| missing == figure) {
             self.missing.push(figure.to_owned());
@@ -184,6 +238,15 @@ fn create(slots: u32, offsets: Offsets) -> Result<Ebpf, Error> {
         .map_max_entries("EXECS", slots * abi::EXECS)
         .load(OBJECT)
         .map_err(|cause| Error::refused("create the maps", &cause))
+}
+
+/// Pins each map by its name in small letters; not the programs' constants, which nobody else reads.
+fn pin_maps(object: &Ebpf, directory: &Path) -> Result<(), Error> {
+    for (name, map) in object.maps().filter(|(name, _)| !name.starts_with('.')) {
+        let path = directory.join(name.to_lowercase());
+        map.pin(path).map_err(|cause| Error::refused(format!("pin the map {name}"), &cause))?;
+    }
+    Ok(())
 }
 
 fn check_privileges() -> Result<(), Error> {

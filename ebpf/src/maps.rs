@@ -25,16 +25,21 @@ plain!(abi::Armed, abi::Slot, abi::Calls, abi::Row, abi::ExecEvent, abi::Offsets
 /// The maps that the loader reads and writes.
 pub(crate) struct Maps {
     pub(crate) armed: HashMap<MapData, u64, Plain<abi::Armed>>,
-    slots: Array<MapData, Plain<abi::Slot>>,
-    calls: Array<MapData, Plain<abi::Calls>>,
-    rows: PerCpuArray<MapData, Plain<abi::Row>>,
-    errors: HashMap<MapData, u64, u64>,
-    execs: Array<MapData, Plain<abi::ExecEvent>>,
+    pub(crate) counters: Counters,
     closing: Array<MapData, u32>,
     pub(crate) tasks: MapData,
     cpus: usize,
     /// Kernel memory of all maps.
     pub(crate) bytes: u64,
+}
+
+/// Those of them that hold what was counted.
+pub(crate) struct Counters {
+    slots: Array<MapData, Plain<abi::Slot>>,
+    calls: Array<MapData, Plain<abi::Calls>>,
+    rows: PerCpuArray<MapData, Plain<abi::Row>>,
+    errors: HashMap<MapData, u64, u64>,
+    execs: Array<MapData, Plain<abi::ExecEvent>>,
 }
 
 /// Everything counted in a slot, the CPUs added up.
@@ -59,11 +64,7 @@ impl Maps {
         };
         Ok(Self {
             armed: typed(map("ARMED")?)?,
-            slots: typed(map("SLOTS")?)?,
-            calls: typed(map("CALLS")?)?,
-            rows: typed(map("ROWS")?)?,
-            errors: typed(map("ERRORS")?)?,
-            execs: typed(map("EXECS")?)?,
+            counters: Counters::take(&mut map)?,
             closing: typed(map("CLOSING")?)?,
             tasks: untyped(map("TASKS")?)?,
             cpus: nr_cpus().map_err(|(file, cause)| Error::refused(format!("read {file}"), &cause))?,
@@ -73,11 +74,7 @@ impl Maps {
 
     /// Tasks of `slot` that are not dead.
     pub(crate) fn alive(&self, slot: u32) -> Result<u64, Error> {
-        Ok(self.slot(slot)?.alive)
-    }
-
-    fn slot(&self, slot: u32) -> Result<abi::Slot, Error> {
-        Ok(self.slots.get(&slot, 0).map_err(read_error)?.0)
+        Ok(self.counters.slot(slot)?.alive)
     }
 
     /// Says which slot the iterator settles.
@@ -89,6 +86,38 @@ impl Maps {
     pub(crate) fn cgroups(&self, slot: u32) -> Vec<u64> {
         let armed = self.armed.iter().filter_map(Result::ok);
         armed.filter(|(_, armed)| armed.0.slot == slot).map(|(id, _)| id).collect()
+    }
+
+    /// Empties `index`, whose counts were `counts`, for the next container.
+    pub(crate) fn reset(&mut self, index: u32, counts: &Counts) -> Result<(), Error> {
+        for row in 0..u32::try_from(counts.rows.len()).unwrap_or(abi::ROWS) {
+            let empty = PerCpuValues::try_from(vec![Plain(EMPTY_ROW); self.cpus])
+                .map_err(|cause| Error::refused("empty a row", &cause))?;
+            self.counters.rows.set(index * abi::ROWS + row, empty, 0).map_err(write_error)?;
+        }
+        for (call, errno, _) in &counts.errors {
+            self.counters.errors.remove(&abi::error_key(index, *call, *errno)).map_err(write_error)?;
+        }
+        let calls = abi::Calls { row: [0; abi::CALLS], call: [0; abi::ROWS as usize] };
+        self.counters.calls.set(index, Plain(calls), 0).map_err(write_error)?;
+        self.counters.slots.set(index, Plain(abi::Slot::default()), 0).map_err(write_error)
+    }
+}
+
+impl Counters {
+    /// Takes its maps by the names that they have in the object.
+    pub(crate) fn take(map: &mut dyn FnMut(&str) -> Result<Map, Error>) -> Result<Self, Error> {
+        Ok(Self {
+            slots: typed(map("SLOTS")?)?,
+            calls: typed(map("CALLS")?)?,
+            rows: typed(map("ROWS")?)?,
+            errors: typed(map("ERRORS")?)?,
+            execs: typed(map("EXECS")?)?,
+        })
+    }
+
+    pub(crate) fn slot(&self, slot: u32) -> Result<abi::Slot, Error> {
+        Ok(self.slots.get(&slot, 0).map_err(read_error)?.0)
     }
 
     pub(crate) fn counts(&self, index: u32) -> Result<Counts, Error> {
@@ -123,24 +152,9 @@ impl Maps {
         }
         Ok(errors)
     }
-
-    /// Empties `index`, whose counts were `counts`, for the next container.
-    pub(crate) fn reset(&mut self, index: u32, counts: &Counts) -> Result<(), Error> {
-        for row in 0..u32::try_from(counts.rows.len()).unwrap_or(abi::ROWS) {
-            let empty = PerCpuValues::try_from(vec![Plain(EMPTY_ROW); self.cpus])
-                .map_err(|cause| Error::refused("empty a row", &cause))?;
-            self.rows.set(index * abi::ROWS + row, empty, 0).map_err(write_error)?;
-        }
-        for (call, errno, _) in &counts.errors {
-            self.errors.remove(&abi::error_key(index, *call, *errno)).map_err(write_error)?;
-        }
-        let calls = abi::Calls { row: [0; abi::CALLS], call: [0; abi::ROWS as usize] };
-        self.calls.set(index, Plain(calls), 0).map_err(write_error)?;
-        self.slots.set(index, Plain(abi::Slot::default()), 0).map_err(write_error)
-    }
 }
 
-const EMPTY_ROW: abi::Row =
+pub(crate) const EMPTY_ROW: abi::Row =
     abi::Row { total_ns: 0, max_ns: 0, refused: 0, unreturned: 0, histogram: [0; abi::BUCKETS] };
 
 /// Adds the counts of two CPUs, or of two rows of the same call.

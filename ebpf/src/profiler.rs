@@ -1,6 +1,7 @@
 //! Load once, arm a cgroup per container, read what was counted.
 
 use std::fmt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use skiff_ebpf_abi as abi;
 use skiff_sys::clock::monotonic_ns;
 
 use crate::calibration::{self, Calibration};
-use crate::load::Loaded;
+use crate::load::{Available, Loaded};
 use crate::maps::Plain;
 use crate::record::{Cost, Record};
 use crate::{Error, read};
@@ -58,8 +59,17 @@ impl Profiler {
 
     /// As [`Profiler::load`], for up to `slots` containers at a time.
     pub fn with_slots(slots: u32) -> Result<Self, Error> {
+        Self::new(slots, None)
+    }
+
+    /// As [`Profiler::with_slots`], with the maps pinned in `directory`.
+    pub(crate) fn pinned_in(directory: &Path, slots: u32) -> Result<Self, Error> {
+        Self::new(slots, Some(directory))
+    }
+
+    fn new(slots: u32, pins: Option<&Path>) -> Result<Self, Error> {
         let start_ns = monotonic_ns();
-        let mut loaded = Loaded::new(slots)?;
+        let mut loaded = Loaded::new(slots, pins)?;
         let alone = calibration::call_ns();
         loaded.attach_calls()?;
         let calibration = calibration::measure(&loaded.maps, alone)?;
@@ -98,16 +108,29 @@ impl Profiler {
         self.free.push(slot.index);
         let mut record = read::record(&counts, &self.loaded.available);
         record.lost += alive;
-        let calls =
-            [&record.init, &record.workload].map(|phase| phase.syscalls.iter().map(|call| call.count));
-        record.cost = Cost {
-            calls: calls.into_iter().flatten().sum(),
+        record.cost = Cost { calls: record.calls(), ..self.cost() };
+        Ok(record)
+    }
+
+    /// What measuring costs, but for the number of calls.
+    pub(crate) fn cost(&self) -> Cost {
+        Cost {
+            calls: 0,
             ns_per_call: self.calibration.map(|calibration| calibration.counted_ns),
             ns_per_call_of_others: self.calibration.map(|calibration| calibration.others_ns),
             map_bytes: self.loaded.maps.bytes,
             load_ns: self.load_ns,
-        };
-        Ok(record)
+        }
+    }
+
+    /// The figures that this kernel gives.
+    pub(crate) const fn available(&self) -> &Available {
+        &self.loaded.available
+    }
+
+    /// Keeps the programs attached beyond the end of this process.
+    pub(crate) fn pin_links(&mut self, directory: &Path) -> Result<(), Error> {
+        self.loaded.pin_links(directory)
     }
 
     /// Waits until every task of the slot is settled; returns how many are not.
@@ -136,7 +159,7 @@ impl Profiler {
 
     /// Reads a slot and empties it.
     fn empty(&mut self, index: u32) -> Result<crate::maps::Counts, Error> {
-        let counts = self.loaded.maps.counts(index)?;
+        let counts = self.loaded.maps.counters.counts(index)?;
         self.loaded.maps.reset(index, &counts)?;
         Ok(counts)
     }

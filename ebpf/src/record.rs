@@ -29,6 +29,14 @@ pub struct Record {
     pub cost: Cost,
 }
 
+impl Record {
+    /// All system calls made.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        [&self.init, &self.workload].iter().flat_map(|phase| &phase.syscalls).map(|call| call.count).sum()
+    }
+}
+
 /// The figures of one of the two phases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Phase {

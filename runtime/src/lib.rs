@@ -12,6 +12,7 @@ pub mod hooks;
 pub mod host;
 pub mod init;
 pub mod launch;
+pub mod observe;
 pub mod oci;
 pub mod options;
 pub mod plan;

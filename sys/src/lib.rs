@@ -3,6 +3,7 @@
 //! Knows nothing of containers. Every path that a container can influence is resolved below a directory
 //! descriptor by [`mod@file`], nowhere else.
 
+pub mod bpf;
 pub mod clock;
 pub mod device_filter;
 pub mod errno;

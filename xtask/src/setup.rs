@@ -1,8 +1,12 @@
 //! `cargo xtask setup`: installs what the other verbs call.
 //!
 //! Packages come from the distribution (Debian and its kin), tools that it lacks from crates.io. What is there
-//! already is left alone, so a second run is quick.
+//! already is left alone, so a second run is quick. No service is started, and no package is removed for another's sake:
+//! a machine may have its own Docker.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -32,9 +36,15 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "umoci",
         ],
     ),
+    ("tests with other programs", &["catatonit", "conmon", "containerd", "criu", "docker.io", "podman"]),
     ("benches", &["bpftrace", "crun", "hyperfine", "linux-perf", "runc"]),
     ("virtual machines", &["qemu-system-x86", "xz-utils", "zstd"]),
 ];
+
+/// Packages that others may stand in for, in particular Docker's own, which those conflict with; and the program by
+/// which to tell.
+const REPLACEABLE: &[(&str, &str)] =
+    &[("containerd", "containerd"), ("docker.io", "dockerd"), ("runc", "runc")];
 
 /// For rustfmt and clippy where Rust itself comes from the distribution; rustup brings its own.
 const LINTERS: &[&str] = &["rust-web-clippy", "rustfmt-web"];
@@ -124,7 +134,12 @@ fn missing_packages(wanted: &[&'static str]) -> Result<Vec<&'static str>> {
         .stderr(Stdio::null());
     // It fails when it does not know one of the names, and lists the others all the same.
     let output = query.output().context("start dpkg-query")?;
-    Ok(without_installed(wanted, &String::from_utf8_lossy(&output.stdout)))
+    let mut missing = without_installed(wanted, &String::from_utf8_lossy(&output.stdout));
+    let is_replaced = |package: &str| {
+        REPLACEABLE.iter().any(|(name, program)| *name == package && command::find(program).is_some())
+    };
+    missing.retain(|package| !is_replaced(package));
+    Ok(missing)
 }
 
 /// Those of `wanted` that are not `NAME installed` in the listing.
@@ -160,7 +175,36 @@ fn install_packages(packages: &[&str]) -> Result<()> {
         apt_get
     };
     command::run(apt_get().arg("update"))?;
-    command::run(apt_get().args(["install", "--no-install-recommends"]).args(packages))
+    let _policy = Policy::set(Path::new("/usr/sbin/policy-rc.d"))?;
+    command::run(apt_get().args(["install", "--no-install-recommends", "--no-remove"]).args(packages))
+}
+
+/// What keeps packages from starting their services: Debian's scripts ask this program first, and 101 means no. It
+/// speaks only for as long as this process lives, in case it stays behind.
+struct Policy<'a>(&'a Path);
+
+impl<'a> Policy<'a> {
+    /// Writes it; `None` if the machine has a policy of its own.
+    fn set(path: &'a Path) -> Result<Option<Self>> {
+        if path.exists() {
+            return Ok(None);
+        }
+        let setup = std::process::id();
+        let script = format!("#!/bin/sh\n# cargo xtask setup\n[ ! -e /proc/{setup} ] || exit 101\n");
+        let policy = Self(path);
+        fs::write(path, script).with_context(|| format!("write {}", path.display()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("make {} executable", path.display()))?;
+        Ok(Some(policy))
+    }
+}
+
+impl Drop for Policy<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(self.0) {
+            eprintln!("setup: remove {}: {error}", self.0.display());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +218,16 @@ mod tests {
             without_installed(&["runc", "crun", "strace", "umoci"], listing),
             ["crun", "strace", "umoci"]
         );
+    }
+
+    #[test]
+    fn services_stay_stopped_while_setup_runs() {
+        let path = std::env::temp_dir().join(format!("skiff-policy-{}", std::process::id()));
+        let policy = Policy::set(&path).unwrap();
+        assert!(policy.is_some() && Policy::set(&path).unwrap().is_none());
+        assert_eq!(Command::new(&path).status().unwrap().code(), Some(101));
+        drop(policy);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! the host cannot give is `None`, `null` in JSON.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 
 use serde::Serialize;
 use skiff_ebpf::{Abi, Phase, Record};
@@ -19,14 +18,16 @@ pub(crate) const SCHEMA: &str = "skiff.profile/1";
 pub(crate) struct Run<'a> {
     pub(crate) id: &'a str,
     pub(crate) name: Option<&'a str>,
-    pub(crate) image: &'a str,
-    pub(crate) argv: &'a [OsString],
-    pub(crate) exit: Exit,
+    /// `None` if only the runtime's caller knows.
+    pub(crate) image: Option<&'a str>,
+    pub(crate) argv: Vec<String>,
+    /// `None` if the program has not ended, or nobody here has seen how.
+    pub(crate) exit: Option<Exit>,
     /// When the launch began, on the clock of `stamps`.
     pub(crate) begin_ns: u64,
     /// When the cgroup was made and arming began.
     pub(crate) arm_ns: u64,
-    /// When the end of the program was seen.
+    /// When the end of the program was seen; 0 if it was not.
     pub(crate) ended_ns: u64,
     pub(crate) stamps: &'a Stamps,
     pub(crate) usage: &'a Usage,
@@ -62,11 +63,11 @@ pub(crate) struct Split<T> {
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) name: Option<String>,
-    pub(crate) image: String,
+    pub(crate) image: Option<String>,
     pub(crate) command: Vec<String>,
 }
 
-/// How the program ended: one of the two is `None`.
+/// How the program ended: one of the two is `None`, both if that is not known.
 #[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) code: Option<i32>,
@@ -188,8 +189,8 @@ impl Document {
             container: Container {
                 id: run.id.to_owned(),
                 name: run.name.map(str::to_owned),
-                image: run.image.to_owned(),
-                command: run.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+                image: run.image.map(str::to_owned),
+                command: run.argv.clone(),
             },
             exit: outcome(run.exit),
             timeline: timeline(run),
@@ -208,10 +209,11 @@ impl Document {
     }
 }
 
-fn outcome(exit: Exit) -> Outcome {
+const fn outcome(exit: Option<Exit>) -> Outcome {
     match exit {
-        Exit::Code(code) => Outcome { code: Some(code), signal: None },
-        Exit::Signal(signal) => Outcome { code: None, signal: Some(signal) },
+        Some(Exit::Code(code)) => Outcome { code: Some(code), signal: None },
+        Some(Exit::Signal(signal)) => Outcome { code: None, signal: Some(signal) },
+        None => Outcome { code: None, signal: None },
     }
 }
 

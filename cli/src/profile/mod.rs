@@ -2,11 +2,14 @@
 //! people and a JSON file for programs. docs/profile.md describes both.
 
 mod document;
+mod live;
 mod table;
 mod text;
 
 pub(crate) use document::{Document, Run};
-pub(crate) use text::render;
+pub(crate) use live::{off, run};
+pub(crate) use table::{Align, Table};
+pub(crate) use text::{duration, plain, render, size};
 
 /// The document as JSON, with a line feed at its end.
 pub(crate) fn json(document: &Document) -> Result<String, serde_json::Error> {

@@ -2,36 +2,43 @@
 
 /// Where a column's cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// Rows of cells under one line of headings.
 #[derive(Debug)]
-pub(super) struct Table<const N: usize> {
+pub(crate) struct Table<const N: usize> {
     align: [Align; N],
     rows: Vec<[String; N]>,
+    indent: usize,
 }
 
 impl<const N: usize> Table<N> {
-    pub(super) fn new(columns: [(&str, Align); N]) -> Self {
+    pub(crate) fn new(columns: [(&str, Align); N]) -> Self {
         Self {
             align: columns.map(|(_, align)| align),
             rows: vec![columns.map(|(heading, _)| heading.to_owned())],
+            indent: 2,
         }
     }
 
-    pub(super) fn row(&mut self, cells: [String; N]) {
+    /// The same without indentation.
+    pub(crate) fn flush(self) -> Self {
+        Self { indent: 0, ..self }
+    }
+
+    pub(crate) fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells);
     }
 
-    /// All rows below the headings indented by two, without white space at the ends of lines.
-    pub(super) fn render(&self) -> String {
+    /// All rows below the headings indented by two, unless flush, without white space at the ends of lines.
+    pub(crate) fn render(&self) -> String {
         let mut widths = [0; N];
         for (index, row) in self.rows.iter().enumerate() {
             for (column, cell) in row.iter().enumerate() {
-                let indent = if column == 0 && index > 0 { 2 } else { 0 };
+                let indent = if column == 0 && index > 0 { self.indent } else { 0 };
                 widths[column] = widths[column].max(cell.chars().count() + indent);
             }
         }
@@ -39,7 +46,8 @@ impl<const N: usize> Table<N> {
         for (index, row) in self.rows.iter().enumerate() {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
-                let cell = if column == 0 && index > 0 { format!("  {cell}") } else { cell.clone() };
+                let indent = if column == 0 && index > 0 { self.indent } else { 0 };
+                let cell = format!("{:indent$}{cell}", "");
                 let width = widths[column];
                 let separator = if column == 0 { "" } else { "  " };
                 match self.align[column] {

@@ -1,7 +1,5 @@
 //! A full profile and a sparse one, and their JSON against the published schema.
 
-use std::ffi::OsString;
-
 use serde_json::{Map, Value};
 use skiff_ebpf::{Abi, Cost, Exec, Oom, Phase, Record, Syscall};
 use skiff_runtime::cgroup::Usage;
@@ -141,9 +139,9 @@ pub(super) fn document() -> Document {
     Document::new(&Run {
         id: "3f2a9c81d0e4b5a6978812ab34cd56ef3f2a9c81d0e4b5a6978812ab34cd56ef",
         name: Some("web"),
-        image: "host",
-        argv: &["sh", "-c", "ls; ls"].map(OsString::from),
-        exit: Exit::Code(3),
+        image: Some("host"),
+        argv: ["sh", "-c", "ls; ls"].map(str::to_owned).to_vec(),
+        exit: Some(Exit::Code(3)),
         begin_ns: 1_000_000_000,
         arm_ns: 1_000_300_000,
         ended_ns: 2_250_000_000,
@@ -165,9 +163,9 @@ pub(super) fn sparse() -> Document {
     Document::new(&Run {
         id: "3f2a9c81d0e4b5a6978812ab34cd56ef3f2a9c81d0e4b5a6978812ab34cd56ef",
         name: None,
-        image: "rootfs:/srv/x",
-        argv: &[OsString::from("/probe")],
-        exit: Exit::Signal(9),
+        image: Some("rootfs:/srv/x"),
+        argv: vec!["/probe".to_owned()],
+        exit: Some(Exit::Signal(9)),
         begin_ns: 1_000_000_000,
         arm_ns: 1_000_300_000,
         ended_ns: 1_500_000_000,

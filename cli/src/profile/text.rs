@@ -34,9 +34,11 @@ fn headline(document: &Document) -> String {
     let name = container.name.as_deref().unwrap_or(&container.id[..container.id.len().min(12)]);
     let end = match (document.exit.code, document.exit.signal) {
         (_, Some(signal)) => format!("killed by signal {signal}"),
-        (code, None) => format!("exit code {}", code.unwrap_or(0)),
+        (Some(code), None) => format!("exit code {code}"),
+        (None, None) => "so far".to_owned(),
     };
-    format!("profile of {name} ({}: {}), {end}\n", plain(&container.image), command(&container.command))
+    let image = container.image.as_deref().map_or_else(String::new, |image| plain(image) + ": ");
+    format!("profile of {name} ({image}{}), {end}\n", command(&container.command))
 }
 
 fn launch(document: &Document) -> String {
@@ -242,7 +244,7 @@ fn time(ns: Option<u64>) -> String {
 }
 
 /// A duration in the unit that suits it.
-fn duration(ns: f64) -> String {
+pub(crate) fn duration(ns: f64) -> String {
     match ns {
         _ if ns < 1e3 => format!("{ns:.0} ns"),
         _ if ns < 1e6 => format!("{:.1} µs", ns / 1e3),
@@ -252,7 +254,7 @@ fn duration(ns: f64) -> String {
 }
 
 /// A number of bytes in the unit that suits it.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match UNITS.iter().find(|(_, shift)| bytes >> shift > 0) {
         Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64),
@@ -280,7 +282,7 @@ fn command(words: &[String]) -> String {
 }
 
 /// Text from a container, unable to steer the terminal.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -11,6 +11,7 @@
 
 mod histogram;
 mod offsets;
+pub mod pinned;
 
 pub use histogram::{BUCKETS, bucket, bucket_middle};
 pub use offsets::{ABSENT, Offsets};

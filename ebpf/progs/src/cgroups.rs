@@ -1,7 +1,10 @@
 //! Cgroups made below an armed one, and tasks moved into one.
 
+use aya_ebpf::bindings::seq_file;
+use aya_ebpf::helpers::generated::bpf_seq_write;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use skiff_ebpf_abi::pinned::Live;
 
 use crate::kernel::{Ptr, cgroup_id, is_cgroup2, offset};
 use crate::maps::{ARMED, lose};
@@ -39,6 +42,27 @@ pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     tasks::joined(Ptr::new(ctx.arg::<*const u8>(2)));
+    0
+}
+
+/// Run over all tasks: writes what is counted of those that live, of all slots.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn live(ctx: *mut core::ffi::c_void) -> i32 {
+    let ctx = ctx.cast::<*const u8>();
+    // SAFETY: as in `close`; `meta` begins with a pointer to the file that the iterator is read from.
+    let (meta, task) = unsafe { (*ctx, Ptr::new(*ctx.add(1))) };
+    if task.is_null() {
+        return 0;
+    }
+    if let Some(live) = tasks::live(task) {
+        // SAFETY: the verifier knows the file by its type; `live` has the length that is passed.
+        unsafe {
+            let file = *meta.cast::<*mut seq_file>();
+            // What finds no room is written again, to the reader's next read.
+            bpf_seq_write(file, (&raw const live).cast(), size_of::<Live>() as u32);
+        }
+    }
     0
 }
 

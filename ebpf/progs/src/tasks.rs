@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
+use skiff_ebpf_abi::pinned::Live;
 use skiff_ebpf_abi::{ARGV, EXECS as EXECS_PER_SLOT, FILENAME, Figures, NO_SLOT, Slot, Task, phase};
 
 use crate::kernel::{Ptr, TaskPtr, cgroup_id_of, figures, now_ns, offset, pid, tgid};
@@ -179,6 +180,21 @@ pub fn leave(this: TaskPtr) {
     {
         end(this, task, slot);
     }
+}
+
+/// What is kept with a live task and what it has used, for whoever reads sums that it is not settled in yet.
+pub fn live(this: TaskPtr) -> Option<Live> {
+    let task = counted(this)?;
+    Some(Live {
+        slot: task.slot,
+        phase: task.phase,
+        call: task.call,
+        in_call: (task.entered_ns != 0).into(),
+        since_ns: task.since_ns,
+        now_ns: now_ns(),
+        base: task.base,
+        used: figures(this),
+    })
 }
 
 /// Settles a task for the last time.

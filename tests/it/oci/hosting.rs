@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
-use crate::harness::{leak, v1};
+use super::Bundle;
+use crate::harness::{leak, parse, v1};
 
 /// The directory of the control group `path` in the hierarchy that has this controller, if one has.
 pub(crate) fn group(controller: &str, path: &str) -> Option<PathBuf> {
@@ -26,6 +29,32 @@ pub(crate) fn group(controller: &str, path: &str) -> Option<PathBuf> {
 pub(crate) fn lacks(what: &str) {
     println!("skip: needs {what}");
 }
+
+/// The features document of the runtime, if it has one: what is a SHOULD or a MAY is tested where it is claimed.
+pub(crate) fn features() -> &'static Value {
+    static FOUND: OnceLock<Value> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let output = Bundle::new().runtime(&["features"]);
+        if output.code == 0 { parse(&output.stdout) } else { Value::Null }
+    })
+}
+
+/// Whether the list at `pointer` in the features document has this name.
+pub(crate) fn claims(pointer: &str, name: &str) -> bool {
+    let list = features().pointer(pointer).and_then(Value::as_array);
+    list.is_some_and(|list| list.iter().any(|it| it == name))
+}
+
+/// Ends the test early unless the runtime claims this.
+macro_rules! claimed {
+    ($condition:expr, $what:expr) => {
+        if !$condition {
+            crate::oci::hosting::lacks(&format!("a runtime that claims to know {}", $what));
+            return;
+        }
+    };
+}
+pub(crate) use claimed;
 
 /// Whether the host has nothing but cgroup v2.
 pub(crate) fn pure_v2() -> bool {

@@ -1,0 +1,118 @@
+//! Containers that the pinned programs count, of whichever engine, and where the kernel keeps the rest about them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use skiff_ebpf::pinned::{Pinned, Taken};
+use skiff_runtime::cgroup::{Cgroup, Layout, Paths, Usage};
+use skiff_runtime::observe;
+
+use crate::failure::Failure;
+use crate::observe::failed;
+use crate::values::cause;
+
+/// A container that is counted.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) taken: Taken,
+    pub(crate) id: String,
+    /// Its cgroup v2 directory.
+    pub(crate) directory: PathBuf,
+    pub(crate) paths: Paths,
+    /// A process of it, if one is left.
+    pub(crate) pid: Option<i32>,
+}
+
+/// The containers that are counted, those that have ended and not been deleted included.
+pub(crate) fn all(pinned: &Pinned) -> Result<Vec<Container>, Failure> {
+    let layout = Layout::of_host();
+    let mut all = Vec::new();
+    for taken in pinned.taken().map_err(failed)? {
+        let found = observe::find_cgroup(taken.owner.cgroup);
+        let found = found.map_err(|error| Failure::engine(format!("find a cgroup: {}", cause(&error))))?;
+        // One that has none any more is about to give its slot back, or has been killed before it could.
+        if let Some(directory) = found {
+            all.push(Container::new(taken, directory, &layout));
+        }
+    }
+    Ok(all)
+}
+
+/// The container that `name` means: its id, the beginning of it that no other has, or the last part of its cgroup's path.
+pub(crate) fn find(pinned: &Pinned, name: &str) -> Result<Container, Failure> {
+    let mut all = all(pinned)?;
+    let is_exact = |container: &Container| container.id == name || container.directory.ends_with(name);
+    let is_meant = |container: &&Container| container.id.starts_with(name);
+    let count = all.iter().filter(is_meant).count();
+    let at = all
+        .iter()
+        .position(is_exact)
+        .or_else(|| all.iter().position(|one| is_meant(&one)).filter(|_| count == 1));
+    match at {
+        Some(at) if !name.is_empty() => Ok(all.swap_remove(at)),
+        _ if count > 1 => {
+            Err(Failure::engine(format!("{name:?} is the beginning of {count} containers' ids")))
+        }
+        _ => Err(unknown(pinned, name)?),
+    }
+}
+
+fn unknown(pinned: &Pinned, name: &str) -> Result<Failure, Failure> {
+    let refused = pinned.refused().map_err(failed)?;
+    let is_refused = !name.is_empty() && refused.iter().any(|owner| owner.id().starts_with(name.as_bytes()));
+    Ok(Failure::engine(if is_refused {
+        format!("container {name} is not counted: all {} slots were taken when it began", pinned.slots())
+    } else {
+        format!(
+            "no container {name:?} is counted: it must be started by skiff or skiff-runtime, after 'skiff observe on'"
+        )
+    }))
+}
+
+impl Container {
+    fn new(taken: Taken, directory: PathBuf, layout: &Layout) -> Self {
+        let pid = processes(&directory).first().copied();
+        let paths = paths(&directory, layout);
+        let id = String::from_utf8_lossy(taken.owner.id()).into_owned();
+        Self { taken, id, directory, paths, pid }
+    }
+
+    /// The slot that it is counted in.
+    pub(crate) const fn slot(&self) -> u32 {
+        self.taken.slot
+    }
+
+    /// The id as people write it: 12 digits of one that is a digest, all of any other.
+    pub(crate) fn short_id(&self) -> &str {
+        let is_digest = self.id.len() == 64 && self.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_digest { &self.id[..12] } else { &self.id }
+    }
+
+    /// What its cgroups have counted.
+    pub(crate) fn usage(&self) -> Usage {
+        Cgroup::open(&self.paths).map(|cgroup| cgroup.usage()).unwrap_or_default()
+    }
+}
+
+/// Processes in the cgroup and those below it.
+fn processes(directory: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let mut found: Vec<i32> =
+        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if found.is_empty() && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(processes(&entry.path()));
+        }
+    }
+    found
+}
+
+/// Where the container is in each hierarchy: by the same name in all, if it was put into it at all.
+fn paths(directory: &Path, layout: &Layout) -> Paths {
+    let below = layout.unified.as_ref().and_then(|mount| directory.strip_prefix(mount).ok());
+    let legacy =
+        layout.legacy.iter().filter_map(|(controller, mount)| Some((*controller, mount.join(below?))));
+    let legacy: BTreeMap<_, _> = legacy.filter(|(_, path)| path.is_dir()).collect();
+    Paths { unified: Some(directory.to_owned()), legacy }
+}

@@ -1,0 +1,61 @@
+//! `skiff profile CONTAINER`: the profile of a container that runs, or has ended and not been deleted.
+
+use skiff_ebpf::Record;
+use skiff_ebpf::pinned::Pinned;
+use skiff_runtime::launch::Stamps;
+
+use super::{Document, Run, json, render};
+use crate::counted::{self, Container};
+use crate::failure::Failure;
+use crate::observe;
+use crate::words::{Format, Words};
+
+/// Carries out `skiff profile …`; returns what is to be printed.
+pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
+    let (mut name, mut format) = (None, Format::Text);
+    while let Some(word) = words.next()? {
+        match word.as_str() {
+            "--format" => format = words.format()?,
+            flag if flag.starts_with('-') => return Err(words.unknown(&word)),
+            _ if name.is_none() => name = Some(word),
+            _ => return Err(words.unknown(&word)),
+        }
+    }
+    let name = name.ok_or_else(|| words.refused("no container given"))?;
+    let pinned = observe::open()?.ok_or_else(off)?;
+    let document = document(&pinned, &counted::find(&pinned, &name)?)?;
+    match format {
+        Format::Text => Ok(render(&document)),
+        Format::Json => json(&document).map_err(|error| Failure::engine(format!("profile: {error}"))),
+    }
+}
+
+/// Nothing is counted, as nobody has asked for it.
+pub(crate) fn off() -> Failure {
+    Failure::engine("observing is off: 'skiff observe on' lets containers be counted from then on")
+}
+
+fn document(pinned: &Pinned, container: &Container) -> Result<Document, Failure> {
+    let record = pinned.snapshot(container.taken.slot).map_err(observe::failed)?;
+    let [begin_ns, start, rootfs_done, arm_ns, cgroup_done, child, mounts_done, security_done, exec_seen] =
+        container.taken.owner.stamps;
+    Ok(Document::new(&Run {
+        id: &container.id,
+        name: None,
+        image: None,
+        argv: command(&record),
+        exit: None,
+        begin_ns: if begin_ns == 0 { arm_ns } else { begin_ns },
+        arm_ns,
+        ended_ns: 0,
+        stamps: &Stamps { start, rootfs_done, cgroup_done, child, mounts_done, security_done, exec_seen },
+        usage: &container.usage(),
+        record: &record,
+    }))
+}
+
+/// The command of the first program that was executed.
+fn command(record: &Record) -> Vec<String> {
+    let first = record.execs.iter().find(|exec| exec.workload);
+    first.map(|exec| exec.argv.clone()).unwrap_or_default()
+}

@@ -1,0 +1,367 @@
+//! Counting a container by eBPF programs that are pinned on the host (`skiff observe on`), where they are.
+//!
+//! A container that is launched takes a **slot** by becoming its owner, and is armed by one map write, `cgroup id → slot`,
+//! while its cgroup is still empty. Both are atomic among processes, and no instant between them leaves a slot
+//! behind for ever: an owner whose cgroup is gone is dead, and whoever finds all slots taken clears such ones. Where nothing
+//! is pinned, all of this is one failed system call.
+//!
+//! A slot without an owner is empty. It is emptied under a lock (flock(2) on the pins' directory), after the last of its
+//! tasks is dead, since a task keeps its slot's number: else its end would be the next container's.
+//!
+//! Nothing here fails a container: what cannot be counted runs uncounted.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use skiff_ebpf_abi::pinned::{DIRECTORY, LAYOUT, Owner, STAMPS};
+use skiff_ebpf_abi::{Armed, ROWS, Slot, error_parts};
+use skiff_sys::bpf::{Map, Store};
+use skiff_sys::clock::monotonic_ns;
+
+use crate::cgroup::Layout;
+use crate::launch::Stamps;
+
+/// Tasks switch to their death some microseconds after their parent has learnt of it; on a busy host later.
+const DYING: Duration = Duration::from_millis(20);
+/// After that tasks are settled that have left their cgroup and live on, and the others get so long.
+const LINGERING: Duration = Duration::from_millis(200);
+/// Others hold the lock for less than a millisecond each.
+const LOCKED: Duration = Duration::from_millis(100);
+
+/// What became of the wish to count a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// Nothing is pinned, or it is of another build, or this process may not use it.
+    Off,
+    /// It is counted from its first instruction on.
+    Armed,
+    /// All slots are taken, which is noted beside the pins.
+    Full,
+    /// A cgroup above it is counted, and it as a part of that.
+    Nested,
+}
+
+/// Starts to count what happens in the cgroup2 with the id `cgroup`, still empty, for the container `id`.
+///
+/// The program begins with the first exec event in the cgroup, or after `execs_before` of them. The launch began at
+/// `begin_ns` of CLOCK_MONOTONIC.
+pub fn arm(cgroup: u64, id: &str, execs_before: u32, begin_ns: u64) -> Counting {
+    let Some(pins) = Pins::open() else { return Counting::Off };
+    let stamps = [begin_ns, 0, 0, monotonic_ns(), 0, 0, 0, 0, 0];
+    let armed = pins.arm(&Owner::new(cgroup, id, stamps), execs_before);
+    armed.unwrap_or_else(|error| {
+        tracing::warn!("count container {id}: {error}");
+        Counting::Off
+    })
+}
+
+/// Notes when each part of the launch of a counted container was over.
+pub fn note(cgroup: u64, stamps: &Stamps) {
+    let Some(pins) = Pins::open() else { return };
+    let noted = pins.slot_of(cgroup).and_then(|found| match found {
+        Some((slot, owner)) => {
+            let owner = Owner { stamps: all_stamps(&owner, stamps), ..owner };
+            pins.owners.set(&slot.to_ne_bytes(), &owner.to_bytes(), Store::Existing)
+        }
+        None => Ok(()),
+    });
+    if let Err(error) = noted {
+        tracing::warn!("note when a container was launched: {error}");
+    }
+}
+
+/// A container that may be counted, until this is dropped.
+#[derive(Debug, Default)]
+pub struct Counted(Option<u64>);
+
+impl Counted {
+    /// As [`arm`]; where the host has no cgroup v2, nothing.
+    pub fn arm(&mut self, cgroup: Option<u64>, id: &str, execs_before: u32, begin_ns: u64) {
+        if let Some(cgroup) = cgroup
+            && arm(cgroup, id, execs_before, begin_ns) == Counting::Armed
+        {
+            self.0 = Some(cgroup);
+        }
+    }
+
+    /// As [`note`].
+    pub fn note(&self, stamps: &Stamps) {
+        if let Some(cgroup) = self.0 {
+            note(cgroup, stamps);
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(cgroup) = self.0 {
+            release(cgroup);
+        }
+    }
+}
+
+/// Gives back the slot of the container whose cgroup had the id `cgroup`, if it has one: its processes have ended.
+pub fn release(cgroup: u64) {
+    let Some(pins) = Pins::open() else { return };
+    let released = pins.slot_of(cgroup).and_then(|found| match found {
+        Some((slot, owner)) => pins.clear(slot, &owner),
+        None => Ok(true),
+    });
+    match released {
+        Ok(true) => {}
+        Ok(false) => tracing::debug!("cgroup {cgroup} is still being counted: its slot is cleared later"),
+        Err(error) => tracing::warn!("stop to count cgroup {cgroup}: {error}"),
+    }
+}
+
+/// Gives back the slots of containers that are gone without having done so themselves; how many.
+pub fn reclaim() -> io::Result<usize> {
+    Pins::open().map_or(Ok(0), |pins| pins.reclaim())
+}
+
+/// The directory of the cgroup with the id `cgroup`, `None` if there is none any more.
+pub fn find_cgroup(cgroup: u64) -> io::Result<Option<PathBuf>> {
+    let Some(mount) = Layout::of_host().unified else { return Ok(None) };
+    let root = File::open(&mount)?;
+    match skiff_sys::file::open_node(root.as_fd(), cgroup) {
+        Ok(found) => path_of(&found).map(Some),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ESTALE) => Ok(None),
+        Err(error) => match walk(&mount, cgroup)? {
+            Some(path) => Ok(Some(path)),
+            // Not to be found in what is visible here: that is no proof.
+            None => Err(error),
+        },
+    }
+}
+
+fn path_of(directory: &OwnedFd) -> io::Result<PathBuf> {
+    let link = skiff_sys::file::proc_fd_path(directory.as_fd());
+    std::fs::read_link(Path::new(std::ffi::OsStr::new(&*link.to_string_lossy())))
+}
+
+/// Looks for a directory with the inode number `id`.
+fn walk(directory: &Path, id: u64) -> io::Result<Option<PathBuf>> {
+    use std::os::unix::fs::DirEntryExt;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        if entry.ino() == id {
+            return Ok(Some(entry.path()));
+        }
+        // It may go while this looks.
+        if let Ok(Some(found)) = walk(&entry.path(), id) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// The pins of this build's layouts.
+struct Pins {
+    directory: PathBuf,
+    owners: Map,
+}
+
+impl Pins {
+    /// Nothing if nothing is pinned, or this process may not see it.
+    fn open() -> Option<Self> {
+        let directory = PathBuf::from(format!("{DIRECTORY}/{LAYOUT:016x}"));
+        let owners = Map::open(&c_path(&directory, "owners").ok()?).ok()?;
+        Some(Self { directory, owners })
+    }
+
+    fn map(&self, name: &str) -> io::Result<Map> {
+        Map::open(&c_path(&self.directory, name)?)
+    }
+
+    fn arm(&self, owner: &Owner, execs_before: u32) -> io::Result<Counting> {
+        let slot = match self.take(owner)? {
+            Some(slot) => slot,
+            None if self.reclaim()? > 0 => match self.take(owner)? {
+                Some(slot) => slot,
+                None => return self.refuse(owner),
+            },
+            None => return self.refuse(owner),
+        };
+        let armed = Armed { slot, execs_before };
+        let written = self
+            .map("armed")
+            .and_then(|map| map.set(&owner.cgroup.to_ne_bytes(), &armed.to_bytes(), Store::New));
+        let Err(error) = written else { return Ok(Counting::Armed) };
+        // Never counted in, so it is still empty.
+        self.owners.remove(&slot.to_ne_bytes())?;
+        match error.raw_os_error() {
+            Some(nix::libc::EEXIST) => Ok(Counting::Nested),
+            _ => Err(error),
+        }
+    }
+
+    /// Becomes the owner of a slot that has none, beginning where few others do.
+    fn take(&self, owner: &Owner) -> io::Result<Option<u32>> {
+        let slots = self.owners.max_entries();
+        let first = u32::try_from(owner.cgroup % u64::from(slots.max(1))).unwrap_or(0);
+        for slot in (first..slots).chain(0..first) {
+            match self.owners.set(&slot.to_ne_bytes(), &owner.to_bytes(), Store::New) {
+                Ok(()) => return Ok(Some(slot)),
+                Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
+                Err(error) if error.raw_os_error() == Some(nix::libc::E2BIG) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes that there is no slot for `owner`.
+    fn refuse(&self, owner: &Owner) -> io::Result<Counting> {
+        match self.map("refused")?.set(&owner.cgroup.to_ne_bytes(), &owner.to_bytes(), Store::Any) {
+            // There are more than are remembered, which those who read it see.
+            Err(error) if error.raw_os_error() != Some(nix::libc::E2BIG) => Err(error),
+            _ => Ok(Counting::Full),
+        }
+    }
+
+    fn all(&self) -> io::Result<Vec<(u32, Owner)>> {
+        let mut all = Vec::new();
+        for key in self.owners.keys()? {
+            let owner = self.owners.get(&key)?.and_then(|bytes| Owner::from_bytes(&bytes));
+            let slot = key.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+            all.extend(slot.zip(owner));
+        }
+        Ok(all)
+    }
+
+    fn slot_of(&self, cgroup: u64) -> io::Result<Option<(u32, Owner)>> {
+        Ok(self.all()?.into_iter().find(|(_, owner)| owner.cgroup == cgroup))
+    }
+
+    fn reclaim(&self) -> io::Result<usize> {
+        let mut cleared = 0;
+        for (slot, owner) in self.all()? {
+            // A cgroup of which nothing is known stays.
+            if matches!(find_cgroup(owner.cgroup), Ok(None)) && self.clear(slot, &owner)? {
+                cleared += 1;
+            }
+        }
+        Ok(cleared)
+    }
+
+    /// Empties `slot`, whose owner's processes have ended, and gives it back. `false` if some have not: then another must.
+    fn clear(&self, slot: u32, owner: &Owner) -> io::Result<bool> {
+        self.disarm(slot)?;
+        if !self.await_deaths(slot, DYING)? {
+            let Some(_lock) = self.lock()? else { return Ok(false) };
+            self.settle(slot)?;
+            if !self.await_deaths(slot, LINGERING)? {
+                return Ok(false);
+            }
+        }
+        let Some(_lock) = self.lock()? else { return Ok(false) };
+        let key = slot.to_ne_bytes();
+        let now = self.owners.get(&key)?.and_then(|bytes| Owner::from_bytes(&bytes));
+        if now.is_some_and(|now| now.cgroup == owner.cgroup) {
+            self.empty(slot)?;
+            self.owners.remove(&key)?;
+        }
+        Ok(true)
+    }
+
+    /// From here on nothing new is counted in `slot`. Those made below a cgroup are armed with it; they go by themselves when
+    /// they are removed, so that there is rarely one to be found.
+    fn disarm(&self, slot: u32) -> io::Result<()> {
+        let armed = self.map("armed")?;
+        for key in armed.keys()? {
+            let value = armed.get(&key)?;
+            let of =
+                value.as_ref().and_then(|value| value.first_chunk()).map(|bytes| u32::from_ne_bytes(*bytes));
+            if of == Some(slot) {
+                armed.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every task of `slot` is settled.
+    fn await_deaths(&self, slot: u32, most: Duration) -> io::Result<bool> {
+        let (slots, begun) = (self.map("slots")?, Instant::now());
+        loop {
+            if word(&slots, slot, offset_of!(Slot, alive))? == 0 {
+                return Ok(true);
+            }
+            if begun.elapsed() > most {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    /// Settles the tasks of `slot` that live, for good. The lock is held.
+    fn settle(&self, slot: u32) -> io::Result<()> {
+        let closing = self.map("closing")?;
+        closing.set(&[0; 4], &(slot + 1).to_ne_bytes(), Store::Any)?;
+        let settled =
+            File::open(self.directory.join("close")).and_then(|mut all| io::copy(&mut all, &mut io::sink()));
+        closing.set(&[0; 4], &[0; 4], Store::Any)?;
+        settled.map(drop)
+    }
+
+    /// Forgets what was counted in `slot`. The lock is held, and no task counts there.
+    fn empty(&self, slot: u32) -> io::Result<()> {
+        let (slots, rows, calls) = (self.map("slots")?, self.map("rows")?, self.map("calls")?);
+        let claimed = word(&slots, slot, offset_of!(Slot, rows))?.min(u64::from(ROWS));
+        let nothing = vec![0; rows.value_len()];
+        for row in 0..u32::try_from(claimed).unwrap_or(ROWS) {
+            rows.set(&(slot * ROWS + row).to_ne_bytes(), &nothing, Store::Any)?;
+        }
+        let errors = self.map("errors")?;
+        for key in errors.keys()? {
+            let of = key.first_chunk().map(|bytes| error_parts(u64::from_ne_bytes(*bytes)).0);
+            if of == Some(slot) {
+                errors.remove(&key)?;
+            }
+        }
+        calls.set(&slot.to_ne_bytes(), &vec![0; calls.value_len()], Store::Any)?;
+        slots.set(&slot.to_ne_bytes(), &vec![0; slots.value_len()], Store::Any)
+    }
+
+    /// `None` if others hold it for longer than they should.
+    fn lock(&self) -> io::Result<Option<Flock<File>>> {
+        let (mut file, begun) = (File::open(&self.directory)?, Instant::now());
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err((_, error)) if error != nix::Error::EWOULDBLOCK => return Err(error.into()),
+                Err(_) if begun.elapsed() > LOCKED => return Ok(None),
+                Err((again, _)) => file = again,
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// In the order of [`Owner::stamps`]; the first and the fourth are known since it was armed.
+const fn all_stamps(owner: &Owner, stamps: &Stamps) -> [u64; STAMPS] {
+    let Stamps { start, rootfs_done, cgroup_done, child, mounts_done, security_done, exec_seen } = *stamps;
+    let [begin, _, _, arm, ..] = owner.stamps;
+    [begin, start, rootfs_done, arm, cgroup_done, child, mounts_done, security_done, exec_seen]
+}
+
+/// The word at `offset` of an element of a map.
+fn word(map: &Map, index: u32, offset: usize) -> io::Result<u64> {
+    let value = map.get(&index.to_ne_bytes())?.unwrap_or_default();
+    let word =
+        value.get(offset..).and_then(|rest| rest.first_chunk()).map(|bytes| u64::from_ne_bytes(*bytes));
+    word.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::EINVAL))
+}
+
+fn c_path(directory: &Path, name: &str) -> io::Result<CString> {
+    Ok(CString::new(format!("{}/{name}", directory.display()))?)
+}

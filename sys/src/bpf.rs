@@ -1,0 +1,311 @@
+//! eBPF maps by their pins: opened, read and written as bytes of the right length. bpf(2).
+//!
+//! For those who only look up and store: loading programs is another crate's. Every key and value is compared with the
+//! sizes that the kernel names for the map, so that it never reads or writes beyond what it is given.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// How a value is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In any case.
+    Any = 0,
+    /// Only under a new key: `EEXIST` otherwise. One of several that try at the same time succeeds.
+    New = 1,
+    /// Only in place of another: `ENOENT` otherwise.
+    Existing = 2,
+}
+
+/// The kinds of maps that are made here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `BPF_MAP_TYPE_HASH`, all of its memory taken at once.
+    Hash = 1,
+    /// `BPF_MAP_TYPE_ARRAY`.
+    Array = 2,
+}
+
+/// A map.
+#[derive(Debug)]
+pub struct Map {
+    fd: OwnedFd,
+    shape: Shape,
+    /// Bytes of a value as bpf(2) passes it: of every possible CPU for a map that has a value per CPU.
+    value: usize,
+}
+
+/// What the kernel says of a map: the head of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct Shape {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+
+/// Map types with a value per CPU: hash, array, LRU hash.
+const PER_CPU: [u32; 3] = [5, 6, 10];
+
+/// The parts of `union bpf_attr` that the commands here read; what is left out counts as zero.
+#[repr(C)]
+#[derive(Default)]
+struct CreateAttr {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner: u32,
+    numa_node: u32,
+    name: [u8; 16],
+    pad: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjectAttr {
+    pathname: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map: u32,
+    pad: u32,
+    key: u64,
+    /// Of the next key for `BPF_MAP_GET_NEXT_KEY`.
+    value: u64,
+    flags: u64,
+}
+
+impl Map {
+    /// Opens the map that is pinned at `path`.
+    ///
+    /// Errors: `ENOENT` if there is no pin, `EPERM` without CAP_BPF, `EINVAL` if what is pinned is no map.
+    pub fn open(path: &CStr) -> io::Result<Self> {
+        let attr = ObjectAttr { pathname: path.as_ptr().expose_provenance() as u64, ..ObjectAttr::default() };
+        Self::of(own(bpf(BPF_OBJ_GET, &attr)?))
+    }
+
+    /// Makes a map. `name` is for those who look at the host's maps; the kernel takes letters, digits, `_` and `.`.
+    pub fn create(kind: Kind, name: &str, key: usize, value: usize, entries: u32) -> io::Result<Self> {
+        let mut attr = CreateAttr {
+            kind: kind as u32,
+            key_size: narrow(key)?,
+            value_size: narrow(value)?,
+            max_entries: entries,
+            ..CreateAttr::default()
+        };
+        attr.name.iter_mut().zip(name.bytes().take(15)).for_each(|(to, from)| *to = from);
+        Self::of(own(bpf(BPF_MAP_CREATE, &attr)?))
+    }
+
+    fn of(fd: OwnedFd) -> io::Result<Self> {
+        let mut shape = Shape::default();
+        let attr = InfoAttr {
+            fd: fd.as_raw_fd().cast_unsigned(),
+            len: narrow(size_of::<Shape>())?,
+            info: (&raw mut shape).expose_provenance() as u64,
+        };
+        bpf(BPF_OBJ_GET_INFO_BY_FD, &attr)?;
+        // Of a program or a link the same words mean other things, and the kernel refuses them as maps below.
+        let one = shape.value_size as usize;
+        let value =
+            if PER_CPU.contains(&shape.kind) { one.next_multiple_of(8) * possible_cpus()? } else { one };
+        Ok(Self { fd, shape, value })
+    }
+
+    /// Pins the map at `path`, on a bpffs.
+    pub fn pin(&self, path: &CStr) -> io::Result<()> {
+        let attr = ObjectAttr {
+            pathname: path.as_ptr().expose_provenance() as u64,
+            fd: self.fd.as_raw_fd().cast_unsigned(),
+            flags: 0,
+        };
+        bpf(BPF_OBJ_PIN, &attr).map(drop)
+    }
+
+    /// How many elements it can have.
+    #[must_use]
+    pub const fn max_entries(&self) -> u32 {
+        self.shape.max_entries
+    }
+
+    /// Bytes of a value.
+    #[must_use]
+    pub const fn value_len(&self) -> usize {
+        self.value
+    }
+
+    /// The value under `key`, if there is one.
+    pub fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut value = vec![0; self.value];
+        let attr = self.element(key, value.as_mut_ptr().expose_provenance() as u64)?;
+        found(bpf(BPF_MAP_LOOKUP_ELEM, &attr)).map(|found| found.map(|()| value))
+    }
+
+    /// Stores `value` under `key`.
+    ///
+    /// Errors: `E2BIG` if a new key finds no room; see [`Store`].
+    pub fn set(&self, key: &[u8], value: &[u8], store: Store) -> io::Result<()> {
+        if value.len() != self.value {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let attr = self.element(key, value.as_ptr().expose_provenance() as u64)?;
+        bpf(BPF_MAP_UPDATE_ELEM, &ElementAttr { flags: store as u64, ..attr }).map(drop)
+    }
+
+    /// Removes what is under `key`; whether there was something.
+    pub fn remove(&self, key: &[u8]) -> io::Result<bool> {
+        let attr = self.element(key, 0)?;
+        Ok(found(bpf(BPF_MAP_DELETE_ELEM, &attr))?.is_some())
+    }
+
+    /// All keys of a hash, as of now: those that come and go meanwhile may be among them.
+    pub fn keys(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        // A key that is removed while it is here begins the walk anew: bounded, as others may go on and on.
+        while keys.len() < 2 * self.max_entries() as usize {
+            let mut next = vec![0; self.shape.key_size as usize];
+            let attr = ElementAttr {
+                map: self.fd.as_raw_fd().cast_unsigned(),
+                key: keys.last().map_or(0, |key| key.as_ptr().expose_provenance() as u64),
+                value: next.as_mut_ptr().expose_provenance() as u64,
+                ..ElementAttr::default()
+            };
+            if found(bpf(BPF_MAP_GET_NEXT_KEY, &attr))?.is_none() {
+                break;
+            }
+            keys.push(next);
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(keys)
+    }
+
+    fn element(&self, key: &[u8], value: u64) -> io::Result<ElementAttr> {
+        if key.len() != self.shape.key_size as usize {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let map = self.fd.as_raw_fd().cast_unsigned();
+        Ok(ElementAttr { map, key: key.as_ptr().expose_provenance() as u64, value, ..ElementAttr::default() })
+    }
+}
+
+impl AsFd for Map {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn found(result: io::Result<i32>) -> io::Result<Option<()>> {
+    match result {
+        Ok(_) => Ok(Some(())),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn narrow(size: usize) -> io::Result<u32> {
+    u32::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))
+}
+
+/// CPUs that the kernel has memory for: `0-3` or `0,2-7`. Documentation/admin-guide/cputopology.rst in the kernel tree.
+fn possible_cpus() -> io::Result<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    count(&text).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn count(list: &str) -> Option<usize> {
+    let range = |part: &str| -> Option<usize> {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        Some(last.checked_sub(first)? + 1)
+    };
+    list.trim().split(',').map(range).sum()
+}
+
+fn own(fd: i32) -> OwnedFd {
+    // SAFETY: only called with what a command that makes a descriptor has just returned; nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<i32> {
+    // SAFETY: `attr` is the head of the union that `command` reads, with its size. What it points to outlives the call, and
+    // has the length that the kernel takes from the map, which `element` and `set` have compared.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    i32::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structs_have_the_layout_of_the_kernels() {
+        use std::mem::offset_of;
+        assert_eq!((size_of::<Shape>(), offset_of!(Shape, max_entries)), (24, 16));
+        assert_eq!((offset_of!(CreateAttr, name), size_of::<CreateAttr>()), (28, 48));
+        assert_eq!((offset_of!(ObjectAttr, fd), size_of::<ObjectAttr>()), (8, 16));
+        assert_eq!((offset_of!(InfoAttr, info), size_of::<InfoAttr>()), (8, 16));
+        assert_eq!((offset_of!(ElementAttr, key), size_of::<ElementAttr>()), (8, 32));
+    }
+
+    #[test]
+    fn cpus_are_counted() {
+        assert_eq!([count("0\n"), count("0-3\n"), count("0,2-7")], [Some(1), Some(4), Some(7)]);
+        assert_eq!([count(""), count("3-1"), count("x")], [None; 3]);
+    }
+
+    #[test]
+    fn a_pin_that_is_not_there_is_not_found_or_not_allowed() {
+        let error = Map::open(c"/sys/fs/bpf/no/such/pin").unwrap_err();
+        assert!(matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM)), "{error}");
+    }
+
+    #[test]
+    fn a_map_takes_what_fits_and_nothing_else() {
+        let map = match Map::create(Kind::Hash, "skiff_test", 4, 8, 2) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return,
+            other => other.unwrap(),
+        };
+        map.set(&[1; 4], &[7; 8], Store::New).unwrap();
+        assert_eq!(map.set(&[1; 4], &[8; 8], Store::New).unwrap_err().raw_os_error(), Some(libc::EEXIST));
+        assert_eq!(
+            map.set(&[2; 4], &[8; 8], Store::Existing).unwrap_err().raw_os_error(),
+            Some(libc::ENOENT)
+        );
+        assert_eq!(map.set(&[2; 4], &[8; 7], Store::Any).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        map.set(&[2; 4], &[8; 8], Store::Any).unwrap();
+        assert_eq!(map.set(&[3; 4], &[8; 8], Store::New).unwrap_err().raw_os_error(), Some(libc::E2BIG));
+        assert_eq!(map.keys().unwrap(), [vec![1; 4], vec![2; 4]]);
+        assert_eq!(map.get(&[1; 4]).unwrap(), Some(vec![7; 8]));
+        assert!(map.remove(&[1; 4]).unwrap() && !map.remove(&[1; 4]).unwrap());
+        assert_eq!(map.get(&[1; 4]).unwrap(), None);
+        assert!(map.get(&[1; 3]).is_err());
+    }
+}
