@@ -86,6 +86,21 @@ pub fn open(path: &CStr, flags: OFlag, mode: u32) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, mode)?)
 }
 
+/// The id of the mount that `fd` lies in. statx(2), Linux ≥ 5.8; `None` where the kernel does not say.
+pub fn mount_id(fd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    const STATX_MNT_ID: u32 = 0x1000;
+    // SAFETY: all zeroes is a value of this type, which consists of integers.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a static empty string; the kernel writes to `found`, which nobody else uses meanwhile.
+    let status = unsafe {
+        libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MNT_ID, &raw mut found)
+    };
+    if status < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((found.stx_mask & STATX_MNT_ID != 0).then_some(found.stx_mnt_id))
+}
+
 /// The path by which calls that take only paths reach what `fd` has open. proc_pid_fd(5).
 ///
 /// Works wherever `/proc` is the host's, that is until the container's root has become `/`.

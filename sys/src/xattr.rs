@@ -1,6 +1,6 @@
 //! Extended attributes, xattr(7).
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -41,6 +41,20 @@ pub fn get(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(value))
 }
 
+/// The names of the attributes of the file behind `fd`. flistxattr(2).
+///
+/// Errors: `EOPNOTSUPP` where the file system has none.
+pub fn names(fd: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    // As long as the list can be. xattr(7).
+    let mut list = vec![0_u8; 1 << 16];
+    // SAFETY: the kernel writes at most `list.len()` bytes to `list`, which nobody else uses meanwhile.
+    let length = unsafe { libc::flistxattr(fd.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    // No NUL is left between those that have split the list.
+    Ok(names.map(|name| CString::new(name).unwrap_or_default()).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
@@ -62,6 +76,7 @@ mod tests {
         }
         assert_eq!(get(file.as_fd(), c"user.name").unwrap().unwrap(), b"a\0b");
         assert_eq!(get(file.as_fd(), c"user.other").unwrap(), None);
+        assert_eq!(names(file.as_fd()).unwrap(), [c"user.name".to_owned()]);
         set(file.as_fd(), c"user.name", b"").unwrap();
         assert_eq!(get(file.as_fd(), c"user.name").unwrap().unwrap(), b"");
         let error = set(file.as_fd(), c"nonsense", b"").unwrap_err();

@@ -153,21 +153,12 @@ fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Fail
         channel.receive_go().at(Stage::Wait)?;
         program::run_hooks("createContainer", &plan.hooks.create_container, program, Status::Creating)?;
     }
-    pivot(tree.root()).at(Stage::Pivot)
+    tree.become_root().at(Stage::Pivot)
 }
 
 /// Whether the child stops between building the tree and the pivot.
 pub(super) const fn has_hooks_before_pivot(hooks: &Hooks) -> bool {
     !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty() && hooks.create_container.is_empty())
-}
-
-/// Makes `root` the root of this process and detaches the host's. pivot_root(2): with both arguments `.` the old root
-/// ends up on top of the new one, from where it is unmounted, so no directory is needed for it.
-fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
-    nix::unistd::fchdir(root)?;
-    nix::unistd::pivot_root(c".", c".")?;
-    nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)?;
-    Ok(nix::unistd::chdir(c"/")?)
 }
 
 /// Loopback, host and domain name, and `/proc/sys`, the last through the container's own procfs.

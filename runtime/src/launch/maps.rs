@@ -29,7 +29,7 @@ pub(super) fn write(pid: i32, users: &Users) -> Result<(), Error> {
     }
 }
 
-fn lines(ranges: &[IdRange]) -> String {
+pub(super) fn lines(ranges: &[IdRange]) -> String {
     let line = |IdRange { inside, outside, count }: &IdRange| format!("{inside} {outside} {count}\n");
     ranges.iter().map(line).collect()
 }

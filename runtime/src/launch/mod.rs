@@ -20,6 +20,7 @@
 mod child;
 mod console;
 mod gate;
+mod id_map;
 mod joins;
 mod listener;
 mod maps;

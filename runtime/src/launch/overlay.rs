@@ -29,7 +29,7 @@ pub(super) fn mount(
     writable: Option<BorrowedFd<'_>>,
     options: &[&CStr],
 ) -> io::Result<OwnedFd> {
-    let context = FsContext::open(c"overlay")?;
+    let context = FsContext::open(c"overlay", None)?;
     for layer in layers {
         context.set_fd(c"lowerdir+", layer.as_fd())?;
     }

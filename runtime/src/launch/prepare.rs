@@ -2,16 +2,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use skiff_sys::device_filter::Kind;
 use skiff_sys::{file, mount};
 
+use super::id_map::Mappings;
 use super::overlay;
 use crate::Error;
 use crate::error::Context;
-use crate::plan::{Plan, Root, Step, Upper, c_path};
+use crate::host::Node;
+use crate::plan::{IdMap, Plan, Root, Step, TargetKind, Upper, c_path};
 
 /// Descriptors for the child. Where one is missing the kernel has no call for it, or the caller no right to it: the
 /// child then goes by path, in its own mount namespace.
@@ -19,8 +22,8 @@ use crate::plan::{Plan, Root, Step, Upper, c_path};
 pub(super) struct Prepared {
     /// The root file system, attached nowhere.
     pub(super) root: Option<OwnedFd>,
-    /// The source of each step that binds part of the host, cloned with what is below it.
-    pub(super) sources: Vec<Option<OwnedFd>>,
+    /// The source of each step that binds part of the host.
+    pub(super) sources: Vec<Option<Source>>,
     /// The host's `/dev/null`, verified.
     pub(super) null: OwnedFd,
     /// A mount of it, to hide files with.
@@ -38,7 +41,7 @@ impl Prepared {
         let executable = if plan.process.init { Some(executable()?) } else { None };
         Ok(Self {
             root: root(&plan.root, writable).ok(),
-            sources: plan.steps.iter().map(source).collect::<Result<_, _>>()?,
+            sources: sources(plan)?,
             null,
             null_mount,
             executable,
@@ -97,23 +100,95 @@ pub(super) fn open_layers(root: &Root) -> io::Result<Vec<OwnedFd>> {
     root.layers.iter().map(|layer| open_path(layer)).collect()
 }
 
-/// The source of a step, as a detached copy made before any namespace changes.
-fn source(step: &Step) -> Result<Option<OwnedFd>, Error> {
-    let (source, recursive) = match step {
-        Step::Bind { source, create, recursive, .. } => {
-            if *create {
-                std::fs::create_dir_all(source).context(|| format!("make {}", source.display()))?;
-            }
-            (source, *recursive)
-        }
-        _ => return Ok(None),
-    };
-    let what = || format!("bind source {}", source.display());
-    let opened = open_path(source).context(what)?;
-    match mount::clone_tree(opened.as_fd(), c"", recursive) {
-        Err(error) if mount::is_refusal(&error) => Ok(None),
-        other => other.map(Some).context(what),
+/// A part of the host that is to be mounted in the container.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// The thing itself, or a copy of the mount that it lies in.
+    opened: OwnedFd,
+    is_copy: bool,
+    is_directory: bool,
+    is_mapped: bool,
+}
+
+impl Source {
+    /// A copy of its mount, attached nowhere.
+    pub(super) fn copy(&self) -> Option<BorrowedFd<'_>> {
+        self.is_copy.then_some(self.opened.as_fd())
     }
+
+    /// Whether its files are shown as those of other users.
+    pub(super) const fn is_mapped(&self) -> bool {
+        self.is_mapped
+    }
+
+    /// What it is mounted on, if that is to be of its kind.
+    pub(super) const fn as_target(&self, kind: TargetKind) -> TargetKind {
+        match (kind, self.is_directory) {
+            (TargetKind::AsSource, true) => TargetKind::Directory,
+            (TargetKind::AsSource, false) => TargetKind::File,
+            (given, _) => given,
+        }
+    }
+
+    /// The same file, found again in another mount namespace.
+    ///
+    /// Errors: `ESTALE` if the path leads to another file there.
+    pub(super) fn find(&self, path: &Path) -> io::Result<OwnedFd> {
+        let found = open_path(path)?;
+        if is_same_file(found.as_fd(), self.opened.as_fd())? { Ok(found) } else { Err(Errno::ESTALE.into()) }
+    }
+}
+
+/// The sources of all steps, as detached copies made before any namespace changes.
+fn sources(plan: &Plan) -> Result<Vec<Option<Source>>, Error> {
+    let mut mappings = Mappings::new(plan);
+    let in_user_namespace = plan.users.is_some() || mappings.joined.is_some();
+    plan.steps
+        .iter()
+        .map(|step| match step {
+            Step::Bind { source, create, recursive, id_map, .. } => {
+                if *create {
+                    std::fs::create_dir_all(source).context(|| format!("make {}", source.display()))?;
+                }
+                take(source, *recursive, id_map.as_ref(), &mut mappings).map(Some)
+            }
+            // Nodes cannot be made there.
+            Step::Node(node) if in_user_namespace => take(&node.source, false, None, &mut mappings).map(Some),
+            _ => Ok(None),
+        })
+        .collect()
+}
+
+fn take(
+    path: &Path,
+    recursive: bool,
+    id_map: Option<&IdMap>,
+    mappings: &mut Mappings<'_>,
+) -> Result<Source, Error> {
+    let what = || format!("bind source {}", path.display());
+    let name = c_path(path)?;
+    let copy = mount::clone_tree(AT_FDCWD, &name, recursive);
+    let (opened, is_copy) = match copy {
+        Err(error) if mount::is_refusal(&error) && id_map.is_none() => {
+            (file::open(&name, OFlag::O_PATH, 0).context(what)?, false)
+        }
+        other => (other.context(what)?, true),
+    };
+    if let Some(id_map) = id_map {
+        mappings.apply(id_map, opened.as_fd()).context(|| format!("map the ids of {}", path.display()))?;
+    }
+    let mode = nix::sys::stat::fstat(&opened).context(what)?.st_mode;
+    let is_directory = mode & nix::libc::S_IFMT == nix::libc::S_IFDIR;
+    Ok(Source { opened, is_copy, is_directory, is_mapped: id_map.is_some() })
+}
+
+/// Makes sure that the host's node is the device that is meant.
+pub(super) fn check_node(found: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
+    let status = nix::sys::stat::fstat(found)?;
+    let kind = if node.kind == Kind::Block { nix::libc::S_IFBLK } else { nix::libc::S_IFCHR };
+    let number = nix::sys::stat::makedev(node.major.into(), node.minor.into());
+    let is_meant = status.st_mode & nix::libc::S_IFMT == kind && status.st_rdev == number;
+    if is_meant { Ok(()) } else { Err(Errno::ENODEV.into()) }
 }
 
 pub(super) fn open_path(path: &Path) -> io::Result<OwnedFd> {
@@ -122,7 +197,7 @@ pub(super) fn open_path(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Whether two descriptors have the same file open.
-pub(super) fn is_same_file(path: &Path, fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let (a, b) = (std::fs::metadata(path)?, nix::sys::stat::fstat(fd)?);
-    Ok((a.dev(), a.ino()) == (b.st_dev, b.st_ino))
+pub(super) fn is_same_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
+    let (a, b) = (nix::sys::stat::fstat(a)?, nix::sys::stat::fstat(b)?);
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }

@@ -138,6 +138,9 @@ fn describe(step: &Step) -> String {
             format!("mount {} at {}", fstype.to_string_lossy(), at(&target.path))
         }
         Step::Bind { source, target, .. } => format!("bind {} at {}", source.display(), at(&target.path)),
+        Step::OwnCgroup { source, target, .. } => {
+            format!("bind {} at {}", source.display(), at(&target.path))
+        }
         Step::Remount { target, .. } => format!("remount {}", at(&target.path)),
         Step::Directory(target) => format!("make directory {}", at(&target.path)),
         Step::Volume { target, .. } => format!("mount volume at {}", at(&target.path)),

@@ -1,28 +1,35 @@
 //! Carries out the steps of a plan in the container's file tree.
 //!
 //! Runs in: child, before pivot, with CAP_SYS_ADMIN over its mount namespace. Mount points are opened below the root's
-//! descriptor, never by path, and mounted on by descriptor; what is missing is made on the way.
+//! descriptor, never by path, and mounted on by descriptor; what is missing is made on the way. What has been mounted is
+//! known by the descriptor that the kernel gave for it, and found again by its path only where there was none.
 
-use std::ffi::{CStr, CString, OsStr};
+mod copy_up;
+mod hide;
+mod target;
+
+use std::cell::OnceCell;
+use std::ffi::{CStr, CString};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use skiff_sys::device_filter::Kind;
 use skiff_sys::file::{self, Resolve};
-use skiff_sys::mount::{self, Attr, FsOption, Propagation};
+use skiff_sys::mount::{self, Attr, Change, FsOption, Propagation};
 use skiff_sys::terminal::{self, Size};
 
-use super::prepare::{self, Prepared};
+use super::prepare::{self, Prepared, Source};
 use super::sync::Channel;
 use super::{note, overlay};
 use crate::host::Node;
-use crate::plan::{Plan, Root, Step, Symlinks, Target, TargetKind, Upper, c_path, relative};
+use crate::plan::{
+    ChangeRoot, MountFlags, Plan, Propagate, Root, Step, Symlinks, Target, TargetKind, Upper, c_path,
+};
 
 /// The container's tree while it is being put together.
 #[derive(Debug)]
@@ -30,49 +37,59 @@ pub(super) struct Tree<'a> {
     plan: &'a Plan,
     prepared: &'a Prepared,
     root: OwnedFd,
-    /// A tmpfs below the root's mount point, out of the container's sight: files that are bound into it lie here, and
-    /// the writable layer of a root that keeps it in memory.
-    home: OwnedFd,
+    /// A tmpfs below the root's mount point, out of the container's sight, if anything is to lie there: files that are
+    /// bound into the tree, and the writable layer of a root that keeps it in memory.
+    home: Option<OwnedFd>,
     /// The directory of the last node or symlink: they come in rows.
     parent: Option<(CString, OwnedFd)>,
+    /// What has been mounted, and where.
+    mounted: Vec<(CString, OwnedFd)>,
     /// The container's procfs and sysfs, by the descriptors with which they were mounted: whatever is mounted over
     /// parts of them later, these show the file systems themselves (CVE-2025-52881).
     proc: Option<OwnedFd>,
     sys: Option<OwnedFd>,
+    /// A procfs of the container's PID namespace that is mounted nowhere.
+    private_proc: OnceCell<OwnedFd>,
     /// A read-only empty directory, once one has been mounted, to hide others with.
-    nothing: Option<OwnedFd>,
+    nothing: OnceCell<OwnedFd>,
     /// A mount of `/dev/null`.
-    null: Option<OwnedFd>,
+    null: OnceCell<OwnedFd>,
 }
 
 impl<'a> Tree<'a> {
     /// Mounts the root on a directory of skiff's own and opens it.
     pub(super) fn mount_root(plan: &'a Plan, prepared: &'a Prepared) -> io::Result<Self> {
         let staging = prepare::open_path(&plan.run_root)?;
-        let mode = [FsOption::Value(c"mode".into(), c"755".into())];
-        mount::mount_new(c"tmpfs", &mode, Attr::NOSUID.with(Attr::NODEV), staging.as_fd())?;
-        let home = prepare::open_path(&plan.run_root)?;
+        let home = if needs_home(plan) { Some(mount_home(plan, staging.as_fd())?) } else { None };
+        let point = home.as_ref().unwrap_or(&staging).as_fd();
         let attached = match &prepared.root {
-            Some(root) => match mount::attach(root.as_fd(), home.as_fd()) {
-                Err(error) if mount::is_refusal(&error) => false,
-                other => other.map(|()| true)?,
-            },
-            None => false,
+            Some(root) if attach(root.as_fd(), point)? => Some(root.try_clone()?),
+            _ => mount_root_here(plan, point)?,
         };
-        if !attached {
-            mount_root_here(plan, home.as_fd())?;
+        let root = match attached {
+            Some(root) => root,
+            None => prepare::open_path(&plan.run_root)?,
+        };
+        if matches!(plan.root.upper, Upper::None | Upper::Direct) {
+            // It may still be one with the host's mount of it, and is about to be mounted on.
+            let to = match plan.root.propagation {
+                Some(Propagate { to: Propagation::Slave, .. }) => Propagation::Slave,
+                _ => Propagation::Private,
+            };
+            mount::change(root.as_fd(), &to.into(), true)?;
         }
-        let root = prepare::open_path(&plan.run_root)?;
         Ok(Self {
             plan,
             prepared,
             root,
             home,
             parent: None,
+            mounted: Vec::new(),
             proc: None,
             sys: None,
-            nothing: None,
-            null: None,
+            private_proc: OnceCell::new(),
+            nothing: OnceCell::new(),
+            null: OnceCell::new(),
         })
     }
 
@@ -80,157 +97,162 @@ impl<'a> Tree<'a> {
         self.root.as_fd()
     }
 
-    /// The container's procfs, if it has one of its own.
+    /// A procfs of the container's PID namespace: the one mounted for it, else one that is mounted nowhere.
+    ///
+    /// Errors: `EPERM` in a user namespace whose own view of `/proc` is not complete.
     pub(super) fn proc(&self) -> io::Result<BorrowedFd<'_>> {
-        self.proc.as_ref().map(AsFd::as_fd).ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ENOENT))
+        if let Some(proc) = &self.proc
+            && is_of_own_processes(proc)?
+        {
+            return Ok(proc.as_fd());
+        }
+        if let Some(proc) = self.private_proc.get() {
+            return Ok(proc.as_fd());
+        }
+        let attr = Attr::NOSUID.with(Attr::NODEV).with(Attr::NOEXEC);
+        let proc = mount::new_filesystem(c"proc", None, &[], attr)?;
+        Ok(self.private_proc.get_or_init(|| proc).as_fd())
     }
 
     /// Carries out step `index`.
     pub(super) fn step(&mut self, index: usize) -> io::Result<()> {
         let step = &self.plan.steps[index];
-        if !matches!(step, Step::Node(_) | Step::Symlink { .. }) {
+        if !matches!(step, Step::Node(_) | Step::Fifo { .. } | Step::Symlink { .. }) {
             self.parent = None;
         }
         match step {
-            Step::Filesystem { fstype, options, flags, target, source: _, copy_up: _ } => {
-                self.filesystem(fstype, options, flags.set, target)
+            Step::Filesystem { fstype, source, options, flags, target, copy_up } => {
+                self.filesystem(fstype, source.as_deref(), options, flags, target, *copy_up)
             }
-            Step::Bind { source, target, flags, recursive, create: _, id_map: _ } => {
-                let point = self.open_target(target)?;
-                let copy = self.prepared.sources[index].as_ref();
-                let propagation = flags.propagation.last().map_or(Propagation::Private, |change| change.to);
-                bind(source, copy, point.as_fd(), *recursive, propagation)?;
-                if target.path.as_c_str() == c"proc" {
-                    // The host's, in a user namespace that shares its PID namespace; nothing else may be mounted there.
-                    self.proc = Some(self.open_kernel_files(target, PROC_SUPER_MAGIC)?);
+            Step::Bind { source, target, flags, recursive, .. } => {
+                let found = self.prepared.sources[index].as_ref().ok_or(Errno::ENOENT)?;
+                self.bind(source, found, target, flags, *recursive)
+            }
+            Step::OwnCgroup { source, target, flags } => {
+                let source = prepare::open_path(source)?;
+                let mounted = self.place(target, |point| bind(source.as_fd(), point, true))?;
+                self.settle(mounted, target, flags)
+            }
+            Step::Remount { target, flags, options } => {
+                let mounted = self.known(target)?;
+                if !options.is_empty() {
+                    mount::reconfigure(mounted.as_fd(), options)?;
                 }
-                self.restrict(target, flags.set, false)?;
-                self.restrict(target, flags.set_below, true)
+                apply(mounted.as_fd(), flags)
             }
-            Step::Remount { .. } => Err(Errno::ENOSYS.into()),
-            Step::Directory(target) => self.open_target(target).map(drop),
+            Step::Directory(target) => target::open(self.root(), target).map(drop),
             Step::Volume { target, attr } => {
-                let fd = self.open_target(target)?;
-                bind_again(fd.as_fd(), fd.as_fd())?;
-                let mounted = self.open_target(target)?;
-                restrict(mounted.as_fd(), *attr, false)
+                let mounted = self.place(target, |point| bind(point, point, false))?;
+                self.settle(mounted, target, &(*attr).into())
             }
-            Step::Node(node) => self.node(node),
+            Step::Node(node) => self.node(node, self.prepared.sources[index].as_ref()),
             Step::Fifo { target, mode, uid, gid } => self.fifo(&target.path, *mode, (*uid, *gid)),
             Step::Symlink { content, path } => self.symlink(content, path),
             Step::Files(files) => self.files(files),
-            Step::ReadOnlyMount(target) => {
-                mount::restrict(self.open_target(target)?.as_fd(), Attr::RDONLY, false)
-            }
+            Step::ReadOnlyMount(target) => mount::restrict(self.known(target)?.as_fd(), Attr::RDONLY, false),
         }
     }
 
     fn filesystem(
         &mut self,
         fstype: &CStr,
+        source: Option<&CStr>,
         options: &[FsOption],
-        attr: Attr,
+        flags: &MountFlags,
         target: &Target,
+        copy_up: bool,
     ) -> io::Result<()> {
-        let point = self.open_target(target)?;
-        mount::mount_new(fstype, options, attr, point.as_fd())?;
+        let mut below = None;
+        let mounted = self.place(target, |point| {
+            if copy_up {
+                below = Some(point.try_clone_to_owned()?);
+            }
+            mount::mount_new(fstype, source, options, flags.set, point)
+        })?;
+        if let Some(below) = below {
+            copy_up::copy(below.as_fd(), mounted.as_fd())?;
+        }
         match (fstype.to_bytes(), target.path.to_bytes()) {
-            (b"proc", b"proc") => self.proc = Some(self.open_kernel_files(target, PROC_SUPER_MAGIC)?),
-            (b"sysfs", b"sys") => self.sys = Some(self.open_kernel_files(target, SYSFS_MAGIC)?),
+            (b"proc", b"proc") => self.proc = Some(verified(&mounted, PROC_SUPER_MAGIC)?),
+            (b"sysfs", b"sys") => self.sys = Some(verified(&mounted, SYSFS_MAGIC)?),
             _ => {}
         }
-        Ok(())
+        // The flags that are set were so from the beginning.
+        self.settle(mounted, target, &MountFlags { set: Attr::NONE, clear: Attr::NONE, ..flags.clone() })
     }
 
-    /// Opens the procfs or sysfs that has just been mounted at `target`.
-    fn open_kernel_files(&self, target: &Target, magic: FsType) -> io::Result<OwnedFd> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let opened = file::open_beneath(self.root.as_fd(), &target.path, flags, 0, Resolve::NoSymlinks)?;
-        if fstatfs(&opened)?.filesystem_type() == magic {
-            Ok(opened)
-        } else {
-            Err(io::Error::from_raw_os_error(nix::libc::EXDEV))
-        }
-    }
-
-    /// Adds flags to what has been mounted at `target`, if there are any.
-    fn restrict(&self, target: &Target, attr: Attr, recursive: bool) -> io::Result<()> {
-        if attr.is_empty() {
-            return Ok(());
-        }
-        restrict(self.open_target(target)?.as_fd(), attr, recursive)
-    }
-
-    /// Opens a mount point below the root and makes it if it is missing.
-    fn open_target(&self, target: &Target) -> io::Result<OwnedFd> {
-        let resolve = match target.symlinks {
-            Symlinks::InRoot => Resolve::InRoot,
-            Symlinks::Refuse => Resolve::NoSymlinks,
-        };
-        let kind = match target.kind {
-            TargetKind::Directory => OFlag::O_DIRECTORY,
-            TargetKind::File | TargetKind::AsSource => OFlag::empty(),
-        };
-        let open = || file::open_beneath(self.root(), &target.path, OFlag::O_PATH | kind, 0, resolve);
-        let point = match open() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make(target, resolve)?;
-                open()
-            }
-            other => other,
-        }?;
-        // A symlink of the image may lead into the procfs, which a path by name is refused for when planned.
-        if target.symlinks == Symlinks::InRoot && fstatfs(&point)?.filesystem_type() == PROC_SUPER_MAGIC {
-            return Err(io::Error::from_raw_os_error(nix::libc::EXDEV));
-        }
-        Ok(point)
-    }
-
-    /// Makes the directories on the way to `target`, and the target itself.
-    fn make(&self, target: &Target, resolve: Resolve) -> io::Result<()> {
-        let mut links = MAX_LINKS;
-        self.make_path(target.path.to_bytes(), target.kind, resolve, &mut links)
-    }
-
-    /// The same, by way of at most `links` symlinks in all: what one of them leads to is made as well, for images have such as
-    /// `/etc/resolv.conf` → `../run/systemd/resolve/stub-resolv.conf`.
-    fn make_path(&self, path: &[u8], kind: TargetKind, resolve: Resolve, links: &mut u8) -> io::Result<()> {
-        let mut parent = self.root.try_clone()?;
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        for end in ends.chain([path.len()]) {
-            let start = path[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-            let name = c_string(&path[start..end])?;
-            let kind = if end == path.len() { kind } else { TargetKind::Directory };
-            match nix::fcntl::readlinkat(&parent, name.as_c_str()) {
-                Ok(_) if resolve == Resolve::InRoot && *links == 0 => return Err(Errno::ELOOP.into()),
-                Ok(content) if resolve == Resolve::InRoot => {
-                    *links -= 1;
-                    let leads_to = Path::new("/").join(OsStr::from_bytes(&path[..start])).join(content);
-                    let leads_to = relative(&leads_to).map_err(|_| Errno::EINVAL)?;
-                    self.make_path(leads_to.as_os_str().as_bytes(), kind, resolve, links)?;
+    /// Mounts a part of the host: the detached copy that the parent has made of it or, without one, what lies at that path
+    /// in this mount namespace.
+    fn bind(
+        &mut self,
+        path: &Path,
+        source: &Source,
+        target: &Target,
+        flags: &MountFlags,
+        recursive: bool,
+    ) -> io::Result<()> {
+        let target = Target { kind: source.as_target(target.kind), ..target.clone() };
+        let mounted = self.place(&target, |point| match source.copy() {
+            Some(copy) if attach(copy, point)? => copy.try_clone_to_owned().map(Some),
+            _ => {
+                let is_shared = |change: &Propagate| change.to == Propagation::Shared;
+                if flags.propagation.iter().any(is_shared) || source.is_mapped() {
+                    // This namespace's mounts no longer share anything with the host's, and their owners are the host's.
+                    return Err(Errno::ENOSYS.into());
                 }
-                _ => make_entry(parent.as_fd(), &name, kind)?,
+                bind(source.find(path)?.as_fd(), point, recursive)
             }
-            if end < path.len() {
-                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-                parent = file::open_beneath(self.root(), &c_string(&path[..end])?, flags, 0, resolve)?;
-            }
+        })?;
+        if target.path.as_c_str() == c"proc" {
+            // Nothing else may be mounted there: what lies there decides what is hidden.
+            self.proc = Some(verified(&mounted, PROC_SUPER_MAGIC)?);
         }
+        self.settle(mounted, &target, flags)
+    }
+
+    /// Has something mounted at `target` and opens that.
+    fn place(
+        &self,
+        target: &Target,
+        mount: impl FnOnce(BorrowedFd<'_>) -> io::Result<Option<OwnedFd>>,
+    ) -> io::Result<OwnedFd> {
+        let point = target::open(self.root(), target)?;
+        match mount(point.as_fd())? {
+            Some(mounted) => Ok(mounted),
+            None => target::open_mounted(self.root(), target, point.as_fd()),
+        }
+    }
+
+    /// Changes flags of what has been mounted at `target`, and remembers it.
+    fn settle(&mut self, mounted: OwnedFd, target: &Target, flags: &MountFlags) -> io::Result<()> {
+        apply(mounted.as_fd(), flags)?;
+        self.mounted.push((target.path.clone(), mounted));
         Ok(())
     }
 
-    /// Makes a device node; where that is not allowed (`EPERM`, in a user namespace), binds the host's on a file.
-    fn node(&mut self, node: &Node) -> io::Result<()> {
+    /// What was last mounted at `target`, or else lies there.
+    fn known(&self, target: &Target) -> io::Result<OwnedFd> {
+        match self.mounted.iter().rfind(|(path, _)| *path == target.path) {
+            Some((_, mounted)) => mounted.try_clone(),
+            None => target::open(self.root(), target),
+        }
+    }
+
+    /// Makes a device node. Where that is not allowed, in a user namespace (`EPERM`), binds the host's on a file.
+    fn node(&mut self, node: &Node, hosts: Option<&Source>) -> io::Result<()> {
         let path = c_relative(&node.target)?;
         let (parent, name) = self.open_parent(&path)?;
+        if hosts.is_some() {
+            return bind_node(node, hosts, parent, &name);
+        }
         let kind = if node.kind == Kind::Block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
         let mode = Mode::from_bits_truncate(node.mode);
         let number = makedev(node.major.into(), node.minor.into());
         match mknodat(parent, name.as_c_str(), kind, mode, number) {
             Ok(()) => give(parent, &name, node.uid, node.gid),
-            // As other runtimes have it: in a `/dev` that is not new, what is there is meant.
+            // In a `/dev` that is not new, what is there is meant.
             Err(Errno::EEXIST) => Ok(()),
-            Err(Errno::EPERM) => bind_node(node, parent, &name),
+            Err(Errno::EPERM) => bind_node(node, None, parent, &name),
             Err(error) => Err(error.into()),
         }
     }
@@ -254,33 +276,27 @@ impl<'a> Tree<'a> {
 
     /// The directory that `path` lies in, made if it is missing, and the last part of the name.
     fn open_parent(&mut self, path: &CStr) -> io::Result<(BorrowedFd<'_>, CString)> {
-        let bytes = path.to_bytes();
-        let slash = bytes.iter().rposition(|byte| *byte == b'/');
-        let (directory, name) = match slash {
-            Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
-            None => (&b"."[..], bytes),
+        let (directory, name) = target::split(path)?;
+        let parent = match self.parent.take() {
+            Some((known, parent)) if known == directory => parent,
+            _ => {
+                let (path, kind) = (directory.clone(), TargetKind::Directory);
+                target::open(self.root(), &Target { path, kind, symlinks: Symlinks::Refuse })?
+            }
         };
-        if self.parent.as_ref().is_none_or(|(known, _)| known.to_bytes() != directory) {
-            let path = c_string(directory)?;
-            let target =
-                Target { path: path.clone(), kind: TargetKind::Directory, symlinks: Symlinks::Refuse };
-            self.parent = Some((path, self.open_target(&target)?));
-        }
-        match &self.parent {
-            Some((_, parent)) => Ok((parent.as_fd(), c_string(name)?)),
-            None => Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
-        }
+        Ok((self.parent.insert((directory, parent)).1.as_fd(), name))
     }
 
     /// Mounts files with given contents.
     fn files(&self, files: &[(Target, Vec<u8>)]) -> io::Result<()> {
+        let Some(home) = &self.home else { return Ok(()) };
         for (index, (target, content)) in files.iter().enumerate() {
             let name = c_string(format!("file{index}").as_bytes())?;
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
-            let file = file::open_beneath(self.home.as_fd(), &name, flags, 0o644, Resolve::NoSymlinks)?;
+            let file = file::open_beneath(home.as_fd(), &name, flags, 0o644, Resolve::NoSymlinks)?;
             let mut file = std::fs::File::from(file);
             file.write_all(content)?;
-            bind_again(file.as_fd(), self.open_target(target)?.as_fd())?;
+            bind(file.as_fd(), target::open(self.root(), target)?.as_fd(), false)?;
         }
         Ok(())
     }
@@ -305,116 +321,169 @@ impl<'a> Tree<'a> {
         }
         let target =
             Target { path: c"dev/console".into(), kind: TargetKind::File, symlinks: Symlinks::Refuse };
-        bind_again(peer.as_fd(), self.open_target(&target)?.as_fd())?;
+        bind(peer.as_fd(), target::open(self.root(), &target)?.as_fd(), false)?;
         channel.send_console(&master)?;
         Ok(peer)
     }
 
-    /// Hides a path below `/proc` or `/sys`: a directory behind an empty one, anything else behind the null device.
-    pub(super) fn mask(&mut self, path: &CStr) -> io::Result<()> {
-        let Some(point) = self.open_hidden(path)? else { return Ok(()) };
-        let mode = nix::sys::stat::fstat(&point)?.st_mode;
-        if mode & nix::libc::S_IFMT != nix::libc::S_IFDIR {
-            return self.hide_file(point.as_fd(), path);
+    /// Makes the root `/` of this process, with the host's tree out of reach, and lets mounts travel as planned.
+    pub(super) fn become_root(&self) -> io::Result<()> {
+        match self.plan.root.change {
+            ChangeRoot::Pivot => pivot(self.root())?,
+            ChangeRoot::Move => move_over(self.root())?,
         }
-        match &self.nothing {
-            Some(nothing) => bind_again(nothing.as_fd(), point.as_fd()),
-            None => {
-                let attr = Attr::RDONLY.with(Attr::NOSUID).with(Attr::NODEV).with(Attr::NOEXEC);
-                let options = [FsOption::Value(c"nr_inodes".into(), c"1".into())];
-                mount::mount_new(c"tmpfs", &options, attr, point.as_fd())?;
-                self.nothing = self.open_mounted(path)?;
-                Ok(())
+        match self.plan.root.propagation {
+            // Not before: what is shared cannot be pivoted to.
+            Some(Propagate { to: to @ (Propagation::Shared | Propagation::Unbindable), .. }) => {
+                mount::change(self.root(), &to.into(), false)
             }
+            _ => Ok(()),
         }
-    }
-
-    fn hide_file(&mut self, point: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
-        if let Some(null) = &self.null {
-            return bind_again(null.as_fd(), point);
-        }
-        match &self.prepared.null_mount {
-            Some(null) => match mount::attach(null.as_fd(), point) {
-                Err(error) if mount::is_refusal(&error) => self.bind_null(point)?,
-                other => other?,
-            },
-            None => self.bind_null(point)?,
-        }
-        self.null = self.open_mounted(path)?;
-        Ok(())
-    }
-
-    /// Binds the host's `/dev/null`, found again in this mount namespace and seen to be the same file.
-    fn bind_null(&self, point: BorrowedFd<'_>) -> io::Result<()> {
-        let null = prepare::open_path(Path::new("/dev/null"))?;
-        if !prepare::is_same_file(Path::new("/dev/null"), self.prepared.null.as_fd())? {
-            return Err(io::Error::from_raw_os_error(nix::libc::ESTALE));
-        }
-        bind_again(null.as_fd(), point)
-    }
-
-    /// Makes a path below `/proc` or `/sys` read-only, with what is mounted below it.
-    pub(super) fn read_only(&mut self, path: &CStr) -> io::Result<()> {
-        let Some(point) = self.open_hidden(path)? else { return Ok(()) };
-        let modern = mount::clone_tree(point.as_fd(), c"", true).and_then(|copy| {
-            mount::set_attr(copy.as_fd(), Attr::RDONLY, true)?;
-            mount::attach(copy.as_fd(), point.as_fd())
-        });
-        match modern {
-            Err(error) if mount::is_refusal(&error) => {}
-            other => return other,
-        }
-        bind_tree(point.as_fd(), point.as_fd())?;
-        let Some(mounted) = self.open_mounted(path)? else { return Ok(()) };
-        mount::restrict(mounted.as_fd(), Attr::RDONLY, true)
-    }
-
-    /// Opens a path below the container's own procfs or sysfs, crossing no mount; `None` if it is not there.
-    fn open_hidden(&self, path: &CStr) -> io::Result<Option<OwnedFd>> {
-        let (base, below) = self.split(path)?;
-        let Some(base) = base else { return Ok(None) };
-        match file::open_beneath(base, &below, OFlag::O_PATH, 0, Resolve::NoXdev) {
-            Ok(found) => Ok(Some(found)),
-            // Not there, or the caller has mounted something of their own on it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.raw_os_error() == Some(nix::libc::EXDEV) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Opens what has just been mounted at `path`.
-    fn open_mounted(&self, path: &CStr) -> io::Result<Option<OwnedFd>> {
-        let (base, below) = self.split(path)?;
-        let Some(base) = base else { return Ok(None) };
-        file::open_beneath(base, &below, OFlag::O_PATH, 0, Resolve::NoSymlinks).map(Some)
-    }
-
-    /// The file system that `path` (`proc/…` or `sys/…`) lies in, if the container has its own, and the rest.
-    fn split(&self, path: &CStr) -> io::Result<(Option<BorrowedFd<'_>>, CString)> {
-        let bytes = path.to_bytes();
-        let slash = bytes.iter().position(|byte| *byte == b'/').unwrap_or(bytes.len());
-        let base = match &bytes[..slash] {
-            b"proc" => &self.proc,
-            _ => &self.sys,
-        };
-        Ok((base.as_ref().map(AsFd::as_fd), c_string(bytes.get(slash + 1..).unwrap_or_default())?))
     }
 }
 
-/// Makes a directory or an empty file if there is nothing of that name.
-fn make_entry(parent: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Result<()> {
-    let made = match kind {
-        TargetKind::Directory => {
-            mkdirat(parent, name, Mode::from_bits_truncate(0o755)).map_err(io::Error::from)
+/// pivot_root(2): with both arguments `.` the old root ends up on top of the new one, from where it is unmounted, so no
+/// directory is needed for it.
+fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
+    nix::unistd::fchdir(root)?;
+    nix::unistd::pivot_root(c".", c".")?;
+    nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)?;
+    Ok(nix::unistd::chdir(c"/")?)
+}
+
+/// Moves `root` over `/`. The host's root stays below it, where no path leads; everything mounted in that is detached, so
+/// that whoever gets there finds as little as can be.
+fn move_over(root: BorrowedFd<'_>) -> io::Result<()> {
+    let old = file::open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    move_mount(root, old.as_fd())?;
+    nix::unistd::fchdir(&old)?;
+    for point in mounts.lines().filter_map(|line| line.split(' ').nth(4)) {
+        let below = point.trim_start_matches('/');
+        if !below.is_empty() {
+            // Those below one that has gone have gone with it (`ENOENT`, `EINVAL`), and a name may need no unescaping.
+            let _gone = nix::mount::umount2(below, nix::mount::MntFlags::MNT_DETACH);
         }
-        TargetKind::File | TargetKind::AsSource => {
-            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
-            file::open_beneath(parent, name, flags, 0o644, Resolve::NoSymlinks).map(drop)
+    }
+    nix::unistd::fchdir(root)?;
+    nix::unistd::chroot(c".")?;
+    Ok(nix::unistd::chdir(c"/")?)
+}
+
+/// Moves an attached mount. move_mount(2), else mount(2).
+fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    if attach(from, to)? {
+        return Ok(());
+    }
+    let path = file::proc_fd_path(from);
+    let flags = nix::mount::MsFlags::MS_MOVE;
+    Ok(nix::mount::mount(Some(path.as_c_str()), c"/", None::<&CStr>, flags, None::<&CStr>)?)
+}
+
+/// Whether anything lies beside the root.
+fn needs_home(plan: &Plan) -> bool {
+    let is_files = |step: &Step| matches!(step, Step::Files(files) if !files.is_empty());
+    plan.root.upper == Upper::Memory || plan.steps.iter().any(is_files)
+}
+
+fn mount_home(plan: &Plan, staging: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mode = [FsOption::Value(c"mode".into(), c"755".into())];
+    match mount::mount_new(c"tmpfs", None, &mode, Attr::NOSUID.with(Attr::NODEV), staging)? {
+        Some(home) => Ok(home),
+        None => prepare::open_path(&plan.run_root),
+    }
+}
+
+/// Makes the root in this mount namespace, by path, and mounts it on `point`.
+fn mount_root_here(plan: &Plan, point: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let Root { layers, upper, .. } = &plan.root;
+    if layers.is_empty() {
+        let mode = [FsOption::Value(c"mode".into(), c"755".into())];
+        return mount::mount_new(c"tmpfs", None, &mode, Attr::NONE, point);
+    }
+    let opened = prepare::open_layers(&plan.root)?;
+    match (upper, &opened[..]) {
+        (Upper::None, [only]) => return bind(only.as_fd(), point, false),
+        (Upper::Direct, [only]) => return bind(only.as_fd(), point, true),
+        _ => {}
+    }
+    let writable = match upper {
+        Upper::None | Upper::Direct => None,
+        Upper::Disk => Some(prepare::open_path(&note::writable(&plan.state_root, &plan.id))?),
+        Upper::Memory => {
+            overlay::make_writable(point)?;
+            Some(point.try_clone_to_owned()?)
         }
     };
-    match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+    let writable = writable.as_ref().map(AsFd::as_fd);
+    let options = overlay::options(*upper, plan.users.is_some());
+    // A kernel that does not take layers by descriptor says so in many ways; the older interface tells what is wrong.
+    let modern = overlay::mount(&opened, writable, &options).and_then(|root| {
+        mount::attach(root.as_fd(), point)?;
+        Ok(root)
+    });
+    match modern {
+        Ok(root) => Ok(Some(root)),
+        Err(_) => overlay::mount_legacy(&opened, writable, &options, point).map(|()| None),
+    }
+}
+
+/// Mounts what `source` has open in this mount namespace on `point` too. Returns its root, where the kernel hands that out.
+fn bind(source: BorrowedFd<'_>, point: BorrowedFd<'_>, recursive: bool) -> io::Result<Option<OwnedFd>> {
+    let modern = mount::clone_tree(source, c"", recursive).and_then(|copy| {
+        mount::attach(copy.as_fd(), point)?;
+        Ok(copy)
+    });
+    match modern {
+        Err(error) if mount::is_refusal(&error) => {
+            mount::bind_legacy(source, point, recursive).map(|()| None)
+        }
+        other => other.map(Some),
+    }
+}
+
+/// Attaches a mount, unless the kernel has no call for it or refuses it.
+fn attach(mount: BorrowedFd<'_>, point: BorrowedFd<'_>) -> io::Result<bool> {
+    match mount::attach(mount, point) {
+        Ok(()) => Ok(true),
+        Err(error) if mount::is_refusal(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Changes flags and propagation of a mount, in as few calls as can be.
+fn apply(mounted: BorrowedFd<'_>, flags: &MountFlags) -> io::Result<()> {
+    let MountFlags { set, clear, set_below, clear_below, propagation } = flags;
+    let mut own = Change { set: *set, clear: *clear, propagation: None };
+    let mut below = Change { set: *set_below, clear: *clear_below, propagation: None };
+    match propagation[..] {
+        [Propagate { to, recursive: true }] => below.propagation = Some(to),
+        [Propagate { to, recursive: false }] => own.propagation = Some(to),
+        _ => {
+            for Propagate { to, recursive } in propagation {
+                mount::change(mounted, &(*to).into(), *recursive)?;
+            }
+        }
+    }
+    for (change, recursive) in [(below, true), (own, false)] {
+        if change != Change::default() {
+            mount::change(mounted, &change, recursive)?;
+        }
+    }
+    Ok(())
+}
+
+/// A descriptor of what has been mounted, seen to be of the file system that it has to be.
+fn verified(mounted: &OwnedFd, magic: FsType) -> io::Result<OwnedFd> {
+    if fstatfs(mounted)?.filesystem_type() == magic { mounted.try_clone() } else { Err(Errno::EXDEV.into()) }
+}
+
+/// Whether a procfs shows the processes of this PID namespace: then it calls this one by its id here.
+fn is_of_own_processes(proc: &OwnedFd) -> io::Result<bool> {
+    match nix::fcntl::readlinkat(proc, c"self") {
+        Ok(own) => Ok(own.to_str() == Some(&nix::unistd::getpid().to_string())),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -428,109 +497,29 @@ fn give(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<(
     Ok(nix::unistd::fchownat(parent, name, Some(uid), Some(gid), flags)?)
 }
 
-/// Binds the host's node on a file `name` in `parent`.
-fn bind_node(node: &Node, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+/// Binds the host's node on a file `name` in `parent`: what the parent has found of it, else what lies at its path.
+fn bind_node(node: &Node, found: Option<&Source>, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
     file::open_beneath(parent, name, flags, 0o666, Resolve::NoSymlinks)?;
     let point = file::open_beneath(parent, name, OFlag::O_PATH, 0, Resolve::NoSymlinks)?;
+    if let Some(copy) = found.and_then(Source::copy) {
+        prepare::check_node(copy, node)?;
+        if attach(copy, point.as_fd())? {
+            return Ok(());
+        }
+    }
     let source = prepare::open_path(&node.source)?;
-    let found = nix::sys::stat::fstat(&source)?;
-    if found.st_rdev != makedev(node.major.into(), node.minor.into()) {
-        return Err(io::Error::from_raw_os_error(nix::libc::ENODEV));
-    }
-    bind_again(source.as_fd(), point.as_fd())
-}
-
-/// Makes the root in this mount namespace, by path, and mounts it on `home`.
-fn mount_root_here(plan: &Plan, home: BorrowedFd<'_>) -> io::Result<()> {
-    let Root { layers, upper, .. } = &plan.root;
-    if layers.is_empty() {
-        let mode = [FsOption::Value(c"mode".into(), c"755".into())];
-        return mount::mount_new(c"tmpfs", &mode, Attr::NONE, home);
-    }
-    let opened = prepare::open_layers(&plan.root)?;
-    match (upper, &opened[..]) {
-        (Upper::None, [only]) => return bind_again(only.as_fd(), home),
-        (Upper::Direct, [only]) => return bind_tree(only.as_fd(), home),
-        _ => {}
-    }
-    let writable = match upper {
-        Upper::None | Upper::Direct => None,
-        Upper::Disk => Some(prepare::open_path(&note::writable(&plan.state_root, &plan.id))?),
-        Upper::Memory => {
-            overlay::make_writable(home)?;
-            Some(home.try_clone_to_owned()?)
-        }
-    };
-    let writable = writable.as_ref().map(AsFd::as_fd);
-    let options = overlay::options(*upper, plan.users.is_some());
-    // A kernel that does not take layers by descriptor says so in many ways; the older interface tells what is wrong.
-    match overlay::mount(&opened, writable, &options).and_then(|root| mount::attach(root.as_fd(), home)) {
-        Ok(()) => Ok(()),
-        Err(_) => overlay::mount_legacy(&opened, writable, &options, home),
-    }
-}
-
-/// Mounts `source` on `target`: the detached copy that the parent has made of it or, without one, what lies at that
-/// path in this mount namespace.
-fn bind(
-    source: &Path,
-    copy: Option<&OwnedFd>,
-    target: BorrowedFd<'_>,
-    recursive: bool,
-    propagation: Propagation,
-) -> io::Result<()> {
-    if let Some(copy) = copy {
-        match mount::attach(copy.as_fd(), target) {
-            Err(error) if mount::is_refusal(&error) => {}
-            other => {
-                other?;
-                return mount::set_propagation(copy.as_fd(), propagation);
-            }
-        }
-    }
-    if propagation != Propagation::Private {
-        // This namespace's mounts no longer share anything with the host's.
-        return Err(io::Error::from_raw_os_error(nix::libc::ENOSYS));
-    }
-    let source = prepare::open_path(source)?;
-    if recursive { bind_tree(source.as_fd(), target) } else { bind_again(source.as_fd(), target) }
-}
-
-/// Mounts what `source` has open in this mount namespace on `target` too.
-fn bind_again(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
-    bind_here(source, target, false)
-}
-
-/// The same, with the mounts below it.
-fn bind_tree(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
-    bind_here(source, target, true)
-}
-
-fn bind_here(source: BorrowedFd<'_>, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-    let modern =
-        mount::clone_tree(source, c"", recursive).and_then(|copy| mount::attach(copy.as_fd(), target));
-    match modern {
-        Err(error) if mount::is_refusal(&error) => mount::bind_legacy(source, target, recursive),
-        other => other,
-    }
-}
-
-fn restrict(mounted: BorrowedFd<'_>, attr: Attr, recursive: bool) -> io::Result<()> {
-    if attr.is_empty() { Ok(()) } else { mount::restrict(mounted, attr, recursive) }
+    prepare::check_node(source.as_fd(), node)?;
+    bind(source.as_fd(), point.as_fd(), false).map(drop)
 }
 
 fn c_string(bytes: &[u8]) -> io::Result<CString> {
-    CString::new(bytes).map_err(|_| io::Error::from_raw_os_error(nix::libc::EINVAL))
+    CString::new(bytes).map_err(|_| Errno::EINVAL.into())
 }
 
 fn c_relative(path: &Path) -> io::Result<CString> {
-    c_path(path.strip_prefix("/").unwrap_or(path))
-        .map_err(|_| io::Error::from_raw_os_error(nix::libc::EINVAL))
+    c_path(path.strip_prefix("/").unwrap_or(path)).map_err(|_| Errno::EINVAL.into())
 }
-
-/// As many symlinks on one way as the kernel follows. path_resolution(7).
-const MAX_LINKS: u8 = 40;
 
 /// Documented nowhere but in the kernel's `include/uapi/linux/magic.h`.
 const DEVPTS_MAGIC: nix::libc::c_long = 0x1cd1;

@@ -331,7 +331,9 @@ impl Planner<'_> {
         flags: &MountFlags,
     ) -> Result<(), Error> {
         if !self.ground.cgroup_namespace {
-            return self.bind_cgroups(mount.join(&self.ground.cgroup.path), at, flags);
+            let (source, target) = (mount.join(&self.ground.cgroup.path), target(at, TargetKind::Directory)?);
+            self.steps.push(Step::OwnCgroup { source, target, flags: flags.clone() });
+            return Ok(());
         }
         let option = |controller: &Controller| match controller {
             // It controls nothing and is known by a name of its own.

@@ -433,6 +433,9 @@ pub(crate) fn shown(steps: &[Step]) -> Vec<String> {
         .map(|step| match step {
             Step::Filesystem { fstype, target, .. } => format!("{} {}", text(fstype), text(&target.path)),
             Step::Bind { source, target, .. } => format!("bind {} {}", source.display(), text(&target.path)),
+            Step::OwnCgroup { source, target, .. } => {
+                format!("cgroup {} {}", source.display(), text(&target.path))
+            }
             Step::Remount { target, .. } => format!("remount {}", text(&target.path)),
             Step::Directory(target) => format!("mkdir {}", text(&target.path)),
             Step::Volume { target, .. } => format!("volume {}", text(&target.path)),

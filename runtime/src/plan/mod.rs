@@ -286,6 +286,15 @@ pub enum Step {
         /// Whose files they are in the container, if not those of the same ids. mount_setattr(2) `MOUNT_ATTR_IDMAP`.
         id_map: Option<IdMap>,
     },
+    /// Mounts a cgroup of the container's, which is not there before its launch has begun.
+    OwnCgroup {
+        /// Absolute path of the directory.
+        source: PathBuf,
+        /// Where.
+        target: Target,
+        /// Flags of the mount.
+        flags: MountFlags,
+    },
     /// Changes flags of what is mounted already.
     Remount {
         /// Where.

@@ -289,9 +289,9 @@ fn cgroups_are_mounted_as_the_host_has_them() {
         shown(&hybrid, false, false),
         [
             "tmpfs sys/fs/cgroup",
-            "bind /sys/fs/cgroup/cpu/c sys/fs/cgroup/cpu",
-            "bind /sys/fs/cgroup/memory/c sys/fs/cgroup/memory",
-            "bind /sys/fs/cgroup/unified/c sys/fs/cgroup/unified",
+            "cgroup /sys/fs/cgroup/cpu/c sys/fs/cgroup/cpu",
+            "cgroup /sys/fs/cgroup/memory/c sys/fs/cgroup/memory",
+            "cgroup /sys/fs/cgroup/unified/c sys/fs/cgroup/unified",
             "ro sys/fs/cgroup",
         ]
     );
