@@ -14,6 +14,7 @@ pub mod net;
 pub mod page;
 pub mod process;
 pub mod random;
+pub mod schedule;
 pub mod seccomp;
 pub mod self_exe;
 pub mod syscalls;

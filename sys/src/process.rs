@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
@@ -24,6 +24,8 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+const CLONE_FILES: u64 = 0x400;
+const CLONE_PARENT: u64 = 0x8000;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -68,12 +70,57 @@ pub fn spawn<F: FnOnce(Memory) -> u8>(
     memory: Memory,
     run: F,
 ) -> io::Result<Child> {
+    spawn_as(0, namespaces, cgroup, memory, run)
+}
+
+/// As [`spawn`], once `enter` has been run where the child is to come from: in a process between this one and the child, which
+/// has this one's memory and descriptors and ends with the clone. So the namespaces that `enter` joins are the child's, and own
+/// those that are new, while the caller stays where it is; and still the child is the caller's.
+///
+/// `enter` must open nothing that it leaves open.
+///
+/// Errors: those of `enter`; `ENOSYS` where memory cannot be shared (older kernels than 5.3, other processors than x86-64).
+pub fn spawn_from<E: FnOnce() -> io::Result<()>, F: FnOnce(Memory) -> u8>(
+    enter: E,
+    namespaces: CloneFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+    memory: Memory,
+    run: F,
+) -> io::Result<Child> {
+    let mut spawned = None;
     let mut pidfd: RawFd = -1;
-    let mut args = CloneArgs {
-        flags: u64::from(namespaces.bits().cast_unsigned()) | CLONE_PIDFD,
-        // Exposed, for the kernel writes through it what is read below.
+    let args = CloneArgs {
+        flags: CLONE_FILES | CLONE_PIDFD,
         pidfd: (&raw mut pidfd).expose_provenance() as u64,
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        ..CloneArgs::default()
+    };
+    let mut between = Some(|_| {
+        spawned = Some(enter().and_then(|()| spawn_as(CLONE_PARENT, namespaces, cgroup, memory, run)));
+        0
+    });
+    if shared::clone3(&args, &mut between)?.is_none() {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    drop(between);
+    reap(own(pidfd).as_fd(), true)?;
+    spawned.unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::ECHILD)))
+}
+
+fn spawn_as<F: FnOnce(Memory) -> u8>(
+    parent: u64,
+    namespaces: CloneFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+    memory: Memory,
+    run: F,
+) -> io::Result<Child> {
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: u64::from(namespaces.bits().cast_unsigned()) | CLONE_PIDFD | parent,
+        // Exposed, for the kernel writes through it what is read below.
+        pidfd: (&raw mut pidfd).expose_provenance() as u64,
+        // A child of the caller's parent tells its end as the caller does.
+        exit_signal: if parent == 0 { u64::from(libc::SIGCHLD.cast_unsigned()) } else { 0 },
         ..CloneArgs::default()
     };
     if let Some(cgroup) = cgroup {
@@ -94,7 +141,7 @@ pub fn spawn<F: FnOnce(Memory) -> u8>(
         in_cgroup = false;
         pid = clone3(&args);
     }
-    if matches!(refusal(&pid), Some(libc::ENOSYS | libc::EPERM)) {
+    if parent == 0 && matches!(refusal(&pid), Some(libc::ENOSYS | libc::EPERM)) {
         in_cgroup = false;
         pid = clone_legacy(namespaces, &mut pidfd);
     }
@@ -365,6 +412,17 @@ pub fn descriptor_flags(number: RawFd) -> io::Result<nix::fcntl::FdFlag> {
     check(flags.into()).map(|()| nix::fcntl::FdFlag::from_bits_retain(flags))
 }
 
+/// Makes `user` the owner of what the descriptor `number` has open, unless that is the device `except`. fchown(2).
+pub fn give_descriptor(number: RawFd, user: u32, except: u64) -> io::Result<()> {
+    // SAFETY: borrowed for this call only, which tells of a number that is not open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let found = nix::sys::stat::fstat(fd)?;
+    if found.st_uid == user || found.st_rdev == except {
+        return Ok(());
+    }
+    Ok(nix::unistd::fchown(fd, Some(nix::unistd::Uid::from_raw(user)), None)?)
+}
+
 /// No program run from here on gains privileges. prctl(2) `PR_SET_NO_NEW_PRIVS`.
 pub fn set_no_new_privileges() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
@@ -594,6 +652,23 @@ mod tests {
 
     fn stat_of(pid: i32) -> Stat {
         stat(pid).expect("stat")
+    }
+
+    #[test]
+    fn a_child_from_elsewhere_is_the_callers() {
+        for memory in [Memory::Copied, Memory::Shared] {
+            let mut entered = false;
+            let enter = || {
+                entered = true;
+                Ok(())
+            };
+            let child = spawn_from(enter, CloneFlags::empty(), None, memory, |_| 7).expect("spawn");
+            assert!(entered);
+            assert_eq!(reap(child.pidfd.as_fd(), true).expect("reap"), Some(Exit::Code(7)));
+        }
+        let enter = || Err(io::Error::from_raw_os_error(libc::EXDEV));
+        let error = spawn_from(enter, CloneFlags::empty(), None, Memory::Shared, |_| 7);
+        assert_eq!(error.expect_err("it did not enter").raw_os_error(), Some(libc::EXDEV));
     }
 
     #[test]

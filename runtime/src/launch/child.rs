@@ -47,11 +47,16 @@ pub(super) fn run(launch: &Launch<'_>) -> u8 {
         Ok(never) => match never {},
         Err(failure) => {
             launch.page.fail(&failure);
-            match failure.error.raw_os_error() {
-                Some(nix::libc::ENOENT | nix::libc::ENOTDIR) => 127,
-                _ => 126,
-            }
+            exit_code(&failure)
         }
+    }
+}
+
+/// As a shell has it.
+pub(super) fn exit_code(failure: &Failure) -> u8 {
+    match failure.error.raw_os_error() {
+        Some(nix::libc::ENOENT | nix::libc::ENOTDIR) => 127,
+        _ => 126,
     }
 }
 
@@ -81,7 +86,7 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
         // Not at birth: the namespace's root would be the parent's cgroup.
         unshare(CloneFlags::CLONE_NEWCGROUP).at(Stage::CgroupNamespace)?;
     }
-    if plan.users.is_some() || joins.user().is_some() {
+    if plan.users.is_some() || joins.have_users() {
         become_root(channel)?;
     }
     nix::unistd::setsid().at(Stage::Stdio)?;
@@ -105,7 +110,7 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
 }
 
 /// Becomes user and group 0 of its user namespace, where they are mapped and it is not yet: what it makes is to be theirs.
-fn become_root(channel: &Channel) -> Result<(), Failure> {
+pub(super) fn become_root(channel: &Channel) -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }

@@ -1,13 +1,17 @@
-//! The console socket: where the master of a container's terminal goes whose runtime does not stay.
+//! Terminals of a container, and where their masters go when the runtime does not stay.
 //!
-//! The protocol of runc: one message on a stream socket, the descriptor beside the name that it has in this process.
+//! The console socket's protocol is runc's: one message on a stream socket, the descriptor beside its name.
 
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::statfs::fstatfs;
+use skiff_sys::file::{self, Resolve};
+use skiff_sys::terminal::{self, Size};
 
 use crate::Error;
 use crate::error::Context;
@@ -37,3 +41,23 @@ impl Socket {
         sent.map(drop).context(|| format!("send the terminal to {}", self.path.display()))
     }
 }
+
+/// Makes a terminal in the devpts that lies below `root`, a container's: its master and its other end.
+///
+/// Errors: `ENOTTY` if something else has been put there.
+pub(super) fn make(root: BorrowedFd<'_>, size: Option<Size>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+    let master = file::open_beneath(root, c"dev/pts/ptmx", flags, 0, Resolve::NoSymlinks)?;
+    // Where a mount has replaced `/dev`, this may be anything.
+    if fstatfs(&master)?.filesystem_type().0 != DEVPTS_MAGIC {
+        return Err(io::Error::from_raw_os_error(nix::libc::ENOTTY));
+    }
+    let peer = terminal::open_peer(master.as_fd())?;
+    if let Some(size) = size {
+        terminal::set_size(master.as_fd(), size)?;
+    }
+    Ok((master, peer))
+}
+
+/// Documented nowhere but in the kernel's `include/uapi/linux/magic.h`.
+const DEVPTS_MAGIC: nix::libc::c_long = 0x1cd1;

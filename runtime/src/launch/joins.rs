@@ -3,6 +3,7 @@
 //! They are opened before anything changes, and entering one that is not of the kind asked for fails: there is no way
 //! around by path. setns(2).
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,70 +12,125 @@ use nix::sched::{CloneFlags, setns};
 use skiff_sys::file;
 use skiff_sys::process::{self, Child, Memory};
 
-use super::report;
+use super::own::CLONE_NEWTIME;
 use crate::Error;
 use crate::error::Context;
-use crate::plan::{Join, Plan, c_path};
+use crate::plan::{Join, c_path};
 
 /// The namespaces to enter, opened.
 #[derive(Debug)]
-pub(super) struct Joins(Vec<(CloneFlags, OwnedFd)>);
+pub(super) struct Joins(Vec<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    kind: CloneFlags,
+    namespace: OwnedFd,
+    /// Whether the child was born in it.
+    is_entered: Cell<bool>,
+}
+
+/// All kinds, by their names below `/proc/PID/ns`.
+pub(super) const KINDS: [(CloneFlags, &str); 8] = [
+    (CloneFlags::CLONE_NEWUSER, "user"),
+    (CloneFlags::CLONE_NEWPID, "pid"),
+    (CloneFlags::CLONE_NEWNET, "net"),
+    (CloneFlags::CLONE_NEWIPC, "ipc"),
+    (CloneFlags::CLONE_NEWUTS, "uts"),
+    (CloneFlags::CLONE_NEWCGROUP, "cgroup"),
+    (CloneFlags::from_bits_retain(CLONE_NEWTIME), "time"),
+    (CloneFlags::CLONE_NEWNS, "mnt"),
+];
 
 impl Joins {
-    pub(super) fn open(plan: &Plan) -> Result<Self, Error> {
+    pub(super) fn open(joins: &[Join]) -> Result<Self, Error> {
         let open = |join: &Join| {
-            let opened = file::open(&c_path(&join.path)?, OFlag::O_RDONLY, 0);
-            Ok((join.kind, opened.context(|| describe(join))?))
+            let namespace =
+                file::open(&c_path(&join.path)?, OFlag::O_RDONLY, 0).context(|| describe(join))?;
+            Ok(Opened { kind: join.kind, namespace, is_entered: Cell::new(false) })
         };
-        plan.joins.iter().map(open).collect::<Result<_, Error>>().map(Self)
+        joins.iter().map(open).collect::<Result<_, Error>>().map(Self)
     }
 
-    /// Enters what a process enters itself, all but the user and the PID namespace. Runs in: child.
-    ///
-    /// Errors: with the index of the one that could not be entered.
-    pub(super) fn enter(&self) -> Result<(), (usize, io::Error)> {
-        for (index, (kind, namespace)) in self.0.iter().enumerate() {
-            if !matches!(*kind, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID) {
-                setns(namespace, *kind).map_err(|error| (index, error.into()))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Forks the container's process, where the plan's new namespaces and those joined here meet. Runs in: parent.
+    /// Forks a process where the new `namespaces` and those joined here meet. Runs in: parent.
     pub(super) fn spawn<F: FnOnce(Memory) -> u8>(
         &self,
-        plan: &Plan,
+        namespaces: CloneFlags,
         cgroup: Option<BorrowedFd<'_>>,
         memory: Memory,
         run: F,
-    ) -> Result<Child, Error> {
-        let failed = |index: usize| plan.joins.get(index).map_or_else(String::new, describe);
-        let index = self.0.iter().position(|(kind, _)| *kind == CloneFlags::CLONE_NEWPID).unwrap_or_default();
-        let children = self.for_children().context(|| failed(index))?;
-        let child = process::spawn(plan.namespaces, cgroup, memory, run);
-        if let Some(children) = children {
-            children.leave().context(|| "return to the own PID namespace".into())?;
+    ) -> io::Result<Child> {
+        let (user, pid) = (self.find(CloneFlags::CLONE_NEWUSER), self.find(CloneFlags::CLONE_NEWPID));
+        if (user.is_some() || pid.is_some()) && nix::unistd::geteuid().is_root() {
+            // What is in those namespaces must not look into a process that is yet to become one of theirs.
+            process::set_undumpable()?;
         }
-        child.map_err(|error| report::clone_error(plan, error))
+        let is_other_user = user.is_some() || namespaces.contains(CloneFlags::CLONE_NEWUSER);
+        match pid {
+            _ if is_other_user && !self.0.is_empty() => {
+                process::spawn_from(|| self.enter_around(user), namespaces, cgroup, memory, run)
+            }
+            Some(pid) => {
+                let children = ForChildren::enter(&pid.namespace)?;
+                pid.is_entered.set(true);
+                let child = process::spawn(namespaces, cgroup, memory, run);
+                children.leave()?;
+                child
+            }
+            None => process::spawn(namespaces, cgroup, memory, run),
+        }
+    }
+
+    /// Enters the user namespace, if there is one to join, and before it what belongs to the one that is left: afterwards, or
+    /// in a new one, there are no rights to that any more. A PID namespace can be entered only here. Runs in: the process
+    /// between parent and child.
+    fn enter_around(&self, user: Option<&Opened>) -> io::Result<()> {
+        const EARLY: [CloneFlags; 5] = [
+            CloneFlags::CLONE_NEWPID,
+            CloneFlags::CLONE_NEWNET,
+            CloneFlags::CLONE_NEWIPC,
+            CloneFlags::CLONE_NEWUTS,
+            CloneFlags::CLONE_NEWCGROUP,
+        ];
+        for join in self.0.iter().filter(|join| EARLY.contains(&join.kind)) {
+            match setns(&join.namespace, join.kind) {
+                Ok(()) => join.is_entered.set(true),
+                Err(nix::Error::EPERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        user.map_or(Ok(()), Opened::enter)?;
+        let pid = self.find(CloneFlags::CLONE_NEWPID).filter(|pid| !pid.is_entered.get());
+        pid.map_or(Ok(()), Opened::enter)
+    }
+
+    /// Enters what the process was not born in. Runs in: child.
+    ///
+    /// Errors: with the index of the one that could not be entered.
+    pub(super) fn enter(&self) -> Result<(), (usize, io::Error)> {
+        let left = self.0.iter().enumerate().filter(|(_, join)| !join.is_entered.get());
+        left.into_iter().try_for_each(|(index, join)| join.enter().map_err(|error| (index, error)))
+    }
+
+    /// Whether a user namespace is joined.
+    pub(super) fn have_users(&self) -> bool {
+        self.find(CloneFlags::CLONE_NEWUSER).is_some()
     }
 
     /// Whether a time namespace is joined, which a process must not share its memory for.
     pub(super) fn have_clocks(&self) -> bool {
-        self.0.iter().any(|(kind, _)| kind.bits() == super::own::CLONE_NEWTIME)
+        self.find(CloneFlags::from_bits_retain(CLONE_NEWTIME)).is_some()
     }
 
-    /// Makes the PID namespace that is to be joined, if there is one, that of the children to come, until the result goes.
-    /// Runs in: parent.
-    pub(super) fn for_children(&self) -> io::Result<Option<ForChildren>> {
-        let pid = self.0.iter().find(|(kind, _)| *kind == CloneFlags::CLONE_NEWPID);
-        pid.map(|(_, namespace)| ForChildren::enter(namespace)).transpose()
+    fn find(&self, kind: CloneFlags) -> Option<&Opened> {
+        self.0.iter().find(|join| join.kind == kind)
     }
+}
 
-    /// The user namespace to join.
-    pub(super) fn user(&self) -> Option<&OwnedFd> {
-        let found = self.0.iter().find(|(kind, _)| *kind == CloneFlags::CLONE_NEWUSER);
-        found.map(|(_, namespace)| namespace)
+impl Opened {
+    fn enter(&self) -> io::Result<()> {
+        setns(&self.namespace, self.kind)?;
+        self.is_entered.set(true);
+        Ok(())
     }
 }
 
@@ -99,15 +155,6 @@ impl ForChildren {
 
 /// What is tried with `join`.
 pub(super) fn describe(join: &Join) -> String {
-    let kind = match join.kind {
-        CloneFlags::CLONE_NEWUSER => "user",
-        CloneFlags::CLONE_NEWPID => "PID",
-        CloneFlags::CLONE_NEWNET => "network",
-        CloneFlags::CLONE_NEWNS => "mount",
-        CloneFlags::CLONE_NEWIPC => "IPC",
-        CloneFlags::CLONE_NEWUTS => "UTS",
-        CloneFlags::CLONE_NEWCGROUP => "cgroup",
-        _ => "time",
-    };
+    let kind = KINDS.iter().find(|(kind, _)| *kind == join.kind).map_or("other", |(_, name)| name);
     format!("join {kind} namespace {}", join.path.display())
 }

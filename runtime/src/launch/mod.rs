@@ -19,6 +19,7 @@
 
 mod child;
 mod console;
+pub mod exec;
 mod gate;
 mod id_map;
 mod joins;
@@ -34,6 +35,7 @@ mod report;
 mod sync;
 mod tree;
 
+pub use exec::exec;
 pub use gate::{Gate, is_waiting, open_gate};
 pub use parent::{Attendance, Birth, Running, Stamps, launch, start, sweep};
 pub use skiff_sys::process::Exit;

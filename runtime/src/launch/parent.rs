@@ -17,7 +17,7 @@ use super::{child, console, listener, maps, report};
 use crate::cgroup::{Cgroup, Usage};
 use crate::error::Context;
 use crate::oci::spec::Status;
-use crate::plan::{Bond, Plan};
+use crate::plan::{Bond, Plan, Process};
 use crate::{Error, hooks};
 
 /// When each part of a launch was over, ns of CLOCK_MONOTONIC.
@@ -94,7 +94,7 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         Bond::None => None,
     };
     let console_socket = console_socket.map(console::connect).transpose()?;
-    let joins = Joins::open(plan)?;
+    let joins = Joins::open(&plan.joins)?;
     // What a bundle mounts may be its own cgroups: these come first then.
     let own_cgroup = if plan.bond == Bond::None { Some(Cgroup::create(&plan.cgroup)?) } else { None };
     let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
@@ -109,17 +109,19 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         None => own_page.insert(Page::new().context(|| "share a page with the child".into())?),
     };
     let (channel, childs) = Channel::pair().context(|| "make a socket".into())?;
-    let child = joins.spawn(plan, cgroup.unified_fd(), memory(plan, &joins, gate), |memory| {
+    let memory = memory(plan, &joins, gate);
+    let spawned = joins.spawn(plan.namespaces, cgroup.unified_fd(), memory, |memory| {
         // The child must not hold the end whose closing tells it that its parent has died.
         channel.close_in_child();
         let (prepared, joins, cgroup, channel) = (&prepared, &joins, &cgroup, &childs);
         child::run(&child::Launch { plan, prepared, joins, cgroup, gate, channel, page, memory })
-    })?;
+    });
     drop(childs);
+    let child = spawned.map_err(|error| report::clone_error(plan, error))?;
     let stamps = Stamps { start: begin, rootfs_done, cgroup_done, ..Stamps::default() };
-    let mut running = Running { child, exit: None, console: None, stamps, cgroup, note, is_released: false };
+    let mut running = Running::of(child, cgroup, note, stamps);
     running.let_go(plan, born, &channel)?;
-    running.follow(plan, &channel, page, console_socket)?;
+    running.follow(&channel, page, &Of { plan: Some(plan), process: &plan.process }, console_socket)?;
     Ok(running)
 }
 
@@ -145,7 +147,29 @@ pub fn sweep(plan: &Plan) -> Result<(), Error> {
     note::sweep(&plan.run_root, &plan.state_root, &plan.id)
 }
 
+/// What a child carries out.
+#[derive(Debug)]
+pub(super) struct Of<'a> {
+    /// Of a container's first process.
+    pub(super) plan: Option<&'a Plan>,
+    pub(super) process: &'a Process,
+}
+
 impl Running {
+    pub(super) const fn of(child: Child, cgroup: Cgroup, note: Option<Note>, stamps: Stamps) -> Self {
+        Self { child, exit: None, console: None, stamps, cgroup, note, is_released: false }
+    }
+
+    /// What the child has of this process's memory.
+    pub(super) const fn memory(&self) -> Memory {
+        self.child.memory
+    }
+
+    /// Puts the child into `cgroup` where it could not be born there.
+    pub(super) fn adopt_into(&self, cgroup: &Cgroup) -> Result<(), Error> {
+        if self.child.in_cgroup { Ok(()) } else { cgroup.adopt(self.child.pid) }
+    }
+
     /// 1: does what the child cannot do for itself, tells of its birth, and lets it go on.
     fn let_go(
         &self,
@@ -155,9 +179,7 @@ impl Running {
     ) -> Result<(), Error> {
         let pid = self.child.pid;
         if self.child.memory == Memory::Copied {
-            if !self.child.in_cgroup {
-                self.cgroup.adopt(pid)?;
-            }
+            self.adopt_into(&self.cgroup)?;
             if let Some(users) = &plan.users {
                 maps::write(pid, users)?;
             }
@@ -170,18 +192,18 @@ impl Running {
     }
 
     /// 2 to 6: does what the child asks for; at the end of file finds out what it means.
-    fn follow(
+    pub(super) fn follow(
         &mut self,
-        plan: &Plan,
         channel: &Channel,
         page: &Page,
+        of: &Of<'_>,
         console_socket: Option<console::Socket>,
     ) -> Result<(), Error> {
         while let Some(message) = channel.receive().context(|| "listen to the child".into())? {
             match message {
                 Message::Console(master) => self.console = Some(master),
                 Message::Built => {
-                    self.run_hooks(plan)?;
+                    of.plan.map_or(Ok(()), |plan| self.run_hooks(plan))?;
                     channel.send_go(self.child.pid).context(|| "speak to the child".into())?;
                 }
                 Message::Listener(descriptor, notice) => listener::forward(descriptor.as_fd(), notice)?,
@@ -190,7 +212,7 @@ impl Running {
             }
         }
         if let Some(failure) = page.failure() {
-            return Err(report::sentence(Some(plan), Some(&plan.process), failure, page));
+            return Err(report::sentence(of.plan, Some(of.process), failure, page));
         }
         if let (Some(socket), Some(master)) = (console_socket, &self.console) {
             socket.send(master.as_fd())?;

@@ -51,7 +51,7 @@ impl Prepared {
 
 /// The device that hides files, opened on the host and seen to be what it is: an image's `/dev/null` may be anything
 /// (CVE-2025-31133).
-fn open_null() -> Result<OwnedFd, Error> {
+pub(super) fn open_null() -> Result<OwnedFd, Error> {
     let what = || "open /dev/null".to_owned();
     let null = file::open(c"/dev/null", OFlag::O_RDWR | OFlag::O_NOFOLLOW, 0).context(what)?;
     let found = nix::sys::stat::fstat(&null).context(what)?;

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, Gid, Uid};
 use skiff_sys::file::{self, Resolve};
 use skiff_sys::process::{self, Capabilities};
-use skiff_sys::{seccomp, terminal};
+use skiff_sys::{schedule, seccomp, terminal};
 
 use super::gate::Gate;
 use super::listener;
@@ -53,8 +53,12 @@ impl Program<'_> {
             process::new_session_keyring().at(Stage::Keyring)?;
         }
         take_stdio(process, self.null, self.console.as_ref()).at(Stage::Stdio)?;
+        if self.bond == Bond::None && self.console.is_none() && process.uid != 0 {
+            give_stdio(process, self.null).at(Stage::Stdio)?;
+        }
         pass_descriptors(process.preserve_fds)?;
         umask(Mode::from_bits_truncate(process.umask.unwrap_or(0o022)));
+        take_schedule(process)?;
         // From here on another container's root, in a shared PID namespace, could have as many capabilities as this process
         // and look into it. The program's own execve lifts this again.
         process::set_undumpable().at(Stage::Capabilities)?;
@@ -150,6 +154,23 @@ fn take_stdio(process: &Process, null: BorrowedFd<'_>, console: Option<&OwnedFd>
     Ok(())
 }
 
+/// Takes on what the program is to have of CPUs, disks and memory, while the rights to it are still held.
+fn take_schedule(process: &Process) -> Result<(), Failure> {
+    if let Some(policy) = &process.scheduler {
+        schedule::set_policy(policy).at(Stage::Scheduler)?;
+    }
+    if let Some(priority) = process.io_priority {
+        schedule::set_io_priority(priority).at(Stage::IoPriority)?;
+    }
+    if let Some(domain) = process.personality {
+        schedule::set_personality(domain).at(Stage::Personality)?;
+    }
+    if let Some(policy) = &process.memory_policy {
+        schedule::set_memory_policy(policy.mode, &policy.nodes).at(Stage::MemoryPolicy)?;
+    }
+    Ok(())
+}
+
 /// Marks every descriptor close-on-exec but the three streams and those that the caller passes on.
 ///
 /// Errors: with the number of one that is to be passed on and was not passed in.
@@ -165,6 +186,24 @@ fn pass_descriptors(count: u32) -> Result<(), Failure> {
         }
     }
     process::cloexec_from(end).at(Stage::Stdio)
+}
+
+/// Gives the program's user the streams that the runtime was passed, so that it can open them again by name; but not the null
+/// device, which is everybody's.
+fn give_stdio(process: &Process, null: BorrowedFd<'_>) -> io::Result<()> {
+    let null = nix::sys::stat::fstat(null)?.st_rdev;
+    for number in 0..3 {
+        match process::give_descriptor(number, process.uid, null) {
+            // Of a file system that knows no owners, cannot be written to, or has no room for this one.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(nix::libc::EINVAL | nix::libc::EPERM | nix::libc::EROFS)
+                ) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Takes on limits, groups, user, working directory and capabilities, in the order in which each is still allowed.

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::error::plain;
 use crate::plan::{Hide, Plan, Process, Step};
 
-/// Says what a failing clone means.
+/// Says what a failing clone means, with what belongs to it.
 pub(super) fn clone_error(plan: &Plan, error: io::Error) -> Error {
     let what = match error.raw_os_error() {
         Some(nix::libc::ENOSPC) => {
@@ -17,7 +17,11 @@ pub(super) fn clone_error(plan: &Plan, error: io::Error) -> Error {
         Some(nix::libc::EPERM) if plan.users.is_some() => {
             "clone3: this host lets only root make user namespaces".to_owned()
         }
-        _ => "clone3".to_owned(),
+        _ if plan.joins.is_empty() => "clone3".to_owned(),
+        _ => {
+            let joins: Vec<String> = plan.joins.iter().map(joins::describe).collect();
+            format!("clone3, {}", joins.join(", "))
+        }
     };
     Error::Host { what, source: plain(error) }
 }

@@ -25,6 +25,8 @@ use crate::{Error, options, rdt};
 
 #[cfg(test)]
 pub(crate) use files::shown;
+pub use skiff_sys::schedule::Policy as Scheduler;
+
 pub(crate) use files::targets;
 pub(crate) use process::{DEFAULT_PATH, relative, search};
 
@@ -480,25 +482,6 @@ pub struct Listener {
     pub socket: PathBuf,
     /// Handed on as it is.
     pub metadata: String,
-}
-
-/// What sched_setattr(2) takes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scheduler {
-    /// `SCHED_OTHER` and so on.
-    pub policy: u32,
-    /// `SCHED_FLAG_*`.
-    pub flags: u64,
-    /// −20..=19.
-    pub nice: i32,
-    /// Of real-time policies.
-    pub priority: u32,
-    /// Of `SCHED_DEADLINE`, ns.
-    pub runtime_ns: u64,
-    /// Likewise.
-    pub deadline_ns: u64,
-    /// Likewise.
-    pub period_ns: u64,
 }
 
 /// What set_mempolicy(2) takes.

@@ -1,0 +1,176 @@
+//! What the kernel grants a process of its CPUs, disks and memory nodes, and how it behaves towards it.
+
+use std::io;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+/// The first version of the kernel's `struct sched_attr`, which every kernel takes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// A scheduling policy and its parameters, as sched_setattr(2) has them; times in ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// `SCHED_OTHER` and so on.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// −20..=19.
+    pub nice: i32,
+    /// Of real-time policies.
+    pub priority: u32,
+    /// Of `SCHED_DEADLINE`.
+    pub runtime_ns: u64,
+    /// Likewise.
+    pub deadline_ns: u64,
+    /// Likewise.
+    pub period_ns: u64,
+}
+
+/// Sets the calling thread's. sched_setattr(2).
+pub fn set_policy(policy: &Policy) -> io::Result<()> {
+    let attr = SchedAttr {
+        size: u32::try_from(size_of::<SchedAttr>()).unwrap_or(0),
+        policy: policy.policy,
+        flags: policy.flags,
+        nice: policy.nice,
+        priority: policy.priority,
+        runtime: policy.runtime_ns,
+        deadline: policy.deadline_ns,
+        period: policy.period_ns,
+    };
+    // SAFETY: `attr` tells its own size and outlives the call, which only reads it.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
+    check(result)
+}
+
+/// Sets the calling thread's I/O priority: class << 13 | level. ioprio_set(2).
+pub fn set_io_priority(priority: u16) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: takes integers only.
+    let result =
+        unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, libc::c_int::from(priority)) };
+    check(result)
+}
+
+/// Sets the calling process's execution domain. personality(2).
+pub fn set_personality(domain: u64) -> io::Result<()> {
+    // SAFETY: takes an integer.
+    let result = unsafe { libc::personality(domain) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets where the calling thread's memory comes from: `mode` is `MPOL_*` with its flags. set_mempolicy(2).
+///
+/// Errors: `ENOSYS` on a kernel without memory nodes.
+pub fn set_memory_policy(mode: i32, nodes: &[usize]) -> io::Result<()> {
+    const BITS: usize = u64::BITS as usize;
+    let words = nodes.iter().max().map_or(0, |highest| highest / BITS + 1);
+    let mut mask = vec![0_u64; words];
+    for node in nodes {
+        mask[node / BITS] |= 1 << (node % BITS);
+    }
+    let pointer = if mask.is_empty() { std::ptr::null() } else { mask.as_ptr() };
+    // The kernel takes one bit less than it is told, for historical reasons.
+    let bits = if mask.is_empty() { 0 } else { mask.len() * BITS + 1 };
+    // SAFETY: the mask has at least the bits that are told but the last, which is not read; it outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) };
+    check(result)
+}
+
+/// The CPUs that the calling thread may run on. sched_getaffinity(2).
+pub fn cpus() -> io::Result<CpuSet> {
+    Ok(sched_getaffinity(Pid::from_raw(0))?)
+}
+
+/// Makes the calling thread run on `cpus` only. sched_setaffinity(2).
+pub fn set_cpus(cpus: &CpuSet) -> io::Result<()> {
+    Ok(sched_setaffinity(Pid::from_raw(0), cpus)?)
+}
+
+/// A set of CPUs by their numbers.
+///
+/// Errors: `EINVAL` for a number that no set has room for.
+pub fn cpu_set(numbers: &[usize]) -> io::Result<CpuSet> {
+    let mut set = CpuSet::new();
+    numbers.iter().try_for_each(|number| set.set(*number))?;
+    Ok(set)
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `test` in a thread of its own, for what it sets stays set.
+    fn apart(test: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(test).join().expect("the thread ends");
+    }
+
+    #[test]
+    fn the_first_version_of_a_policy_has_its_size() {
+        assert_eq!(size_of::<SchedAttr>(), 48);
+    }
+
+    #[test]
+    fn a_policy_is_set() {
+        apart(|| {
+            const SCHED_BATCH: u32 = 3;
+            set_policy(&Policy { policy: SCHED_BATCH, nice: 5, ..Policy::default() }).expect("sched_setattr");
+            // SAFETY: takes an integer.
+            assert_eq!(unsafe { libc::sched_getscheduler(0) }, 3);
+        });
+    }
+
+    #[test]
+    fn an_io_priority_is_set() {
+        apart(|| {
+            set_io_priority(2 << 13 | 6).expect("ioprio_set");
+            // SAFETY: takes integers only.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) }, 2 << 13 | 6);
+        });
+    }
+
+    #[test]
+    fn cpus_are_set() {
+        apart(|| {
+            let first =
+                (0..CpuSet::count()).find(|number| cpus().is_ok_and(|set| set.is_set(*number) == Ok(true)));
+            let first = first.expect("some CPU");
+            set_cpus(&cpu_set(&[first]).expect("a set")).expect("sched_setaffinity");
+            assert_eq!(cpus().expect("sched_getaffinity"), cpu_set(&[first]).expect("a set"));
+            assert!(cpu_set(&[usize::MAX]).is_err());
+        });
+    }
+
+    #[test]
+    fn a_memory_policy_is_set() {
+        apart(|| {
+            const MPOL_BIND: i32 = 2;
+            match set_memory_policy(MPOL_BIND, &[0]) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+                other => other.expect("set_mempolicy"),
+            }
+            const MPOL_DEFAULT: i32 = 0;
+            if let Err(error) = set_memory_policy(MPOL_DEFAULT, &[]) {
+                assert_eq!(error.raw_os_error(), Some(libc::ENOSYS));
+            }
+            let error = set_memory_policy(MPOL_BIND, &[5000]).expect_err("no such node");
+            assert!(error.raw_os_error().is_some());
+        });
+    }
+}
