@@ -82,8 +82,8 @@ impl Profiler {
     /// Counts from now on what is forked into the cgroup2 with the id `cgroup_id` (the inode of its directory) or into one
     /// made below it. One map write.
     ///
-    /// The workload begins with the first exec event, or, if the container's init is a program of its own that is executed
-    /// first, after `execs_before` of them.
+    /// The workload begins with the first exec event of the first task, whose children before it are the runtime's, or, if the
+    /// container's init is a program of its own that is executed first, after `execs_before` of any task.
     pub fn arm(&mut self, cgroup_id: u64, execs_before: u32) -> Result<Slot, Error> {
         let index = *self.free.last().ok_or(Error::NoSlot(self.slots))?;
         let armed = abi::Armed { slot: index, execs_before };

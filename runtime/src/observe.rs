@@ -50,8 +50,8 @@ pub enum Counting {
 
 /// Starts to count what happens in the cgroup2 with the id `cgroup`, still empty, for the container `id`.
 ///
-/// The program begins with the first exec event in the cgroup, or after `execs_before` of them. The launch began at
-/// `begin_ns` of CLOCK_MONOTONIC.
+/// The program begins with the first exec event of the container's first process, or, if that executes an init, after
+/// `execs_before` of any process. The launch began at `begin_ns` of CLOCK_MONOTONIC.
 pub fn arm(cgroup: u64, id: &str, execs_before: u32, begin_ns: u64) -> Counting {
     let Some(pins) = Pins::open() else { return Counting::Off };
     let stamps = [begin_ns, 0, 0, monotonic_ns(), 0, 0, 0, 0, 0];
@@ -96,6 +96,13 @@ impl Counted {
         if let Some(cgroup) = self.0 {
             note(cgroup, stamps);
         }
+    }
+}
+
+impl Counted {
+    /// Lets the container be counted when this is gone: another gives its slot back.
+    pub fn keep(mut self) {
+        self.0 = None;
     }
 }
 

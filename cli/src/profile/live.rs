@@ -37,8 +37,10 @@ pub(crate) fn off() -> Failure {
 
 fn document(pinned: &Pinned, container: &Container) -> Result<Document, Failure> {
     let record = pinned.snapshot(container.taken.slot).map_err(observe::failed)?;
-    let [begin_ns, start, rootfs_done, arm_ns, cgroup_done, child, mounts_done, security_done, exec_seen] =
+    let [begin_ns, start, rootfs_done, arm_ns, cgroup_done, child, mounts_done, security_done, _waits] =
         container.taken.owner.stamps;
+    // A created container waits to be started: that the launcher has seen.
+    let exec_seen = record.exec_ns.unwrap_or(0);
     Ok(Document::new(&Run {
         id: &container.id,
         name: None,

@@ -70,7 +70,8 @@ pub const fn error_parts(key: u64) -> (u32, u32, u32) {
 pub struct Armed {
     /// The slot that counts the cgroup's tasks.
     pub slot: u32,
-    /// Executions in the slot that come before the user's program's.
+    /// Executions in the slot that come before the user's program's. With 0 that is the next of a task that has no counted
+    /// parent, else of any task.
     pub execs_before: u32,
 }
 

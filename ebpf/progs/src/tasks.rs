@@ -13,6 +13,9 @@ use crate::{oom, syscalls};
 /// `prev_state` of a task that has run for the last time.
 const TASK_DEAD: u32 = 0x80;
 
+/// More executions than there will be.
+const NEVER: u32 = u32::MAX;
+
 /// A child is counted as its parent is; one that was forked into an armed cgroup is the first of its container. It has
 /// not run yet, and its cgroup is final.
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -23,7 +26,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         Some(parent) => Task {
             slot: parent.slot,
             phase: parent.phase,
-            execs_before: parent.execs_before,
+            execs_before: before_of_child(parent.execs_before),
             ..Task::default()
         },
         None => match armed(child) {
@@ -40,6 +43,13 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     }
     begin(child, born, Figures::default(), slot);
     0
+}
+
+/// Where the program is what a container's first task executes, its children are none: hooks of the runtime, say. Where that
+/// executes an init, the program is a child.
+#[inline(always)]
+fn before_of_child(parent: u32) -> u32 {
+    if parent == 0 { NEVER } else { parent }
 }
 
 /// Counts a task that was moved into an armed cgroup, from now on.
