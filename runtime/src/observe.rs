@@ -128,6 +128,18 @@ pub fn release(cgroup: u64) {
     }
 }
 
+/// As [`release`]; if the cgroup had gone before anybody could ask for its id, as [`reclaim`].
+pub fn released(cgroup: Option<u64>) {
+    match cgroup {
+        Some(cgroup) => release(cgroup),
+        None => {
+            if let Err(error) = reclaim() {
+                tracing::warn!("look for containers that are gone: {error}");
+            }
+        }
+    }
+}
+
 /// Gives back the slots of containers that are gone without having done so themselves; how many.
 pub fn reclaim() -> io::Result<usize> {
     Pins::open().map_or(Ok(0), |pins| pins.reclaim())

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use skiff_runtime::container::{self, Claim, Container, Init, Record};
 use skiff_runtime::launch::{self, Attendance, Exit, Gate, Running};
+use skiff_runtime::observe::{self, Counted};
 use skiff_runtime::oci::spec::{Spec, Status};
 use skiff_runtime::oci::{self, Bundle, Facts, Terms};
 use skiff_runtime::plan::{Hook, Hooks};
 use skiff_runtime::supervise::{self, Caller, Signals};
 use skiff_runtime::{Plan, cgroup, hooks, seal};
+use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
 
 use crate::args::{Args, CgroupManager, Global, Launch};
@@ -91,7 +93,9 @@ fn attend(
     if keep {
         running.release();
     } else if let Some(lock) = container.lock()? {
+        let cgroup = running.cgroup_id();
         running.remove()?;
+        observe::released(cgroup);
         container.forget(lock)?;
         late("poststop", hooks, &hooks.poststop, None);
     }
@@ -173,10 +177,14 @@ impl Making {
     /// Launches it; its process is on record before its hooks run.
     fn launch(&mut self, console_socket: Option<&Path>, gate: Option<&Gate>) -> Result<Running, Failure> {
         let Self { plan, claim, record } = self;
+        let (begin_ns, mut counted) = (monotonic_ns(), Counted::default());
         let launched = launch::launch(
             plan,
             Attendance {
-                arm: &mut |_| Ok(()),
+                arm: &mut |cgroup| {
+                    counted.arm(cgroup, &plan.id, 0, begin_ns);
+                    Ok(())
+                },
                 born: &mut |birth| {
                     let start_time = process::stat(birth.pid).map_err(|error| error.to_string())?.start_time;
                     record.init = Some(Init { pid: birth.pid, start_time });
@@ -190,7 +198,10 @@ impl Making {
             // A container that fails is stopped and destroyed, and that has its hooks.
             late("poststop", &plan.hooks, &plan.hooks.poststop, None);
         }
-        Ok(launched?)
+        let running = launched?;
+        counted.note(running.stamps());
+        counted.keep();
+        Ok(running)
     }
 }
 

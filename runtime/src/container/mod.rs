@@ -39,6 +39,7 @@ pub use record::{Init, Record};
 use crate::Error;
 use crate::cgroup::Cgroup;
 use crate::error::Context;
+use crate::observe;
 use crate::oci::spec::Status;
 
 const STATE: &str = "state.json";
@@ -269,7 +270,10 @@ impl Container {
 
     /// Removes its cgroups, with all processes in them, and then what is on record of it.
     pub fn remove(self, lock: Lock) -> Result<(), Error> {
-        Cgroup::open(&self.record.cgroups)?.remove()?;
+        let cgroup = Cgroup::open(&self.record.cgroups)?;
+        let id = cgroup.id();
+        cgroup.remove()?;
+        observe::released(id);
         self.forget(lock)
     }
 

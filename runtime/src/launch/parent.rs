@@ -237,6 +237,12 @@ impl Running {
         self.child.pid
     }
 
+    /// The id of its cgroup v2 directory.
+    #[must_use]
+    pub fn cgroup_id(&self) -> Option<u64> {
+        self.cgroup.id()
+    }
+
     /// Readable when the container has ended. pidfd_open(2).
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
