@@ -68,7 +68,7 @@ impl Program<'_> {
         }
         let opened = self.pass_gate()?;
         let channel = opened.as_ref().unwrap_or(channel);
-        self.start_hooks(if opened.is_some() { Status::Created } else { Status::Creating })?;
+        run_hooks("startContainer", &self.hooks.start_container, self, Status::Created)?;
         self.labels.set().at(Stage::Label)?;
         self.page.security_done();
         self.load_filter(channel)?;
@@ -88,10 +88,6 @@ impl Program<'_> {
         let Some(gate) = self.gate else { return Ok(None) };
         self.channel.send_waiting().at(Stage::Gate)?;
         gate.wait().at(Stage::Gate).map(Some)
-    }
-
-    fn start_hooks(&self, status: Status) -> Result<(), Failure> {
-        run_hooks("startContainer", &self.hooks.start_container, self, status)
     }
 
     /// Last, so that the filter need not allow anything that is done above.
