@@ -22,10 +22,13 @@ mod stream;
 
 pub(crate) use bundle::Bundle;
 
+mod cgroups;
+mod devices;
 mod hooks;
 mod lifecycle;
 mod linux;
 mod mounts;
 mod namespaces;
 mod process;
+mod seccomp;
 mod terminal;

@@ -58,8 +58,7 @@ fn a_program_that_the_path_of_the_container_lacks_is_an_error() {
 
 #[test]
 fn no_arguments_are_an_error() {
-    let mut bundle = Bundle::with([("/process/args", json!([]))]);
-    bundle.never_runs();
+    Bundle::with([("/process/args", json!([]))]).never_runs();
 }
 
 #[test]
