@@ -60,6 +60,7 @@ pub(crate) enum CgroupManager {
 pub(crate) struct Args {
     pub(crate) operands: Vec<OsString>,
     pub(crate) launch: Launch,
+    pub(crate) exec: Exec,
     pub(crate) all: bool,
     pub(crate) force: bool,
     pub(crate) quiet: bool,
@@ -80,6 +81,24 @@ pub(crate) struct Launch {
     pub(crate) preserve_fds: u32,
     pub(crate) detach: bool,
     pub(crate) keep: bool,
+}
+
+/// Flags of `exec`.
+#[derive(Debug, Default)]
+pub(crate) struct Exec {
+    pub(crate) process: Option<PathBuf>,
+    pub(crate) tty: bool,
+    /// User and group id.
+    pub(crate) user: Option<(u32, Option<u32>)>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) additional_gids: Vec<u32>,
+    pub(crate) caps: Vec<String>,
+    pub(crate) apparmor: Option<String>,
+    pub(crate) process_label: Option<String>,
+    pub(crate) no_new_privs: bool,
+    pub(crate) cgroups: Vec<String>,
+    pub(crate) ignore_paused: bool,
 }
 
 /// How a list is printed.

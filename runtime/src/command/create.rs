@@ -12,11 +12,11 @@ use nix::libc;
 use skiff_runtime::container::{self, Claim, Container, Init, Record};
 use skiff_runtime::launch::{self, Attendance, Exit, Gate, Running};
 use skiff_runtime::observe::{self, Counted};
-use skiff_runtime::oci::spec::{Spec, Status};
+use skiff_runtime::oci::spec::{self, Spec, Status};
 use skiff_runtime::oci::{self, Bundle, Facts, Terms};
 use skiff_runtime::plan::{Hook, Hooks};
 use skiff_runtime::supervise::{self, Caller, Signals};
-use skiff_runtime::{Plan, cgroup, hooks, seal};
+use skiff_runtime::{Plan, cgroup, hooks, plan, seal};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
 
@@ -28,7 +28,7 @@ use crate::{config, pid_file, time};
 /// `create CONTAINER`.
 pub(crate) fn create(global: &Global, args: &Args) -> Result<u8, Failure> {
     let mut making = Making::begin(global, args)?;
-    check_terminal(&making.plan, &args.launch, true)?;
+    check_terminal(&making.plan.process, &args.launch, true)?;
     let gate = Gate::make(making.claim.directory())?;
     let running = making.launch(args.launch.console_socket.as_deref(), Some(&gate))?;
     pid_file::write(args.launch.pid_file.as_deref(), running.pid())?;
@@ -64,7 +64,7 @@ pub(crate) fn start(global: &Global, args: &Args) -> Result<u8, Failure> {
 pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
     let mut making = Making::begin(global, args)?;
     let flags = &args.launch;
-    check_terminal(&making.plan, flags, flags.detach)?;
+    check_terminal(&making.plan.process, flags, flags.detach)?;
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
     let running = making.launch(flags.console_socket.as_deref(), None)?;
@@ -102,7 +102,7 @@ fn attend(
     Ok(exit_code(exit))
 }
 
-fn stand_by(running: &mut Running, signals: &Signals) -> Result<Exit, Failure> {
+pub(crate) fn stand_by(running: &mut Running, signals: &Signals) -> Result<Exit, Failure> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let caller = Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
     let terms = supervise::Terms {
@@ -132,8 +132,12 @@ fn late(kind: &str, hooks: &Hooks, which: &[Hook], pid: Option<i32>) {
 }
 
 /// Whether what becomes of the terminal fits what the configuration says of it.
-fn check_terminal(plan: &Plan, flags: &Launch, is_detached: bool) -> Result<(), Failure> {
-    let has_terminal = plan.process.terminal.is_some();
+pub(crate) fn check_terminal(
+    process: &plan::Process,
+    flags: &Launch,
+    is_detached: bool,
+) -> Result<(), Failure> {
+    let has_terminal = process.terminal.is_some();
     match (has_terminal, is_detached, &flags.console_socket) {
         (true, true, None) => {
             Err(Failure::new("a terminal needs --console-socket unless the runtime stays with the container"))
@@ -161,8 +165,9 @@ impl Making {
         seal::seal(c"skiff-runtime")?;
         let root = root(global);
         container::check_id(args.id())?;
-        let (bundle, text) = load(&args.launch)?;
-        let terms = terms(global, &args.launch, root.clone());
+        let (mut bundle, text) = load(&args.launch)?;
+        let mut terms = terms(global, &args.launch, root.clone());
+        terms.preserve_fds += listen_fds(bundle.spec.process.as_mut());
         let mut plan = oci::plan(&bundle, args.id(), &Facts::probe(&bundle)?, &terms)?;
         if global.cgroup_manager == CgroupManager::None {
             plan.cgroup = cgroup::Plan::default();
@@ -214,6 +219,16 @@ fn load(flags: &Launch) -> Result<(Bundle, String), Failure> {
     let spec: Spec =
         oci::json::read(&text).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
     Ok((Bundle { path, spec }, text))
+}
+
+/// Tells the program of descriptors that a service manager has passed, as if it had got them itself, and counts them.
+/// sd_listen_fds(3).
+fn listen_fds(process: Option<&mut spec::Process>) -> u32 {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+    if let Some(process) = process.filter(|_| count > 0) {
+        process.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
+    }
+    count
 }
 
 fn terms(global: &Global, flags: &Launch, root: PathBuf) -> Terms {

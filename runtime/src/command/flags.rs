@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::args::{Args, CgroupManager, Format, Global, LogFormat, Wants};
 use crate::failure::Failure;
-use crate::{create, features, lifecycle, list, specify};
+use crate::{create, exec, features, lifecycle, list, specify};
 
 /// One command.
 #[derive(Debug)]
@@ -225,6 +225,61 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: lifecycle::delete,
     },
     Command {
+        name: "exec",
+        summary: "run a program in a running container",
+        operands: "CONTAINER [PROGRAM [ARGUMENT…]]",
+        count: 1..=usize::MAX,
+        order: Order::FlagsFirst,
+        about: "Exits with the program's code, 128 + n if signal n killed it, 255 if it could not be run.",
+        flags: &[
+            value::<Args>(
+                "process",
+                "FILE",
+                "take all from this process.json; PROGRAM is absent then",
+                |a, v| path(v).map(|v| a.exec.process = Some(v)),
+            )
+            .or('p'),
+            switch::<Args>("tty", "give it a terminal", |a, on| a.exec.tty = on).or('t'),
+            value::<Args>("user", "UID[:GID]", "run as this user", |a, v| {
+                user(v).map(|v| a.exec.user = Some(v))
+            })
+            .or('u'),
+            value("cwd", "DIR", "working directory in the container", |a, v| {
+                text(v).map(|v| a.exec.cwd = Some(v))
+            }),
+            value::<Args>("env", "NAME=VALUE", "set a variable", |a, v| text(v).map(|v| a.exec.env.push(v)))
+                .or('e'),
+            value::<Args>("additional-gids", "GID", "add a supplementary group", |a, v| {
+                number(v).map(|v| a.exec.additional_gids.push(v))
+            })
+            .or('g'),
+            value::<Args>("cap", "CAPABILITY", "add a capability", |a, v| {
+                text(v).map(|v| a.exec.caps.push(v))
+            })
+            .or('c'),
+            value("apparmor", "PROFILE", "AppArmor profile", |a, v| {
+                text(v).map(|v| a.exec.apparmor = Some(v))
+            }),
+            value("process-label", "LABEL", "SELinux label", |a, v| {
+                text(v).map(|v| a.exec.process_label = Some(v))
+            }),
+            switch("no-new-privs", "let no program gain privileges", |a, on| a.exec.no_new_privs = on),
+            DETACH,
+            PID_FILE,
+            CONSOLE_SOCKET,
+            PRESERVE_FDS,
+            value("cgroup", "[CONTROLLER:]PATH", "run in this cgroup below the container's", |a, v| {
+                text(v).map(|v| a.exec.cgroups.push(v))
+            }),
+            switch("ignore-paused", "run it also if the container is paused", |a, on| {
+                a.exec.ignore_paused = on
+            }),
+            NO_SUBREAPER,
+            HELP,
+        ],
+        run: exec::exec,
+    },
+    Command {
         name: "ps",
         summary: "show the processes of a container",
         operands: "CONTAINER [OPTION-OF-PS…]",
@@ -298,6 +353,10 @@ pub(crate) const COMMANDS: &[Command] = &[
 
 const ID: &str = "CONTAINER";
 
+fn text(value: &OsStr) -> Result<String, String> {
+    value.to_str().map(str::to_owned).ok_or_else(|| "not valid UTF-8".into())
+}
+
 fn path(value: &OsStr) -> Result<PathBuf, String> {
     if value.is_empty() { Err("no path".into()) } else { Ok(OsString::from(value).into()) }
 }
@@ -338,9 +397,27 @@ fn format(value: &OsStr) -> Result<Format, String> {
     Ok(if one_of(value, &["table", "json"])? == "json" { Format::Json } else { Format::Table })
 }
 
+fn user(value: &OsStr) -> Result<(u32, Option<u32>), String> {
+    let text = text(value)?;
+    let id = |text: &str| text.parse().map_err(|_| "not UID[:GID]".to_owned());
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((id(uid)?, Some(id(gid)?))),
+        None => Ok((id(&text)?, None)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_numbers() {
+        assert_eq!(user(OsStr::new("1000")), Ok((1000, None)));
+        assert_eq!(user(OsStr::new("0:5")), Ok((0, Some(5))));
+        for text in ["", "root", "1:", ":1", "-1", "1:2:3", "4294967296"] {
+            assert!(user(OsStr::new(text)).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn no_flag_of_a_command_is_declared_twice() {

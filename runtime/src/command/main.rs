@@ -6,6 +6,7 @@
 mod args;
 mod config;
 mod create;
+mod exec;
 mod failure;
 mod features;
 mod flags;

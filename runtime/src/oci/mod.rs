@@ -26,6 +26,7 @@ pub use facts::{Facts, Terms};
 pub use features::{Features, VERSION, features};
 pub use hooks::hooks;
 pub use mounts::option_names;
+pub use namespaces::forbid_groups;
 pub use process::process;
 use spec::Spec;
 pub use template::{Owner, config as template};

@@ -92,7 +92,9 @@ impl Spaces {
 }
 
 /// Takes note that the program's groups stay as they are.
-pub(super) fn forbid_groups(process: &mut Process) -> Result<(), Error> {
+///
+/// Errors: groups were asked for.
+pub fn forbid_groups(process: &mut Process) -> Result<(), Error> {
     match process.groups.take() {
         Some(groups) if !groups.is_empty() => Err(invalid(
             "process.user.additionalGids",

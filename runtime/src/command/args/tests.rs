@@ -30,11 +30,16 @@ fn containerd_s_create() {
 }
 
 #[test]
-fn conmon_s_create() {
+fn conmon_s_create_and_exec() {
     let (global, command, args) =
         parsed("--log-format=json --log=/b/oci-log create --bundle /b --pid-file /b/pidfile c1");
     assert_eq!((command.name, args.id()), ("create", "c1"));
     assert_eq!(global.log, Some("/b/oci-log".into()));
+    let (_, command, args) = parsed("exec --pid-file /b/pid --process /b/process -d -t --preserve-fds=2 c1");
+    assert_eq!((command.name, args.id()), ("exec", "c1"));
+    assert_eq!(args.exec.process, Some("/b/process".into()));
+    assert!(args.launch.detach && args.exec.tty);
+    assert_eq!(args.launch.preserve_fds, 2);
 }
 
 #[test]
@@ -45,9 +50,10 @@ fn flags_are_written_as_go_or_as_getopt_has_them() {
         let (_, _, args) = parsed(line);
         assert_eq!((args.launch.bundle, args.operands), (Some("/b".into()), vec!["c".into()]), "{line}");
     }
-    let (_, _, args) = parsed("run -db/b c");
-    assert!(args.launch.detach);
-    assert!(!parsed("run --detach=false c").2.launch.detach);
+    let (_, _, args) = parsed("exec -dtu0:5 c sh");
+    assert!(args.launch.detach && args.exec.tty);
+    assert_eq!(args.exec.user, Some((0, Some(5))));
+    assert!(!parsed("exec --tty=false c sh").2.exec.tty);
 }
 
 #[test]
@@ -55,6 +61,14 @@ fn what_follows_the_container_of_ps_is_for_ps() {
     let (_, _, args) = parsed("ps -f table c -o pid --format json -- x");
     assert_eq!(args.operands, ["c", "-o", "pid", "--format", "json", "--", "x"].map(OsString::from));
     assert_eq!(args.format, Format::Table);
+}
+
+#[test]
+fn what_follows_the_container_of_exec_is_the_program_s() {
+    let (_, _, args) = parsed("exec -e A=1 --env B=2 c ls -la --tty -- x");
+    assert_eq!(args.operands, ["c", "ls", "-la", "--tty", "--", "x"].map(OsString::from));
+    assert_eq!(args.exec.env, ["A=1", "B=2"]);
+    assert!(!args.exec.tty);
 }
 
 #[test]

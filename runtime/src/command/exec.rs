@@ -1,0 +1,238 @@
+//! `exec`: one more program in a container that runs.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+
+use skiff_runtime::cgroup::{Cgroup, Paths};
+use skiff_runtime::container::{Container, Process};
+use skiff_runtime::launch::{self, Running};
+use skiff_runtime::oci::spec::{self, Spec, Status};
+use skiff_runtime::oci::{self, Facts, Terms};
+use skiff_runtime::seal;
+use skiff_runtime::supervise::Signals;
+
+use crate::args::{Args, Exec, Global};
+use crate::create::{self, exit_code, stand_by};
+use crate::failure::{Context, Failure};
+use crate::root::root;
+use crate::{config, pid_file};
+
+/// What runc exits with if the program could not be run.
+const FAILED: u8 = 255;
+
+/// `exec CONTAINER [PROGRAM [ARGUMENT…]]`.
+pub(crate) fn exec(global: &Global, args: &Args) -> Result<u8, Failure> {
+    try_exec(global, args)
+        .map_err(|failure| Failure { code: FAILED, message: format!("exec failed: {}", failure.message) })
+}
+
+fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
+    seal::seal(c"skiff-runtime")?;
+    let container = Container::open(&root(global), args.id())?;
+    let init = running(&container, args.exec.ignore_paused)?;
+    let bundle = config::bundle(&container)?;
+    let given = asked_for(&bundle.spec, args)?;
+    let facts = Facts::probe_exec(&given, &Path::new("/proc").join(init.pid.to_string()).join("root"))?;
+    let terms = Terms { preserve_fds: args.launch.preserve_fds, ..Terms::default() };
+    let mut process = oci::process(&given, bundle.spec.linux.as_ref(), &facts, &terms)?;
+    if !may_set_groups(init.pid)? {
+        oci::forbid_groups(&mut process)?;
+    }
+    let flags = &args.launch;
+    create::check_terminal(&process, flags, flags.detach)?;
+    let cgroup = Cgroup::open_to_join(&below(&container.record().cgroups, &args.exec.cgroups)?)?;
+    let signals =
+        if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
+    let running = launch::exec(&launch::exec::Plan {
+        init: init.pid,
+        init_fd: init.pidfd.as_fd(),
+        cgroup: &cgroup,
+        process,
+        subject: oci::hooks(&bundle, &container.record().id)?.subject,
+        console_socket: flags.console_socket.as_deref(),
+    })?;
+    pid_file::write(flags.pid_file.as_deref(), running.pid())?;
+    finish(running, signals)
+}
+
+/// Stays with the program, or lets go of it.
+fn finish(mut running: Running, signals: Option<Signals>) -> Result<u8, Failure> {
+    let Some(signals) = signals else {
+        running.release();
+        return Ok(0);
+    };
+    stand_by(&mut running, &signals).map(exit_code)
+}
+
+/// The first process of a container that can take another.
+fn running(container: &Container, ignore_paused: bool) -> Result<Process, Failure> {
+    // In runc's words.
+    match container.look()? {
+        (Status::Paused, _) if !ignore_paused => {
+            Err(Failure::new("cannot exec in a paused container (use --ignore-paused to override)"))
+        }
+        (Status::Creating, _) => Err(Failure::new("cannot exec in a container that is being created")),
+        (_, Some(init)) => Ok(init),
+        (_, None) => Err(Failure::new("cannot exec in a stopped container")),
+    }
+}
+
+/// What is to be run: as the file says, or as the container's own program with what flags change.
+fn asked_for(spec: &Spec, args: &Args) -> Result<spec::Process, Failure> {
+    let program = &args.operands[1..];
+    if let Some(file) = &args.exec.process {
+        return match program {
+            [] => Ok(oci::read_file(file)?),
+            _ => Err(Failure::new("--process says what is run: leave out PROGRAM")),
+        };
+    }
+    if program.is_empty() {
+        return Err(Failure::new("no program given, see 'skiff-runtime help exec'"));
+    }
+    let texts: Option<Vec<String>> = program.iter().map(|word| word.to_str().map(str::to_owned)).collect();
+    let args_given = texts.ok_or_else(|| Failure::new("an argument is not valid UTF-8"))?;
+    let process = spec::Process { args: args_given, ..spec.process.clone().unwrap_or_default() };
+    Ok(changed(process, &args.exec))
+}
+
+fn changed(mut process: spec::Process, flags: &Exec) -> spec::Process {
+    process.terminal = flags.tty;
+    process.console_size = None;
+    if let Some((uid, gid)) = flags.user {
+        process.user.uid = uid;
+        process.user.gid = gid.unwrap_or(process.user.gid);
+    }
+    process.user.additional_gids.extend(&flags.additional_gids);
+    if let Some(cwd) = &flags.cwd {
+        process.cwd.clone_from(cwd);
+    }
+    for entry in &flags.env {
+        set_variable(&mut process.env, entry);
+    }
+    if !flags.caps.is_empty() {
+        let sets = process.capabilities.get_or_insert_default();
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.extend_from_slice(&flags.caps);
+        }
+    }
+    if let Some(profile) = &flags.apparmor {
+        process.apparmor_profile.clone_from(profile);
+    }
+    if let Some(label) = &flags.process_label {
+        process.selinux_label.clone_from(label);
+    }
+    process.no_new_privileges |= flags.no_new_privs;
+    process
+}
+
+/// Sets `NAME=value` in the place of what NAME was: getenv(3) would find the first.
+fn set_variable(environment: &mut Vec<String>, entry: &str) {
+    let name = entry.split('=').next().unwrap_or_default();
+    environment.retain(|known| known.split('=').next() != Some(name));
+    environment.push(entry.to_owned());
+}
+
+/// Whether the container's user namespace allows setgroups(2). user_namespaces(7).
+fn may_set_groups(pid: i32) -> Result<bool, Failure> {
+    let file = format!("/proc/{pid}/setgroups");
+    match std::fs::read_to_string(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        other => Ok(other.context(|| format!("read {file}"))?.trim() != "deny"),
+    }
+}
+
+/// The cgroups to join: the container's, or some below them as `[CONTROLLER[,CONTROLLER]:]PATH` says.
+fn below(paths: &Paths, wanted: &[String]) -> Result<Paths, Failure> {
+    let mut paths = paths.clone();
+    for text in wanted {
+        let (controllers, path) = match text.split_once(':') {
+            Some((names, path)) => (Some(names.split(',').collect::<Vec<_>>()), path),
+            None => (None, text.as_str()),
+        };
+        let path: PathBuf = path.trim_start_matches('/').into();
+        if path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(Failure::new(format!("--cgroup {text:?} does not lie below the container's cgroup")));
+        }
+        for name in controllers.iter().flatten() {
+            if !paths.legacy.keys().any(|controller| controller.name() == *name) {
+                return Err(Failure::new(format!(
+                    "--cgroup {text:?}: the container is in no cgroup v1 of {name:?}"
+                )));
+            }
+        }
+        let is_meant = |name: &str| controllers.as_ref().is_none_or(|names| names.contains(&name));
+        for (controller, directory) in &mut paths.legacy {
+            if is_meant(controller.name()) {
+                directory.push(&path);
+            }
+        }
+        if let (Some(directory), None) = (&mut paths.unified, &controllers) {
+            directory.push(&path);
+        }
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use skiff_runtime::cgroup::Controller;
+
+    use super::*;
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn flags_change_the_container_s_own_program() {
+        let given = spec::Process {
+            env: strings(&["PATH=/bin", "A=1", "AB=2"]),
+            cwd: "/".into(),
+            user: spec::User { uid: 1, gid: 2, additional_gids: vec![3], ..spec::User::default() },
+            no_new_privileges: true,
+            ..spec::Process::default()
+        };
+        let flags = Exec {
+            tty: true,
+            user: Some((5, None)),
+            cwd: Some("/tmp".into()),
+            env: strings(&["A=3", "B=4", "AB"]),
+            additional_gids: vec![7],
+            caps: strings(&["CAP_KILL"]),
+            ..Exec::default()
+        };
+        let process = changed(given, &flags);
+        assert!(process.terminal && process.no_new_privileges);
+        assert_eq!((process.user.uid, process.user.gid), (5, 2));
+        assert_eq!(process.user.additional_gids, [3, 7]);
+        assert_eq!(process.env, ["PATH=/bin", "A=3", "B=4", "AB"]);
+        assert_eq!(process.cwd, "/tmp");
+        let sets = process.capabilities.expect("capabilities");
+        assert_eq!((sets.bounding.as_slice(), sets.ambient.len()), (&["CAP_KILL".to_owned()][..], 0));
+    }
+
+    #[test]
+    fn cgroups_below_the_container_s_are_found_by_controller() {
+        let paths = Paths {
+            unified: Some("/u/c".into()),
+            legacy: [(Controller::Cpu, "/cpu/c".into()), (Controller::Pids, "/pids/c".into())].into(),
+        };
+        let check = |wanted: &[&str], expected: Result<[&str; 3], &str>| {
+            let found = below(&paths, &strings(wanted)).map_err(|failure| failure.message);
+            let expected = expected.map(|[unified, cpu, pids]| Paths {
+                unified: Some(unified.into()),
+                legacy: [(Controller::Cpu, cpu.into()), (Controller::Pids, pids.into())].into(),
+            });
+            assert_eq!(found, expected.map_err(str::to_owned), "{wanted:?}");
+        };
+        check(&[], Ok(["/u/c", "/cpu/c", "/pids/c"]));
+        check(&["/a"], Ok(["/u/c/a", "/cpu/c/a", "/pids/c/a"]));
+        check(&["cpu:a/b"], Ok(["/u/c", "/cpu/c/a/b", "/pids/c"]));
+        check(&["cpu:a", "pids:b"], Ok(["/u/c", "/cpu/c/a", "/pids/c/b"]));
+        check(&["cpu,pids:a"], Ok(["/u/c", "/cpu/c/a", "/pids/c/a"]));
+        check(&["../a"], Err("--cgroup \"../a\" does not lie below the container's cgroup"));
+        check(&["cpu:a/../.."], Err("--cgroup \"cpu:a/../..\" does not lie below the container's cgroup"));
+        check(&["io:a"], Err("--cgroup \"io:a\": the container is in no cgroup v1 of \"io\""));
+    }
+}
