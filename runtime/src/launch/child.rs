@@ -141,6 +141,13 @@ fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Fail
     if let Some(size) = plan.process.terminal {
         program.console = Some(tree.console(size, channel).at(Stage::Console)?);
     }
+    if has_hooks_before_pivot(&plan.hooks) {
+        // 3. Those of the launcher's namespaces are the parent's to run. Some put files into the container, which therefore is
+        // not read-only yet.
+        channel.send_built().at(Stage::Wait)?;
+        channel.receive_go().at(Stage::Wait)?;
+        program::run_hooks("createContainer", &plan.hooks.create_container, program, Status::Creating)?;
+    }
     set_kernel_parameters(plan, &tree)?;
     for (index, hide) in plan.hide.iter().enumerate() {
         match hide {
@@ -151,12 +158,6 @@ fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Fail
     }
     if plan.root.read_only {
         mount::restrict(tree.root(), mount::Attr::RDONLY, false).at(Stage::RootReadOnly)?;
-    }
-    if has_hooks_before_pivot(&plan.hooks) {
-        // 3. Those of the launcher's namespaces are the parent's to run.
-        channel.send_built().at(Stage::Wait)?;
-        channel.receive_go().at(Stage::Wait)?;
-        program::run_hooks("createContainer", &plan.hooks.create_container, program, Status::Creating)?;
     }
     tree.become_root().at(Stage::Pivot)
 }

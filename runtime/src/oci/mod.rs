@@ -96,7 +96,8 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
         id: id.to_owned(),
         name: None,
         state_root: terms.root.clone(),
-        run_root: terms.root.clone(),
+        // Where hooks look for the container's files before the pivot.
+        run_root: bundle.root(),
         bond: Bond::None,
         namespaces: spaces.new,
         joins: spaces.joins.clone(),
