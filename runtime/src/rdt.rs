@@ -70,6 +70,14 @@ impl Group {
         Ok(())
     }
 
+    /// Changes shares of the group.
+    ///
+    /// Errors: the group is not there, or the processor does not have them.
+    pub fn set(&self, root: &Path, schemata: &[&String]) -> Result<(), Error> {
+        let file = root.join(&self.directory).join("schemata");
+        schemata.iter().try_for_each(|line| write(&file, &format!("{line}\n")))
+    }
+
     /// Removes what goes with the container. What is gone already is no error.
     pub fn remove(&self, root: &Path) -> Result<(), Error> {
         let directory = root.join(&self.directory);

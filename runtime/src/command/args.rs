@@ -7,6 +7,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use skiff_runtime::oci::spec;
 
 use crate::failure::Failure;
 use crate::flags::{self, Command, Flag, Order, Takes};
@@ -61,10 +64,13 @@ pub(crate) struct Args {
     pub(crate) operands: Vec<OsString>,
     pub(crate) launch: Launch,
     pub(crate) exec: Exec,
+    pub(crate) limits: Limits,
     pub(crate) all: bool,
     pub(crate) force: bool,
     pub(crate) quiet: bool,
     pub(crate) format: Format,
+    pub(crate) stats: bool,
+    pub(crate) interval: Option<Duration>,
     pub(crate) rootless: bool,
     pub(crate) help: bool,
 }
@@ -99,6 +105,17 @@ pub(crate) struct Exec {
     pub(crate) no_new_privs: bool,
     pub(crate) cgroups: Vec<String>,
     pub(crate) ignore_paused: bool,
+}
+
+/// Flags of `update`.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    /// A file with all of them, `-` for standard input.
+    pub(crate) file: Option<PathBuf>,
+    /// Those that are flags.
+    pub(crate) resources: spec::Resources,
+    pub(crate) l3_cache_schema: Option<String>,
+    pub(crate) mem_bw_schema: Option<String>,
 }
 
 /// How a list is printed.

@@ -6,6 +6,7 @@ use skiff_runtime::hooks;
 use skiff_runtime::oci::spec::{Spec, State, Status};
 use skiff_runtime::oci::{self, Bundle};
 use skiff_runtime::plan::{Hook, Hooks};
+use skiff_runtime::rdt::Group;
 
 /// Reads it from the container's own directory.
 pub(crate) fn bundle(container: &Container) -> Result<Bundle, Error> {
@@ -16,6 +17,14 @@ pub(crate) fn bundle(container: &Container) -> Result<Bundle, Error> {
 /// Its hooks.
 pub(crate) fn hooks(container: &Container) -> Result<Hooks, Error> {
     oci::hooks(&bundle(container)?, &container.record().id)
+}
+
+/// Its resctrl group, if it is in one.
+pub(crate) fn rdt_group(container: &Container) -> Option<Group> {
+    if !container.record().has_rdt {
+        return None;
+    }
+    oci::rdt_group(&bundle(container).ok()?.spec, &container.record().id)
 }
 
 /// The hooks to run once the container is deleted, and what they are told. It is too late then for anything to fail.

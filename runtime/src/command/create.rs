@@ -16,7 +16,7 @@ use skiff_runtime::oci::spec::{self, Spec, Status};
 use skiff_runtime::oci::{self, Bundle, Facts, Terms};
 use skiff_runtime::plan::{Hook, Hooks};
 use skiff_runtime::supervise::{self, Caller, Signals};
-use skiff_runtime::{Plan, cgroup, hooks, plan, seal};
+use skiff_runtime::{Plan, cgroup, hooks, plan, rdt, seal};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
 
@@ -77,7 +77,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
             running.release();
             Ok(0)
         }
-        Some(signals) => attend(container, running, &plan.hooks, &signals, flags.keep),
+        Some(signals) => attend(container, running, &plan, &signals, flags.keep),
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
 fn attend(
     mut container: Container,
     mut running: Running,
-    hooks: &Hooks,
+    plan: &Plan,
     signals: &Signals,
     keep: bool,
 ) -> Result<u8, Failure> {
@@ -96,8 +96,9 @@ fn attend(
         let cgroup = running.cgroup_id();
         running.remove()?;
         observe::released(cgroup);
+        leave_rdt(plan.rdt.as_ref());
         container.forget(lock)?;
-        late("poststop", hooks, &hooks.poststop, None);
+        late("poststop", &plan.hooks, &plan.hooks.poststop, None);
     }
     Ok(exit_code(exit))
 }
@@ -123,6 +124,13 @@ pub(crate) fn exit_code(exit: Exit) -> u8 {
         Exit::Signal(signal) => 128 + signal,
     };
     u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// Removes the container's resctrl group, once nothing is in it.
+pub(crate) fn leave_rdt(group: Option<&rdt::Group>) {
+    if let Some(Err(error)) = group.map(|group| group.remove(Path::new(rdt::ROOT))) {
+        tracing::warn!("{error}");
+    }
 }
 
 /// Runs hooks that cannot fail any more.
@@ -193,7 +201,9 @@ impl Making {
                 born: &mut |birth| {
                     let start_time = process::stat(birth.pid).map_err(|error| error.to_string())?.start_time;
                     record.init = Some(Init { pid: birth.pid, start_time });
-                    claim.write(record).map_err(|error| error.to_string())
+                    claim.write(record).map_err(|error| error.to_string())?;
+                    let entered = plan.rdt.as_ref().map(|group| group.enter(Path::new(rdt::ROOT), birth.pid));
+                    entered.transpose().map(drop).map_err(|error| error.to_string())
                 },
                 gate,
                 console_socket,
@@ -201,6 +211,7 @@ impl Making {
         );
         if launched.is_err() {
             // A container that fails is stopped and destroyed, and that has its hooks.
+            leave_rdt(plan.rdt.as_ref());
             late("poststop", &plan.hooks, &plan.hooks.poststop, None);
         }
         let running = launched?;
@@ -255,5 +266,6 @@ fn record(bundle: &Bundle, plan: &Plan) -> Record {
         cgroups: plan.cgroup.paths(),
         has_poststart: !plan.hooks.poststart.is_empty(),
         has_poststop: !plan.hooks.poststop.is_empty(),
+        has_rdt: plan.rdt.is_some(),
     }
 }

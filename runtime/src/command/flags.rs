@@ -5,10 +5,13 @@
 use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use skiff_runtime::oci::spec;
 
 use crate::args::{Args, CgroupManager, Format, Global, LogFormat, Wants};
 use crate::failure::Failure;
-use crate::{create, exec, features, lifecycle, list, specify};
+use crate::{create, events, exec, features, lifecycle, list, specify, update};
 
 /// One command.
 #[derive(Debug)]
@@ -320,6 +323,32 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: lifecycle::resume,
     },
     Command {
+        name: "update",
+        summary: "change a container's limits",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "What is not given stays as it is.",
+        flags: UPDATE,
+        run: update::update,
+    },
+    Command {
+        name: "events",
+        summary: "print a container's figures as lines of JSON",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "Every --interval, and when the OOM killer has been at work, until the container ends.",
+        flags: &[
+            switch("stats", "print them once", |a, on| a.stats = on),
+            value("interval", "TIME", "such as 500ms or 1m30s; 5s if absent", |a, v| {
+                interval(v).map(|v| a.interval = Some(v))
+            }),
+            HELP,
+        ],
+        run: events::events,
+    },
+    Command {
         name: "spec",
         summary: "write a config.json to begin with",
         operands: "",
@@ -352,6 +381,68 @@ pub(crate) const COMMANDS: &[Command] = &[
 ];
 
 const ID: &str = "CONTAINER";
+
+const UPDATE: &[Flag<Args>] = &[
+    value::<Args>("resources", "FILE", "take all from this JSON, - for standard input", |a, v| {
+        path(v).map(|v| a.limits.file = Some(v))
+    })
+    .or('r'),
+    value("blkio-weight", "N", "share of block I/O, 10 to 1000", |a, v| {
+        number(v).map(|v| block_io(a).weight = Some(v))
+    }),
+    value("cpu-period", "US", "period of --cpu-quota", |a, v| number(v).map(|v| cpu(a).period = Some(v))),
+    value("cpu-quota", "US", "CPU time in each period, -1 for no limit", |a, v| {
+        number(v).map(|v| cpu(a).quota = Some(v))
+    }),
+    value("cpu-burst", "US", "how much unused quota may be saved", |a, v| {
+        number(v).map(|v| cpu(a).burst = Some(v))
+    }),
+    value("cpu-share", "N", "share of CPU time", |a, v| number(v).map(|v| cpu(a).shares = Some(v))),
+    value("cpu-rt-period", "US", "period of --cpu-rt-runtime", |a, v| {
+        number(v).map(|v| cpu(a).realtime_period = Some(v))
+    }),
+    value("cpu-rt-runtime", "US", "real-time CPU time in each period", |a, v| {
+        number(v).map(|v| cpu(a).realtime_runtime = Some(v))
+    }),
+    value("cpu-idle", "N", "1: only when nobody else wants the CPU", |a, v| {
+        number(v).map(|v| cpu(a).idle = Some(v))
+    }),
+    value("cpuset-cpus", "LIST", "CPUs to run on", |a, v| text(v).map(|v| cpu(a).cpus = v)),
+    value("cpuset-mems", "LIST", "memory nodes", |a, v| text(v).map(|v| cpu(a).mems = v)),
+    value("memory", "BYTES", "limit of memory", |a, v| number(v).map(|v| memory(a).limit = Some(v))),
+    value("memory-reservation", "BYTES", "memory that is reclaimed last", |a, v| {
+        number(v).map(|v| memory(a).reservation = Some(v))
+    }),
+    value("memory-swap", "BYTES", "limit of memory and swap together, -1 for none", |a, v| {
+        number(v).map(|v| memory(a).swap = Some(v))
+    }),
+    value("kernel-memory", "BYTES", "obsolete", |a, v| number(v).map(|v| memory(a).kernel = Some(v))),
+    value("kernel-memory-tcp", "BYTES", "limit of TCP buffers", |a, v| {
+        number(v).map(|v| memory(a).kernel_tcp = Some(v))
+    }),
+    value("pids-limit", "N", "limit of processes, -1 for none", |a, v| {
+        number(v).map(|v| a.limits.resources.pids.get_or_insert_default().limit = Some(v))
+    }),
+    value("l3-cache-schema", "TEXT", "Intel RDT share of the L3 cache", |a, v| {
+        text(v).map(|v| a.limits.l3_cache_schema = Some(v))
+    }),
+    value("mem-bw-schema", "TEXT", "Intel RDT share of memory bandwidth", |a, v| {
+        text(v).map(|v| a.limits.mem_bw_schema = Some(v))
+    }),
+    HELP,
+];
+
+fn cpu(args: &mut Args) -> &mut spec::Cpu {
+    args.limits.resources.cpu.get_or_insert_default()
+}
+
+fn memory(args: &mut Args) -> &mut spec::Memory {
+    args.limits.resources.memory.get_or_insert_default()
+}
+
+fn block_io(args: &mut Args) -> &mut spec::BlockIo {
+    args.limits.resources.block_io.get_or_insert_default()
+}
 
 fn text(value: &OsStr) -> Result<String, String> {
     value.to_str().map(str::to_owned).ok_or_else(|| "not valid UTF-8".into())
@@ -406,9 +497,42 @@ fn user(value: &OsStr) -> Result<(u32, Option<u32>), String> {
     }
 }
 
+/// A time as Go's time.ParseDuration has it: numbers with units, one after the other.
+fn interval(value: &OsStr) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let invalid = || "not a time such as 500ms or 1m30s".to_owned();
+    let text = text(value)?;
+    let (mut rest, mut seconds) = (text.as_str(), 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let (_, factor) = UNITS.iter().find(|(unit, _)| *unit == &rest[..end]).ok_or_else(invalid)?;
+        seconds += number * factor;
+        rest = &rest[end..];
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or_else(invalid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_go_s() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(interval(OsStr::new(text)).ok(), expected.map(Duration::from_micros), "{text}");
+        };
+        check("5s", Some(5_000_000));
+        check("500ms", Some(500_000));
+        check("1m30s", Some(90_000_000));
+        check("1.5h", Some(5_400_000_000));
+        for text in ["", "0s", "5", "-5s", "5 s", "s", "1e4s"] {
+            check(text, None);
+        }
+    }
 
     #[test]
     fn users_are_numbers() {

@@ -13,9 +13,9 @@ use skiff_runtime::{hooks, signals};
 use skiff_sys::process::send_signal;
 
 use crate::args::{Args, Global};
-use crate::config;
 use crate::failure::{Context, Failure};
 use crate::root::root;
+use crate::{config, create};
 
 /// `kill CONTAINER [SIGNAL]`. Takes no lock: it must not wait for anybody.
 pub(crate) fn kill(global: &Global, args: &Args) -> Result<u8, Failure> {
@@ -91,7 +91,9 @@ fn remove(mut container: Container, force: bool) -> Result<(), Failure> {
         }
     }
     let late = config::poststop(&container);
+    let group = config::rdt_group(&container);
     container.remove(lock)?;
+    create::leave_rdt(group.as_ref());
     if let Some((hooks, state)) = late {
         hooks::run_late("poststop", &hooks, &state);
     }

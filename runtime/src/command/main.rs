@@ -6,6 +6,7 @@
 mod args;
 mod config;
 mod create;
+mod events;
 mod exec;
 mod failure;
 mod features;
@@ -18,6 +19,7 @@ mod pid_file;
 mod root;
 mod specify;
 mod time;
+mod update;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -37,6 +37,8 @@ pub struct Record {
     pub has_poststart: bool,
     /// Whether it has `poststop` hooks.
     pub has_poststop: bool,
+    /// Whether it is in a resctrl group.
+    pub has_rdt: bool,
 }
 
 /// A process, told from all that have had its id before or will have it.

@@ -136,6 +136,7 @@ fn memory(plan: &Plan, joins: &Joins, gate: Option<&Gate>) -> Memory {
         || child::has_hooks_before_pivot(&plan.hooks)
         || !plan.hooks.start_container.is_empty()
         || !plan.net_devices.is_empty()
+        || plan.rdt.is_some()
         || plan.time_namespace.is_some()
         || joins.have_clocks();
     if is_attended { Memory::Copied } else { Memory::Shared }

@@ -82,6 +82,16 @@ fn switches_may_follow_the_container_elsewhere() {
 }
 
 #[test]
+fn limits_of_update_are_the_specification_s() {
+    let (_, _, args) =
+        parsed("update --memory 1048576 --memory-swap=-1 --cpu-quota -1 --pids-limit 5 -r - c");
+    let memory = args.limits.resources.memory.expect("memory");
+    assert_eq!((memory.limit, memory.swap), (Some(1 << 20), Some(-1)));
+    assert_eq!(args.limits.resources.cpu.expect("cpu").quota, Some(-1));
+    assert_eq!(args.limits.file, Some("-".into()));
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_line() {
     let check = |line: &str, expected: &str| assert_eq!(refused(line), expected, "{line}");
     check("fly c", "unknown command: fly, see 'skiff-runtime help'");
