@@ -15,6 +15,7 @@ mod flags_resources;
 mod hostile;
 mod images;
 mod namespaces;
+mod observe;
 mod oci;
 mod peers;
 mod profile;

@@ -37,8 +37,11 @@ fn headline(document: &Document) -> String {
         (Some(code), None) => format!("exit code {code}"),
         (None, None) => "so far".to_owned(),
     };
-    let image = container.image.as_deref().map_or_else(String::new, |image| plain(image) + ": ");
-    format!("profile of {name} ({image}{}), {end}\n", command(&container.command))
+    let image = container.image.as_deref().map(plain);
+    let command = (!container.command.is_empty()).then(|| command(&container.command));
+    let what: Vec<String> = image.into_iter().chain(command).collect();
+    let what = if what.is_empty() { "not started".to_owned() } else { what.join(": ") };
+    format!("profile of {name} ({what}), {end}\n")
 }
 
 fn launch(document: &Document) -> String {

@@ -1,6 +1,7 @@
 //! A bundle on disk, and the container that a runtime makes of it.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub(crate) struct Bundle {
     pub(crate) id: String,
     pub(crate) config: Value,
     out: RefCell<Option<Stream>>,
+    /// A command that takes the runtime and its arguments as its last arguments.
+    through: Vec<String>,
     /// Whether what is written has to be a configuration in the eyes of `oci_spec`.
     valid: bool,
 }
@@ -44,7 +47,7 @@ impl Bundle {
         let (from, to) = (fixture::small_root_dir(), dir.join("rootfs"));
         fixture::tool("cp", &["-a", &from.display().to_string(), &to.display().to_string()]);
         let config = config::usual(&id);
-        Self { dir, id, config, out: RefCell::default(), valid: true }
+        Self { dir, id, config, out: RefCell::default(), through: Vec::new(), valid: true }
     }
 
     /// The same with these settings: place and value.
@@ -59,6 +62,12 @@ impl Bundle {
     /// Puts `value` at `pointer` in the configuration; see [`config::place`].
     pub(crate) fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
         config::place(&mut self.config, pointer, value);
+        self
+    }
+
+    /// Starts the runtime through another command.
+    pub(crate) fn through(mut self, words: &[String]) -> Self {
+        self.through = words.to_vec();
         self
     }
 
@@ -117,8 +126,10 @@ impl Bundle {
 
     /// `runtime --root … ARGS`, not yet started.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(programs::runtime());
-        command.arg("--root").arg(self.dir.join("state")).args(args).stdin(Stdio::null());
+        let runtime = programs::runtime().as_os_str();
+        let mut words = self.through.iter().map(OsStr::new).chain([runtime]);
+        let mut command = Command::new(words.next().unwrap_or(runtime));
+        command.args(words).arg("--root").arg(self.dir.join("state")).args(args).stdin(Stdio::null());
         command
     }
 
