@@ -11,6 +11,7 @@ pub mod file;
 pub mod heap;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod page;
 pub mod process;
 pub mod random;

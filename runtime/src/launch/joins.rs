@@ -116,6 +116,11 @@ impl Joins {
         self.find(CloneFlags::CLONE_NEWUSER).is_some()
     }
 
+    /// The network namespace that is joined.
+    pub(super) fn network(&self) -> Option<BorrowedFd<'_>> {
+        self.find(CloneFlags::CLONE_NEWNET).map(|join| join.namespace.as_fd())
+    }
+
     /// Whether a time namespace is joined, which a process must not share its memory for.
     pub(super) fn have_clocks(&self) -> bool {
         self.find(CloneFlags::from_bits_retain(CLONE_NEWTIME)).is_some()

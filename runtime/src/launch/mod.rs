@@ -7,7 +7,7 @@
 //! | notes the container ([`note`]), opens the host's side ([`prepare`], [`joins`]) | |
 //! | makes the cgroup, writes its limits, lets the caller arm it | |
 //! | clone3 into the cgroup | dies with its parent from here on |
-//! | writes id maps, tells of the birth → **1** `go` | joins v1 cgroups and namespaces, builds the file tree ([`tree`]) |
+//! | writes id maps, tells of the birth, moves network devices ([`devices`]) → **1** `go` | joins v1 cgroups and namespaces, builds the file tree ([`tree`]) |
 //! | keeps the console, or sends it on ([`console`]) | **2** console → |
 //! | runs hooks → `go` | **3** `built` →, runs hooks, pivots |
 //! | | becomes the user, drops capabilities ([`program`]) |
@@ -19,6 +19,7 @@
 
 mod child;
 mod console;
+mod devices;
 pub mod exec;
 mod gate;
 mod id_map;

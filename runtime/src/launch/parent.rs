@@ -13,7 +13,7 @@ use super::joins::Joins;
 use super::note::{self, Note};
 use super::prepare::Prepared;
 use super::sync::{Channel, Message, Page};
-use super::{child, console, listener, maps, report};
+use super::{child, console, devices, listener, maps, report};
 use crate::cgroup::{Cgroup, Usage};
 use crate::error::Context;
 use crate::oci::spec::Status;
@@ -120,7 +120,7 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
     let child = spawned.map_err(|error| report::clone_error(plan, error))?;
     let stamps = Stamps { start: begin, rootfs_done, cgroup_done, ..Stamps::default() };
     let mut running = Running::of(child, cgroup, note, stamps);
-    running.let_go(plan, born, &channel)?;
+    running.let_go(plan, &joins, born, &channel)?;
     running.follow(&channel, page, &Of { plan: Some(plan), process: &plan.process }, console_socket)?;
     Ok(running)
 }
@@ -175,6 +175,7 @@ impl Running {
     fn let_go(
         &self,
         plan: &Plan,
+        joins: &Joins,
         born: &mut dyn FnMut(&Birth<'_>) -> Result<(), String>,
         channel: &Channel,
     ) -> Result<(), Error> {
@@ -186,6 +187,7 @@ impl Running {
             }
         }
         born(&Birth { pid, cgroup: &self.cgroup }).map_err(Error::Option)?;
+        devices::move_all(&plan.net_devices, joins.network(), pid)?;
         if self.child.memory == Memory::Copied {
             channel.send_go(pid).context(|| "speak to the child".into())?;
         }
