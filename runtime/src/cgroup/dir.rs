@@ -12,6 +12,7 @@ use skiff_sys::device_filter;
 use super::devices::legacy_lines;
 use super::make::{enable_controllers, inherit_cpuset, make_directory};
 use super::remove::remove_all;
+use super::systemd::{Connection, Unit};
 use super::write::write_all;
 use super::{Controller, Devices, Join, Paths, Plan, Usage};
 use crate::Error;
@@ -22,6 +23,10 @@ use crate::error::Context;
 pub struct Cgroup {
     pub(super) unified: Option<Unified>,
     pub(super) legacy: Vec<Legacy>,
+    /// The unit that they belong to, once it is there.
+    pub(super) unit: Option<Unit>,
+    /// To have the unit made.
+    systemd: Option<Connection>,
     /// Whether an eBPF filter restricts devices.
     is_filtered: bool,
     is_released: bool,
@@ -45,11 +50,15 @@ pub(super) struct Legacy {
 impl Cgroup {
     /// Makes the directories and writes the limits. Nothing is in them yet, so no task has to be stopped for it.
     ///
+    /// A unit of systemd's cannot be without a process: it waits for [`Cgroup::order`], and the limits with it.
+    ///
     /// Errors: a directory that is there already, unless the plan takes one that has no process in it.
     pub fn create(plan: &Plan) -> Result<Self, Error> {
         let mut cgroup = Self::default();
-        if let Some(mount) = &plan.unified {
-            plan.tolerate(cgroup.make_unified(plan, mount))?;
+        match (&plan.order, &plan.unified) {
+            (Some(order), _) => cgroup.systemd = Some(order.unit.connect()?),
+            (None, Some(mount)) => plan.tolerate(cgroup.make_unified(plan, mount))?,
+            (None, None) => {}
         }
         for join in &plan.joins {
             plan.tolerate(cgroup.make_legacy(plan, join))?;
@@ -60,19 +69,22 @@ impl Cgroup {
     fn make_unified(&mut self, plan: &Plan, mount: &Path) -> Result<(), Error> {
         enable_controllers(mount, &plan.path, &plan.enable)?;
         let path = make_directory(mount, &plan.path, plan.reuse)?;
-        let unified = self.unified.insert(Unified::open(path)?);
+        self.unified = Some(Unified::open(path)?);
+        self.limit_unified(plan)
+    }
+
+    fn limit_unified(&mut self, plan: &Plan) -> Result<(), Error> {
+        let Some(unified) = &self.unified else { return Ok(()) };
         write_all(&unified.path, &plan.writes)?;
-        if let Devices::Only(rules) = &plan.devices {
-            match device_filter::restrict(unified.fd.as_fd(), rules) {
-                // Whoever may not load programs may have version 1 restrict devices.
-                Err(error) if is_denied(&error) && plan.has(Controller::Devices) => {}
-                other => {
-                    other.context(|| format!("restrict devices of cgroup {}", unified.path.display()))?;
-                    self.is_filtered = true;
-                }
+        let Devices::Only(rules) = &plan.devices else { return Ok(()) };
+        match device_filter::restrict(unified.fd.as_fd(), rules) {
+            // Whoever may not load programs may have version 1 restrict devices.
+            Err(error) if is_denied(&error) && plan.has(Controller::Devices) => Ok(()),
+            other => {
+                self.is_filtered = true;
+                other.context(|| format!("restrict devices of cgroup {}", unified.path.display()))
             }
         }
-        Ok(())
     }
 
     fn make_legacy(&mut self, plan: &Plan, join: &Join) -> Result<(), Error> {
@@ -91,11 +103,37 @@ impl Cgroup {
         if join.controller == Controller::Cpuset {
             inherit_cpuset(&join.mount, &plan.path)?;
         }
-        write_all(&path, &join.writes)?;
+        if plan.order.is_some() { Ok(()) } else { self.limit_legacy(plan, join, &path) }
+    }
+
+    fn limit_legacy(&self, plan: &Plan, join: &Join, path: &Path) -> Result<(), Error> {
+        write_all(path, &join.writes)?;
         if join.controller == Controller::Devices && !self.is_filtered {
-            restrict_legacy(&path, &plan.devices)?;
+            restrict_legacy(path, &plan.devices)?;
         }
         Ok(())
+    }
+
+    /// Moves `pid` into the v2 directory, where it could not be born there.
+    pub fn adopt(&self, pid: i32) -> Result<(), Error> {
+        self.unified.as_ref().map_or(Ok(()), |unified| unified.take(pid))
+    }
+
+    /// Has systemd make the unit that the plan orders, if it does, around process `pid`, which must not go on before; then
+    /// writes the limits.
+    pub fn order(&mut self, plan: &Plan, pid: i32) -> Result<(), Error> {
+        let (Some(order), Some(mut systemd)) = (&plan.order, self.systemd.take()) else { return Ok(()) };
+        // Should it fail half-way, there is a unit to remove.
+        self.unit = Some(order.unit.clone());
+        order.carry_out(&mut systemd, pid)?;
+        if let Some(mount) = &plan.unified {
+            let unified = self.unified.insert(Unified::open(mount.join(&plan.path))?);
+            if !order.takes_process() {
+                unified.take(pid)?;
+            }
+        }
+        self.limit_unified(plan)?;
+        plan.joins.iter().try_for_each(|join| self.limit_legacy(plan, join, &join.mount.join(&plan.path)))
     }
 
     /// Finds the cgroups of a container again. They are kept when dropped, and may be gone.
@@ -109,15 +147,16 @@ impl Cgroup {
             path: path.clone(),
             tasks: None,
         });
-        let legacy = legacy.collect();
-        Ok(Self { unified, legacy, is_filtered: true, is_released: true })
+        let (legacy, unit) = (legacy.collect(), paths.unit.clone());
+        Ok(Self { unified, legacy, unit, systemd: None, is_filtered: true, is_released: true })
     }
 
     /// As [`Cgroup::open`], to be joined by one more process of the container.
     ///
     /// Errors: a cgroup that is gone.
     pub fn open_to_join(paths: &Paths) -> Result<Self, Error> {
-        let mut cgroup = Self { unified: None, legacy: Vec::new(), is_filtered: true, is_released: true };
+        let mut cgroup = Self::default();
+        cgroup.release();
         cgroup.unified = paths.unified.as_ref().map(|path| Unified::open(path.clone())).transpose()?;
         for (controller, path) in &paths.legacy {
             if !cgroup.legacy.iter().any(|known| known.path == *path) {
@@ -158,13 +197,6 @@ impl Cgroup {
         self.legacy.iter().find(|legacy| legacy.controller == controller).map(|legacy| legacy.path.as_path())
     }
 
-    /// Moves `pid` into the v2 directory, where it could not be born there.
-    pub fn adopt(&self, pid: i32) -> Result<(), Error> {
-        let Some(unified) = &self.unified else { return Ok(()) };
-        let path = unified.path.join("cgroup.procs");
-        fs::write(&path, pid.to_string()).context(|| format!("write {}", path.display()))
-    }
-
     /// Reads the final figures.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -185,8 +217,14 @@ impl Cgroup {
 
     fn clear(&mut self) -> Result<(), Error> {
         self.is_released = true;
+        let of_systemd = match self.unit.take() {
+            // systemd would ask the processes first, and wait for them to end themselves.
+            Some(unit) => self.kill(libc::SIGKILL).and_then(|()| unit.remove()),
+            None => Ok(()),
+        };
         let unified = self.unified.take().map(|unified| unified.path);
-        remove_all(&self.legacy.drain(..).map(|legacy| legacy.path).chain(unified).collect::<Vec<_>>())
+        let paths: Vec<_> = self.legacy.drain(..).map(|legacy| legacy.path).chain(unified).collect();
+        remove_all(&paths).and(of_systemd)
     }
 }
 
@@ -221,6 +259,11 @@ impl Unified {
         let opened = fs::File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file.into())));
         let (id, fd) = opened.context(|| format!("open cgroup {}", path.display()))?;
         Ok(Self { path, fd, id })
+    }
+
+    fn take(&self, pid: i32) -> Result<(), Error> {
+        let path = self.path.join("cgroup.procs");
+        fs::write(&path, pid.to_string()).context(|| format!("write {}", path.display()))
     }
 }
 

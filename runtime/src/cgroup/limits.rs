@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use skiff_sys::device_filter::Rule;
 
 use super::resources::{LIMITED, Version, lines, unified};
+use super::systemd::{Order, properties};
 use super::{CgroupsPath, Controller, Layout, Paths, devices};
 use crate::Error;
 use crate::oci::spec;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub joins: Vec<Join>,
     /// Which devices may be used.
     pub devices: Devices,
+    /// The unit of systemd's around it all; systemd makes the v2 directory then.
+    pub order: Option<Order>,
     /// Whether the container does without cgroups if they may not be made: nothing was asked of them.
     pub optional: bool,
 }
@@ -129,7 +132,14 @@ impl Plan {
         let mut plan =
             Self { path: path.directory(), reuse: true, unified: layout.unified.clone(), ..Self::default() };
         for (controller, _) in &layout.legacy {
-            plan.join(layout, *controller);
+            // Where systemd makes the unit, it moves the process in its own hierarchy itself.
+            if !(*controller == Controller::Systemd && matches!(path, CgroupsPath::Unit { .. })) {
+                plan.join(layout, *controller);
+            }
+        }
+        if let CgroupsPath::Unit { slice, unit, .. } = path {
+            let properties = properties(resources)?;
+            plan.order = Some(Order { unit: unit.clone(), slice: slice.clone(), properties });
         }
         plan.limit(layout, resources)?;
         plan.writes.extend(unified_lines(layout, resources)?);
@@ -147,6 +157,7 @@ impl Plan {
         Paths {
             unified: self.unified.as_ref().map(|mount| mount.join(&self.path)),
             legacy: self.joins.iter().map(|join| (join.controller, join.mount.join(&self.path))).collect(),
+            unit: self.order.as_ref().map(|order| order.unit.clone()),
         }
     }
 

@@ -16,6 +16,7 @@ mod path;
 mod remove;
 mod resources;
 mod stats;
+mod systemd;
 mod update;
 mod usage;
 mod write;
@@ -28,9 +29,10 @@ use serde::{Deserialize, Serialize};
 pub use dir::Cgroup;
 pub use events::OomEvents;
 pub use limits::{Devices, Enable, Join, Plan, Write};
-pub use path::CgroupsPath;
+pub use path::{CgroupsPath, Manager, user_manager};
 pub use remove::remove_stale;
 pub use stats::Stats;
+pub use systemd::{Order, Unit, Value};
 pub use usage::Usage;
 
 /// Where the cgroups of a container are, to find them again.
@@ -41,6 +43,9 @@ pub struct Paths {
     pub unified: Option<PathBuf>,
     /// The directory of each v1 controller.
     pub legacy: BTreeMap<Controller, PathBuf>,
+    /// The unit of systemd's that they belong to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
 }
 
 /// A controller of cgroup v1, or of v2 where it has one of that name.

@@ -2,7 +2,19 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::systemd::Unit;
 use crate::Error;
+
+/// Who makes the cgroups of a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager<'a> {
+    /// This program, in the files.
+    Files,
+    /// The host's systemd.
+    Systemd,
+    /// The systemd of a user, whose own cgroup is this, below the root.
+    UserSystemd(&'a Path),
+}
 
 /// A place in the hierarchies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +26,9 @@ pub enum CgroupsPath {
         /// The slice that it belongs to, as `system.slice`.
         slice: String,
         /// The unit, as `skiff-web.scope`.
-        unit: String,
+        unit: Unit,
+        /// The cgroup of the systemd that has it, below the root.
+        manager: PathBuf,
     },
 }
 
@@ -25,13 +39,13 @@ impl CgroupsPath {
     /// `..` goes up, but not beyond the root, as in any root directory.
     ///
     /// Errors: the root itself, which cannot be a container's; a form that systemd does not know.
-    pub fn parse(text: Option<&str>, id: &str, systemd: bool) -> Result<Self, Error> {
-        match (text.filter(|text| !text.is_empty()), systemd) {
-            (None, false) => Ok(Self::Directory(id.into())),
-            (Some(text), false) => directory(text).map(Self::Directory),
-            (None, true) => unit("", "skiff", id),
-            (Some(text), true) => match *text.split(':').collect::<Vec<_>>() {
-                [slice, prefix, name] => unit(slice, prefix, name),
+    pub fn parse(text: Option<&str>, id: &str, manager: Manager<'_>) -> Result<Self, Error> {
+        match (text.filter(|text| !text.is_empty()), manager) {
+            (None, Manager::Files) => Ok(Self::Directory(id.into())),
+            (Some(text), Manager::Files) => directory(text).map(Self::Directory),
+            (None, _) => unit("", "skiff", id, manager),
+            (Some(text), _) => match *text.split(':').collect::<Vec<_>>() {
+                [slice, prefix, name] => unit(slice, prefix, name, manager),
                 _ => Err(Error::Option(format!("cgroupsPath {text:?} is not of the form slice:prefix:name"))),
             },
         }
@@ -42,7 +56,7 @@ impl CgroupsPath {
     pub fn directory(&self) -> PathBuf {
         match self {
             Self::Directory(path) => path.clone(),
-            Self::Unit { slice, unit } => slice_directory(slice).join(unit),
+            Self::Unit { slice, unit, manager } => manager.join(slice_directory(slice)).join(&unit.name),
         }
     }
 }
@@ -65,8 +79,12 @@ fn directory(text: &str) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-fn unit(slice: &str, prefix: &str, name: &str) -> Result<CgroupsPath, Error> {
-    let slice = if slice.is_empty() { "system.slice" } else { slice };
+fn unit(slice: &str, prefix: &str, name: &str, manager: Manager<'_>) -> Result<CgroupsPath, Error> {
+    let (default, above) = match manager {
+        Manager::UserSystemd(path) => ("user.slice", path),
+        Manager::Files | Manager::Systemd => ("system.slice", Path::new("")),
+    };
+    let slice = if slice.is_empty() { default } else { slice };
     check_slice(slice)?;
     let unit = match (name.ends_with(".slice"), prefix) {
         (true, _) => name.to_owned(),
@@ -78,7 +96,22 @@ fn unit(slice: &str, prefix: &str, name: &str) -> Result<CgroupsPath, Error> {
     if name.is_empty() || unit.len() > 255 || !unit.chars().all(is_known) {
         return Err(Error::Option(format!("{unit:?} is no name that a unit of systemd can have")));
     }
-    Ok(CgroupsPath::Unit { slice: slice.to_owned(), unit })
+    let unit = Unit { name: unit, user: matches!(manager, Manager::UserSystemd(_)) };
+    Ok(CgroupsPath::Unit { slice: slice.to_owned(), unit, manager: above.to_path_buf() })
+}
+
+/// The cgroup of the user's systemd, below the root, found by where this process is: cgroups(7), user@.service(5).
+#[must_use]
+pub fn user_manager() -> PathBuf {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    manager_of(&text).unwrap_or_default()
+}
+
+fn manager_of(cgroups: &str) -> Option<PathBuf> {
+    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let names: Vec<&str> = path.split('/').collect();
+    let end = names.iter().position(|name| name.starts_with("user@") && name.ends_with(".service"))?;
+    Some(names[..=end].iter().collect())
 }
 
 /// `-.slice` is the root; the others are named after their place: systemd.slice(5).
@@ -105,7 +138,8 @@ mod tests {
     use super::*;
 
     fn check(text: Option<&str>, systemd: bool, expect: &str) {
-        let path = CgroupsPath::parse(text, "web", systemd);
+        let manager = if systemd { Manager::Systemd } else { Manager::Files };
+        let path = CgroupsPath::parse(text, "web", manager);
         let path = path.map_or_else(|error| error.to_string(), |path| path.directory().display().to_string());
         assert_eq!(path, expect, "{text:?}");
     }
@@ -136,6 +170,16 @@ mod tests {
         check(Some("a-b-c.slice:x:y"), true, "a.slice/a-b.slice/a-b-c.slice/x-y.scope");
         check(Some("-.slice:x:y"), true, "x-y.scope");
         check(Some("machine.slice:x:y.slice"), true, "machine.slice/y.slice");
+    }
+
+    #[test]
+    fn a_users_unit_lies_below_the_users_systemd() {
+        let own = "0::/user.slice/user-7.slice/user@7.service/app.slice/x.scope\n";
+        let manager = manager_of(own).expect("a manager");
+        let path = CgroupsPath::parse(None, "web", Manager::UserSystemd(&manager)).expect("a path");
+        let expect = "user.slice/user-7.slice/user@7.service/user.slice/skiff-web.scope";
+        assert_eq!(path.directory(), Path::new(expect));
+        assert_eq!(manager_of("4:memory:/a\n0::/user.slice/user-7.slice/session-1.scope\n"), None);
     }
 
     #[test]

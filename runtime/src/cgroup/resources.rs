@@ -116,7 +116,7 @@ fn memory_unified(memory: &Memory) -> Result<Vec<Write>, Error> {
 }
 
 /// Version 2 limits swap alone, where bundles limit its sum with memory.
-fn swap_alone(limit: Option<i64>, total: Option<i64>) -> Result<Option<i64>, Error> {
+pub(super) fn swap_alone(limit: Option<i64>, total: Option<i64>) -> Result<Option<i64>, Error> {
     match (limit, total) {
         (Some(-1), None) | (_, Some(-1)) => Ok(Some(-1)),
         (_, None) => Ok(None),

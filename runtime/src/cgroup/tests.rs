@@ -19,7 +19,7 @@ fn unified() -> Layout {
 
 fn plan(layout: &Layout, json: &str) -> Result<Plan, String> {
     let resources: Resources = serde_json::from_str(json).expect("resources");
-    let path = CgroupsPath::parse(Some("/a/b"), "b", false).expect("a path");
+    let path = CgroupsPath::parse(Some("/a/b"), "b", Manager::Files).expect("a path");
     Plan::of_spec(&path, layout, Some(&resources), false).map_err(|error| error.to_string())
 }
 
@@ -202,7 +202,7 @@ fn a_bundle_joins_every_hierarchy() {
 
 #[test]
 fn a_user_does_without_cgroups_unless_something_is_asked_of_them() {
-    let path = CgroupsPath::parse(None, "b", false).expect("a path");
+    let path = CgroupsPath::parse(None, "b", Manager::Files).expect("a path");
     let plan = |json: &str| {
         let resources: Resources = serde_json::from_str(json).expect("resources");
         Plan::of_spec(&path, &unified(), Some(&resources), true).expect("a plan")

@@ -7,6 +7,7 @@ use skiff_sys::device_filter;
 
 use super::devices::rules;
 use super::resources::{LIMITED, Version, lines, unified, wanted};
+use super::systemd::properties;
 use super::write::write_all;
 use super::{Cgroup, Controller, Write};
 use crate::Error;
@@ -20,6 +21,9 @@ impl Cgroup {
     pub fn update(&self, resources: &Resources) -> Result<(), Error> {
         let resources = &self.completed(resources);
         self.check_memory(resources)?;
+        if let Some(unit) = &self.unit {
+            unit.set(&properties(resources)?)?;
+        }
         for controller in LIMITED {
             let (version, path) = self.place(controller);
             let writes = lines(resources, controller, version)?;

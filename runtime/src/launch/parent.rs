@@ -100,7 +100,10 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
     let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
     let rootfs_done = monotonic_ns();
     let cgroup = own_cgroup.map_or_else(|| Cgroup::create(&plan.cgroup), Ok)?;
-    arm(cgroup.id()).map_err(Error::Option)?;
+    // A unit of systemd's has no directory yet: it is made around the child.
+    if plan.cgroup.order.is_none() {
+        arm(cgroup.id()).map_err(Error::Option)?;
+    }
     let cgroup_done = monotonic_ns();
 
     let mut own_page = None;
@@ -120,6 +123,10 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
     let child = spawned.map_err(|error| report::clone_error(plan, error))?;
     let stamps = Stamps { start: begin, rootfs_done, cgroup_done, ..Stamps::default() };
     let mut running = Running::of(child, cgroup, note, stamps);
+    if plan.cgroup.order.is_some() {
+        running.cgroup.order(&plan.cgroup, running.child.pid)?;
+        arm(running.cgroup.id()).map_err(Error::Option)?;
+    }
     running.let_go(plan, &joins, born, &channel)?;
     running.follow(&channel, page, &Of { plan: Some(plan), process: &plan.process }, console_socket)?;
     Ok(running)
@@ -130,6 +137,7 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
 fn memory(plan: &Plan, joins: &Joins, gate: Option<&Gate>) -> Memory {
     let process = &plan.process;
     let is_attended = plan.users.is_some()
+        || plan.cgroup.order.is_some()
         || gate.is_some()
         || process.init
         || process.listener.is_some()
@@ -181,7 +189,9 @@ impl Running {
     ) -> Result<(), Error> {
         let pid = self.child.pid;
         if self.child.memory == Memory::Copied {
-            self.adopt_into(&self.cgroup)?;
+            if plan.cgroup.order.is_none() {
+                self.adopt_into(&self.cgroup)?;
+            }
             if let Some(users) = &plan.users {
                 maps::write(pid, users)?;
             }

@@ -12,7 +12,7 @@ use skiff_sys::process as sys_process;
 
 use super::{Bundle, spec, tables};
 use crate::caps::CapSet;
-use crate::cgroup::Layout;
+use crate::cgroup::{Layout, user_manager};
 use crate::error::Context;
 use crate::plan::c_path;
 use crate::seccomp::Kernel;
@@ -33,6 +33,8 @@ pub struct Facts {
     pub caps: CapSet,
     /// The cgroup hierarchies.
     pub cgroups: Layout,
+    /// The cgroup of the user's systemd, below the root; looked for without root only.
+    pub user_manager: PathBuf,
     /// Whether this is not the host's first user namespace, so that devices cannot be made.
     pub in_user_namespace: bool,
     /// Whether setgroups(2) is allowed. user_namespaces(7).
@@ -114,13 +116,15 @@ impl Facts {
             std::fs::metadata("/proc/self/ns/user").is_ok_and(|found| found.ino() != FIRST_USER_NAMESPACE);
         let denied =
             || std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+        let uid = nix::unistd::geteuid().as_raw();
         Ok(Self {
-            uid: nix::unistd::geteuid().as_raw(),
+            uid,
             gid: nix::unistd::getegid().as_raw(),
             kernel: kernel()?,
             last_cap,
             caps: CapSet(bounding & permitted),
             cgroups: Layout::of_host(),
+            user_manager: if uid != 0 || in_user_namespace { user_manager() } else { PathBuf::new() },
             in_user_namespace,
             may_set_groups: !(in_user_namespace && denied()),
             shared: CloneFlags::empty(),

@@ -32,7 +32,7 @@ use spec::Spec;
 pub use template::{Owner, config as template};
 
 use crate::Error;
-use crate::cgroup::{self, CgroupsPath};
+use crate::cgroup::{self, CgroupsPath, Manager};
 use crate::error::Context;
 use crate::plan::{Bond, Plan};
 
@@ -120,8 +120,13 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
 }
 
 fn cgroup(id: &str, linux: &spec::Linux, facts: &Facts, terms: &Terms) -> Result<cgroup::Plan, Error> {
-    let path = CgroupsPath::parse(Some(&linux.cgroups_path), id, terms.systemd_cgroup)?;
     let is_user = terms.rootless.unwrap_or(facts.uid != 0) || facts.in_user_namespace;
+    let manager = match (terms.systemd_cgroup, is_user) {
+        (false, _) => Manager::Files,
+        (true, false) => Manager::Systemd,
+        (true, true) => Manager::UserSystemd(&facts.user_manager),
+    };
+    let path = CgroupsPath::parse(Some(&linux.cgroups_path), id, manager)?;
     cgroup::Plan::of_spec(&path, &facts.cgroups, linux.resources.as_ref(), is_user)
 }
 

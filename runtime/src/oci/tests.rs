@@ -16,6 +16,7 @@ fn facts() -> Facts {
         last_cap: 40,
         caps: CapSet::all(40),
         cgroups: Layout { unified: Some("/sys/fs/cgroup".into()), ..Layout::default() },
+        user_manager: "".into(),
         in_user_namespace: false,
         may_set_groups: true,
         shared: CloneFlags::empty(),
