@@ -85,7 +85,7 @@ pub enum Controller {
 }
 
 impl Controller {
-    const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Cpu,
         Self::Cpuacct,
         Self::Cpuset,

@@ -520,3 +520,49 @@ fn who_answers_system_calls_must_be_said() {
     let error = r#"linux.seccomp.syscalls[0].action: unknown action "X""#;
     assert_eq!(seccomp(json!({"syscalls": [{"names": ["a"], "action": "X"}]})), Err(error.to_owned()));
 }
+
+/// Configurations as they are really written: by runc 1.1 itself, docker 20.10, containerd 1.6 (`ctr`) and podman 4.3.
+const REAL: [(&str, &str); 8] = [
+    ("runc", include_str!("fixtures/runc.json")),
+    ("runc-rootless", include_str!("fixtures/runc-rootless.json")),
+    ("docker", include_str!("fixtures/docker.json")),
+    ("docker-limits", include_str!("fixtures/docker-limits.json")),
+    ("docker-privileged", include_str!("fixtures/docker-privileged.json")),
+    ("containerd", include_str!("fixtures/containerd.json")),
+    ("podman", include_str!("fixtures/podman.json")),
+    ("podman-userns", include_str!("fixtures/podman-userns.json")),
+];
+
+#[test]
+fn what_engines_write_has_a_plan() {
+    let legacy = crate::cgroup::Controller::ALL.map(|found| (found, Path::new("/c1").join(found.name())));
+    let cgroups = Layout { legacy: legacy.to_vec(), ..facts().cgroups };
+    let facts = Facts { cgroups, ..facts() };
+    let planned = |name: &str| {
+        let (_, text) = REAL.iter().find(|(known, _)| *known == name).expect(name);
+        plan(&bundle(text), "x", &facts, &Terms::default()).expect(name)
+    };
+    for (name, _) in REAL {
+        let expect: &[&str] = match name {
+            "runc" | "runc-rootless" => {
+                &["process.capabilities.ambient: not both permitted and inheritable, left out: CAP_KILL, \
+                 CAP_NET_BIND_SERVICE, CAP_AUDIT_WRITE"]
+            }
+            _ => &[],
+        };
+        assert_eq!(planned(name).process.warnings, expect, "{name}");
+    }
+    assert!(planned("docker").process.seccomp.is_some());
+    assert_eq!(planned("docker").hooks.prestart.len(), 1, "docker sets the network up by a hook");
+    let limits = planned("docker-limits");
+    assert_eq!((limits.process.uid, limits.process.groups), (1000, Some(vec![1000, 5])));
+    assert!(limits.root.read_only && limits.process.terminal.is_some());
+    assert!(!limits.process.caps.bounding.contains(CapSet::CHOWN));
+    assert_eq!(limits.process.caps.effective, CapSet::NONE);
+    let privileged = planned("docker-privileged");
+    assert_eq!(privileged.process.caps.bounding, CapSet::all(37), "docker 20.10 knows no newer ones");
+    assert_eq!((privileged.process.seccomp, privileged.hide.len()), (None, 0));
+    assert!(!privileged.namespaces.contains(CloneFlags::CLONE_NEWPID));
+    let users = planned("podman-userns").users.expect("users");
+    assert_eq!(users.uids, [IdRange { inside: 0, outside: 100_000, count: 65_536 }]);
+}
