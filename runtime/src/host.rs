@@ -350,20 +350,28 @@ fn absent(options: &Options, layers: &[PathBuf], uid: u32) -> Result<Vec<PathBuf
 /// The first range of each file that is the user's. subuid(5).
 fn sub_ids(uid: u32) -> Option<SubIds> {
     let name = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??.name;
-    let range = |file: &str| {
-        let text = std::fs::read_to_string(file).ok()?;
-        text.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let owner = fields.next()?;
-            (owner == name || owner == uid.to_string())
-                .then(|| Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?)))?
-        })
-    };
+    let range = |file: &str| sub_id_range(&std::fs::read_to_string(file).ok()?, &name, uid);
     let helpers = ["/usr/bin/newuidmap", "/usr/bin/newgidmap"];
     if !helpers.iter().all(|helper| Path::new(helper).exists()) {
         return None;
     }
     Some(SubIds { uids: range("/etc/subuid")?, gids: range("/etc/subgid")? })
+}
+
+/// The first range of ids in `text`, of the form of `/etc/subuid`, that belongs to the user `name` or `uid`: the first id
+/// and how many. subuid(5).
+#[must_use]
+pub fn sub_id_range(text: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
+    let uid = uid.to_string();
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let owner = fields.next()?;
+        if owner != name && owner != uid {
+            return None;
+        }
+        let (first, count): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (count > 0 && first.checked_add(count).is_some()).then_some((first, count))
+    })
 }
 
 /// The directories and symlinks of `/` but those that a container has of its own.
