@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use skiff_sys::device_filter::Kind;
@@ -129,8 +129,7 @@ impl<'a> Tree<'a> {
                 self.bind(source, found, target, flags, *recursive)
             }
             Step::OwnCgroup { source, target, flags } => {
-                let source = prepare::open_path(source)?;
-                let mounted = self.place(target, |point| bind(source.as_fd(), point, true))?;
+                let mounted = self.place(target, |point| bind_path(source, point))?;
                 self.settle(mounted, target, flags)
             }
             Step::Remount { target, flags, options } => {
@@ -216,16 +215,30 @@ impl<'a> Tree<'a> {
         target: &Target,
         mount: impl FnOnce(BorrowedFd<'_>) -> io::Result<Option<OwnedFd>>,
     ) -> io::Result<OwnedFd> {
-        let point = target::open(self.root(), target)?;
+        let point = self.open(target)?;
         match mount(point.as_fd())? {
             Some(mounted) => Ok(mounted),
             None => target::open_mounted(self.root(), target, point.as_fd()),
         }
     }
 
+    /// Opens a mount point; many lie in a file system that was mounted just before.
+    fn open(&self, target: &Target) -> io::Result<OwnedFd> {
+        if target.symlinks == Symlinks::Refuse {
+            let (directory, name) = target::split(&target.path)?;
+            if let Some((_, directory)) = self.mounted.iter().rfind(|(path, _)| *path == directory) {
+                return target::open_in(directory.as_fd(), &name, target.kind);
+            }
+        }
+        target::open(self.root(), target)
+    }
+
     /// Changes flags of what has been mounted at `target`, and remembers it.
     fn settle(&mut self, mounted: OwnedFd, target: &Target, flags: &MountFlags) -> io::Result<()> {
         apply(mounted.as_fd(), flags)?;
+        // What lies below is out of sight now.
+        let below = [target.path.to_bytes(), b"/"].concat();
+        self.mounted.retain(|(path, _)| !path.to_bytes().starts_with(&below));
         self.mounted.push((target.path.clone(), mounted));
         Ok(())
     }
@@ -281,7 +294,7 @@ impl<'a> Tree<'a> {
             Some((known, parent)) if known == directory => parent,
             _ => {
                 let (path, kind) = (directory.clone(), TargetKind::Directory);
-                target::open(self.root(), &Target { path, kind, symlinks: Symlinks::Refuse })?
+                self.known(&Target { path, kind, symlinks: Symlinks::Refuse })?
             }
         };
         Ok((self.parent.insert((directory, parent)).1.as_fd(), name))
@@ -439,6 +452,16 @@ fn bind(source: BorrowedFd<'_>, point: BorrowedFd<'_>, recursive: bool) -> io::R
             mount::bind_legacy(source, point, recursive).map(|()| None)
         }
         other => other.map(Some),
+    }
+}
+
+/// The same for a path of this mount namespace, with what is mounted below.
+fn bind_path(source: &Path, point: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let path = c_path(source).map_err(|_| Errno::EINVAL)?;
+    match mount::clone_tree(AT_FDCWD, &path, true) {
+        Ok(copy) if attach(copy.as_fd(), point)? => Ok(Some(copy)),
+        Err(error) if !mount::is_refusal(&error) => Err(error),
+        _ => bind(prepare::open_path(source)?.as_fd(), point, true),
     }
 }
 

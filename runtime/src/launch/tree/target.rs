@@ -23,8 +23,10 @@ pub(super) fn open(root: BorrowedFd<'_>, target: &Target) -> io::Result<OwnedFd>
     let resolve = resolve(target.symlinks);
     let point = match open_only(root, target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut links = MAX_LINKS;
-            make(root, target.path.to_bytes(), target.kind, resolve, &mut links)?;
+            if !make_last(root, target, resolve)? {
+                let mut links = MAX_LINKS;
+                make(root, target.path.to_bytes(), target.kind, resolve, &mut links)?;
+            }
             open_only(root, target)
         }
         other => other,
@@ -63,6 +65,25 @@ const fn resolve(symlinks: Symlinks) -> Resolve {
     match symlinks {
         Symlinks::InRoot => Resolve::InRoot,
         Symlinks::Refuse => Resolve::NoSymlinks,
+    }
+}
+
+/// Opens the entry `name` of a directory that is known, and makes it if it is not there.
+pub(super) fn open_in(directory: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Result<OwnedFd> {
+    make_entry(directory, name, kind)?;
+    let target = Target { path: name.into(), kind, symlinks: Symlinks::Refuse };
+    open_only(directory, &target)
+}
+
+/// Makes what is to be at the end of the way, if that alone is missing.
+fn make_last(root: BorrowedFd<'_>, target: &Target, resolve: Resolve) -> io::Result<bool> {
+    let (directory, name) = split(&target.path)?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let Ok(directory) = file::open_beneath(root, &directory, flags, 0, resolve) else { return Ok(false) };
+    // A symlink that leads nowhere is there, and yet it was not found.
+    match nix::fcntl::readlinkat(&directory, name.as_c_str()) {
+        Err(Errno::ENOENT) => make_entry(directory.as_fd(), &name, target.kind).map(|()| true),
+        _ => Ok(false),
     }
 }
 
