@@ -193,12 +193,14 @@ pub(super) fn net_devices(linux: &Linux, spaces: &Spaces, facts: &Facts) -> Resu
         if !facts.caps.contains(CapSet::NET_ADMIN) {
             return Err(invalid(&place, "moving it needs CAP_NET_ADMIN"));
         }
-        for name in [host_name, name] {
-            if !is_interface(name) {
+        // The kernel puts the first number that is free in the place of `%d`.
+        let template = name.strip_suffix("%d").unwrap_or(name);
+        for (part, name) in [(host_name.as_str(), host_name), (template, name)] {
+            if !is_interface(part) || name.len() > 15 {
                 return Err(invalid(&place, format!("{name:?} cannot be the name of a network device")));
             }
         }
-        if devices.iter().any(|known| known.name == *name) {
+        if template == name && devices.iter().any(|known| known.name == *name) {
             return Err(invalid(&place, format!("a second device is to be named {name:?}")));
         }
         devices.push(NetDevice { host_name: host_name.clone(), name: name.clone() });
