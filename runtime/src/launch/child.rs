@@ -103,6 +103,7 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
         channel,
         page,
         pid,
+        init_pid: None,
     };
     build_tree(launch, &mut program)?;
     page.mounts_done();

@@ -282,6 +282,7 @@ fn carry_out(entry: &Entry<'_>) -> Result<Infallible, Failure> {
         channel,
         page,
         pid,
+        init_pid: Some(plan.init),
     };
     program.run().inspect_err(|failure| program.explain(failure))
 }

@@ -92,7 +92,7 @@ pub fn open_gate(container_dir: &Path) -> Result<(), Error> {
     let page = Page::map(memory.as_fd()).context(|| "map the container's page".into())?;
     while let Some(message) = channel.receive().context(speak)? {
         if let Message::Listener(descriptor, notice) = message {
-            listener::forward(descriptor.as_fd(), notice)?;
+            listener::pass_on(&channel, descriptor, notice)?;
         }
     }
     match page.failure() {

@@ -38,7 +38,7 @@ struct ContainerProcessState<'a> {
     state: &'a State,
 }
 
-/// A file that tells [`forward`] where to and with what: the socket's path, a NUL, the document. Runs in: child.
+/// A file that tells [`pass_on`] where to and with what: the socket's path, a NUL, the document. Runs in: child.
 pub(super) fn notice(listener: &Listener, state: &State, pid: i32) -> io::Result<OwnedFd> {
     let metadata = &listener.metadata;
     let document =
@@ -50,8 +50,14 @@ pub(super) fn notice(listener: &Listener, state: &State, pid: i32) -> io::Result
     Ok(file.into())
 }
 
-/// Sends `descriptor` to whoever listens where `notice` says. Runs in: the parent, or whoever opens the gate.
-pub(super) fn forward(descriptor: BorrowedFd<'_>, notice: OwnedFd) -> Result<(), Error> {
+/// Sends `descriptor` to whoever listens where `notice` says, and lets the child go on. Runs in: the parent, or whoever opens
+/// the gate.
+pub(super) fn pass_on(channel: &Channel, descriptor: OwnedFd, notice: OwnedFd) -> Result<(), Error> {
+    forward(descriptor.as_fd(), notice)?;
+    channel.send_go(0).context(|| "speak to the child".into())
+}
+
+fn forward(descriptor: BorrowedFd<'_>, notice: OwnedFd) -> Result<(), Error> {
     let mut content = Vec::new();
     let mut notice = File::from(notice);
     let read = notice.seek(SeekFrom::Start(0)).and_then(|_| notice.read_to_end(&mut content));
@@ -114,5 +120,7 @@ fn wait(place: &AtomicI32, is_over: impl Fn(i32) -> bool) -> RawFd {
 fn send(channel: &Channel, listener: RawFd, notice: BorrowedFd<'_>) -> io::Result<()> {
     // Its number is known to nobody else; it is not closed here, for the exec does that.
     let listener = std::mem::ManuallyDrop::new(skiff_sys::file::received(listener));
-    channel.send_listener(listener.as_fd(), notice)
+    channel.send_listener(listener.as_fd(), notice)?;
+    // Nothing is run whose calls nobody answers.
+    channel.receive_go().map(drop)
 }

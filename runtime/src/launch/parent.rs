@@ -219,7 +219,7 @@ impl Running {
                     of.plan.map_or(Ok(()), |plan| self.run_hooks(plan))?;
                     channel.send_go(self.child.pid).context(|| "speak to the child".into())?;
                 }
-                Message::Listener(descriptor, notice) => listener::forward(descriptor.as_fd(), notice)?,
+                Message::Listener(descriptor, notice) => listener::pass_on(channel, descriptor, notice)?,
                 Message::Waiting => break,
                 Message::Page(_) => {}
             }

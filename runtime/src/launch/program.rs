@@ -43,6 +43,8 @@ pub(super) struct Program<'a> {
     pub(super) page: &'a Page,
     /// This process's id on the host, where the parent has told it.
     pub(super) pid: i32,
+    /// That of the container's first process, if this is another.
+    pub(super) init_pid: Option<i32>,
 }
 
 impl Program<'_> {
@@ -96,8 +98,13 @@ impl Program<'_> {
         match &self.process.listener {
             None => seccomp::install(&filter.program, filter.flags).map(drop).at(Stage::Seccomp),
             Some(listener) => {
-                let status = if self.gate.is_some() { Status::Created } else { Status::Creating };
-                let state = hooks::state(&self.hooks.subject, status, Some(self.pid));
+                let status = match self.gate {
+                    _ if self.init_pid.is_some() => Status::Running,
+                    Some(_) => Status::Created,
+                    None => Status::Creating,
+                };
+                let init = self.init_pid.unwrap_or(self.pid);
+                let state = hooks::state(&self.hooks.subject, status, Some(init));
                 let notice = listener::notice(listener, &state, self.pid).at(Stage::Listener)?;
                 listener::install(filter, channel, &notice).at(Stage::Seccomp)
             }

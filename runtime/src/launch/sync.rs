@@ -8,7 +8,7 @@
 //! | 2 | child | the console's master descriptor | only with a terminal, once it is mounted |
 //! | 3 | child | `built`; parent: `go` again | only with hooks that run in between: the tree is there, the pivot is next |
 //! | 4 | child | `waiting` | only with a gate: nothing is left to do but what is to be done at the start ([`super::gate`]) |
-//! | 5 | child | the descriptor of the system call listener, and a file that says where it goes | only with such a filter |
+//! | 5 | child | the descriptor of the system call listener, and a file that says where it goes; parent: `go` | only with such a filter |
 //! | 6 | child | end of file | the program runs (every descriptor is close-on-exec), or the launch has failed |
 //!
 //! A child that works in its parent's memory is not sent 1: the parent has nothing to do for it, and sleeps. At a gate
