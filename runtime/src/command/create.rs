@@ -126,6 +126,13 @@ pub(crate) fn exit_code(exit: Exit) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
+/// Tells of what was asked for and is left out.
+pub(crate) fn tell(process: &plan::Process) {
+    for warning in &process.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// Removes the container's resctrl group, once nothing is in it.
 pub(crate) fn leave_rdt(group: Option<&rdt::Group>) {
     if let Some(Err(error)) = group.map(|group| group.remove(Path::new(rdt::ROOT))) {
@@ -177,6 +184,7 @@ impl Making {
         let mut terms = terms(global, &args.launch, root.clone());
         terms.preserve_fds += listen_fds(bundle.spec.process.as_mut());
         let mut plan = oci::plan(&bundle, args.id(), &Facts::probe(&bundle)?, &terms)?;
+        tell(&plan.process);
         if global.cgroup_manager == CgroupManager::None {
             plan.cgroup = cgroup::Plan::default();
         }
