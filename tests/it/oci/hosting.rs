@@ -12,6 +12,64 @@ use serde_json::Value;
 use super::Bundle;
 use crate::harness::{leak, parse, v1};
 
+/// All capabilities in the order of their numbers.
+pub(crate) const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// Those of them that this process may give away.
+pub(crate) fn held_capabilities() -> Vec<&'static str> {
+    let status = fs::read_to_string("/proc/self/status").expect("our own status");
+    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("our bounding set");
+    let set = u64::from_str_radix(set.trim(), 16).expect("a set");
+    CAPABILITIES
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| set >> number & 1 == 1)
+        .map(|(_, name)| *name)
+        .collect()
+}
+
 /// The directory of the control group `path` in the hierarchy that has this controller, if one has.
 pub(crate) fn group(controller: &str, path: &str) -> Option<PathBuf> {
     let root = if v1(controller) {

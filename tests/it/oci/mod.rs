@@ -23,7 +23,9 @@ mod stream;
 pub(crate) use bundle::Bundle;
 
 mod cgroups;
+mod commands;
 mod devices;
+mod features;
 mod hooks;
 mod lifecycle;
 mod linux;

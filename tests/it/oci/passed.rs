@@ -39,11 +39,22 @@ impl Receiver {
     /// Takes one connection and everything it brings, up to its end.
     #[track_caller]
     pub(crate) fn receive(&self) -> Parcel {
+        self.take(|_| false)
+    }
+
+    /// Takes one connection and what it brings up to the first descriptor.
+    #[track_caller]
+    pub(crate) fn receive_descriptor(&self) -> OwnedFd {
+        self.take(|parcel| !parcel.fds.is_empty()).fds.pop().expect("a descriptor comes before the end")
+    }
+
+    #[track_caller]
+    fn take(&self, enough: impl Fn(&Parcel) -> bool) -> Parcel {
         let deadline = Instant::now() + time_limit();
         assert!(await_input(&self.listener, deadline), "nobody connects to {}", self.name());
         let (stream, _) = self.listener.accept().expect("accept");
         let mut parcel = Parcel { text: String::new(), fds: Vec::new() };
-        while receive_some(&stream, &mut parcel, deadline) {}
+        while !enough(&parcel) && receive_some(&stream, &mut parcel, deadline) {}
         parcel
     }
 

@@ -6,18 +6,12 @@ use serde_json::{Value, json};
 
 use super::Bundle;
 use super::bundle::succeeds;
+use super::hosting::CAPABILITIES;
 
 /// The capabilities with these names as the kernel shows a set.
 fn set(names: &[&str]) -> String {
-    const NUMBERS: [(&str, u32); 6] = [
-        ("CAP_CHOWN", 0),
-        ("CAP_KILL", 5),
-        ("CAP_SETPCAP", 8),
-        ("CAP_NET_BIND_SERVICE", 10),
-        ("CAP_NET_RAW", 13),
-        ("CAP_AUDIT_WRITE", 29),
-    ];
-    let bit = |name: &&str| 1u64 << NUMBERS.iter().find(|(known, _)| known == name).expect("in the table").1;
+    let bit =
+        |name: &&str| 1u64 << CAPABILITIES.iter().position(|known| known == name).expect("a capability");
     format!("{:016x}", names.iter().map(bit).sum::<u64>())
 }
 

@@ -15,10 +15,10 @@ use crate::harness::parse;
 fn start(bundle: &Bundle) -> (i32, File) {
     let receiver = Receiver::new(&bundle.dir.join("console"));
     succeeds(&bundle.try_create(&["--console-socket", &receiver.name()]));
-    let mut parcel = receiver.receive();
+    let terminal = receiver.receive_descriptor();
     let pid = bundle.pid();
     bundle.start();
-    (pid, parcel.fds.pop().expect("a terminal").into())
+    (pid, terminal.into())
 }
 
 /// What the program writes to its terminal.
