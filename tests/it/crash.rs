@@ -33,6 +33,11 @@ fn calls(case: &Case, whose: Whose, args: &[&str]) -> Vec<(String, usize)> {
         Whose::Skiffs => log.lines().filter_map(name).collect(),
         Whose::Childs => childs_names(&log),
     };
+    ordinals(names)
+}
+
+/// Each of the names with how many of it there were up to it.
+pub(crate) fn ordinals(names: Vec<&str>) -> Vec<(String, usize)> {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     let count = |name| {
         let ordinal = seen.entry(name).or_default();
@@ -43,7 +48,7 @@ fn calls(case: &Case, whose: Whose, args: &[&str]) -> Vec<(String, usize)> {
 }
 
 /// The name at the start of a line of strace's.
-fn name(line: &str) -> Option<&str> {
+pub(crate) fn name(line: &str) -> Option<&str> {
     let (name, _) = line.split_once('(')?;
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_').then_some(name)
 }
@@ -151,7 +156,7 @@ fn death_at_any_call_of_unpacking_is_cleaned_up_by_the_next() {
 
 /// Calls whose failure nobody can survive or see: those of the C library's and Rust's own start and end, of memory,
 /// those that cannot fail, and unlocking, where a failure is a panic of the library in use.
-const BEYOND_HELP: [&str; 26] = [
+pub(crate) const BEYOND_HELP: [&str; 26] = [
     "execve",
     "execveat",
     "brk",

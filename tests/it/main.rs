@@ -20,6 +20,7 @@ mod oci;
 mod peers;
 mod profile;
 mod rootless;
+mod runtime_crash;
 mod security;
 mod signals;
 mod tty;
