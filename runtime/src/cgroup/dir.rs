@@ -69,7 +69,9 @@ impl Cgroup {
     fn make_unified(&mut self, plan: &Plan, mount: &Path) -> Result<(), Error> {
         enable_controllers(mount, &plan.path, &plan.enable)?;
         let path = make_directory(mount, &plan.path, plan.reuse)?;
-        self.unified = Some(Unified::open(path)?);
+        // What cannot be opened is not kept, so it is removed here.
+        let opened = Unified::open(path.clone()).inspect_err(|_| drop(fs::remove_dir(&path)));
+        self.unified = Some(opened?);
         self.limit_unified(plan)
     }
 
