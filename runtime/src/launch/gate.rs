@@ -184,7 +184,7 @@ mod tests {
                 drop(opened);
             });
             let error = open_gate(&directory).expect_err("the program is not there");
-            assert_eq!(error.to_string(), "/bin/nothing: No such file or directory");
+            assert_eq!(error.to_string(), "/bin/nothing: no such file or directory");
         });
         std::fs::remove_dir_all(&directory).expect("clean up");
     }

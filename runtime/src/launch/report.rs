@@ -43,9 +43,9 @@ pub(super) fn sentence(
                 let source = io::Error::new(io::ErrorKind::NotFound, "executable file not found in $PATH");
                 Error::NotFound { program, source }
             } else if is_missing {
-                Error::NotFound { program, source: plain(error) }
+                Error::NotFound { program, source: lower_case(error) }
             } else {
-                Error::CannotInvoke { program, source: plain(error) }
+                Error::CannotInvoke { program, source: lower_case(error) }
             }
         }
         Stage::Hook => Error::Option(page.text()),
@@ -62,6 +62,12 @@ pub(super) fn sentence(
             Error::Host { what: attempt(plan, process, stage, index), source }
         }
     }
+}
+
+/// The words as engines look for them to tell the exit codes 126 and 127: they know those of Go's library.
+fn lower_case(error: io::Error) -> io::Error {
+    let error = plain(error);
+    io::Error::new(error.kind(), error.to_string().to_lowercase())
 }
 
 /// What was tried at a stage, on what.
@@ -142,8 +148,8 @@ fn describe(step: &Step) -> String {
             format!("mount {} at {}", fstype.to_string_lossy(), at(&target.path))
         }
         Step::Bind { source, target, .. } => format!("bind {} at {}", source.display(), at(&target.path)),
-        Step::OwnCgroup { source, target, .. } => {
-            format!("bind {} at {}", source.display(), at(&target.path))
+        Step::OwnCgroup { hierarchy, path, target, .. } => {
+            format!("bind {} at {}", hierarchy.join(path).display(), at(&target.path))
         }
         Step::Remount { target, .. } => format!("remount {}", at(&target.path)),
         Step::Directory(target) => format!("make directory {}", at(&target.path)),
