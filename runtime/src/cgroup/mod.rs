@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use dir::Cgroup;
 pub use events::OomEvents;
 pub use limits::{Devices, Enable, Join, Plan, Write};
+pub(crate) use path::directory_of;
 pub use path::{CgroupsPath, Manager, user_manager};
 pub use remove::remove_stale;
 pub use stats::Stats;

@@ -61,6 +61,20 @@ impl CgroupsPath {
     }
 }
 
+/// The directory in the hierarchy mounted at `mount` of the process whose `/proc/PID/cgroup` is `table`; `None` if it is
+/// outside of this process's cgroup namespace. cgroups(7).
+pub(crate) fn directory_of(table: &str, mount: &Path) -> Option<PathBuf> {
+    // Controllers that are mounted together give their directory all their names.
+    let name = mount.file_name()?.to_str()?;
+    let is_here = |controllers: &str| match controllers.strip_prefix("name=").unwrap_or(controllers) {
+        "" => ["cgroup", "unified"].contains(&name),
+        controllers => controllers.split(',').any(|one| name.split(',').any(|other| other == one)),
+    };
+    let mut lines = table.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let (_, path) = lines.find(|(controllers, _)| is_here(controllers))?;
+    (!path.starts_with("/..")).then(|| mount.join(path.trim_start_matches('/')))
+}
+
 fn directory(text: &str) -> Result<PathBuf, Error> {
     let mut path = PathBuf::new();
     for component in Path::new(text).components() {
@@ -193,5 +207,21 @@ mod tests {
         check(Some("..-x.slice:x:y"), true, &slice("..-x.slice"));
         check(Some("a.slice:x:../y"), true, "\"x-../y.scope\" is no name that a unit of systemd can have");
         check(Some("a.slice:x:"), true, "\"x-.scope\" is no name that a unit of systemd can have");
+    }
+
+    #[test]
+    fn the_directory_of_a_process_is_found_in_each_hierarchy() {
+        let table = "3:cpu,cpuacct:/a\n2:name=systemd:/b\n1:memory:/../out\n0::/c\n";
+        for (mount, expect) in [
+            ("/sys/fs/cgroup/cpu,cpuacct", Some("/sys/fs/cgroup/cpu,cpuacct/a")),
+            ("/sys/fs/cgroup/cpuacct", Some("/sys/fs/cgroup/cpuacct/a")),
+            ("/sys/fs/cgroup/systemd", Some("/sys/fs/cgroup/systemd/b")),
+            ("/sys/fs/cgroup/unified", Some("/sys/fs/cgroup/unified/c")),
+            ("/sys/fs/cgroup", Some("/sys/fs/cgroup/c")),
+            ("/sys/fs/cgroup/memory", None),
+            ("/sys/fs/cgroup/pids", None),
+        ] {
+            assert_eq!(directory_of(table, Path::new(mount)), expect.map(PathBuf::from), "{mount}");
+        }
     }
 }

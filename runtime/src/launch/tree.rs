@@ -26,6 +26,7 @@ use skiff_sys::terminal::{self, Size};
 use super::prepare::{self, Prepared, Source};
 use super::sync::Channel;
 use super::{note, overlay};
+use crate::cgroup;
 use crate::host::Node;
 use crate::plan::{
     ChangeRoot, MountFlags, Plan, Propagate, Root, Step, Symlinks, Target, TargetKind, Upper, c_path,
@@ -128,8 +129,8 @@ impl<'a> Tree<'a> {
                 let found = self.prepared.sources[index].as_ref().ok_or(Errno::ENOENT)?;
                 self.bind(source, found, target, flags, *recursive)
             }
-            Step::OwnCgroup { source, target, flags } => {
-                let mounted = self.place(target, |point| bind_path(source, point))?;
+            Step::OwnCgroup { hierarchy, path, target, flags } => {
+                let mounted = self.place(target, |point| bind_cgroup(hierarchy, path, point))?;
                 self.settle(mounted, target, flags)
             }
             Step::Remount { target, flags, options } => {
@@ -471,6 +472,17 @@ fn attach(mount: BorrowedFd<'_>, point: BorrowedFd<'_>) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if mount::is_refusal(&error) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// The same for the container's cgroup, or, where none could be made for it, the one that this process is in.
+fn bind_cgroup(hierarchy: &Path, path: &Path, point: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    match bind_path(&hierarchy.join(path), point) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let table = std::fs::read_to_string("/proc/self/cgroup")?;
+            bind_path(&cgroup::directory_of(&table, hierarchy).ok_or(error)?, point)
+        }
+        other => other,
     }
 }
 

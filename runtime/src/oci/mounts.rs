@@ -331,8 +331,12 @@ impl Planner<'_> {
         flags: &MountFlags,
     ) -> Result<(), Error> {
         if !self.ground.cgroup_namespace {
-            let (source, target) = (mount.join(&self.ground.cgroup.path), target(at, TargetKind::Directory)?);
-            self.steps.push(Step::OwnCgroup { source, target, flags: flags.clone() });
+            self.steps.push(Step::OwnCgroup {
+                hierarchy: mount.to_path_buf(),
+                path: self.ground.cgroup.path.clone(),
+                target: target(at, TargetKind::Directory)?,
+                flags: flags.clone(),
+            });
             return Ok(());
         }
         let option = |controller: &Controller| match controller {

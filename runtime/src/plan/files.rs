@@ -433,8 +433,8 @@ pub(crate) fn shown(steps: &[Step]) -> Vec<String> {
         .map(|step| match step {
             Step::Filesystem { fstype, target, .. } => format!("{} {}", text(fstype), text(&target.path)),
             Step::Bind { source, target, .. } => format!("bind {} {}", source.display(), text(&target.path)),
-            Step::OwnCgroup { source, target, .. } => {
-                format!("cgroup {} {}", source.display(), text(&target.path))
+            Step::OwnCgroup { hierarchy, path, target, .. } => {
+                format!("cgroup {} {}", hierarchy.join(path).display(), text(&target.path))
             }
             Step::Remount { target, .. } => format!("remount {}", text(&target.path)),
             Step::Directory(target) => format!("mkdir {}", text(&target.path)),

@@ -290,8 +290,10 @@ pub enum Step {
     },
     /// Mounts a cgroup of the container's, which is not there before its launch has begun.
     OwnCgroup {
-        /// Absolute path of the directory.
-        source: PathBuf,
+        /// Where the hierarchy is mounted on the host.
+        hierarchy: PathBuf,
+        /// The cgroup below that. If none could be made, the one that the container is in all the same is mounted.
+        path: PathBuf,
         /// Where.
         target: Target,
         /// Flags of the mount.
