@@ -164,7 +164,13 @@ fn a_user_namespace_looks_the_same(client: &Client<'_>) {
     let flags = ["uid", "gid"].map(|kind| format!("--{kind}map=0:{start}:65536"));
     let flags = [&flags[0][..], &flags[1]];
     let seen = crate::harness::parse(&success(&runs(client, &flags, &["probe", "see"])));
-    client.note("with a user namespace", &stories::look(&seen, client).replace("gid=100005", "gid=300005"));
+    client.note(
+        "with a user namespace",
+        &stories::look(&seen, client)
+            .replace("100000", start)
+            .replace("100005", "300005")
+            .replace(start, "START"),
+    );
     let maps = success(&runs(client, &flags, &["cat", "/proc/self/uid_map"]));
     assert_eq!(maps.split_whitespace().collect::<Vec<_>>(), ["0", start, "65536"]);
 }

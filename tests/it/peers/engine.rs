@@ -68,7 +68,14 @@ impl Client<'_> {
         output
     }
 
-    /// The same, and it must succeed; its output. What it says on standard error does not count: engines warn.
+    /// A command of the engine. Only its code is compared: failures are worded differently.
+    pub(crate) fn ends(&self, words: &[&str]) -> Output {
+        let output = self.command(words).output();
+        self.note(&words.join(" "), &output.code.to_string());
+        output
+    }
+
+    /// What [`Client::does`] does, and it must succeed; its output. What it says on standard error does not count: engines warn.
     pub(crate) fn done(&self, words: &[&str]) -> String {
         success(&self.does(words))
     }

@@ -66,7 +66,7 @@ pub(crate) fn exit_codes_tell_what_happened(client: &Client<'_>) {
         (99, &["probe"]),
     ];
     for (code, command) in codes {
-        let output = client.runs(&[], command);
+        let output = client.ends(&client.run_words(&["--rm"], &[], command));
         assert_eq!(output.code, code, "{output}");
     }
 }
@@ -81,7 +81,7 @@ pub(crate) fn a_command_in_a_container_has_its_own_code(client: &Client<'_>) {
         (126, &["/etc/plain"]),
     ];
     for (code, command) in codes {
-        let output = client.does(&[&["exec", &client.name], command].concat());
+        let output = client.ends(&[&["exec", &client.name], command].concat());
         // Older versions of docker know one code for what cannot be started.
         let old = client.engine.kind == Kind::Docker && code == 127 && output.code == 126;
         assert!(output.code == code || old, "{output}");
@@ -455,6 +455,8 @@ pub(crate) fn look(seen: &Value, client: &Client<'_>) -> String {
                 let name = value["name"].as_str().unwrap_or_default().split(':').next().unwrap_or_default();
                 lines.push(format!("terminal {name} {} {}", value["size"], value["streams"]));
             }
+            // The environment again, in an order that podman rolls dice for; and what the clock says.
+            "environ" | "clocks" => {}
             // Where nothing is asked for, some runtimes keep that of the engine's helper.
             "oom_score_adj" => {}
             "processes" => lines.push(format!("processes {}", value.as_array().map_or(0, Vec::len).min(2))),
@@ -489,15 +491,16 @@ fn status(status: &Value, lines: &mut Vec<String>) {
     }
 }
 
-/// What is mounted. How a runtime shields files below `/proc`, brings devices to where none can be made, and what nobody
-/// has asked about propagates to is its own affair.
+/// What is mounted. How a runtime shields files of the kernel, brings devices to where none can be made, and what nobody
+/// has asked about propagates to is its own affair; so is the second version of cgroups beside the first.
 fn mounts(mounts: &Value, lines: &mut Vec<String>) {
     let mut found = Vec::new();
     for mount in mounts.as_array().expect("mounts") {
         let field = |key| mount[key].as_str().unwrap_or_default();
         let (target, kind) = (field("target"), field("type"));
         found.push(match () {
-            () if target.starts_with("/proc/") => format!("mount {target}"),
+            () if target.starts_with("/sys/fs/cgroup/unified") => continue,
+            () if is_shielded(target) || target == "/sys/fs/cgroup" => format!("mount {target}"),
             () if kind == "devtmpfs" || target == "/dev/console" => format!("mount {target} {kind}"),
             () if kind == "devpts" => {
                 format!("mount {target} {kind} {} {}", field("options"), field("super"))
@@ -507,6 +510,11 @@ fn mounts(mounts: &Value, lines: &mut Vec<String>) {
     }
     found.sort();
     lines.extend(found);
+}
+
+/// Whether this is a part of procfs or sysfs, but for control groups.
+fn is_shielded(target: &str) -> bool {
+    target.starts_with("/proc/") || (target.starts_with("/sys/") && !target.starts_with("/sys/fs/cgroup"))
 }
 
 /// Which namespaces are the engine's own.
