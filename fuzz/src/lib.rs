@@ -1,6 +1,5 @@
 //! What the targets share: a host to plan for.
 
-use nix::sched::CloneFlags;
 use skiff_runtime::caps::CapSet;
 use skiff_runtime::cgroup::{Controller, Layout};
 use skiff_runtime::oci::Facts;
@@ -9,8 +8,6 @@ use skiff_runtime::seccomp::Kernel;
 /// A host that has everything, so that no input ends early for want of it.
 pub fn able_host() -> Facts {
     Facts {
-        uid: 0,
-        gid: 0,
         kernel: Kernel(6, 18),
         last_cap: 40,
         caps: CapSet::all(40),
@@ -21,33 +18,19 @@ pub fn able_host() -> Facts {
                 .to_vec(),
             ..Layout::default()
         },
-        in_user_namespace: false,
         may_set_groups: true,
-        shared: CloneFlags::empty(),
         apparmor: true,
         selinux: true,
         kcore: true,
         resctrl: true,
         home: Some("/root".into()),
+        ..Facts::default()
     }
 }
 
-/// A user on a host that has nothing.
+/// A user in a namespace on a host that has nothing.
 pub fn bare_host() -> Facts {
-    Facts {
-        uid: 1000,
-        gid: 1000,
-        last_cap: 30,
-        caps: CapSet::NONE,
-        cgroups: Layout::default(),
-        in_user_namespace: true,
-        may_set_groups: false,
-        apparmor: false,
-        selinux: false,
-        resctrl: false,
-        home: None,
-        ..able_host()
-    }
+    Facts { uid: 1000, gid: 1000, in_user_namespace: true, ..Facts::default() }
 }
 
 /// Fails if a message is not one line, as all messages are to be.

@@ -53,6 +53,29 @@ pub struct Facts {
     pub home: Option<String>,
 }
 
+impl Default for Facts {
+    /// The oldest kernel that will do, and nothing on it.
+    fn default() -> Self {
+        Self {
+            uid: 0,
+            gid: 0,
+            kernel: Kernel(5, 6),
+            last_cap: 37,
+            caps: CapSet::NONE,
+            cgroups: Layout::default(),
+            user_manager: PathBuf::new(),
+            in_user_namespace: false,
+            may_set_groups: false,
+            shared: CloneFlags::empty(),
+            apparmor: false,
+            selinux: false,
+            kcore: false,
+            resctrl: false,
+            home: None,
+        }
+    }
+}
+
 /// What the command line says of a container beside its bundle.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {

@@ -10,21 +10,14 @@ use crate::seccomp::Kernel;
 
 fn facts() -> Facts {
     Facts {
-        uid: 0,
-        gid: 0,
         kernel: Kernel(6, 12),
         last_cap: 40,
         caps: CapSet::all(40),
         cgroups: Layout { unified: Some("/sys/fs/cgroup".into()), ..Layout::default() },
-        user_manager: "".into(),
-        in_user_namespace: false,
         may_set_groups: true,
-        shared: CloneFlags::empty(),
-        apparmor: false,
-        selinux: false,
         kcore: true,
-        resctrl: false,
         home: Some("/root".into()),
+        ..Facts::default()
     }
 }
 
@@ -269,11 +262,13 @@ fn clocks_and_network_devices_need_their_namespace() {
     let plan = one("/linux/netDevices", json!({"eth0": {"name": "in0"}, "eth1": {}}));
     let device = |host_name: &str, name: &str| NetDevice { host_name: host_name.into(), name: name.into() };
     assert_eq!(plan.net_devices, [device("eth0", "in0"), device("eth1", "eth1")]);
+    let numbered = one("/linux/netDevices", json!({"eth0": {"name": "in%d"}, "eth1": {"name": "in%d"}}));
+    assert_eq!(numbered.net_devices, [device("eth0", "in%d"), device("eth1", "in%d")], "the kernel counts");
     let check = |devices: Value, what: &str| {
         refused("/linux/netDevices", devices, &format!("linux.netDevices.{what}"))
     };
     check(json!({"a/b": {}}), r#"a/b: "a/b" cannot be the name of a network device"#);
-    check(json!({"a": {"name": "b%d"}}), r#"a: "b%d" cannot be the name of a network device"#);
+    check(json!({"a": {"name": "b%s"}}), r#"a: "b%s" cannot be the name of a network device"#);
     check(
         json!({"a": {"name": "0123456789abcdef"}}),
         r#"a: "0123456789abcdef" cannot be the name of a network device"#,
