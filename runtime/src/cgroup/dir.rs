@@ -169,6 +169,16 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Those of the `planned` directories that it has: where cgroups are optional, some may not have been to be had.
+    #[must_use]
+    pub fn made(&self, planned: &Paths) -> Paths {
+        let mut made = planned.clone();
+        let unified = self.unified.as_ref().map(|unified| &unified.path);
+        made.unified = made.unified.filter(|path| unified == Some(path));
+        made.legacy.retain(|_, path| self.legacy.iter().any(|legacy| legacy.path == *path));
+        made
+    }
+
     /// Lets the directories outlive this value.
     pub const fn release(&mut self) {
         self.is_released = true;

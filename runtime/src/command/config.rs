@@ -2,10 +2,9 @@
 
 use skiff_runtime::Error;
 use skiff_runtime::container::Container;
-use skiff_runtime::hooks;
-use skiff_runtime::oci::spec::{Spec, State, Status};
+use skiff_runtime::oci::spec::Spec;
 use skiff_runtime::oci::{self, Bundle};
-use skiff_runtime::plan::{Hook, Hooks};
+use skiff_runtime::plan::Hooks;
 use skiff_runtime::rdt::Group;
 
 /// Reads it from the container's own directory.
@@ -27,19 +26,10 @@ pub(crate) fn rdt_group(container: &Container) -> Option<Group> {
     oci::rdt_group(&bundle(container).ok()?.spec, &container.record().id)
 }
 
-/// The hooks to run once the container is deleted, and what they are told. It is too late then for anything to fail.
-pub(crate) fn poststop(container: &Container) -> Option<(Vec<Hook>, State)> {
+/// Its hooks, if there are some to run once it is deleted. It is too late then for anything to fail.
+pub(crate) fn late_hooks(container: &Container) -> Option<Hooks> {
     if !container.record().has_poststop {
         return None;
     }
-    match hooks(container) {
-        Ok(hooks) => {
-            let state = hooks::state(&hooks.subject, Status::Stopped, None);
-            Some((hooks.poststop, state))
-        }
-        Err(error) => {
-            tracing::warn!("no poststop hooks: {error}");
-            None
-        }
-    }
+    hooks(container).map_err(|error| tracing::warn!("no poststop hooks: {error}")).ok()
 }

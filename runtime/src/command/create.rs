@@ -14,7 +14,7 @@ use skiff_runtime::launch::{self, Attendance, Exit, Gate, Running};
 use skiff_runtime::observe::{self, Counted};
 use skiff_runtime::oci::spec::{self, Spec, Status};
 use skiff_runtime::oci::{self, Bundle, Facts, Terms};
-use skiff_runtime::plan::{Hook, Hooks};
+use skiff_runtime::plan::Hooks;
 use skiff_runtime::supervise::{self, Caller, Signals};
 use skiff_runtime::{Plan, cgroup, hooks, plan, rdt, seal};
 use skiff_sys::clock::monotonic_ns;
@@ -23,7 +23,7 @@ use skiff_sys::process;
 use crate::args::{Args, CgroupManager, Global, Launch};
 use crate::failure::{Context, Failure};
 use crate::root::root;
-use crate::{config, pid_file, time};
+use crate::{config, lifecycle, pid_file, time};
 
 /// `create CONTAINER`.
 pub(crate) fn create(global: &Global, args: &Args) -> Result<u8, Failure> {
@@ -54,8 +54,10 @@ pub(crate) fn start(global: &Global, args: &Args) -> Result<u8, Failure> {
     container.started()?;
     drop(lock);
     if container.record().has_poststart {
-        let hooks = config::hooks(&container)?;
-        late("poststart", &hooks, &hooks.poststart, container.record().init.map(|init| init.pid));
+        let pid = container.record().init.map(|init| init.pid);
+        let run = config::hooks(&container).map_err(Failure::from).and_then(|hooks| poststart(&hooks, pid));
+        // A hook that fails stops the container.
+        run.or_else(|failure| lifecycle::end(&container).and(Err(failure)))?;
     }
     Ok(0)
 }
@@ -71,7 +73,9 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
     pid_file::write(flags.pid_file.as_deref(), running.pid())?;
     let Making { plan, claim, record } = making;
     let container = claim.keep(record)?;
-    late("poststart", &plan.hooks, &plan.hooks.poststart, Some(running.pid()));
+    if let Err(failure) = poststart(&plan.hooks, Some(running.pid())) {
+        return remove(container, running, &plan).and(Err(failure));
+    }
     match signals {
         None => {
             running.release();
@@ -83,7 +87,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
 
 /// Stays with the container until it ends, and removes it unless it is to be kept.
 fn attend(
-    mut container: Container,
+    container: Container,
     mut running: Running,
     plan: &Plan,
     signals: &Signals,
@@ -92,15 +96,22 @@ fn attend(
     let exit = stand_by(&mut running, signals)?;
     if keep {
         running.release();
-    } else if let Some(lock) = container.lock()? {
-        let cgroup = running.cgroup_id();
-        running.remove()?;
-        observe::released(cgroup);
-        leave_rdt(plan.rdt.as_ref());
-        container.forget(lock)?;
-        late("poststop", &plan.hooks, &plan.hooks.poststop, None);
+    } else {
+        remove(container, running, plan)?;
     }
     Ok(exit_code(exit))
+}
+
+/// Ends the container, if it has not, and removes it, unless somebody else has.
+fn remove(mut container: Container, running: Running, plan: &Plan) -> Result<(), Failure> {
+    let Some(lock) = container.lock()? else { return Ok(()) };
+    let cgroup = running.cgroup_id();
+    running.remove()?;
+    observe::released(cgroup);
+    leave_rdt(plan.rdt.as_ref());
+    container.forget(lock)?;
+    poststop(&plan.hooks);
+    Ok(())
 }
 
 pub(crate) fn stand_by(running: &mut Running, signals: &Signals) -> Result<Exit, Failure> {
@@ -140,10 +151,14 @@ pub(crate) fn leave_rdt(group: Option<&rdt::Group>) {
     }
 }
 
-/// Runs hooks that cannot fail any more.
-fn late(kind: &str, hooks: &Hooks, which: &[Hook], pid: Option<i32>) {
-    let status = if pid.is_some() { Status::Running } else { Status::Stopped };
-    hooks::run_late(kind, which, &hooks::state(&hooks.subject, status, pid));
+/// Runs the hooks of a container whose program runs, as `pid`.
+fn poststart(hooks: &Hooks, pid: Option<i32>) -> Result<(), Failure> {
+    Ok(hooks::run("poststart", &hooks.poststart, &hooks::state(&hooks.subject, Status::Running, pid))?)
+}
+
+/// Runs the hooks of a container that is gone, when nothing can fail any more.
+pub(crate) fn poststop(hooks: &Hooks) {
+    hooks::run_late("poststop", &hooks.poststop, &hooks::state(&hooks.subject, Status::Stopped, None));
 }
 
 /// Whether what becomes of the terminal fits what the configuration says of it.
@@ -208,6 +223,7 @@ impl Making {
                 },
                 born: &mut |birth| {
                     let start_time = process::stat(birth.pid).map_err(|error| error.to_string())?.start_time;
+                    record.cgroups = birth.cgroup.made(&record.cgroups);
                     record.init = Some(Init { pid: birth.pid, start_time });
                     claim.write(record).map_err(|error| error.to_string())?;
                     let entered = plan.rdt.as_ref().map(|group| group.enter(Path::new(rdt::ROOT), birth.pid));
@@ -220,7 +236,7 @@ impl Making {
         if launched.is_err() {
             // A container that fails is stopped and destroyed, and that has its hooks.
             leave_rdt(plan.rdt.as_ref());
-            late("poststop", &plan.hooks, &plan.hooks.poststop, None);
+            poststop(&plan.hooks);
         }
         let running = launched?;
         counted.note(running.stamps());

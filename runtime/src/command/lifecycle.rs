@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_runtime::cgroup::Cgroup;
 use skiff_runtime::container::{self, Container, Process};
 use skiff_runtime::oci::spec::Status;
-use skiff_runtime::{hooks, signals};
+use skiff_runtime::signals;
 use skiff_sys::process::send_signal;
 
 use crate::args::{Args, Global};
@@ -90,12 +90,12 @@ fn remove(mut container: Container, force: bool) -> Result<(), Failure> {
             return Err(Failure::new(format!("cannot delete container {id} that is not stopped: {status}")));
         }
     }
-    let late = config::poststop(&container);
+    let late = config::late_hooks(&container);
     let group = config::rdt_group(&container);
     container.remove(lock)?;
     create::leave_rdt(group.as_ref());
-    if let Some((hooks, state)) = late {
-        hooks::run_late("poststop", &hooks, &state);
+    if let Some(hooks) = late {
+        create::poststop(&hooks);
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ fn remove(mut container: Container, force: bool) -> Result<(), Failure> {
 const DEATH: Duration = Duration::from_secs(10);
 
 /// Kills the container's first process and waits until it has ended.
-fn end(container: &Container) -> Result<(), Failure> {
+pub(crate) fn end(container: &Container) -> Result<(), Failure> {
     let Some(process) = container.process()? else { return Ok(()) };
     match send(&process, libc::SIGKILL) {
         Err(failure) if failure == not_running() => {}
