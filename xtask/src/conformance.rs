@@ -57,7 +57,7 @@ impl Account {
             }
         } else if let Some(name) = line.strip_prefix("---- oci::") {
             self.current = Some(topic(name));
-        } else if line.starts_with("skip: needs ")
+        } else if line.starts_with("skip: ")
             && let Some(topic) = self.current.take().and_then(|name| self.topics.get_mut(&name))
             && topic.passed > 0
         {
@@ -97,7 +97,7 @@ mod tests {
     fn verdicts_are_counted_by_topic() {
         let output = "running 4 tests\ntest oci::mounts::a ... ok\ntest oci::mounts::b ... FAILED\n\
             test oci::hooks::c ... ok\ntest oci::hooks::d ... ok\nsuccesses:\n---- oci::hooks::c stdout ----\n\
-            skip: needs AppArmor\n\nfailures:\n---- oci::mounts::b stdout ----\nleft behind\nfailures:\n    oci::mounts::b\n";
+            skip: lacks AppArmor\n\nfailures:\n---- oci::mounts::b stdout ----\nleft behind\nfailures:\n    oci::mounts::b\n";
         let mut account = Account::default();
         output.lines().for_each(|line| account.take(line));
         assert_eq!(account.to_string(), "hooks          1 of   1 (1 skipped)\nmounts         1 of   2\n");

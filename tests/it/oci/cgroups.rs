@@ -213,7 +213,7 @@ fn a_value_that_the_kernel_refuses_is_an_error() {
 #[test]
 fn a_controller_that_is_not_there_is_an_error() {
     if v1("net_cls") || v1("net_cls,net_prio") {
-        return lacks("a host without net_cls");
+        return lacks("the lack of net_cls");
     }
     Bundle::with([("/linux/resources/network", json!({ "classID": 1_048_577 }))]).create_fails();
 }
@@ -221,7 +221,7 @@ fn a_controller_that_is_not_there_is_an_error() {
 #[test]
 fn a_limit_on_rdma_without_its_controller_is_an_error() {
     if hosting::group("rdma", "/").is_some() {
-        return lacks("a host without the rdma controller");
+        return lacks("the lack of the rdma controller");
     }
     Bundle::with([("/linux/resources/rdma", json!({ "mlx5_1": { "hcaHandles": 3 } }))]).create_fails();
 }

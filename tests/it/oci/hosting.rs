@@ -85,7 +85,7 @@ pub(crate) fn group(controller: &str, path: &str) -> Option<PathBuf> {
 /// Says that the test cannot run because this host, or its kernel, lacks something that cannot be installed. Unlike
 /// [`crate::harness::need`] this is no failure with `MUST_RUN=1`.
 pub(crate) fn lacks(what: &str) {
-    println!("skip: needs {what}");
+    println!("skip: lacks {what}");
 }
 
 /// The features document of the runtime, if it has one: what is a SHOULD or a MAY is tested where it is claimed.

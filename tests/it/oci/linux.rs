@@ -162,7 +162,7 @@ fn an_unknown_personality_is_an_error() {
 fn cache_allocation_without_its_file_system_is_an_error() {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("our mounts");
     if mounts.lines().any(|line| line.split(' ').nth(2) == Some("resctrl")) {
-        return super::hosting::lacks("a host without resctrl");
+        return super::hosting::lacks("the lack of resctrl");
     }
     Bundle::with([("/linux/intelRdt", json!({ "closID": "group", "l3CacheSchema": "L3:0=f" }))])
         .create_fails();

@@ -380,6 +380,13 @@ fn a_missing_root_is_an_error() {
 }
 
 #[test]
+fn a_root_that_is_no_directory_is_an_error() {
+    let mut bundle = Bundle::new();
+    let file = bundle.file("plain", "");
+    bundle.set("/root/path", json!(file)).create_fails();
+}
+
+#[test]
 fn mounts_are_made_in_the_listed_order() {
     let mut bundle = Bundle::new();
     let source = bundle.subdir("source");

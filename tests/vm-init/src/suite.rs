@@ -68,6 +68,11 @@ fn verdict_of(word: &str) -> Verdict {
 /// Takes a line that the test itself has printed into account.
 fn explain(verdict: &mut Verdict, line: &str) {
     let skipped = line.strip_prefix("skip: needs ");
+    // What a kernel or a runtime need not have.
+    if let (Verdict::Pass, Some(what)) = (&*verdict, line.strip_prefix("skip: lacks ")) {
+        *verdict = Verdict::Skip(format!("lacks {what}"));
+        return;
+    }
     match (&*verdict, skipped) {
         (Verdict::Pass, Some(what)) if MISSING.iter().any(|missing| what.contains(missing)) => {
             *verdict = Verdict::Skip(format!("needs {what}"));
@@ -89,9 +94,10 @@ mod tests {
 
     #[test]
     fn verdicts_come_with_what_the_tests_said() {
-        let output = "\nrunning 4 tests\ntest a::runs ... ok\ntest a::fails ... FAILED\ntest b::lacks_a_tool ... ok\n\
-            test b::lacks_a_kernel ... ok\n\nsuccesses:\n\n---- b::lacks_a_tool stdout ----\nskip: needs umoci\n\n\
-            ---- b::lacks_a_kernel stdout ----\nskip: needs BTF\n\nfailures:\n\n---- a::fails stdout ----\n\n\
+        let output = "\nrunning 5 tests\ntest a::runs ... ok\ntest a::fails ... FAILED\ntest b::lacks_a_tool ... ok\n\
+            test b::lacks_a_kernel ... ok\ntest b::lacks_a_label ... ok\n\nsuccesses:\n\n---- b::lacks_a_tool stdout ----\nskip: needs umoci\n\n\
+            ---- b::lacks_a_kernel stdout ----\nskip: needs BTF\n\n---- b::lacks_a_label stdout ----\n\
+            skip: lacks SELinux\n\nfailures:\n\n---- a::fails stdout ----\n\n\
             thread 'a::fails' panicked at tests/it/a.rs:1:2:\nleft behind:\nmount /x\n\n\nfailures:\n    a::fails\n\n\
             test result: FAILED. 3 passed; 1 failed; 0 ignored\n";
         let lines: Vec<String> = output.lines().map(str::to_owned).collect();
@@ -100,6 +106,7 @@ mod tests {
             ("a::fails", Verdict::Fail("left behind:".into())),
             ("b::lacks_a_tool", Verdict::Skip("needs umoci".into())),
             ("b::lacks_a_kernel", Verdict::Fail("skipped, needs BTF".into())),
+            ("b::lacks_a_label", Verdict::Skip("lacks SELinux".into())),
         ];
         assert_eq!(parse(&lines), expected.map(|(name, verdict)| (name.to_owned(), verdict)));
     }
