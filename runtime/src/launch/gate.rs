@@ -15,7 +15,7 @@
 //! it has said `go` leaves the container as it was. The socket's file says nothing, it outlives the gate.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{
@@ -56,6 +56,11 @@ impl Gate {
 
     pub(super) const fn page(&self) -> &Page {
         &self.page
+    }
+
+    /// What a child that waits at it needs.
+    pub(super) fn descriptors(&self) -> [RawFd; 2] {
+        [self.listening.as_raw_fd(), self.page_memory.as_raw_fd()]
     }
 
     /// Waits until somebody opens it. Runs in: child, last but for what belongs to the start.

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -74,6 +74,11 @@ impl Labels {
             labels.selinux = Some((own.open(c"attr/exec").at(Stage::Label)?, label.clone()));
         }
         Ok(labels)
+    }
+
+    /// What is open for it.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.apparmor.iter().chain(&self.selinux).map(|(file, _)| file.as_raw_fd())
     }
 
     /// Takes them on. proc_pid_attr(5).

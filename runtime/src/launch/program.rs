@@ -88,7 +88,15 @@ impl Program<'_> {
             process::outlive_parent().at(Stage::Gate)?;
         }
         let Some(gate) = self.gate else { return Ok(None) };
+        // The caller may be waiting for the end of what it has passed to the launcher, and whatever else is open of the host
+        // would stay so.
+        let mut keep = Vec::from(gate.descriptors());
+        keep.extend(self.labels.descriptors());
+        keep.extend((3..).take(usize::try_from(self.process.preserve_fds).unwrap_or_default()));
+        keep.push(self.channel.descriptor());
+        process::close_others_in_child(&keep).at(Stage::Gate)?;
         self.channel.send_waiting().at(Stage::Gate)?;
+        self.channel.close_in_child();
         gate.wait().at(Stage::Gate).map(Some)
     }
 
@@ -129,7 +137,9 @@ pub(super) fn run_hooks(
     if list.is_empty() {
         return Ok(());
     }
-    let state = hooks::state(&of.hooks.subject, status, Some(of.pid));
+    // In the container's namespaces it is the id in the container that counts.
+    let pid = nix::unistd::getpid().as_raw();
+    let state = hooks::state(&of.hooks.subject, status, Some(pid));
     hooks::run(kind, list, &state).map_err(|error| {
         of.page.write(error.to_string().as_bytes());
         Failure { stage: Stage::Hook, index: 0, error: io::Error::from_raw_os_error(nix::libc::ECANCELED) }

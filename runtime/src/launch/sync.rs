@@ -229,6 +229,11 @@ impl Channel {
         Self(connection)
     }
 
+    /// The number of this end's descriptor.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     /// Another descriptor of this end.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)
