@@ -276,7 +276,7 @@ fn a_container_that_vanishes_gives_its_slot_to_the_next() {
     let world = World::with_slots("1");
     let gone = world.bundle(&["/bin/probe", "calls", "90", "9", "5", "10"]);
     run(&gone);
-    for group in crate::harness::leak::groups(&[gone.id.clone()]) {
+    for group in crate::harness::leak::groups(std::slice::from_ref(&gone.id)) {
         fs::remove_dir(&group).unwrap_or_else(|e| panic!("remove {}: {e}", group.display()));
     }
     let next = world.bundle(&["/bin/probe", "calls", "40", "4", "5", "10"]);

@@ -128,7 +128,7 @@ fn clear(bundle: &Bundle, after: &str) {
 
 /// What is there of the bundle's container.
 fn leaks(bundle: &Bundle) -> Vec<String> {
-    let mut found = leak::of_containers(&[bundle.id.clone()]);
+    let mut found = leak::of_containers(std::slice::from_ref(&bundle.id));
     found.extend(leak::of_directory(&bundle.dir));
     let state = fs::read_dir(bundle.dir.join("state")).into_iter().flatten().flatten();
     found.extend(state.map(|entry| format!("file {}", entry.path().display())));
