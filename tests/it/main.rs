@@ -23,4 +23,5 @@ mod rootless;
 mod runtime_crash;
 mod security;
 mod signals;
+mod tree;
 mod tty;

@@ -3,6 +3,7 @@
 //! The console socket's protocol is runc's: one message on a stream socket, the descriptor beside its name.
 
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,10 @@ impl Socket {
         let control = [ControlMessage::ScmRights(&descriptors)];
         let data = [IoSlice::new(NAME)];
         let sent = sendmsg::<()>(self.stream.as_raw_fd(), &data, &control, MsgFlags::MSG_NOSIGNAL, None);
-        sent.map(drop).context(|| format!("send the terminal to {}", self.path.display()))
+        let what = || format!("send the terminal to {}", self.path.display());
+        sent.context(what)?;
+        // The child has the connection too, as long as it waits to be started: whoever reads is told that no more comes.
+        self.stream.shutdown(Shutdown::Write).context(what)
     }
 }
 

@@ -15,8 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mknodat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use skiff_sys::device_filter::Kind;
 use skiff_sys::file::{self, Resolve};
@@ -264,8 +264,7 @@ impl<'a> Tree<'a> {
         let number = makedev(node.major.into(), node.minor.into());
         match mknodat(parent, name.as_c_str(), kind, mode, number) {
             Ok(()) => give(parent, &name, node.uid, node.gid),
-            // In a `/dev` that is not new, what is there is meant.
-            Err(Errno::EEXIST) => Ok(()),
+            Err(Errno::EEXIST) => is_there(parent, &name, kind, number),
             Err(Errno::EPERM) => bind_node(node, None, parent, &name),
             Err(error) => Err(error.into()),
         }
@@ -274,7 +273,7 @@ impl<'a> Tree<'a> {
     fn fifo(&mut self, path: &CStr, mode: u32, (uid, gid): (u32, u32)) -> io::Result<()> {
         let (parent, name) = self.open_parent(path)?;
         match mknodat(parent, name.as_c_str(), SFlag::S_IFIFO, Mode::from_bits_truncate(mode), 0) {
-            Err(Errno::EEXIST) => Ok(()),
+            Err(Errno::EEXIST) => is_there(parent, &name, SFlag::S_IFIFO, 0),
             Err(error) => Err(error.into()),
             Ok(()) => give(parent, &name, uid, gid),
         }
@@ -522,12 +521,19 @@ fn is_of_own_processes(proc: &OwnedFd) -> io::Result<bool> {
     }
 }
 
+/// Makes sure that what has its name already is the node that is to be there.
+fn is_there(parent: BorrowedFd<'_>, name: &CStr, kind: SFlag, number: u64) -> io::Result<()> {
+    let found = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let is_same = found.st_mode & SFlag::S_IFMT.bits() == kind.bits() && found.st_rdev == number;
+    if is_same { Ok(()) } else { Err(Errno::EEXIST.into()) }
+}
+
 /// Gives a node that has just been made to its owner. What root makes is root's.
 fn give(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {
     if (uid, gid) == (0, 0) {
         return Ok(());
     }
-    let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
     let (uid, gid) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
     Ok(nix::unistd::fchownat(parent, name, Some(uid), Some(gid), flags)?)
 }

@@ -433,7 +433,8 @@ fn device(given: &spec::Device) -> Result<Step, Error> {
         }
         other => return Err(Error::Option(format!("unknown type of device {other:?}"))),
     };
-    let number = |number: i64| {
+    let number = |number: Option<i64>| {
+        let number = number.ok_or_else(|| Error::Option("a device needs major and minor".into()))?;
         u32::try_from(number).map_err(|_| Error::Option(format!("invalid device number {number}")))
     };
     Ok(Step::Node(Node { mode, uid, gid, ..node(path, kind, number(given.major)?, number(given.minor)?) }))

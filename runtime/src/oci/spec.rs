@@ -201,8 +201,8 @@ documents! {
     Device {
         r#type: String,
         path: String,
-        major: i64,
-        minor: i64,
+        major: Option<i64>,
+        minor: Option<i64>,
         file_mode: Option<u32>,
         uid: Option<u32>,
         gid: Option<u32>,

@@ -1,0 +1,348 @@
+//! Attacks on the file tree that the OCI runtime puts together: by what an image holds, by what a configuration makes of
+//! it, and by another container that changes a directory which both have, while the launch is under way. Each has to
+//! fail closed: no container, or one that is as it should be.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use serde_json::{Value, json};
+
+use crate::harness::live::Output;
+use crate::oci::Bundle;
+
+/// How often a race is run.
+const RUNS: usize = 40;
+
+/// A directory of the host with one file that containers must never reach.
+fn treasure(bundle: &Bundle) -> PathBuf {
+    bundle.file("treasure/gold", "gold").parent().expect("a directory").to_owned()
+}
+
+#[track_caller]
+fn is_untouched(treasure: &Path) {
+    let names: Vec<_> =
+        fs::read_dir(treasure).expect("the treasure").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["gold"], "something was put there");
+    assert_eq!(fs::read_to_string(treasure.join("gold")).expect("gold"), "gold");
+}
+
+fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
+    let options = [&["bind"], options].concat();
+    json!({ "destination": destination, "source": source, "options": options })
+}
+
+/// Takes the usual mount at `destination` out of the configuration.
+fn without(bundle: &mut Bundle, destination: &str) {
+    let mounts = bundle.config["mounts"].as_array_mut().expect("mounts");
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap_or_default().starts_with(destination));
+}
+
+/// Creates and runs the container; what it printed, or why there is none.
+fn try_run(bundle: &Bundle, flags: &[&str]) -> Result<String, Output> {
+    let created = bundle.try_create(flags);
+    if created.code != 0 {
+        return Err(created);
+    }
+    let pid = bundle.pid();
+    let started = bundle.runtime(&["start", &bundle.id]);
+    let text = bundle.rest();
+    bundle.wait(pid);
+    bundle.delete();
+    if started.code == 0 { Ok(text) } else { Err(started) }
+}
+
+/// Runs the container again and again while another thread does `disturb` without end.
+fn race(bundle: &Bundle, disturb: impl Fn() + Sync) -> Vec<Result<String, Output>> {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                disturb();
+            }
+        });
+        let found = (0..RUNS).map(|_| try_run(bundle, &[])).collect();
+        // Before anything is judged: a failure must not leave the thread behind.
+        is_over.store(true, Ordering::Relaxed);
+        found
+    })
+}
+
+fn exchange(a: &Path, b: &Path) {
+    renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE).expect("exchange two names");
+}
+
+#[test]
+fn a_fake_null_device_in_the_image_is_no_device() {
+    let mut bundle = Bundle::new();
+    without(&mut bundle, "/dev");
+    fs::create_dir_all(bundle.inside("/dev")).expect("a directory");
+    fs::write(bundle.inside("/dev/null"), "fake").expect("a file");
+    bundle.create_fails();
+    assert_eq!(fs::read_to_string(bundle.inside("/dev/null")).expect("the file"), "fake");
+}
+
+#[test]
+fn a_fake_null_device_does_not_hide_anything() {
+    let mut bundle = Bundle::new();
+    without(&mut bundle, "/dev");
+    let fake = bundle.file("dev/null", "fake").parent().expect("a directory").to_owned();
+    fs::write(bundle.inside("/secret"), "secret").expect("a file");
+    bundle.mount(bind(&fake, "/dev", &[])).set("/linux/maskedPaths", json!(["/secret", "/proc/timer_list"]));
+    bundle.args(&["/bin/sh", "-c", "stat -c %t:%T /secret /proc/timer_list; cat /secret"]);
+    assert_eq!(bundle.run(), "1:3\n1:3\n");
+    assert_eq!(fs::read_to_string(fake.join("null")).expect("the file"), "fake");
+}
+
+#[test]
+fn symlinks_of_the_image_in_the_place_of_kernel_files_are_refused() {
+    for name in ["proc", "sys", "dev"] {
+        for target in ["treasure", "bin", "/", "nowhere"] {
+            let bundle = Bundle::new();
+            let treasure = treasure(&bundle);
+            let place = bundle.inside(name);
+            let _absent = fs::remove_dir_all(&place);
+            let target = if target == "treasure" { treasure.as_path() } else { Path::new(target) };
+            symlink(target, &place).expect("a link");
+            bundle.create_fails();
+            is_untouched(&treasure);
+        }
+    }
+}
+
+#[test]
+fn a_directory_on_the_way_that_becomes_a_link_leads_nowhere() {
+    let mut bundle = Bundle::new();
+    let treasure = treasure(&bundle);
+    let (shared, data) = (bundle.subdir("shared"), bundle.subdir("data"));
+    fs::create_dir(shared.join("point")).expect("a directory");
+    let links =
+        [treasure.as_path(), Path::new("/proc/sys"), Path::new("../../../../../.."), Path::new("/dev")];
+    for (number, link) in links.iter().enumerate() {
+        symlink(link, shared.join(format!("link{number}"))).expect("a link");
+    }
+    bundle.mount(bind(&shared, "/a", &[])).mount(bind(&data, "/a/point/made", &[]));
+    bundle.set("/linux/readonlyPaths", json!(["/proc/sys"]));
+    let script = "grep -c ' /proc/.*/made \\| /dev/made ' /proc/self/mountinfo; probe try open-w /proc/sys/kernel/core_pattern";
+    bundle.args(&["/bin/sh", "-c", script]);
+    let runs = race(&bundle, || {
+        for number in 0..links.len() {
+            exchange(&shared.join("point"), &shared.join(format!("link{number}")));
+        }
+    });
+    for run in &runs {
+        if let Ok(text) = run {
+            assert!(["0\nEROFS\n", "1\nEROFS\n"].contains(&text.as_str()), "{text}");
+            assert!(!text.starts_with('1') || links[3] == Path::new("/dev"), "{text}");
+        }
+    }
+    is_untouched(&treasure);
+    assert!(!Path::new("/made").exists());
+}
+
+#[test]
+fn a_link_into_proc_is_no_place_for_a_mount() {
+    for (link, destination) in
+        [("/proc/self/attr", "/way"), ("proc", "/way/sys"), ("/proc/self/fd", "/way"), ("proc/1", "/way/cwd")]
+    {
+        let mut bundle = Bundle::new();
+        symlink(link, bundle.inside("/way")).expect("a link");
+        bundle.mount(json!({ "destination": destination, "type": "tmpfs" })).create_fails();
+    }
+}
+
+#[test]
+fn nothing_but_procfs_is_mounted_on_proc() {
+    let mut bundle = Bundle::new();
+    let data = bundle.subdir("data");
+    bundle.mount(bind(&data, "/proc", &[])).create_fails();
+    for mount in [
+        json!({ "destination": "/proc", "type": "tmpfs" }),
+        json!({ "destination": "/proc/sys", "type": "tmpfs" }),
+        json!({ "destination": "/etc/../proc/self/attr", "type": "tmpfs" }),
+        bind(&data, "/proc/1", &[]),
+        bind(&data, "/proc/sys/net", &[]),
+    ] {
+        Bundle::with([("/mounts/-", mount)]).create_fails();
+    }
+}
+
+#[test]
+fn stand_ins_for_files_of_proc_can_be_mounted() {
+    let mut bundle = Bundle::new();
+    let stand_in = bundle.file("uptime", "1.0 1.0\n");
+    bundle.mount(bind(&stand_in, "/proc/uptime", &[])).args(&["/bin/cat", "/proc/uptime"]);
+    assert_eq!(bundle.run(), "1.0 1.0\n");
+}
+
+#[test]
+fn kernel_parameters_do_not_go_where_the_bundle_has_put_another_procfs() {
+    let mut bundle = Bundle::new();
+    without(&mut bundle, "/proc");
+    // The host's, in which this process has another number.
+    bundle.mount(json!({ "destination": "/proc", "source": "/proc", "options": ["rbind"] }));
+    bundle.set("/linux/sysctl", json!({ "net.ipv4.ip_default_ttl": "77" }));
+    bundle.set("/process/oomScoreAdj", json!(321));
+    bundle.args(&["/bin/sleep", "1000"]);
+    let score = || fs::read_to_string("/proc/1/oom_score_adj").expect("the first process");
+    let before = score();
+    let pid = bundle.create().pid();
+    let own = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("the container's process");
+    let after = score();
+    bundle.end();
+    assert_eq!((own.as_str(), after), ("321\n", before));
+}
+
+#[test]
+fn kernel_parameters_are_set_without_a_procfs_in_the_bundle() {
+    let mut bundle = Bundle::new();
+    without(&mut bundle, "/proc");
+    bundle.set("/linux/sysctl", json!({ "kernel.msgmax": "4097" })).args(&["/bin/sleep", "1000"]);
+    let pid = bundle.create().pid();
+    let namespace = format!("--ipc=/proc/{pid}/ns/ipc");
+    let seen = std::process::Command::new("nsenter")
+        .args([&namespace, "cat", "/proc/sys/kernel/msgmax"])
+        .output()
+        .expect("nsenter");
+    bundle.end();
+    assert_eq!(String::from_utf8_lossy(&seen.stdout), "4097\n");
+}
+
+#[test]
+fn a_masked_file_that_is_swapped_meanwhile_is_masked_or_nothing_runs() {
+    let mut bundle = Bundle::new();
+    let shared = bundle.subdir("shared");
+    for name in ["a", "b"] {
+        bundle.file(&format!("shared/{name}/secret"), "secret\n");
+    }
+    bundle.mount(bind(&shared, "/a", &[])).set("/linux/maskedPaths", json!(["/a/a/secret"]));
+    // One of the two has been at that place when it was masked, and no other was seen there afterwards.
+    bundle.args(&["/bin/sh", "-c", "cat /a/a/secret /a/b/secret"]);
+    for run in race(&bundle, || exchange(&shared.join("a"), &shared.join("b"))) {
+        match run {
+            Ok(text) => assert!(text.lines().count() <= 2, "{text}"),
+            Err(output) => assert!(output.stderr.contains("mask /a/a/secret"), "{output}"),
+        }
+    }
+    // Undisturbed it is hidden indeed.
+    bundle.args(&["/bin/cat", "/a/a/secret"]);
+    assert_eq!(bundle.run(), "");
+}
+
+#[test]
+fn a_masked_link_hides_nothing_of_the_host() {
+    let mut bundle = Bundle::new();
+    let treasure = treasure(&bundle);
+    symlink("../treasure/gold", bundle.inside("/way")).expect("a link");
+    symlink("secret", bundle.inside("/inner")).expect("a link");
+    fs::write(bundle.inside("/secret"), "secret").expect("a file");
+    bundle.set("/linux/maskedPaths", json!(["/way", "/inner", "/absent/file", "/secret/below"]));
+    bundle.args(&["/bin/cat", "/secret"]);
+    // What the link leads to within the root is what is meant.
+    assert_eq!(bundle.run(), "");
+    is_untouched(&treasure);
+}
+
+#[test]
+fn a_path_is_read_only_wherever_it_lies() {
+    let mut bundle = Bundle::new();
+    fs::create_dir(bundle.inside("/kept")).expect("a directory");
+    bundle.set("/linux/readonlyPaths", json!(["/kept", "/absent", "/bin"]));
+    let verdicts = bundle.attempt(&["create", "/kept/a", "create", "/bin/a", "create", "/free"]);
+    assert_eq!(verdicts, ["EROFS", "EROFS", "ok"]);
+}
+
+#[test]
+fn a_source_that_is_swapped_meanwhile_is_one_or_the_other() {
+    let mut bundle = Bundle::new();
+    let (one, other) = (bundle.file("one/name", "one"), bundle.file("other", "other"));
+    let one = one.parent().expect("a directory").to_owned();
+    let place = bundle.dir.join("place");
+    symlink(&one, &place).expect("a link");
+    let second = bundle.dir.join("second");
+    symlink(&other, &second).expect("a link");
+    bundle.mount(bind(&place, "/bound", &[]));
+    bundle.args(&["/bin/sh", "-c", "if test -d /bound; then cat /bound/name; else cat /bound; fi"]);
+    let mut texts = std::collections::BTreeSet::new();
+    for run in race(&bundle, || exchange(&place, &second)) {
+        match run {
+            Ok(text) => drop(texts.insert(text)),
+            // The mount point is there from an earlier run, and of the other kind.
+            Err(output) => assert!(output.stderr.contains("bind "), "{output}"),
+        }
+    }
+    assert!(texts.iter().all(|text| ["one", "other"].contains(&text.as_str())), "{texts:?}");
+}
+
+#[test]
+fn what_a_tmpfs_covers_is_copied_as_it_is() {
+    let mut bundle = Bundle::new();
+    let treasure = treasure(&bundle);
+    let up = bundle.inside("/up");
+    fs::create_dir_all(up.join("deep/er")).expect("directories");
+    fs::write(up.join("deep/er/file"), "text").expect("a file");
+    symlink("../../treasure/gold", up.join("link")).expect("a link");
+    symlink(treasure.join("gold"), up.join("far")).expect("a link");
+    std::os::unix::fs::chown(up.join("deep"), Some(3), Some(4)).expect("chown");
+    nix::unistd::mkfifo(&up.join("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o640)).expect("a pipe");
+    let options = ["tmpcopyup", "nosuid"];
+    bundle.mount(json!({ "destination": "/up", "type": "tmpfs", "source": "tmpfs", "options": options }));
+    let script =
+        "cd /up; cat deep/er/file; echo; readlink link; stat -c '%u %g %F' deep pipe; rm -r deep; cat far";
+    bundle.args(&["/bin/sh", "-c", script]);
+    assert_eq!(bundle.run(), "text\n../../treasure/gold\n3 4 directory\n0 0 fifo\n");
+    assert!(up.join("deep/er/file").exists(), "the original is gone");
+    is_untouched(&treasure);
+}
+
+#[test]
+fn a_moved_root_has_no_way_to_the_host() {
+    let mut bundle = Bundle::new();
+    let treasure = treasure(&bundle);
+    let up = "../../../../../../../../..";
+    let gold = format!("{}/gold", treasure.display());
+    let operations = ["chroot", "/tmp", "chdir", up, "chroot", ".", "read", &gold, "read", &gold[1..]];
+    bundle.args(&[&["/bin/probe", "try"][..], &operations].concat());
+    fs::create_dir_all(bundle.inside("/tmp")).expect("a directory");
+    let text = try_run(&bundle, &["--no-pivot"]).expect("a container");
+    assert_eq!(text, "ok\nok\nok\nENOENT\nENOENT\n");
+    bundle.args(&["/bin/sh", "-c", "cut -d ' ' -f 5 /proc/self/mountinfo | sort"]);
+    let moved = try_run(&bundle, &["--no-pivot"]).expect("a container");
+    assert_eq!(moved, bundle.run(), "other mounts than with a pivot");
+}
+
+#[test]
+fn a_read_only_dev_has_its_devices() {
+    let mut bundle = Bundle::new();
+    without(&mut bundle, "/dev");
+    let options = ["nosuid", "mode=755", "ro"];
+    bundle.mount(json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": options }));
+    bundle.mount(json!({ "destination": "/dev/made", "type": "tmpfs", "source": "tmpfs" }));
+    let verdicts = bundle.attempt(&["open-r", "/dev/null", "create", "/dev/a", "create", "/dev/made/a"]);
+    assert_eq!(verdicts, ["ok", "EROFS", "ok"]);
+}
+
+#[test]
+fn mounts_of_the_container_do_not_reach_the_host() {
+    let mut bundle = Bundle::new();
+    let root = bundle.dir.join("rootfs");
+    // Shared, as every mount is where systemd runs.
+    let flags = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(&root), &root, None::<&str>, flags, None::<&str>).expect("mount");
+    let shared = nix::mount::MsFlags::MS_SHARED;
+    let made_shared = nix::mount::mount(None::<&str>, &root, None::<&str>, shared, None::<&str>);
+    bundle.args(&["/bin/sleep", "1000"]);
+    let created = bundle.try_create(&[]);
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    if created.code == 0 {
+        bundle.end();
+    }
+    let unmounted = nix::mount::umount2(&root, nix::mount::MntFlags::MNT_DETACH);
+    made_shared.and(unmounted).expect("mount and unmount");
+    assert_eq!(created.code, 0, "{created}");
+    let below = format!(" {}/", root.display());
+    let found: Vec<&str> = table.lines().filter(|line| line.contains(&below)).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
