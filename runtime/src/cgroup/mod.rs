@@ -4,7 +4,7 @@
 //! eBPF knows the container, and the device filter). `skiff run` makes it flat, `skiff-<id>`, and joins a v1 controller
 //! only if a limit or the record wants it; a bundle names the place ([`path`]) and joins all, for its engine reads them.
 //! Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`resources`] and
-//! [`devices`] are its tables; [`dir`] and what it calls ([`make`], [`write`], [`usage`], [`remove`]) act.
+//! [`devices`] are its tables; [`dir`] and what it calls ([`make`], [`mod@write`], [`usage`], [`remove`]) act.
 
 mod control;
 mod devices;

@@ -15,7 +15,7 @@ use skiff_ebpf::{Profiler, Record, Slot};
 use crate::arms::{Arm, Ground, fresh_id, text};
 use crate::cycle::{Host, await_end};
 
-/// The commands that are counted, in the order of [`commands`].
+/// The commands that are counted, in the order of `commands`.
 pub(crate) const COMMANDS: [&str; 5] = ["run", "create", "start", "delete", "exec"];
 /// Programs of the containers.
 const INSIDE: [&str; 2] = ["/bin/true", "/bin/pause"];

@@ -19,7 +19,7 @@ pub(crate) struct Footprint {
     pub(crate) waiting: [u64; 2],
 }
 
-/// Measures `arm`; `hooked` is a bundle of [`write_hooked`].
+/// Measures `arm`; `hooked` is a bundle of `write_hooked`.
 pub(crate) fn measure(arm: &Arm, ground: &Ground, hooked: &Hooked) -> Result<Footprint, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", arm.name);
     let binary = fs::metadata(&arm.program).map_err(|error| failed(&error))?.len() >> 10;
