@@ -4,12 +4,13 @@ use std::sync::OnceLock;
 
 use serde_json::json;
 
-use super::engine::{Client, Engine, Kind, success};
+use super::engine::{Client, Engine, Kind, TESTED, success};
+use super::observed::{self, Observing};
 use super::stories;
 use super::world::{World, eventually};
 use crate::harness::layout::{self, Layout};
 use crate::harness::pty::Terminal;
-use crate::harness::{Case, Output, fixture, installed, programs};
+use crate::harness::{Case, Output, fixture, installed, need, programs};
 
 /// Where the daemon listens, in its world.
 pub(crate) const SOCKET: &str = "/run/containerd.sock";
@@ -259,4 +260,22 @@ fn listed(client: &Client<'_>, column: usize) -> String {
     let rows = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let ours: Vec<_> = rows.filter(|row| row.first() == Some(&&client.name[..])).collect();
     ours.first().and_then(|row| row.get(column)).unwrap_or(&"").to_string()
+}
+
+#[test]
+fn a_container_is_counted_by_what_another_has_pinned() {
+    need!(observed::is_possible(), "a kernel with BTF, and skiff-runtime");
+    let engine = containerd();
+    need!(engine.is_some(), "containerd, crun and runc");
+    let Some(engine) = engine else { return };
+    let observing = Observing::on(engine);
+    let client = Client::new(engine, TESTED, "observed");
+    let (path, log) = (client.runtime_path(), "/run/observed.log");
+    let url = format!("file://{log}");
+    client.asks(&run(&path, &["--detach", "--log-uri", &url], &[], &client.name, &observed::command()));
+    let said = || std::fs::read_to_string(engine.world.path(log)).unwrap_or_default();
+    let printed = observed::await_ready(&client, said);
+    observing.sees(&client.name, &printed);
+    client.asks(&["task", "delete", "--force", &client.name]);
+    observing.forgets(&client.name);
 }

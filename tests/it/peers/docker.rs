@@ -2,10 +2,11 @@
 
 use std::sync::OnceLock;
 
-use super::engine::{Engine, Kind, TESTED, path_of};
+use super::engine::{Client, Engine, Kind, TESTED, path_of};
+use super::observed::{self, Observing};
 use super::stories;
 use super::world::World;
-use crate::harness::{installed, programs};
+use crate::harness::{installed, need, programs};
 
 /// Where the daemon listens, in its world.
 const SOCKET: &str = "/run/docker.sock";
@@ -46,3 +47,19 @@ fn start() -> Engine {
 }
 
 stories::tell!(docker(), "docker, containerd, crun and runc");
+
+#[test]
+fn a_container_is_counted_by_what_another_has_pinned() {
+    need!(observed::is_possible(), "a kernel with BTF, and skiff-runtime");
+    let engine = docker();
+    need!(engine.is_some(), "docker, containerd, crun and runc");
+    let Some(engine) = engine else { return };
+    let observing = Observing::on(engine);
+    let client = Client::new(engine, TESTED, "observed");
+    client.starts(&[], &observed::command());
+    let printed = observed::await_ready(&client, || client.asks(&["logs", &client.name]));
+    let id = client.inspects("{{.Id}}");
+    observing.sees(&id, &printed);
+    client.asks(&["rm", "-f", &client.name]);
+    observing.forgets(&id);
+}

@@ -60,6 +60,13 @@ pub(crate) fn same(engine: &Engine, other: &'static str, name: &str, story: fn(&
     assert_eq!(ours.len(), theirs.len(), "one story is longer");
 }
 
+impl<'a> Client<'a> {
+    /// One for a story that is told by itself.
+    pub(crate) fn new(engine: &'a Engine, runtime: &'static str, name: &str) -> Self {
+        Self { engine, runtime, name: format!("{name}-{runtime}"), transcript: RefCell::default() }
+    }
+}
+
 impl Client<'_> {
     /// A command of the engine. What comes out of it is compared.
     pub(crate) fn does(&self, words: &[&str]) -> Output {

@@ -6,6 +6,7 @@
 //! see the same, word for word, and what the story itself expects.
 
 mod engine;
+mod observed;
 mod stories;
 mod world;
 
