@@ -91,7 +91,8 @@ enum Way {
         /// Its PID namespace, entered for children until they are there.
         children: ForChildren,
     },
-    /// One by one: on older kernels, and where it has a user namespace of its own, so that it matters to whom each belongs.
+    /// One by one: on older kernels, where it has a user namespace of its own, so that it matters to whom each belongs, and
+    /// for a user.
     OneByOne(Joins),
 }
 
@@ -108,7 +109,8 @@ impl Way {
         if !differs(plan.init, "user").context(what)? {
             let has_clocks = differs(plan.init, "time").context(what)?;
             match ForChildren::enter(plan.init_fd) {
-                Ok(children) => return Ok(Self::AtOnce { has_clocks, children }),
+                Ok(Some(children)) => return Ok(Self::AtOnce { has_clocks, children }),
+                Ok(None) => {}
                 // An older kernel takes nothing but descriptors of namespaces.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => {}
                 Err(error) => return Err(error).context(|| "join the container's PID namespace".into()),

@@ -69,13 +69,15 @@ impl Joins {
             _ if is_other_user && !self.0.is_empty() => {
                 process::spawn_from(|| self.enter_around(user), namespaces, cgroup, memory, run)
             }
-            Some(pid) => {
-                let children = ForChildren::enter(&pid.namespace)?;
-                pid.is_entered.set(true);
-                let child = process::spawn(namespaces, cgroup, memory, run);
-                children.leave()?;
-                child
-            }
+            Some(pid) => match ForChildren::enter(&pid.namespace)? {
+                Some(children) => {
+                    pid.is_entered.set(true);
+                    let child = process::spawn(namespaces, cgroup, memory, run);
+                    children.leave()?;
+                    child
+                }
+                None => process::spawn_from(|| self.enter_around(None), namespaces, cgroup, memory, run),
+            },
             None => process::spawn(namespaces, cgroup, memory, run),
         }
     }
@@ -146,10 +148,16 @@ pub(super) struct ForChildren {
 }
 
 impl ForChildren {
-    pub(super) fn enter(namespace: impl AsFd) -> io::Result<Self> {
+    /// `None` for whoever could not come back: that takes rights to the own PID namespace, and root in a user namespace has
+    /// none to the host's.
+    pub(super) fn enter(namespace: impl AsFd) -> io::Result<Option<Self>> {
         let own = file::open(c"/proc/self/ns/pid", OFlag::O_RDONLY, 0)?;
+        match setns(&own, CloneFlags::CLONE_NEWPID) {
+            Err(nix::Error::EPERM) => return Ok(None),
+            other => other?,
+        }
         setns(namespace, CloneFlags::CLONE_NEWPID)?;
-        Ok(Self { own })
+        Ok(Some(Self { own }))
     }
 
     /// Goes back. Not done on drop: a failure would leave later children, as hooks, in the container.
