@@ -55,8 +55,11 @@ impl Program<'_> {
             process::new_session_keyring().at(Stage::Keyring)?;
         }
         take_stdio(process, self.null, self.console.as_ref()).at(Stage::Stdio)?;
-        if self.bond == Bond::None && self.console.is_none() && process.uid != 0 {
-            give_stdio(process, self.null).at(Stage::Stdio)?;
+        if self.bond == Bond::None && self.console.is_none() {
+            if process.uid != 0 {
+                give_stdio(process, self.null).at(Stage::Stdio)?;
+            }
+            take_own_null(self.null).at(Stage::Stdio)?;
         }
         pass_descriptors(process.preserve_fds)?;
         umask(Mode::from_bits_truncate(process.umask.unwrap_or(0o022)));
@@ -165,6 +168,40 @@ fn take_stdio(process: &Process, null: BorrowedFd<'_>, console: Option<&OwnedFd>
         nix::unistd::dup2_stdin(null)?;
     }
     Ok(())
+}
+
+/// Puts the container's null device in the place of the host's among the standard streams: a container that outlives its
+/// launcher may be written to files, and only what is open of its own mounts can be (criu(8)). One that has no such device
+/// keeps the host's.
+fn take_own_null(hosts: BorrowedFd<'_>) -> io::Result<()> {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let [null, streams @ ..] = [hosts, stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(device);
+    let streams = streams.map(|stream| stream.is_some() && stream == null);
+    if streams == [false; 3] {
+        return Ok(());
+    }
+    let root = file::open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
+    let open = |flags| file::open_beneath(root.as_fd(), c"dev/null", flags, 0, Resolve::NoSymlinks).ok();
+    // To open any other device could do harm.
+    let is_null = |found: &OwnedFd| device(found.as_fd()) == null;
+    let own = open(OFlag::O_PATH).filter(is_null).and_then(|_| open(OFlag::O_RDWR)).filter(is_null);
+    let Some(own) = own else { return Ok(()) };
+    if streams[0] {
+        nix::unistd::dup2_stdin(&own)?;
+    }
+    if streams[1] {
+        nix::unistd::dup2_stdout(&own)?;
+    }
+    if streams[2] {
+        nix::unistd::dup2_stderr(&own)?;
+    }
+    Ok(())
+}
+
+/// The number of the character device that `fd` has open.
+fn device(fd: BorrowedFd<'_>) -> Option<nix::libc::dev_t> {
+    let found = nix::sys::stat::fstat(fd).ok()?;
+    (found.st_mode & nix::libc::S_IFMT == nix::libc::S_IFCHR).then_some(found.st_rdev)
 }
 
 /// Takes on what the program is to have of CPUs, disks and memory, while the rights to it are still held.
