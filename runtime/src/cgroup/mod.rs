@@ -49,6 +49,14 @@ pub struct Paths {
     pub unit: Option<Unit>,
 }
 
+impl Paths {
+    /// The directory whose processes can be stopped together.
+    #[must_use]
+    pub fn freezer(&self) -> Option<&Path> {
+        self.legacy.get(&Controller::Freezer).or(self.unified.as_ref()).map(PathBuf::as_path)
+    }
+}
+
 /// A controller of cgroup v1, or of v2 where it has one of that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -26,6 +26,8 @@ pub(crate) struct Global {
     pub(crate) cgroup_manager: CgroupManager,
     /// Whether cgroups that cannot be made are done without; found out when absent.
     pub(crate) rootless: Option<bool>,
+    /// The program that checkpoints and restores.
+    pub(crate) criu: Option<PathBuf>,
     pub(crate) wants: Wants,
 }
 
@@ -65,6 +67,7 @@ pub(crate) struct Args {
     pub(crate) launch: Launch,
     pub(crate) exec: Exec,
     pub(crate) limits: Limits,
+    pub(crate) images: Images,
     pub(crate) all: bool,
     pub(crate) force: bool,
     pub(crate) quiet: bool,
@@ -116,6 +119,29 @@ pub(crate) struct Limits {
     pub(crate) resources: spec::Resources,
     pub(crate) l3_cache_schema: Option<String>,
     pub(crate) mem_bw_schema: Option<String>,
+}
+
+/// Flags of `checkpoint` and `restore`.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    pub(crate) image_path: Option<PathBuf>,
+    pub(crate) work_path: Option<PathBuf>,
+    pub(crate) parent_path: Option<PathBuf>,
+    pub(crate) leave_running: bool,
+    pub(crate) tcp_established: bool,
+    pub(crate) ext_unix_sk: bool,
+    pub(crate) shell_job: bool,
+    pub(crate) file_locks: bool,
+    pub(crate) pre_dump: bool,
+    pub(crate) auto_dedup: bool,
+    pub(crate) lazy_pages: bool,
+    pub(crate) status_fd: Option<i32>,
+    /// Address and port.
+    pub(crate) page_server: Option<(String, u16)>,
+    pub(crate) manage_cgroups_mode: Option<String>,
+    pub(crate) empty_ns: Vec<String>,
+    pub(crate) lsm_profile: Option<String>,
+    pub(crate) lsm_mount_context: Option<String>,
 }
 
 /// How a list is printed.

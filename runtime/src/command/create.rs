@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -71,7 +71,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
     let running = making.launch(flags.console_socket.as_deref(), None)?;
     pid_file::write(flags.pid_file.as_deref(), running.pid())?;
-    let Making { plan, claim, record } = making;
+    let Making { plan, claim, record, .. } = making;
     let container = claim.keep(record)?;
     if let Err(failure) = poststart(&plan.hooks, Some(running.pid())) {
         return remove(container, running, &plan).and(Err(failure));
@@ -115,6 +115,16 @@ fn remove(mut container: Container, running: Running, plan: &Plan) -> Result<(),
 }
 
 pub(crate) fn stand_by(running: &mut Running, signals: &Signals) -> Result<Exit, Failure> {
+    let stood = supervise(running.pidfd(), running.console(), signals);
+    stood.and_then(|()| running.wait()).context(|| "stand by the container".into())
+}
+
+/// Passes signals on to the process behind `pidfd`, and carries its terminal, until it has ended.
+pub(crate) fn supervise(
+    pidfd: BorrowedFd<'_>,
+    console: Option<BorrowedFd<'_>>,
+    signals: &Signals,
+) -> io::Result<()> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let caller = Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
     let terms = supervise::Terms {
@@ -124,8 +134,7 @@ pub(crate) fn stand_by(running: &mut Running, signals: &Signals) -> Result<Exit,
         stop_timeout: None,
         timeout: None,
     };
-    let stood = supervise::stand_by(running.pidfd(), running.console(), caller, &terms);
-    stood.and_then(|()| running.wait()).context(|| "stand by the container".into())
+    supervise::stand_by(pidfd, console, caller, &terms)
 }
 
 /// The program's own code, or 128 + n if signal n killed it.
@@ -183,15 +192,16 @@ pub(crate) fn check_terminal(
 }
 
 /// A container that is being made.
-struct Making {
-    plan: Plan,
-    claim: Claim,
-    record: Record,
+pub(crate) struct Making {
+    pub(crate) bundle: Bundle,
+    pub(crate) plan: Plan,
+    pub(crate) claim: Claim,
+    pub(crate) record: Record,
 }
 
 impl Making {
     /// Decides everything, claims the id, and puts on record what there will be.
-    fn begin(global: &Global, args: &Args) -> Result<Self, Failure> {
+    pub(crate) fn begin(global: &Global, args: &Args) -> Result<Self, Failure> {
         seal::seal(c"skiff-runtime")?;
         let root = root(global);
         container::check_id(args.id())?;
@@ -207,12 +217,12 @@ impl Making {
         let claim = container::claim(&root, args.id())?;
         claim.write(&record)?;
         claim.write_config(text.as_bytes())?;
-        Ok(Self { plan, claim, record })
+        Ok(Self { bundle, plan, claim, record })
     }
 
     /// Launches it; its process is on record before its hooks run.
     fn launch(&mut self, console_socket: Option<&Path>, gate: Option<&Gate>) -> Result<Running, Failure> {
-        let Self { plan, claim, record } = self;
+        let Self { plan, claim, record, .. } = self;
         let (begin_ns, mut counted) = (monotonic_ns(), Counted::default());
         let launched = launch::launch(
             plan,

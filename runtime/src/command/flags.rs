@@ -11,7 +11,7 @@ use skiff_runtime::oci::spec;
 
 use crate::args::{Args, CgroupManager, Format, Global, LogFormat, Wants};
 use crate::failure::Failure;
-use crate::{create, events, exec, features, lifecycle, list, specify, update};
+use crate::{checkpoint, create, events, exec, features, lifecycle, list, restore, specify, update};
 
 /// One command.
 #[derive(Debug)]
@@ -105,6 +105,7 @@ pub(crate) const GLOBAL: &[Flag<Global>] = &[
     value("rootless", "true|false|auto", "whether to do without cgroups that may not be made", |g, v| {
         rootless(v).map(|v| g.rootless = v)
     }),
+    value("criu", "PROGRAM", "what checkpoints and restores", |g, v| path(v).map(|v| g.criu = Some(v))),
     switch::<Global>("help", "show this help", |g, on| {
         g.wants = if on { Wants::Help } else { Wants::Command }
     })
@@ -149,6 +150,37 @@ const NO_SUBREAPER: Flag<Args> =
 const FORMAT: Flag<Args> =
     value::<Args>("format", "table|json", "how it is printed", |a, v| format(v).map(|v| a.format = v))
         .or('f');
+
+const IMAGE_PATH: Flag<Args> = value("image-path", "DIR", "the images; ./checkpoint if absent", |a, v| {
+    path(v).map(|v| a.images.image_path = Some(v))
+});
+const WORK_PATH: Flag<Args> =
+    value("work-path", "DIR", "criu's log and other files; the images' if absent", |a, v| {
+        path(v).map(|v| a.images.work_path = Some(v))
+    });
+const TCP_ESTABLISHED: Flag<Args> =
+    switch("tcp-established", "take open TCP connections along", |a, on| a.images.tcp_established = on);
+const EXT_UNIX_SK: Flag<Args> =
+    switch("ext-unix-sk", "take Unix sockets connected to the outside along", |a, on| {
+        a.images.ext_unix_sk = on
+    });
+const SHELL_JOB: Flag<Args> =
+    switch("shell-job", "take processes on somebody else's terminal along", |a, on| a.images.shell_job = on);
+const LAZY_PAGES: Flag<Args> =
+    switch("lazy-pages", "bring memory when it is touched. userfaultfd(2)", |a, on| a.images.lazy_pages = on);
+const FILE_LOCKS: Flag<Args> =
+    switch("file-locks", "take file locks along", |a, on| a.images.file_locks = on);
+const MANAGE_CGROUPS: Flag<Args> =
+    value("manage-cgroups-mode", "MODE", "soft, full, strict or ignore", |a, v| {
+        one_of(v, &["soft", "full", "strict", "ignore"]).map(|v| a.images.manage_cgroups_mode = Some(v))
+    });
+const EMPTY_NS: Flag<Args> = value("empty-ns", "NAMESPACE", "leave this namespace's content out", |a, v| {
+    one_of(v, &["network"]).map(|v| a.images.empty_ns.push(v))
+});
+const AUTO_DEDUP: Flag<Args> =
+    switch("auto-dedup", "drop pages of a parent image that are there anew", |a, on| {
+        a.images.auto_dedup = on
+    });
 
 /// Every command, in the order of the overview.
 pub(crate) const COMMANDS: &[Command] = &[
@@ -369,6 +401,74 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: features::features,
     },
     Command {
+        name: "checkpoint",
+        summary: "write a running container to files. criu(8)",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "It has ended afterwards, unless with --leave-running or --pre-dump.",
+        flags: &[
+            IMAGE_PATH,
+            WORK_PATH,
+            value("parent-path", "DIR", "images of an earlier --pre-dump, seen from --image-path", |a, v| {
+                path(v).map(|v| a.images.parent_path = Some(v))
+            }),
+            switch("leave-running", "let it run on", |a, on| a.images.leave_running = on),
+            switch("pre-dump", "write its memory only and let it run on", |a, on| a.images.pre_dump = on),
+            TCP_ESTABLISHED,
+            EXT_UNIX_SK,
+            SHELL_JOB,
+            FILE_LOCKS,
+            LAZY_PAGES,
+            value("status-fd", "N", "descriptor that gets a NUL byte when lazy pages are ready", |a, v| {
+                number(v).map(|v| a.images.status_fd = Some(v))
+            }),
+            value("page-server", "ADDRESS:PORT", "send memory to a page server", |a, v| {
+                address(v).map(|v| a.images.page_server = Some(v))
+            }),
+            MANAGE_CGROUPS,
+            EMPTY_NS,
+            AUTO_DEDUP,
+            HELP,
+        ],
+        run: checkpoint::checkpoint,
+    },
+    Command {
+        name: "restore",
+        summary: "make a container of a checkpoint's files. criu(8)",
+        operands: ID,
+        count: 1..=1,
+        order: Order::Mixed,
+        about: "",
+        flags: &[
+            BUNDLE,
+            CONSOLE_SOCKET,
+            DETACH,
+            switch("keep", "keep the container when it has ended", |a, on| a.launch.keep = on),
+            PID_FILE,
+            NO_PIVOT,
+            NO_SUBREAPER,
+            IMAGE_PATH,
+            WORK_PATH,
+            TCP_ESTABLISHED,
+            EXT_UNIX_SK,
+            SHELL_JOB,
+            FILE_LOCKS,
+            LAZY_PAGES,
+            MANAGE_CGROUPS,
+            EMPTY_NS,
+            AUTO_DEDUP,
+            value("lsm-profile", "TYPE:NAME", "security profile to restore with", |a, v| {
+                text(v).map(|v| a.images.lsm_profile = Some(v))
+            }),
+            value("lsm-mount-context", "CONTEXT", "security context of mounts to restore with", |a, v| {
+                text(v).map(|v| a.images.lsm_mount_context = Some(v))
+            }),
+            HELP,
+        ],
+        run: restore::restore,
+    },
+    Command {
         name: "help",
         summary: "show the flags of a command",
         operands: "[COMMAND]",
@@ -495,6 +595,13 @@ fn user(value: &OsStr) -> Result<(u32, Option<u32>), String> {
         Some((uid, gid)) => Ok((id(uid)?, Some(id(gid)?))),
         None => Ok((id(&text)?, None)),
     }
+}
+
+fn address(value: &OsStr) -> Result<(String, u16), String> {
+    let text = text(value)?;
+    let (host, port) = text.rsplit_once(':').ok_or("not ADDRESS:PORT")?;
+    let port = port.parse().map_err(|_| "not ADDRESS:PORT")?;
+    Ok((host.to_owned(), port))
 }
 
 /// A time as Go's time.ParseDuration has it: numbers with units, one after the other.

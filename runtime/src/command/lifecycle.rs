@@ -78,7 +78,7 @@ fn delete_by_force(root: &Path, id: &str) -> Result<(), Failure> {
 }
 
 /// Removes a container: cgroups with what is left in them, what is on record, and in the end its poststop hooks run.
-fn remove(mut container: Container, force: bool) -> Result<(), Failure> {
+pub(crate) fn remove(mut container: Container, force: bool) -> Result<(), Failure> {
     let Some(lock) = container.lock()? else {
         return if force { Ok(()) } else { Err(container::does_not_exist(&container.record().id).into()) };
     };

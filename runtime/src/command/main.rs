@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod checkpoint;
 mod config;
 mod create;
+mod criu;
 mod events;
 mod exec;
 mod failure;
@@ -16,6 +18,7 @@ mod lifecycle;
 mod list;
 mod log;
 mod pid_file;
+mod restore;
 mod root;
 mod specify;
 mod time;

@@ -46,6 +46,11 @@ impl Socket {
     }
 }
 
+/// Hands over the master of a terminal to whoever listens at `socket`.
+pub fn send(socket: &Path, master: BorrowedFd<'_>) -> Result<(), Error> {
+    connect(socket)?.send(master)
+}
+
 /// Makes a terminal in the devpts that lies below `root`, a container's: its master and its other end.
 ///
 /// Errors: `ENOTTY` if something else has been put there.

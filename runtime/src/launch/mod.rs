@@ -36,6 +36,7 @@ mod report;
 mod sync;
 mod tree;
 
+pub use console::send as send_console;
 pub use exec::exec;
 pub use gate::{Gate, is_waiting, open_gate};
 pub use parent::{Attendance, Birth, Running, Stamps, launch, start, sweep};

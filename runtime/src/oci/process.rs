@@ -8,7 +8,6 @@ use super::tables::{self, find};
 use super::{Facts, Terms, c_text, invalid};
 use crate::Error;
 use crate::caps::CapSet;
-use crate::error::OneLine;
 use crate::plan::{self, CapSets, Listener, MemoryPolicy, Process, Scheduler, c_path, relative};
 use crate::seccomp::{self, Filter};
 
@@ -112,7 +111,7 @@ fn capabilities(
         for name in names {
             match name.strip_prefix("CAP_").and_then(CapSet::named) {
                 Some(cap) if held.contains(cap) => set |= cap,
-                _ => drop(unknown.insert(OneLine(name).to_string())),
+                _ => drop(unknown.insert(name.clone())),
             }
         }
         set
