@@ -106,7 +106,8 @@ pub fn claim(root: &Path, id: &str) -> Result<Claim, Error> {
     let directory = root.join(id);
     loop {
         make(root, &directory)?;
-        let lock = Lock::try_take(&directory)?;
+        // Empty, unless it is somebody else's, and then it stays.
+        let lock = Lock::try_take(&directory).inspect_err(|_| drop(fs::remove_dir(&directory)))?;
         let is_free = lock.is_some() && !directory.join(STATE).exists();
         match lock {
             Some(lock) if is_free => return Ok(Claim { directory, lock: Some(lock) }),

@@ -21,6 +21,7 @@ mod passed;
 mod stream;
 
 pub(crate) use bundle::Bundle;
+pub(crate) use hosting::group;
 
 mod cgroups;
 mod commands;
