@@ -146,7 +146,7 @@ fn spawn_as<F: FnOnce(Memory) -> u8>(
         pid = clone_legacy(namespaces, &mut pidfd);
     }
     match pid? {
-        0 => end(run.take().map_or(u8::MAX, |run| run(Memory::Copied))),
+        0 => exit_now(run.take().map_or(u8::MAX, |run| run(Memory::Copied))),
         pid => Ok(Child { pid, pidfd: own(pidfd), in_cgroup, memory: Memory::Copied }),
     }
 }
@@ -157,8 +157,9 @@ fn own(pidfd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(pidfd) }
 }
 
-/// Ends the child at once; what its parent has registered to run at exit is the parent's.
-fn end(code: u8) -> ! {
+/// Ends the calling process at once, with all its threads: a child, for what its parent has registered to run at exit is the
+/// parent's. exit_group(2).
+pub fn exit_now(code: u8) -> ! {
     // SAFETY: runs nothing of this process any more.
     unsafe { libc::_exit(i32::from(code)) }
 }
@@ -173,7 +174,7 @@ pub fn close_in_child(fd: BorrowedFd<'_>) {
 
 /// Children that borrow their parent's memory.
 mod shared {
-    use super::{CloneArgs, Memory, end, io};
+    use super::{CloneArgs, Memory, exit_now, io};
 
     const CLONE_VM: u64 = 0x100;
     const CLONE_VFORK: u64 = 0x4000;
@@ -248,7 +249,7 @@ mod shared {
     unsafe extern "C" fn enter<F: FnOnce(Memory) -> u8>(run: *mut Option<F>) -> ! {
         // SAFETY: by this function's contract.
         let run = unsafe { (*run).take() };
-        end(run.map_or(u8::MAX, |run| run(Memory::Shared)))
+        exit_now(run.map_or(u8::MAX, |run| run(Memory::Shared)))
     }
 }
 

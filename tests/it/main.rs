@@ -14,6 +14,7 @@ mod flags_process;
 mod flags_resources;
 mod hostile;
 mod images;
+mod launch;
 mod namespaces;
 mod observe;
 mod oci;

@@ -75,52 +75,47 @@ fn forward(descriptor: BorrowedFd<'_>, notice: OwnedFd) -> Result<(), Error> {
     socket.write_all(&document[sent.context(what)?..]).context(what)
 }
 
-/// No descriptor yet; and: it has been sent.
+/// No descriptor yet; and: it has arrived.
 const NONE: i32 = -1;
-const SENT: i32 = -2;
-const NOT_SENT: i32 = -3;
+const ARRIVED: i32 = -2;
 
 /// Installs `filter` and has its listener sent through `channel`. Runs in: child, last before the exec, in memory of its own.
 ///
-/// Errors: of the installation; of the sending, `EPIPE`, whatever it was: nothing can be asked for any more.
+/// If it cannot be sent, or does not arrive, the process ends: whoever was to pass it on knows why, and by then this thread may
+/// not be able to say anything.
 pub(super) fn install(filter: &Filter, channel: &Channel, notice: &OwnedFd) -> io::Result<()> {
     // Not given back: freeing might take a system call.
     let place: &'static AtomicI32 = Box::leak(Box::new(AtomicI32::new(NONE)));
     let (channel, notice) = (channel.try_clone()?, notice.try_clone()?);
     let sender = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
-        let listener = wait(place, |value| value != NONE);
-        let result = send(&channel, listener, notice.as_fd());
-        place.store(if result.is_ok() { SENT } else { NOT_SENT }, Ordering::Release);
+        let listener = skiff_sys::file::received(wait(place));
+        let sent = channel.send_listener(listener.as_fd(), notice.as_fd());
+        // Nothing is run whose calls nobody answers. The container itself keeps no listener: it would wait for itself.
+        let arrived = sent.and_then(|()| channel.receive_go());
+        drop(listener);
+        match arrived {
+            Ok(_) => place.store(ARRIVED, Ordering::Release),
+            Err(_) => skiff_sys::process::exit_now(126),
+        }
     })?;
     drop(sender);
     let flags = Flags { listener: true, ..filter.flags };
-    // Given out of hand, for closing it would take a system call too.
-    let listener = seccomp::install(&filter.program, flags)?.map_or(NOT_SENT, IntoRawFd::into_raw_fd);
-    place.store(listener, Ordering::Release);
-    loop {
-        match place.load(Ordering::Acquire) {
-            SENT => return Ok(()),
-            NOT_SENT => return Err(io::Error::from_raw_os_error(nix::libc::EPIPE)),
-            _ => std::hint::spin_loop(),
-        }
+    let listener = seccomp::install(&filter.program, flags)?;
+    let listener = listener.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ENOSYS))?;
+    // The other thread's from here on.
+    place.store(listener.into_raw_fd(), Ordering::Release);
+    while place.load(Ordering::Acquire) != ARRIVED {
+        std::hint::spin_loop();
     }
+    Ok(())
 }
 
 /// Waits for the filtered thread, which cannot wake anybody.
-fn wait(place: &AtomicI32, is_over: impl Fn(i32) -> bool) -> RawFd {
+fn wait(place: &AtomicI32) -> RawFd {
     loop {
-        let value = place.load(Ordering::Acquire);
-        if is_over(value) {
-            return value;
+        match place.load(Ordering::Acquire) {
+            NONE => std::thread::yield_now(),
+            listener => return listener,
         }
-        std::thread::yield_now();
     }
-}
-
-fn send(channel: &Channel, listener: RawFd, notice: BorrowedFd<'_>) -> io::Result<()> {
-    // Its number is known to nobody else; it is not closed here, for the exec does that.
-    let listener = std::mem::ManuallyDrop::new(skiff_sys::file::received(listener));
-    channel.send_listener(listener.as_fd(), notice)?;
-    // Nothing is run whose calls nobody answers.
-    channel.receive_go().map(drop)
 }

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AtFlags, FdFlag, OFlag};
@@ -71,7 +72,8 @@ impl Program<'_> {
         if let Some(executable) = self.init {
             fork_init(executable, process)?;
         }
-        let opened = self.pass_gate()?;
+        // Never dropped: its end tells whoever has opened the gate that the page says all there is to say.
+        let opened = ManuallyDrop::new(self.pass_gate()?);
         let channel = opened.as_ref().unwrap_or(channel);
         run_hooks("startContainer", &self.hooks.start_container, self, Status::Created)?;
         self.labels.set().at(Stage::Label)?;

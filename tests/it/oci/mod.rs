@@ -17,7 +17,7 @@
 mod bundle;
 mod config;
 mod hosting;
-mod passed;
+pub(crate) mod passed;
 mod stream;
 
 pub(crate) use bundle::Bundle;

@@ -33,6 +33,7 @@ fn one(op: &str, args: &[&str]) -> Result<(String, usize), String> {
         "mount" => (mount(&path(0)?, &path(1)?), 2),
         "stat" => (stat(arg(0)?), 1),
         "names" => (names(arg(0)?), 1),
+        "session-key" => (session_key(), 0),
         "syscall" => (raw(arg(0)?, arg(1)?)?, 2),
         #[cfg(target_arch = "x86_64")]
         "syscall32" => (raw_32(number(arg(0)?)?), 1),
@@ -191,6 +192,13 @@ fn stat(path: &str) -> String {
         _ => String::new(),
     };
     format!("{letter}{device} {:04o} {}:{}", meta.permissions().mode() & 0o7777, meta.uid(), meta.gid())
+}
+
+/// The id of the session keyring. keyctl(2) `KEYCTL_GET_KEYRING_ID`.
+fn session_key() -> String {
+    // SAFETY: takes integers only.
+    let id = unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) };
+    if id < 0 { errno(&std::io::Error::last_os_error()) } else { id.to_string() }
 }
 
 /// The entries of a directory in order, with commas between.
