@@ -33,6 +33,12 @@ impl Report {
         self.text.push('\n');
     }
 
+    /// Whether a line begins like this.
+    #[must_use]
+    pub fn has_line(&self, beginning: &str) -> bool {
+        self.text.lines().any(|line| line.starts_with(beginning))
+    }
+
     /// Adds a table: the first column to the left, the others to the right.
     pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
         let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();

@@ -13,7 +13,10 @@ fuzz_target!(|text: &str| {
     };
     for facts in [able_host(), bare_host()] {
         match process(&given, None, &facts, &Terms::default()) {
-            Ok(process) => assert!(!process.argv.is_empty() && !process.cwd.to_bytes().starts_with(b"/")),
+            Ok(process) => {
+                assert!(!process.argv.is_empty() && !process.cwd.to_bytes().starts_with(b"/"));
+                process.warnings.iter().for_each(|warning| one_line(warning));
+            }
             Err(error) => one_line(&error.to_string()),
         }
     }

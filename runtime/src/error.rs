@@ -1,15 +1,16 @@
 //! What can go wrong between options and a running process.
 
+use std::fmt::{self, Write};
 use std::io;
 
 /// A launch that failed. The text is one line: what was tried, on what, and the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An option cannot be honoured.
-    #[error("{0}")]
+    #[error("{}", OneLine(.0))]
     Option(String),
     /// A call failed before the container's program was to be run.
-    #[error("{what}: {source}")]
+    #[error("{}: {source}", OneLine(what))]
     Host {
         /// What was tried, on what.
         what: String,
@@ -17,7 +18,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The container's program is not there.
-    #[error("{program}: {source}")]
+    #[error("{}: {source}", OneLine(program))]
     NotFound {
         /// As it was asked for.
         program: String,
@@ -25,7 +26,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The container's program is there but cannot be run.
-    #[error("{program}: {source}")]
+    #[error("{}: {source}", OneLine(program))]
     CannotInvoke {
         /// As it was asked for.
         program: String,
@@ -55,6 +56,23 @@ impl Error {
     }
 }
 
+/// Text with what others have written in it, whose control characters must not end the line or reach a terminal.
+pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.split_inclusive(char::is_control) {
+            let control = part.chars().next_back().filter(|last| last.is_control());
+            out.write_str(&part[..part.len() - control.map_or(0, char::len_utf8)])?;
+            control
+                .into_iter()
+                .flat_map(char::escape_default)
+                .try_for_each(|letter| out.write_char(letter))?;
+        }
+        Ok(())
+    }
+}
+
 /// Says what was tried when an I/O call fails.
 pub(crate) trait Context<T> {
     /// Names the attempt; `what` runs only on failure.
@@ -72,5 +90,19 @@ pub(crate) fn plain(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) => io::Error::new(error.kind(), nix::errno::Errno::from_raw(number).desc()),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_is_told_of() {
+        for (text, expect) in
+            [("plain, ü", "plain, ü"), ("a\nb\u{1b}[1m", "a\\nb\\u{1b}[1m"), ("\u{85}", "\\u{85}")]
+        {
+            assert_eq!(Error::Option(text.into()).to_string(), expect);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! fail closed: no container, or one that is as it should be.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -295,6 +295,22 @@ fn what_a_tmpfs_covers_is_copied_as_it_is() {
     assert_eq!(bundle.run(), "text\n../../treasure/gold\n3 4 directory\n0 0 fifo\n");
     assert!(up.join("deep/er/file").exists(), "the original is gone");
     is_untouched(&treasure);
+}
+
+#[test]
+fn a_tmpfs_has_the_mode_of_what_it_covers_unless_one_is_given() {
+    let mut bundle = Bundle::new();
+    for name in ["a", "b"] {
+        fs::create_dir(bundle.inside(name)).expect("a directory");
+        fs::set_permissions(bundle.inside(name), fs::Permissions::from_mode(0o2750)).expect("chmod");
+    }
+    for (destination, options) in [("/a", vec!["nosuid"]), ("/b", vec!["mode=711"]), ("/new", vec![])] {
+        let mount =
+            json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options });
+        bundle.mount(mount);
+    }
+    bundle.args(&["/bin/stat", "-c", "%a", "/a", "/b", "/new"]);
+    assert_eq!(bundle.run(), "2750\n711\n1777\n");
 }
 
 #[test]

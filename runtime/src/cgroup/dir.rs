@@ -1,7 +1,7 @@
 //! The directories of one container's cgroups: made, found again and given up.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,10 @@ impl Cgroup {
         let Some(unified) = &self.unified else { return Ok(()) };
         write_all(&unified.path, &plan.writes)?;
         let Devices::Only(rules) = &plan.devices else { return Ok(()) };
+        // Loading a program takes several times as long as version 1 does, which cannot say everything.
+        if plan.has(Controller::Devices) && legacy_lines(rules).is_ok() {
+            return Ok(());
+        }
         match device_filter::restrict(unified.fd.as_fd(), rules) {
             // Whoever may not load programs may have version 1 restrict devices.
             Err(error) if is_denied(&error) && plan.has(Controller::Devices) => Ok(()),
@@ -301,9 +305,21 @@ fn is_denied(error: &io::Error) -> bool {
 
 fn restrict_legacy(path: &Path, devices: &Devices) -> Result<(), Error> {
     let Devices::Only(rules) = devices else { return Ok(()) };
-    for (allow, line) in legacy_lines(rules)? {
-        let file = path.join(if allow { "devices.allow" } else { "devices.deny" });
-        fs::write(&file, &line).context(|| format!("write {line} to {}", file.display()))?;
+    write_legacy(path, &legacy_lines(rules)?)
+}
+
+/// Writes lines to the files `devices.allow` (true) and `devices.deny`, each with a call of its own.
+pub(super) fn write_legacy(path: &Path, lines: &[(bool, String)]) -> Result<(), Error> {
+    let names = ["devices.deny", "devices.allow"].map(|name| path.join(name));
+    let open = |path: &PathBuf| {
+        fs::OpenOptions::new().write(true).open(path).context(|| format!("open {}", path.display()))
+    };
+    let mut files = [open(&names[0])?, open(&names[1])?];
+    for (allow, line) in lines {
+        let at = usize::from(*allow);
+        files[at]
+            .write_all(line.as_bytes())
+            .context(|| format!("write {line} to {}", names[at].display()))?;
     }
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use skiff_sys::device_filter;
 
-use super::devices::rules;
+use super::devices::{legacy_lines, rules};
+use super::dir::write_legacy;
 use super::resources::{LIMITED, Version, lines, unified, wanted};
 use super::systemd::properties;
 use super::write::write_all;
@@ -72,8 +73,13 @@ impl Cgroup {
         let fd = self.unified_fd().ok_or_else(|| {
             Error::Option("devices can be changed only with cgroup v2, which the container is not in".into())
         })?;
-        device_filter::replace(fd, Some(&rules(&resources.devices)?))
-            .context(|| "replace the device filter".into())
+        let rules = rules(&resources.devices)?;
+        device_filter::replace(fd, Some(&rules)).context(|| "replace the device filter".into())?;
+        // Version 1 may have had all of it to say, and must not be stricter than the filter now.
+        match self.legacy_path(Controller::Devices) {
+            Some(path) => write_legacy(path, &legacy_lines(&rules).unwrap_or(vec![(true, "a".to_owned())])),
+            None => Ok(()),
+        }
     }
 
     /// `resources` with what a line needs beside what is to change: in v2, quota and period are one line, and swap is what

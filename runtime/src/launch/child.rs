@@ -133,8 +133,7 @@ pub(super) fn become_root(channel: &Channel) -> Result<(), Failure> {
 /// Mounts the container's files and makes them `/`, with the hooks that come in between.
 fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Failure> {
     let Launch { plan, prepared, channel, .. } = *launch;
-    let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-    nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>).at(Stage::Propagation)?;
+    Tree::part_from_host(plan).at(Stage::Propagation)?;
     let mut tree = Tree::mount_root(plan, prepared).at(Stage::Root)?;
     for index in 0..plan.steps.len() {
         tree.step(index).at_index(Stage::Step, index)?;

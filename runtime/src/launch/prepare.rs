@@ -166,16 +166,18 @@ fn take(
     mappings: &mut Mappings<'_>,
 ) -> Result<Source, Error> {
     let what = || format!("bind source {}", path.display());
+    let mapping = || format!("map the ids of {}", path.display());
     let name = c_path(path)?;
     let copy = mount::clone_tree(AT_FDCWD, &name, recursive);
     let (opened, is_copy) = match copy {
         Err(error) if mount::is_refusal(&error) && id_map.is_none() => {
             (file::open(&name, OFlag::O_PATH, 0).context(what)?, false)
         }
+        Err(error) if mount::is_refusal(&error) => return Err(error).context(mapping),
         other => (other.context(what)?, true),
     };
     if let Some(id_map) = id_map {
-        mappings.apply(id_map, opened.as_fd()).context(|| format!("map the ids of {}", path.display()))?;
+        mappings.apply(id_map, opened.as_fd()).context(mapping)?;
     }
     let mode = nix::sys::stat::fstat(&opened).context(what)?.st_mode;
     let is_directory = mode & nix::libc::S_IFMT == nix::libc::S_IFDIR;

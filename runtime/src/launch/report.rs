@@ -57,6 +57,9 @@ pub(super) fn sentence(
                     let what = "not an id of this user namespace, see subuid(5)";
                     io::Error::new(io::ErrorKind::InvalidInput, what)
                 }
+                Stage::Step if error.raw_os_error() == Some(nix::libc::EXDEV) => {
+                    io::Error::other("nothing but procfs itself may be mounted on /proc")
+                }
                 _ => plain(error),
             };
             Error::Host { what: attempt(plan, process, stage, index), source }

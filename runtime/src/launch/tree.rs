@@ -16,12 +16,15 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mknodat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use skiff_sys::device_filter::Kind;
 use skiff_sys::file::{self, Resolve};
 use skiff_sys::mount::{self, Attr, Change, FsOption, Propagation};
 use skiff_sys::terminal::{self, Size};
+
+use target::Place;
 
 use super::prepare::{self, Prepared, Source};
 use super::sync::Channel;
@@ -58,6 +61,20 @@ pub(super) struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
+    /// Keeps what is mounted in this mount namespace from reaching the host. What the host mounts still arrives if any of
+    /// it is to do so in the container, and is to be mounted by path.
+    pub(super) fn part_from_host(plan: &Plan) -> io::Result<()> {
+        let reaches = |change: &Propagate| matches!(change.to, Propagation::Slave | Propagation::Shared);
+        let binds = plan.steps.iter().filter_map(|step| match step {
+            Step::Bind { flags, .. } => Some(&flags.propagation),
+            _ => None,
+        });
+        let mut all = binds.flatten().chain(&plan.root.propagation);
+        let to = if all.any(reaches) { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+        let flags = MsFlags::MS_REC | to;
+        Ok(nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)?)
+    }
+
     /// Mounts the root on a directory of skiff's own and opens it.
     pub(super) fn mount_root(plan: &'a Plan, prepared: &'a Prepared) -> io::Result<Self> {
         let staging = prepare::open_path(&plan.run_root)?;
@@ -140,7 +157,7 @@ impl<'a> Tree<'a> {
                 }
                 apply(mounted.as_fd(), flags)
             }
-            Step::Directory(target) => target::open(self.root(), target).map(drop),
+            Step::Directory(target) => self.open(target).map(drop),
             Step::Volume { target, attr } => {
                 let mounted = self.place(target, |point| bind(point, point, false))?;
                 self.settle(mounted, target, &(*attr).into())
@@ -162,12 +179,11 @@ impl<'a> Tree<'a> {
         target: &Target,
         copy_up: bool,
     ) -> io::Result<()> {
-        let mut below = None;
-        let mounted = self.place(target, |point| {
-            if copy_up {
-                below = Some(point.try_clone_to_owned()?);
-            }
-            mount::mount_new(fstype, source, options, flags.set, point)
+        let place = self.open(target)?;
+        let below = if copy_up { Some(place.point.try_clone()?) } else { None };
+        let mode = if fstype == c"tmpfs" { mode_of(&place, options)? } else { None };
+        let mounted = self.place_in(target, place, |point| {
+            mount::mount_new(fstype, source, &[mode.as_slice(), options].concat(), flags.set, point)
         })?;
         if let Some(below) = below {
             copy_up::copy(below.as_fd(), mounted.as_fd())?;
@@ -195,9 +211,11 @@ impl<'a> Tree<'a> {
         let mounted = self.place(&target, |point| match source.copy() {
             Some(copy) if attach(copy, point)? => copy.try_clone_to_owned().map(Some),
             _ => {
+                // This namespace's mounts no longer share anything with the host's, which in a user namespace they could
+                // not either; and their owners are the host's.
                 let is_shared = |change: &Propagate| change.to == Propagation::Shared;
-                if flags.propagation.iter().any(is_shared) || source.is_mapped() {
-                    // This namespace's mounts no longer share anything with the host's, and their owners are the host's.
+                let cannot_share = self.plan.users.is_none() && flags.propagation.iter().any(is_shared);
+                if cannot_share || source.is_mapped() {
                     return Err(Errno::ENOSYS.into());
                 }
                 bind(source.find(path)?.as_fd(), point, recursive)
@@ -216,15 +234,23 @@ impl<'a> Tree<'a> {
         target: &Target,
         mount: impl FnOnce(BorrowedFd<'_>) -> io::Result<Option<OwnedFd>>,
     ) -> io::Result<OwnedFd> {
-        let point = self.open(target)?;
-        match mount(point.as_fd())? {
+        self.place_in(target, self.open(target)?, mount)
+    }
+
+    fn place_in(
+        &self,
+        target: &Target,
+        place: Place,
+        mount: impl FnOnce(BorrowedFd<'_>) -> io::Result<Option<OwnedFd>>,
+    ) -> io::Result<OwnedFd> {
+        match mount(place.point.as_fd())? {
             Some(mounted) => Ok(mounted),
-            None => target::open_mounted(self.root(), target, point.as_fd()),
+            None => target::open_mounted(self.root(), target, place.point.as_fd()),
         }
     }
 
     /// Opens a mount point; many lie in a file system that was mounted just before.
-    fn open(&self, target: &Target) -> io::Result<OwnedFd> {
+    fn open(&self, target: &Target) -> io::Result<Place> {
         if target.symlinks == Symlinks::Refuse {
             let (directory, name) = target::split(&target.path)?;
             if let Some((_, directory)) = self.mounted.iter().rfind(|(path, _)| *path == directory) {
@@ -248,7 +274,7 @@ impl<'a> Tree<'a> {
     fn known(&self, target: &Target) -> io::Result<OwnedFd> {
         match self.mounted.iter().rfind(|(path, _)| *path == target.path) {
             Some((_, mounted)) => mounted.try_clone(),
-            None => target::open(self.root(), target),
+            None => target::open(self.root(), target).map(|place| place.point),
         }
     }
 
@@ -309,7 +335,7 @@ impl<'a> Tree<'a> {
             let file = file::open_beneath(home.as_fd(), &name, flags, 0o644, Resolve::NoSymlinks)?;
             let mut file = std::fs::File::from(file);
             file.write_all(content)?;
-            bind(file.as_fd(), target::open(self.root(), target)?.as_fd(), false)?;
+            bind(file.as_fd(), target::open(self.root(), target)?.point.as_fd(), false)?;
         }
         Ok(())
     }
@@ -334,7 +360,7 @@ impl<'a> Tree<'a> {
         }
         let target =
             Target { path: c"dev/console".into(), kind: TargetKind::File, symlinks: Symlinks::Refuse };
-        bind(peer.as_fd(), target::open(self.root(), &target)?.as_fd(), false)?;
+        bind(peer.as_fd(), self.open(&target)?.point.as_fd(), false)?;
         channel.send_console(&master)?;
         Ok(peer)
     }
@@ -389,8 +415,18 @@ fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
         return Ok(());
     }
     let path = file::proc_fd_path(from);
-    let flags = nix::mount::MsFlags::MS_MOVE;
+    let flags = MsFlags::MS_MOVE;
     Ok(nix::mount::mount(Some(path.as_c_str()), c"/", None::<&CStr>, flags, None::<&CStr>)?)
+}
+
+/// A tmpfs whose mode nobody has given has that of the directory which it covers, as with other runtimes.
+fn mode_of(place: &Place, options: &[FsOption]) -> io::Result<Option<FsOption>> {
+    let is_mode = |option: &FsOption| matches!(option, FsOption::Value(key, _) if key.as_c_str() == c"mode");
+    if place.is_new || options.iter().any(is_mode) {
+        return Ok(None);
+    }
+    let mode = nix::sys::stat::fstat(&place.point)?.st_mode & 0o7777;
+    Ok(Some(FsOption::Value(c"mode".into(), c_string(format!("{mode:o}").as_bytes())?)))
 }
 
 /// Whether anything lies beside the root.

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::error::OneLine;
+
 /// Reads `text`; the error is one line with the path of the value at which it went wrong: `linux.devices[1].major`.
 pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| {
@@ -9,8 +11,10 @@ pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
         let at = format!(" at line {} column {}", error.line(), error.column());
         let message = error.to_string();
         match message.strip_suffix(&at) {
-            Some(bare) if !place.is_empty() && error.is_data() => format!("{place}: {bare}"),
-            _ => message,
+            Some(bare) if !place.is_empty() && error.is_data() => {
+                OneLine(&format!("{place}: {bare}")).to_string()
+            }
+            _ => OneLine(&message).to_string(),
         }
     })
 }
@@ -132,6 +136,12 @@ mod tests {
             "annotations.c: invalid type: null, expected a string",
         );
         check(r#"{"a\"b":1,"root":"x"}"#, r#"root: invalid type: string "x", expected struct Root"#);
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        let error = read::<super::super::spec::Status>(r#""a\nb""#).expect_err("no status");
+        assert!(error.starts_with(r"unknown variant `a\nb`, expected one of"), "{error}");
     }
 
     #[test]

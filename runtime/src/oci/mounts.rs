@@ -175,19 +175,10 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn bind(
-        &mut self,
-        mount: &spec::Mount,
-        at: &Path,
-        mut chosen: Chosen,
-        recursive: bool,
-    ) -> Result<(), Error> {
+    fn bind(&mut self, mount: &spec::Mount, at: &Path, chosen: Chosen, recursive: bool) -> Result<(), Error> {
         let source = mount.source.as_deref().filter(|source| !source.is_empty());
         let source = source.ok_or_else(|| Error::Option("bind mount without a source".into()))?;
-        chosen.of_filesystem.retain(|option| !is_idle(option));
-        if let Some(option) = chosen.of_filesystem.first().or(chosen.data.first()) {
-            return Err(Error::Option(format!("a bind mount cannot have the option {}", name(option))));
-        }
+        chosen.has_no_options()?;
         if chosen.copy_up {
             return Err(Error::Option("tmpcopyup is for tmpfs only".into()));
         }
@@ -276,6 +267,7 @@ impl Planner<'_> {
         if layout.legacy.is_empty() {
             return self.unified(at, chosen);
         }
+        chosen.has_no_options()?;
         let mut flags = chosen.flags;
         let late = self.late(at, "tmpfs", &mut flags)?;
         self.steps.push(Step::Filesystem {
@@ -292,6 +284,12 @@ impl Planner<'_> {
         for (mount, controllers) in layout.hierarchies() {
             let name = mount.file_name().unwrap_or_default();
             self.hierarchy(&at.join(name), c"cgroup", &controllers, mount, &flags)?;
+            // Controllers that are mounted together are found by the name of each.
+            let others = controllers.iter().filter(|controller| name != controller.name());
+            let place = |controller: &Controller| c_path(&at.join(controller.name()));
+            for path in others.map(place) {
+                self.steps.push(Step::Symlink { content: c_path(Path::new(name))?, path: path? });
+            }
         }
         if let Some(mount) = &layout.unified {
             self.hierarchy(&at.join("unified"), c"cgroup2", &[], mount, &flags)?;
@@ -302,9 +300,7 @@ impl Planner<'_> {
 
     fn unified(&mut self, at: &Path, chosen: Chosen) -> Result<(), Error> {
         let mount = self.ground.layout.unified.as_deref().unwrap_or(Path::new("/sys/fs/cgroup"));
-        if let Some(option) = chosen.of_filesystem.first().or(chosen.data.first()) {
-            return Err(Error::Option(format!("cgroups cannot have the option {}", name(option))));
-        }
+        chosen.has_no_options()?;
         // Only the owner of the cgroup namespace may mount cgroups.
         if self.ground.user_namespace && !self.ground.cgroup_namespace {
             return self.bind_cgroups(mount.to_path_buf(), at, &chosen.flags);
@@ -481,17 +477,6 @@ fn target(path: &Path, kind: TargetKind) -> Result<Target, Error> {
     let is_kernels = ["proc", "sys", "dev"].iter().any(|own| path.starts_with(own));
     let symlinks = if is_kernels { Symlinks::Refuse } else { Symlinks::InRoot };
     Ok(Target { path: c_path(&path)?, kind, symlinks })
-}
-
-/// Whether a property is one that a file system has anyway, or that shows nowhere.
-fn is_idle(option: &FsOption) -> bool {
-    let idle: [&[u8]; 4] = [b"async", b"nomand", b"nolazytime", b"silent"];
-    matches!(option, FsOption::Flag(key) if idle.contains(&key.to_bytes()))
-}
-
-fn name(option: &FsOption) -> std::borrow::Cow<'_, str> {
-    let (FsOption::Flag(key) | FsOption::Value(key, _)) = option;
-    key.to_string_lossy()
 }
 
 #[cfg(test)]

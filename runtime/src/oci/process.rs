@@ -8,6 +8,7 @@ use super::tables::{self, find};
 use super::{Facts, Terms, c_text, invalid};
 use crate::Error;
 use crate::caps::CapSet;
+use crate::error::OneLine;
 use crate::plan::{self, CapSets, Listener, MemoryPolicy, Process, Scheduler, c_path, relative};
 use crate::seccomp::{self, Filter};
 
@@ -111,7 +112,7 @@ fn capabilities(
         for name in names {
             match name.strip_prefix("CAP_").and_then(CapSet::named) {
                 Some(cap) if held.contains(cap) => set |= cap,
-                _ => drop(unknown.insert(name.clone())),
+                _ => drop(unknown.insert(OneLine(name).to_string())),
             }
         }
         set

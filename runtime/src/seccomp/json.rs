@@ -4,7 +4,7 @@ use serde::Deserialize;
 use skiff_sys::seccomp::Flags;
 
 use super::rules::{Action, Condition, Rules};
-use super::words::{self, Surplus, X86, X86_64};
+use super::words::{self, Admitted, Surplus, X86_64};
 use super::{Error, Kernel, When, invalid};
 use crate::caps::CapSet;
 
@@ -39,13 +39,9 @@ impl Custom {
                 entry.rule().map_err(|(field, what)| invalid(&format!("syscalls[{index}].{field}"), what))?;
             rules.extend(rule);
         }
-        let compat = file
-            .arch_map
-            .iter()
-            .find(|map| map.architecture == X86_64)
-            .map_or(file.architectures.iter().any(|arch| arch == X86), |map| {
-                map.sub_architectures.iter().flatten().any(|arch| arch == X86)
-            });
+        let own = file.arch_map.iter().find(|map| map.architecture == X86_64);
+        let others = own.map_or(Some(&file.architectures), |map| map.sub_architectures.as_ref());
+        let compat = Admitted::of(others.map_or(&[], Vec::as_slice)).x86;
         let flags = file
             .flags
             .as_deref()

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! x86-64 only. Where a profile admits 32-bit programs (docker's does), i386 calls are filtered by their own
-//! numbers; where it does not, they kill the process. The x32 ABI is answered with `ENOSYS`, as by a kernel without
-//! it, also where a profile names it.
+//! numbers; where it does not, they kill the process. Where a bundle admits the x32 ABI, its calls are filtered as
+//! those of x86-64 are; elsewhere, also where a profile in docker's format names it, they are answered with `ENOSYS`, as
+//! by a kernel without it.
 //!
 //! When rules contradict each other: one without conditions on arguments stands before those with, else the first
 //! in the profile counts.

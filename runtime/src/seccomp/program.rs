@@ -11,6 +11,7 @@
 //! installation that the call is always allowed and does not run the filter for it at all.
 
 use skiff_sys::seccomp::Instruction;
+use skiff_sys::syscalls;
 
 use super::bpf::{self, Assembler, Place, Test};
 use super::rules::{Action, Condition, Conditional, Decision, Operator, Rules, Table};
@@ -21,6 +22,28 @@ const AUDIT_ARCH_I386: u32 = 0x4000_0003;
 /// From this number on, calls of a 64-bit program are of the x32 ABI.
 const X32: u32 = 0x4000_0000;
 
+/// The calls that have numbers of their own in x32, from this one on. arch/x86/entry/syscalls/syscall_64.tbl.
+const X32_FIRST: u32 = 512;
+
+#[rustfmt::skip]
+const X32_ONLY: [&str; 36] = [
+    "rt_sigaction", "rt_sigreturn", "ioctl", "readv", "writev", "recvfrom", "sendmsg", "recvmsg", "execve", "ptrace",
+    "rt_sigpending", "rt_sigtimedwait", "rt_sigqueueinfo", "sigaltstack", "timer_create", "mq_notify", "kexec_load",
+    "waitid", "set_robust_list", "get_robust_list", "vmsplice", "move_pages", "preadv", "pwritev",
+    "rt_tgsigqueueinfo", "recvmmsg", "sendmmsg", "process_vm_readv", "process_vm_writev", "setsockopt", "getsockopt",
+    "io_setup", "io_submit", "execveat", "preadv2", "pwritev2",
+];
+
+/// Their decisions: those of the x86-64 calls of the same names.
+fn x32_numbers(table: &Table<'_>) -> Vec<(u32, Decision)> {
+    let decision = |name: &&str| {
+        let number = syscalls::number(name).and_then(|number| usize::try_from(number).ok());
+        number.map_or(Decision::Default, |number| table.decisions[number])
+    };
+    let decisions = X32_ONLY.iter().map(decision).chain([Decision::Default]);
+    (X32_FIRST..).zip(decisions).collect()
+}
+
 /// The answer to them of a kernel that is built without x32, as nearly all are: `ENOSYS`.
 const NO_X32: Action = Action::errno(38);
 
@@ -30,13 +53,15 @@ pub(super) fn assemble(rules: &Rules<'_>) -> Vec<Instruction> {
     let other = writer.asm.ret(Action::KILL_PROCESS.0);
     let not_native = match &rules.compat {
         Some(table) => {
-            let compat = writer.table(table, None);
+            let ranges = writer.ranges(table, &[]);
+            let search = writer.search(&ranges);
+            let compat = writer.asm.load(bpf::NUMBER, search);
             writer.asm.branch(Test::Equal, AUDIT_ARCH_I386, compat, other)
         }
         None => other,
     };
     writer.narrow = false;
-    let native = writer.table(&rules.native, Some((X32, Leaf::Return(NO_X32))));
+    let native = writer.native(&rules.native, rules.x32);
     let start = writer.asm.branch(Test::Equal, AUDIT_ARCH_X86_64, native, not_native);
     let start = writer.asm.load(bpf::ARCH, start);
     writer.asm.finish(start)
@@ -60,25 +85,39 @@ struct Writer {
 }
 
 impl Writer {
-    /// Finds the decision for the system call number. `beyond` is a range above all known numbers.
-    fn table<'a>(&mut self, table: &'a Table<'_>, beyond: Option<(u32, Leaf<'a>)>) -> Place {
+    /// Finds the decision for a call of a 64-bit program. Where x32 is admitted, its bit is taken off the number first.
+    fn native(&mut self, table: &Table<'_>, x32: bool) -> Place {
+        let own = if x32 { x32_numbers(table) } else { Vec::new() };
+        let mut ranges = self.ranges(table, &own);
+        if !x32 {
+            ranges.push((X32, Leaf::Return(NO_X32)));
+        }
+        let mut start = self.search(&ranges);
+        if x32 {
+            let without_bit = self.asm.and(!X32, start);
+            start = self.asm.branch(Test::GreaterOrEqual, X32, without_bit, start);
+        }
+        self.asm.load(bpf::NUMBER, start)
+    }
+
+    /// Ranges of numbers with equal decisions; `more` stands above the numbers of `table`.
+    fn ranges<'a>(&self, table: &'a Table<'_>, more: &[(u32, Decision)]) -> Vec<(u32, Leaf<'a>)> {
         let mut ranges = Vec::with_capacity(256);
         let mut previous = None;
-        for (number, decision) in (0u32..).zip(table.decisions.iter().chain([&Decision::Default])) {
+        let numbered = (0u32..).zip(table.decisions.iter().copied().chain([Decision::Default]));
+        for (number, decision) in numbered.chain(more.iter().copied()) {
             if previous == Some(decision) {
                 continue;
             }
             previous = Some(decision);
-            let leaf = match *decision {
+            let leaf = match decision {
                 Decision::Default => Leaf::Return(self.default),
                 Decision::Always(action) => Leaf::Return(action),
                 Decision::When(index) => Leaf::Arguments(&table.lists[index]),
             };
             ranges.push((number, leaf));
         }
-        ranges.extend(beyond);
-        let search = self.search(&ranges);
-        self.asm.load(bpf::NUMBER, search)
+        ranges
     }
 
     /// Binary search of the accumulator among `ranges`, each from its start to the next one's.

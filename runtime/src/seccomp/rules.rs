@@ -140,11 +140,13 @@ pub(super) struct Rules<'p> {
     pub(super) default: Action,
     pub(super) native: Table<'p>,
     pub(super) compat: Option<Table<'p>>,
+    /// Whether programs of the x32 ABI are admitted, which have the decisions of x86-64.
+    pub(super) x32: bool,
 }
 
 impl<'p> Rules<'p> {
     pub(super) fn new(default: Action, compat: bool) -> Self {
-        Self { default, native: Table::new(), compat: compat.then(Table::new) }
+        Self { default, native: Table::new(), compat: compat.then(Table::new), x32: false }
     }
 
     /// Adds a rule without conditions for calls that no multiplexer stands for, or whose multiplexer has its own rule.

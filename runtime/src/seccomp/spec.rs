@@ -6,7 +6,7 @@
 use skiff_sys::seccomp::Instruction;
 
 use super::rules::{Action, Condition, Rules};
-use super::words::{self, Surplus};
+use super::words::{self, Admitted, Surplus};
 use super::{Error, Filter, bpf, invalid};
 use crate::oci::spec::{Seccomp, Syscall, SyscallArg};
 
@@ -14,13 +14,17 @@ use crate::oci::spec::{Seccomp, Syscall, SyscallArg};
 pub(super) fn compile(given: &Seccomp) -> Result<Filter, Error> {
     let default = words::action(&given.default_action, given.default_errno_ret, Surplus::Refused)
         .map_err(|what| invalid("defaultAction", what))?;
-    let compat = words::admits_x86(&given.architectures).map_err(|what| invalid("architectures", what))?;
+    if let Some(name) = words::unknown_architecture(&given.architectures) {
+        return Err(invalid("architectures", format!("unknown architecture {name:?}")));
+    }
+    let admitted = Admitted::of(&given.architectures);
     let mut parts = Vec::with_capacity(given.syscalls.len());
     for (index, entry) in given.syscalls.iter().enumerate() {
         let at = |(field, what): (String, String)| invalid(&format!("syscalls[{index}]{field}"), what);
         parts.push(rule(entry).map_err(at)?);
     }
-    let mut rules = Rules::new(default, compat);
+    let mut rules = Rules::new(default, admitted.x86);
+    rules.x32 = admitted.x32;
     for (entry, (action, conditions)) in given.syscalls.iter().zip(&parts) {
         rules.add(&entry.names, *action, conditions);
     }

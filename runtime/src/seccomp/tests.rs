@@ -617,9 +617,41 @@ fn a_bundles_instruction_sets_may_be_any_that_there_are() {
     assert_eq!((getcwd(&all, X86_64), getcwd(&all, I386)), (Action::ALLOW.0, Action::ALLOW.0));
     let others = filter(r#""SCMP_ARCH_AARCH64","SCMP_ARCH_S390X""#).expect("both are known");
     assert_eq!((getcwd(&others, X86_64), getcwd(&others, I386)), (Action::ALLOW.0, Action::KILL_PROCESS.0));
-    // x32: as by a kernel that does not have it.
-    let x32 = Call { arch: X86_64, number: 0x4000_0000 + 79, args: [0; 6] };
-    assert_eq!(interpret(&all.program, x32).action, Action::errno(38).0);
+}
+
+#[test]
+fn x32_is_filtered_as_x86_64_where_it_is_admitted() {
+    let filter = |archs: &str| {
+        let rules = r#"{"names":["getcwd"],"action":"SCMP_ACT_LOG"},
+            {"names":["execve"],"action":"SCMP_ACT_TRAP","args":[{"index":0,"value":7,"op":"SCMP_CMP_EQ"}]},
+            {"names":["pwritev2"],"action":"SCMP_ACT_KILL"}"#;
+        let default = r#""defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":5"#;
+        bundle(&format!(r#"{{{default},"architectures":[{archs}],"syscalls":[{rules}]}}"#)).expect(archs)
+    };
+    let x32 = |filter: &Filter, number: u32, argument: u64| {
+        let number = 0x4000_0000 | number;
+        interpret(&filter.program, Call { arch: X86_64, number, args: [argument, 0, 0, 0, 0, 0] }).action
+    };
+    let with = filter(r#""SCMP_ARCH_X86_64","SCMP_ARCH_X32""#);
+    let eio = Action::errno(5).0;
+    for (number, argument, expect) in [
+        (79, 0, Action::LOG.0),
+        (80, 0, eio),
+        (59, 7, Action::TRAP.0),
+        (520, 7, Action::TRAP.0),
+        (520, 8, eio),
+        (512, 0, eio),
+        (547, 0, Action::KILL_THREAD.0),
+        (548, 0, eio),
+        (0x3fff_ffff, 0, eio),
+        (0xbfff_ffff, 0, eio),
+    ] {
+        assert_eq!(x32(&with, number, argument), expect, "{number}");
+    }
+    assert_eq!(getcwd(&with, X86_64), Action::LOG.0);
+    // Elsewhere as by a kernel that does not have it.
+    let without = filter(r#""SCMP_ARCH_X86_64""#);
+    assert_eq!((x32(&without, 79, 0), x32(&without, 547, 0)), (Action::errno(38).0, Action::errno(38).0));
 }
 
 #[test]

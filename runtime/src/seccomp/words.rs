@@ -43,7 +43,7 @@ const OPERATORS: &[(&str, Operator)] = &[
 const ARCHITECTURES: &[&str] = &[
     X86_64,
     X86,
-    "SCMP_ARCH_X32",
+    X32,
     "SCMP_ARCH_AARCH64",
     "SCMP_ARCH_ARM",
     "SCMP_ARCH_LOONGARCH64",
@@ -69,7 +69,9 @@ const ARCHITECTURES: &[&str] = &[
 /// This machine's.
 pub(super) const X86_64: &str = "SCMP_ARCH_X86_64";
 /// That of the 32-bit programs that it runs.
-pub(super) const X86: &str = "SCMP_ARCH_X86";
+const X86: &str = "SCMP_ARCH_X86";
+/// That of programs with 32-bit pointers in 64-bit registers.
+const X32: &str = "SCMP_ARCH_X32";
 
 const FLAGS: &[(&str, Flags)] = &[
     ("SECCOMP_FILTER_FLAG_LOG", Flags { log: true, ..Flags::NONE }),
@@ -153,10 +155,24 @@ pub(super) fn flags_of(names: &[String]) -> Result<Flags, String> {
     Ok(flags)
 }
 
-/// Whether 32-bit programs are to be admitted; the error is an instruction set that nobody knows.
-pub(super) fn admits_x86(names: &[String]) -> Result<bool, String> {
-    match names.iter().find(|name| !ARCHITECTURES.contains(&name.as_str())) {
-        Some(name) => Err(format!("unknown architecture {name:?}")),
-        None => Ok(names.iter().any(|name| name == X86)),
+/// Which programs are admitted beside those of x86-64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// Those of i386.
+    pub(super) x86: bool,
+    /// Those of x32.
+    pub(super) x32: bool,
+}
+
+impl Admitted {
+    /// Those of the instruction sets `names`.
+    pub(super) fn of(names: &[String]) -> Self {
+        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        Self { x86: has(X86), x32: has(X32) }
     }
+}
+
+/// An instruction set among `names` that nobody knows.
+pub(super) fn unknown_architecture(names: &[String]) -> Option<&String> {
+    names.iter().find(|name| !ARCHITECTURES.contains(&name.as_str()))
 }

@@ -12,7 +12,7 @@ mod footprint;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use skiff_benches::lab::Lab;
 use skiff_benches::options::Options;
 use skiff_benches::report::Report;
@@ -62,7 +62,14 @@ fn main() -> Result<()> {
     storms(&mut report, &found, &ground, options.count.div_ceil(ROUNDS_PER_STORM));
     footprints(&mut report, &found, &ground, &lab)?;
     counts(&mut report, &found, &ground, &lab);
-    if options.save { report.save("benches/runs".as_ref()) } else { Ok(()) }
+    if options.save {
+        report.save("benches/runs".as_ref())?;
+    }
+    // Others may refuse, or not be there; skiff's own may not.
+    if report.has_line(&format!("* {SKIFF}: ")) {
+        bail!("{SKIFF} did not do all of it: see above");
+    }
+    Ok(())
 }
 
 /// The three commands that matter, back to back and with gaps.

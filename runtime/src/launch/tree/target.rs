@@ -18,11 +18,21 @@ use crate::plan::{Symlinks, Target, TargetKind, relative};
 /// As many symlinks on one way as the kernel follows. path_resolution(7).
 const MAX_LINKS: u8 = 40;
 
+/// A place in the container, opened.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) point: OwnedFd,
+    /// Whether it was not there before.
+    pub(super) is_new: bool,
+}
+
 /// Opens a place below `root`, and makes it, with what is missing on the way, if it is not there.
-pub(super) fn open(root: BorrowedFd<'_>, target: &Target) -> io::Result<OwnedFd> {
+pub(super) fn open(root: BorrowedFd<'_>, target: &Target) -> io::Result<Place> {
     let resolve = resolve(target.symlinks);
+    let mut is_new = false;
     let point = match open_only(root, target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            is_new = true;
             if !make_last(root, target, resolve)? {
                 let mut links = MAX_LINKS;
                 make(root, target.path.to_bytes(), target.kind, resolve, &mut links)?;
@@ -35,7 +45,7 @@ pub(super) fn open(root: BorrowedFd<'_>, target: &Target) -> io::Result<OwnedFd>
     if resolve == Resolve::InRoot && fstatfs(&point)?.filesystem_type() == PROC_SUPER_MAGIC {
         return Err(Errno::EXDEV.into());
     }
-    Ok(point)
+    Ok(Place { point, is_new })
 }
 
 fn open_only(root: BorrowedFd<'_>, target: &Target) -> io::Result<OwnedFd> {
@@ -69,10 +79,10 @@ const fn resolve(symlinks: Symlinks) -> Resolve {
 }
 
 /// Opens the entry `name` of a directory that is known, and makes it if it is not there.
-pub(super) fn open_in(directory: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Result<OwnedFd> {
-    make_entry(directory, name, kind)?;
+pub(super) fn open_in(directory: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Result<Place> {
+    let is_new = make_entry(directory, name, kind)?;
     let target = Target { path: name.into(), kind, symlinks: Symlinks::Refuse };
-    open_only(directory, &target)
+    Ok(Place { point: open_only(directory, &target)?, is_new })
 }
 
 /// Makes what is to be at the end of the way, if that alone is missing.
@@ -82,7 +92,7 @@ fn make_last(root: BorrowedFd<'_>, target: &Target, resolve: Resolve) -> io::Res
     let Ok(directory) = file::open_beneath(root, &directory, flags, 0, resolve) else { return Ok(false) };
     // A symlink that leads nowhere is there, and yet it was not found.
     match nix::fcntl::readlinkat(&directory, name.as_c_str()) {
-        Err(Errno::ENOENT) => make_entry(directory.as_fd(), &name, target.kind).map(|()| true),
+        Err(Errno::ENOENT) => make_entry(directory.as_fd(), &name, target.kind).map(|_| true),
         _ => Ok(false),
     }
 }
@@ -111,7 +121,7 @@ fn make(
                 let leads_to = relative(&leads_to).map_err(|_| Errno::EINVAL)?;
                 make(root, leads_to.as_os_str().as_bytes(), kind, resolve, links)?;
             }
-            _ => make_entry(parent.as_fd(), &name, kind)?,
+            _ => drop(make_entry(parent.as_fd(), &name, kind)?),
         }
         if end < path.len() {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
@@ -121,8 +131,8 @@ fn make(
     Ok(())
 }
 
-/// Makes a directory or an empty file if there is nothing of that name.
-fn make_entry(parent: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Result<()> {
+/// Makes a directory or an empty file if there is nothing of that name, and says whether it has.
+fn make_entry(parent: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Result<bool> {
     let made = match kind {
         TargetKind::Directory => {
             mkdirat(parent, name, Mode::from_bits_truncate(0o755)).map_err(io::Error::from)
@@ -133,8 +143,8 @@ fn make_entry(parent: BorrowedFd<'_>, name: &CStr, kind: TargetKind) -> io::Resu
         }
     };
     match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        other => other.map(|()| true),
     }
 }
 

@@ -145,6 +145,20 @@ pub(super) fn parse(options: &[String]) -> Result<Chosen, Error> {
 }
 
 impl Chosen {
+    /// Makes sure that nothing was asked of a file system which is there already, but what it has anyway or what shows
+    /// nowhere.
+    pub(super) fn has_no_options(&self) -> Result<(), Error> {
+        let is_idle = |option: &&FsOption| {
+            ["async", "nomand", "nolazytime", "silent"].iter().any(|idle| is_flag(option, idle))
+        };
+        match self.of_filesystem.iter().find(|option| !is_idle(option)).or(self.data.first()) {
+            Some(FsOption::Flag(key) | FsOption::Value(key, _)) => {
+                Err(Error::Option(format!("cannot have the option {}", key.to_string_lossy())))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn add(&mut self, effect: Effect) -> Result<(), Error> {
         let flags = &mut self.flags;
         match effect {

@@ -175,11 +175,15 @@ fn mounts_that_cannot_be_are_refused() {
     check(r#"{"destination":"/a","options":["rbind"]}"#, "/a: bind mount without a source");
     check(
         r#"{"destination":"/a","source":"/b","options":["bind","size=1"]}"#,
-        "/a: a bind mount cannot have the option size",
+        "/a: cannot have the option size",
     );
     check(
         r#"{"destination":"/a","source":"/b","options":["bind","sync"]}"#,
-        "/a: a bind mount cannot have the option sync",
+        "/a: cannot have the option sync",
+    );
+    check(
+        r#"{"destination":"/a","type":"cgroup","options":["nodev","nsdelegate"]}"#,
+        "/a: cannot have the option nsdelegate",
     );
     check(
         r#"{"destination":"/a","type":"sysfs","options":["tmpcopyup"]}"#,
@@ -293,6 +297,24 @@ fn cgroups_are_mounted_as_the_host_has_them() {
             "cgroup /sys/fs/cgroup/memory/c sys/fs/cgroup/memory",
             "cgroup /sys/fs/cgroup/unified/c sys/fs/cgroup/unified",
             "ro sys/fs/cgroup",
+        ]
+    );
+}
+
+#[test]
+fn controllers_that_are_mounted_together_have_a_link_each() {
+    let cgroups = mount(r#"{"destination":"/sys/fs/cgroup","type":"cgroup"}"#);
+    let both = PathBuf::from("/sys/fs/cgroup/cpu,cpuacct");
+    let legacy = [cgroup::Controller::Cpu, cgroup::Controller::Cpuacct].map(|one| (one, both.clone()));
+    let layout = Layout { legacy: legacy.to_vec(), ..Layout::default() };
+    let steps = on_ground(|_| {}, |ground| steps(&cgroups, &Ground { layout: &layout, ..*ground }));
+    assert_eq!(
+        plan::shown(&steps.expect("a plan"))[..4],
+        [
+            "tmpfs sys/fs/cgroup",
+            "cgroup sys/fs/cgroup/cpu,cpuacct",
+            "link sys/fs/cgroup/cpu",
+            "link sys/fs/cgroup/cpuacct",
         ]
     );
 }
