@@ -330,6 +330,24 @@ fn a_moved_root_has_no_way_to_the_host() {
 }
 
 #[test]
+fn what_a_hook_mounts_in_the_root_is_the_containers() {
+    let mut bundle = Bundle::new();
+    fs::create_dir(bundle.inside("/mnt")).expect("a directory");
+    let place = bundle.inside("/mnt").display().to_string();
+    let hook = json!({ "path": "/bin/mount", "args": ["mount", "-t", "tmpfs", "hooked", place] });
+    bundle.set("/hooks/createContainer", json!([hook]));
+    bundle.args(&["/bin/sh", "-c", "grep -o 'hooked /mnt tmpfs' /proc/self/mounts"]);
+    assert_eq!(bundle.run(), "hooked /mnt tmpfs\n");
+}
+
+#[test]
+fn the_hosts_root_can_be_a_containers() {
+    let mut bundle = Bundle::with([("/root", json!({ "path": "/", "readonly": true }))]);
+    bundle.args(&["/bin/sh", "-c", "cat /proc/1/comm; echo a 2> /dev/null > /made || echo read-only"]);
+    assert_eq!(bundle.run(), "sh\nread-only\n");
+}
+
+#[test]
 fn a_read_only_dev_has_its_devices() {
     let mut bundle = Bundle::new();
     without(&mut bundle, "/dev");

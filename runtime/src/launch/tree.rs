@@ -75,10 +75,14 @@ impl<'a> Tree<'a> {
         Ok(nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)?)
     }
 
-    /// Mounts the root on a directory of skiff's own and opens it.
+    /// Mounts the root on a directory of skiff's own and opens it; a bundle's on itself, where hooks look for it.
     pub(super) fn mount_root(plan: &'a Plan, prepared: &'a Prepared) -> io::Result<Self> {
-        let staging = prepare::open_path(&plan.run_root)?;
-        let home = if needs_home(plan) { Some(mount_home(plan, staging.as_fd())?) } else { None };
+        let path = match (&plan.root.layers[..], plan.root.upper) {
+            ([only], Upper::Direct) => only,
+            _ => &plan.run_root,
+        };
+        let staging = prepare::open_path(path)?;
+        let home = if needs_home(plan) { Some(mount_home(path, staging.as_fd())?) } else { None };
         let point = home.as_ref().unwrap_or(&staging).as_fd();
         let attached = match &prepared.root {
             Some(root) if attach(root.as_fd(), point)? => Some(root.try_clone()?),
@@ -86,7 +90,7 @@ impl<'a> Tree<'a> {
         };
         let root = match attached {
             Some(root) => root,
-            None => prepare::open_path(&plan.run_root)?,
+            None => prepare::open_path(path)?,
         };
         if matches!(plan.root.upper, Upper::None | Upper::Direct) {
             // It may still be one with the host's mount of it, and is about to be mounted on.
@@ -435,11 +439,11 @@ fn needs_home(plan: &Plan) -> bool {
     plan.root.upper == Upper::Memory || plan.steps.iter().any(is_files)
 }
 
-fn mount_home(plan: &Plan, staging: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+fn mount_home(path: &Path, staging: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mode = [FsOption::Value(c"mode".into(), c"755".into())];
     match mount::mount_new(c"tmpfs", None, &mode, Attr::NOSUID.with(Attr::NODEV), staging)? {
         Some(home) => Ok(home),
-        None => prepare::open_path(&plan.run_root),
+        None => prepare::open_path(path),
     }
 }
 
