@@ -110,7 +110,7 @@ fn linux() -> Linux {
     Linux {
         namespaces: sorted(tables::NAMESPACES.iter().map(|kind| kind.name)),
         capabilities: names.map(|name| format!("CAP_{name}")).collect(),
-        cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: false, rdma: true },
+        cgroup: Cgroup { v1: true, v2: true, systemd: true, systemd_user: true, rdma: true },
         seccomp: Seccomp {
             enabled: true,
             actions: words::actions().collect(),
