@@ -29,7 +29,8 @@ pub struct Facts {
     pub kernel: Kernel,
     /// The highest capability that the kernel knows.
     pub last_cap: u8,
-    /// The capabilities that can be passed on to a program in the same user namespace.
+    /// The capabilities that this process has; of those that are asked for, only such as can be passed on to a program in
+    /// the same user namespace.
     pub caps: CapSet,
     /// The cgroup hierarchies.
     pub cgroups: Layout,
@@ -133,8 +134,9 @@ impl Facts {
     }
 
     fn for_process(process: &spec::Process) -> Result<Self, Error> {
-        let (bounding, last_cap) = sys_process::bounding_set();
         let permitted = sys_process::capabilities().context(|| "read own capabilities".into())?.permitted;
+        let wanted = wanted(process.capabilities.as_ref());
+        let (bounding, last_cap) = sys_process::bounding_of(wanted.0);
         let in_user_namespace =
             std::fs::metadata("/proc/self/ns/user").is_ok_and(|found| found.ino() != FIRST_USER_NAMESPACE);
         let denied =
@@ -145,7 +147,7 @@ impl Facts {
             gid: nix::unistd::getegid().as_raw(),
             kernel: kernel()?,
             last_cap,
-            caps: CapSet(bounding & permitted),
+            caps: CapSet(permitted & (bounding | !wanted.0)),
             cgroups: Layout::of_host(),
             user_manager: if uid != 0 || in_user_namespace { user_manager() } else { PathBuf::new() },
             in_user_namespace,
@@ -158,6 +160,15 @@ impl Facts {
             home: None,
         })
     }
+}
+
+/// Every capability that is named.
+fn wanted(given: Option<&spec::Capabilities>) -> CapSet {
+    let sets = given.map(|given| {
+        [&given.bounding, &given.effective, &given.permitted, &given.inheritable, &given.ambient]
+    });
+    let names = sets.into_iter().flatten().flatten();
+    names.filter_map(|name| CapSet::named(name)).fold(CapSet::NONE, |all, cap| all | cap)
 }
 
 fn kernel() -> Result<Kernel, Error> {
