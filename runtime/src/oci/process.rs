@@ -30,13 +30,14 @@ pub fn process(
     let mut warnings = Vec::new();
     let caps = capabilities(given.capabilities.as_ref(), linux, facts, &mut warnings);
     let (seccomp, listener) = filter(linux)?;
-    let mut env = texts(&given.env, "process.env")?;
+    let variables = last_of_each(&given.env);
+    let mut env = texts(&variables, "process.env")?;
     if let Some(home) = &facts.home {
         env.push(c_text(&format!("HOME={home}"), "HOME")?);
     }
     Ok(Process {
         argv: texts(&given.args, "process.args")?,
-        path: search(&given.env)?,
+        path: search(&variables)?,
         env,
         cwd: c_path(&relative(Path::new(&given.cwd))?)?,
         uid: id(given.user.uid, "process.user.uid")?,
@@ -66,13 +67,33 @@ pub fn process(
     })
 }
 
-fn texts(list: &[String], place: &str) -> Result<Vec<CString>, Error> {
-    list.iter().enumerate().map(|(index, text)| c_text(text, &format!("{place}[{index}]"))).collect()
+fn texts<T: AsRef<str>>(list: &[T], place: &str) -> Result<Vec<CString>, Error> {
+    let c_text = |(index, text): (usize, &T)| {
+        let has_nul = |_| invalid(&format!("{place}[{index}]"), "contains a NUL byte");
+        CString::new(text.as_ref()).map_err(has_nul)
+    };
+    list.iter().enumerate().map(c_text).collect()
 }
 
-/// The directories of `PATH` in `env`, the last of several being it.
-fn search(env: &[String]) -> Result<Vec<CString>, Error> {
-    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(plan::DEFAULT_PATH);
+/// The environment with every variable once: of several entries for one the last, in the place of the first. Programs would
+/// find the first, and whoever adds an entry to override another means the last; runc has it so too.
+fn last_of_each(env: &[String]) -> Vec<&str> {
+    let mut places = std::collections::BTreeMap::new();
+    let mut variables: Vec<&str> = Vec::with_capacity(env.len() + 1);
+    for entry in env {
+        let name = entry.split('=').next().unwrap_or_default();
+        let place = *places.entry(name).or_insert(variables.len());
+        match variables.get_mut(place) {
+            Some(known) => *known = entry,
+            None => variables.push(entry),
+        }
+    }
+    variables
+}
+
+/// The directories of `PATH` in `env`.
+fn search(env: &[&str]) -> Result<Vec<CString>, Error> {
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(plan::DEFAULT_PATH);
     plan::search(path.as_ref())
 }
 

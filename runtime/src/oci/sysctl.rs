@@ -69,8 +69,10 @@ fn check(spec: &Spec, path: &str, place: &str, spaces: &Spaces) -> Result<(), Er
     if !spaces.is_own(kind) {
         return Err(invalid(place, format!("needs the container to have its own {name} namespace")));
     }
-    if path == "kernel/hostname" && spec.hostname.as_deref().is_some_and(|name| !name.is_empty()) {
-        return Err(invalid(place, "contradicts hostname"));
+    let is_said = |name: &Option<String>| name.as_deref().is_some_and(|name| !name.is_empty());
+    match path {
+        "kernel/hostname" if is_said(&spec.hostname) => Err(invalid(place, "contradicts hostname")),
+        "kernel/domainname" if is_said(&spec.domainname) => Err(invalid(place, "contradicts domainname")),
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -339,6 +339,15 @@ fn the_process_is_taken_over() {
 }
 
 #[test]
+fn of_a_variable_given_twice_the_last_counts() {
+    let process =
+        one("/process/env", json!(["A=1", "PATH=/x", "B", "A=2", "PATH=/y", "HOME=/h", "A=3"])).process;
+    let env: Vec<_> = process.env.iter().map(|entry| entry.to_string_lossy()).collect();
+    assert_eq!(env, ["A=3", "PATH=/y", "B", "HOME=/h", "HOME=/root"]);
+    assert_eq!(process.path, [c"/y".to_owned()]);
+}
+
+#[test]
 fn a_process_that_cannot_be_is_refused() {
     refused("/process/args", json!([]), "process.args: empty");
     refused("/process/args", json!(["a", "b\0"]), "process.args[1]: contains a NUL byte");
