@@ -14,11 +14,13 @@ use nix::sched::{CloneFlags, unshare};
 use skiff_runtime::cgroup::Cgroup;
 use skiff_runtime::container::{Container, Init};
 use skiff_runtime::launch;
+use skiff_runtime::observe::Counted;
 use skiff_runtime::oci::Bundle;
 use skiff_runtime::oci::spec::Status;
 use skiff_runtime::plan::{Plan, Step};
 use skiff_runtime::supervise::Signals;
 use skiff_runtime::{hooks, oci};
+use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
 
 use crate::args::{Args, Global, Images};
@@ -35,7 +37,10 @@ pub(crate) fn restore(global: &Global, args: &Args) -> Result<u8, Failure> {
     create::check_terminal(&making.plan.process, flags, flags.detach)?;
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
+    let (begin_ns, mut counted) = (monotonic_ns(), Counted::default());
     let mut cgroup = Cgroup::create(&making.plan.cgroup)?;
+    // What it does is set-up to those who read it: nothing is executed that would begin a program.
+    counted.arm(cgroup.id(), &making.plan.id, 0, begin_ns);
     take_root(&making.record.rootfs)?;
     // In the new mount namespace, for criu mounts things there.
     let places = Places::open(&args.images, "restore.log")?;
@@ -53,6 +58,7 @@ pub(crate) fn restore(global: &Global, args: &Args) -> Result<u8, Failure> {
         }
     };
     cgroup.release();
+    counted.keep();
     let container = making.claim.keep(making.record)?;
     pid_file::write(flags.pid_file.as_deref(), pid)?;
     if let (Some(socket), Some(master)) = (&flags.console_socket, &console) {
