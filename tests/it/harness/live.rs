@@ -179,11 +179,16 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a process id fits"))
 }
 
-/// Opens a descriptor that becomes readable when the process ends. pidfd_open(2), Linux ≥ 5.3.
+/// Opens a descriptor that becomes readable when the process ends.
 pub(crate) fn pidfd(pid: Pid) -> OwnedFd {
+    try_pidfd(pid).expect("pidfd_open")
+}
+
+/// The same, or nothing if there is no such process. pidfd_open(2), Linux ≥ 5.3.
+pub(crate) fn try_pidfd(pid: Pid) -> Option<OwnedFd> {
     // SAFETY: takes a number and flags.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).expect("pidfd_open");
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: the kernel has just returned it; nobody else owns it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -2,20 +2,19 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::stream::{Stream, await_input};
 use super::{config, hosting};
-use crate::harness::live::{Live, Output, pidfd};
+use crate::harness::live::{Live, Output, pidfd, try_pidfd};
 use crate::harness::{fixture, leak, parse, patience, programs};
 
 /// A directory with `config.json` and `rootfs`, and one container that is, or will be, made of it.
@@ -360,17 +359,10 @@ pub(crate) fn fails(output: &Output) {
 /// Waits until a process has ended, be it a child of this one or not.
 #[track_caller]
 pub(crate) fn await_exit(pid: i32) {
-    match nix::sys::signal::kill(Pid::from_raw(pid), None) {
-        Err(Errno::ESRCH) => {}
-        _ => assert!(
-            await_input(File::from(open(pid)), Instant::now() + limit()),
-            "process {pid} does not end"
-        ),
+    // Without one it has gone already.
+    if let Some(process) = try_pidfd(Pid::from_raw(pid)) {
+        assert!(await_input(process, Instant::now() + limit()), "process {pid} does not end");
     }
-}
-
-fn open(pid: i32) -> OwnedFd {
-    pidfd(Pid::from_raw(pid))
 }
 
 /// How long one command of a runtime may take.

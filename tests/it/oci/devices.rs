@@ -54,11 +54,6 @@ fn devices_that_nothing_allows_may_not_be_used() {
 }
 
 #[test]
-fn devices_that_nothing_allows_may_not_be_made() {
-    assert_eq!(with_rules(json!([none()])).attempt(&["node", "/new", "c", "240", "7"]), [NO]);
-}
-
-#[test]
 fn a_device_may_be_used_if_a_rule_allows_it() {
     let (major, minor) = NOBODYS;
     let rules = json!([none(), rule(true, "c", Some(major), Some(minor), "rwm")]);

@@ -294,11 +294,8 @@ fn rules_are_for_every_architecture_that_is_listed() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn x32_is_an_architecture_of_its_own() {
-    // The number with the bit of x32.
+    // The number with the bit of x32. A kernel that lacks x32 says ENOSYS, but the filter comes first.
     let number = (libc::SYS_getppid | 0x4000_0000).to_string();
-    if Bundle::new().attempt(&["syscall", &number, ""]) == ["ENOSYS"] {
-        return super::hosting::lacks("a kernel with x32 system calls");
-    }
     let names = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"];
     let mut bundle = Bundle::with([("/linux/seccomp", for_architectures(&names))]);
     assert_eq!(bundle.attempt(&["syscall", &number, ""]), ["EBADFD"]);
