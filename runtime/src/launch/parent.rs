@@ -196,12 +196,18 @@ impl Running {
                 maps::write(pid, users)?;
             }
         }
-        born(&Birth { pid, cgroup: &self.cgroup }).map_err(Error::Option)?;
         devices::move_all(&plan.net_devices, joins.network(), pid)?;
+        // The child need not wait for its birth to be told, if whoever is left behind can be found by its cgroups even when
+        // this process is killed at that.
+        let is_found = self.cgroup.id().is_some();
+        let mut tell = || born(&Birth { pid, cgroup: &self.cgroup }).map_err(Error::Option);
+        if !is_found {
+            tell()?;
+        }
         if self.child.memory == Memory::Copied {
             channel.send_go(pid).context(|| "speak to the child".into())?;
         }
-        Ok(())
+        if is_found { tell() } else { Ok(()) }
     }
 
     /// 2 to 6: does what the child asks for; at the end of file finds out what it means.
