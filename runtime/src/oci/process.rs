@@ -3,6 +3,8 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use nix::sched::CloneFlags;
+
 use super::spec::{self, Capabilities, Linux, Seccomp};
 use super::tables::{self, find};
 use super::{Facts, Terms, c_text, invalid};
@@ -123,7 +125,10 @@ fn capabilities(
     warnings: &mut Vec<String>,
 ) -> CapSets {
     let Some(given) = given else { return CapSets::default() };
-    let new_users = linux.is_some_and(|linux| linux.namespaces.iter().any(|entry| entry.r#type == "user"));
+    let is_other = |entry: &spec::Namespace| {
+        entry.r#type == "user" && (entry.path.is_empty() || !facts.shared.contains(CloneFlags::CLONE_NEWUSER))
+    };
+    let new_users = linux.is_some_and(|linux| linux.namespaces.iter().any(is_other));
     let all = CapSet::all(facts.last_cap);
     // Who makes or enters a user namespace has every capability in it.
     let held = if new_users { all } else { facts.caps & all };

@@ -459,6 +459,11 @@ fn in_a_user_namespace_every_capability_can_be_had() {
         ["KILL", "NET_BIND_SERVICE", "AUDIT_WRITE"]
     );
     assert_eq!(process.warnings, [] as [&str; 0]);
+    // Not so in the namespace that the runtime is in already.
+    let own = json!([{"type": "user", "path": "/proc/self/ns/user"}, {"type": "mount"}, {"type": "uts"}]);
+    let few = Facts { caps: CapSet::SYS_ADMIN, shared: CloneFlags::CLONE_NEWUSER, ..facts() };
+    let process = planned(&[("/linux/namespaces", own)], &few).expect("a plan").process;
+    assert_eq!((process.caps.bounding, process.warnings.len()), (CapSet::NONE, 1));
 }
 
 #[test]
