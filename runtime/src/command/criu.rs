@@ -12,7 +12,8 @@ use std::process::{Child, Command};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
+    AddressFamily, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg, send, shutdown,
+    socketpair,
 };
 use skiff_sys::file;
 
@@ -238,6 +239,8 @@ impl Service {
             self.send(&Message::default().number(1, NOTIFY as i64).number(3, i64::from(done.is_ok())))?;
             done?;
         };
+        // After a pre-dump it would wait for the next request.
+        shutdown(self.socket.as_raw_fd(), Shutdown::Write).context(|| "close the socket".into())?;
         self.child.wait().context(|| "wait for criu".into())?;
         if answer.success { Ok(answer.pid) } else { Err(self.failed(&answer.error)) }
     }
@@ -287,7 +290,7 @@ impl Service {
 impl Drop for Service {
     /// A criu that is left alone ends by itself, at the end of its socket.
     fn drop(&mut self) {
-        let closed = nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        let closed = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         if closed.is_err() || self.child.wait().is_err() {
             tracing::warn!("criu, process {}, is left alone", self.child.id());
         }
