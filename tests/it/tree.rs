@@ -17,12 +17,12 @@ use crate::oci::Bundle;
 const RUNS: usize = 40;
 
 /// A directory of the host with one file that containers must never reach.
-fn treasure(bundle: &Bundle) -> PathBuf {
+pub(crate) fn treasure(bundle: &Bundle) -> PathBuf {
     bundle.file("treasure/gold", "gold").parent().expect("a directory").to_owned()
 }
 
 #[track_caller]
-fn is_untouched(treasure: &Path) {
+pub(crate) fn is_untouched(treasure: &Path) {
     let names: Vec<_> =
         fs::read_dir(treasure).expect("the treasure").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(names, ["gold"], "something was put there");
@@ -35,7 +35,7 @@ fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
 }
 
 /// Takes the usual mount at `destination` out of the configuration.
-fn without(bundle: &mut Bundle, destination: &str) {
+pub(crate) fn without(bundle: &mut Bundle, destination: &str) {
     let mounts = bundle.config["mounts"].as_array_mut().expect("mounts");
     mounts.retain(|mount| !mount["destination"].as_str().unwrap_or_default().starts_with(destination));
 }

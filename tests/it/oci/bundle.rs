@@ -40,7 +40,8 @@ impl Bundle {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         leak::check_at_exit();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("oci-{}-{number}", std::process::id());
+        // Padded, so that none is part of another.
+        let id = format!("oci-{}-{number:04}", std::process::id());
         let dir = leak::base().join(format!("oci-{number}"));
         fs::create_dir_all(dir.join("state")).expect("a directory for the bundle");
         let (from, to) = (fixture::small_root_dir(), dir.join("rootfs"));

@@ -1,0 +1,309 @@
+//! Attacks on the OCI runtime itself: on its binary, through what it brings along, and while it enters a container.
+//!
+//! Those on the file tree stand in `tree.rs`; those that `skiff run` must withstand too, in `security.rs`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::harness::live::{Live, Output};
+use crate::harness::pty::Terminal;
+use crate::harness::{Skiff, installed, need, parse, programs, time_limit};
+use crate::oci::Bundle;
+use crate::tree::{is_untouched, treasure, without};
+
+/// A copy of the runtime that is told from all others by its size, for containers to prey on.
+struct Prey {
+    path: PathBuf,
+    size: u64,
+    digest: Vec<u8>,
+}
+
+impl Prey {
+    fn new(bundle: &Bundle, more: usize) -> Self {
+        let path = bundle.dir.join("runtime-copy");
+        let bytes = [fs::read(programs::runtime()).expect("the runtime"), vec![b'x'; more]].concat();
+        fs::write(&path, &bytes).expect("copy the runtime");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let digest = Sha256::digest(&bytes).to_vec();
+        Self { path, size: bytes.len() as u64, digest }
+    }
+
+    /// Runs the copy.
+    fn runs(&self, bundle: &Bundle, words: &[&str]) -> Output {
+        let mut command = Command::new(&self.path);
+        command.arg("--root").arg(bundle.dir.join("state")).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Live::spawn(command, None, time_limit()).finish()
+    }
+
+    #[track_caller]
+    fn is_unharmed(&self) {
+        let now = Sha256::digest(fs::read(&self.path).expect("the copy")).to_vec();
+        assert_eq!(now, self.digest, "the runtime was changed");
+    }
+}
+
+/// A program of the image that anyone may run.
+fn program(bundle: &Bundle, name: &str, bytes: &[u8]) {
+    fs::write(bundle.inside(name), bytes).expect("a program");
+    fs::set_permissions(bundle.inside(name), fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+/// A program whose interpreter, which the kernel loads, is `/proc/self/exe`. elf(5).
+fn interpreted() -> Vec<u8> {
+    const INTERPRETER: &[u8] = b"/proc/self/exe\0";
+    const BASE: u64 = 0x40_0000;
+    let machine: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    let end = 64 + 2 * 56 + INTERPRETER.len() as u64;
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    for (value, size) in
+        [(2, 2), (u64::from(machine), 2), (1, 4), (BASE + 64, 8), (64, 8), (0, 8), (0, 4), (64, 2)]
+    {
+        bytes.extend(&value.to_le_bytes()[..size]);
+    }
+    for value in [56u16, 2, 64, 0, 0] {
+        bytes.extend(value.to_le_bytes());
+    }
+    let segments = [(3u32, 4u32, 64 + 2 * 56, INTERPRETER.len() as u64, 1u64), (1, 5, 0, end, 0x1000)];
+    for (kind, flags, offset, size, align) in segments {
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        for value in [offset, BASE + offset, BASE + offset, size, size, align] {
+            bytes.extend(value.to_le_bytes());
+        }
+    }
+    bytes.extend(INTERPRETER);
+    bytes
+}
+
+/// While a container in the host's PID namespace waits for the copy to show up, and then writes into it, `attack` makes
+/// the copy run inside another container, again and again (CVE-2019-5736).
+fn survives(more: usize, is_seen: bool, prepare: impl Fn(&mut Bundle), attack: impl Fn(&Prey, &Bundle)) {
+    let mut victim = Bundle::new();
+    let prey = Prey::new(&victim, more);
+    prepare(&mut victim);
+    let mut hunter = Bundle::new();
+    let hunt = format!("echo ready; exec probe hunt {}", prey.size);
+    hunter.share("pid").wait_ready(&["/bin/sh", "-c", &hunt]);
+    for _ in 0..30 {
+        attack(&prey, &victim);
+    }
+    let verdict = hunter.rest();
+    prey.is_unharmed();
+    // As a program's interpreter it is gone before anyone sees it.
+    let refusals = ["EROFS\n", "EPERM\n", "nothing\n"];
+    let refusals = &refusals[..if is_seen { 2 } else { 3 }];
+    assert!(refusals.contains(&verdict.as_str()), "{verdict} {}", hunter.errors());
+    let _ended = hunter.runtime(&["delete", "--force", &hunter.id]);
+}
+
+fn run(prey: &Prey, victim: &Bundle) {
+    let bundle = victim.dir.display().to_string();
+    let _any_end = prey.runs(victim, &["run", "--bundle", &bundle, &victim.id]);
+}
+
+#[test]
+fn the_binary_as_entry_point_cannot_be_overwritten() {
+    survives(5, true, |victim| victim.args(&["/proc/self/exe", "features"]).write(), run);
+}
+
+#[test]
+fn the_binary_as_a_scripts_interpreter_cannot_be_overwritten() {
+    let prepare = |victim: &mut Bundle| {
+        program(victim, "/bait", b"#!/proc/self/exe\n");
+        victim.args(&["/bait"]).write();
+    };
+    survives(6, true, prepare, run);
+}
+
+#[test]
+fn the_binary_as_a_programs_interpreter_cannot_be_overwritten() {
+    let prepare = |victim: &mut Bundle| {
+        program(victim, "/bait", &interpreted());
+        victim.args(&["/bait"]).write();
+    };
+    survives(7, false, prepare, run);
+}
+
+#[test]
+fn the_binary_cannot_be_overwritten_when_it_enters_a_container() {
+    let prepare = |victim: &mut Bundle| {
+        victim.wait_ready(&["/bin/probe", "wait"]);
+        // What an attacker inside puts in the place of a program that is often run.
+        fs::remove_file(victim.inside("/bin/true")).expect("remove a program");
+        program(victim, "/bin/true", b"#!/proc/self/exe\n");
+    };
+    survives(8, true, prepare, |prey, victim| {
+        let _any_end = prey.runs(victim, &["exec", &victim.id, "/bin/true"]);
+    });
+}
+
+#[test]
+fn the_runtime_cannot_be_looked_into_while_it_enters() {
+    let mut bundle = Bundle::new();
+    let prey = Prey::new(&bundle, 9);
+    let hunt = format!("echo ready; exec probe hunt {}", prey.size);
+    bundle.wait_ready(&["/bin/sh", "-c", &hunt]);
+    for _ in 0..50 {
+        assert_eq!(prey.runs(&bundle, &["exec", &bundle.id, "/bin/true"]).code, 0);
+    }
+    assert_eq!(bundle.rest(), "nothing\n");
+    prey.is_unharmed();
+}
+
+/// The runtime, started with a directory of the host open at descriptor 7 and others.
+fn with_leaks(bundle: &Bundle, treasure: &Path, words: &[&str]) -> Output {
+    let leaks = ["7", "3", "200"].map(|fd| format!("fd={fd}:{}", treasure.display()));
+    let state = bundle.dir.join("state").display().to_string();
+    let (runtime, probe) =
+        (programs::runtime().display().to_string(), programs::probe().display().to_string());
+    let before = [&probe[..], "with", &leaks[0], &leaks[1], &leaks[2], "--", &runtime, "--root", &state];
+    Skiff::tool(&[&before, words].concat()).output()
+}
+
+#[test]
+fn a_working_directory_cannot_be_a_descriptor_of_the_runtime() {
+    let mut bundle = Bundle::new();
+    let treasure = treasure(&bundle);
+    let path = bundle.dir.display().to_string();
+    let mut places: Vec<String> = (3..24).map(|fd| format!("/proc/self/fd/{fd}")).collect();
+    places.extend([
+        "/link".into(),
+        "/proc/1/cwd".into(),
+        "/proc/self/root/..".into(),
+        "/proc/thread-self/cwd".into(),
+    ]);
+    symlink("/proc/self/fd/7", bundle.inside("/link")).expect("a link");
+    let reads = ["probe", "try", "read", "gold", "read", "../../../../../etc/shadow"];
+    let leaks = |output: &Output| output.stdout.contains("gold") || output.stdout.contains("root:");
+    for place in &places {
+        bundle.set("/process/cwd", place.as_str().into()).args(&reads).write();
+        let output = with_leaks(&bundle, &treasure, &["run", "--bundle", &path, &bundle.id]);
+        assert!(!leaks(&output), "{place}: {output}");
+    }
+    bundle.set("/process/cwd", "/".into()).wait_ready(&["/bin/probe", "wait"]);
+    for place in &places {
+        let words = [&["exec", "--cwd", place, &bundle.id], &reads[..]].concat();
+        let output = with_leaks(&bundle, &treasure, &words);
+        assert!(!leaks(&output), "{place}: {output}");
+    }
+    bundle.end();
+    is_untouched(&treasure);
+}
+
+#[test]
+fn descriptors_of_the_runtime_stay_outside() {
+    let mut bundle = Bundle::new();
+    let treasure = treasure(&bundle);
+    let path = bundle.dir.display().to_string();
+    let open = |output: &Output| {
+        let seen = parse(&output.stdout);
+        seen["fds"].as_object().expect("descriptors").keys().cloned().collect::<Vec<_>>()
+    };
+    bundle.args(&["/bin/probe", "see"]).write();
+    let output = with_leaks(&bundle, &treasure, &["run", "--bundle", &path, &bundle.id]);
+    assert_eq!(open(&output), ["0", "1", "2"], "{output}");
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    let output = with_leaks(&bundle, &treasure, &["exec", &bundle.id, "/bin/probe", "see"]);
+    assert_eq!(open(&output), ["0", "1", "2"], "{output}");
+    bundle.end();
+}
+
+/// What a process of the container sees if its runtime was started by `setpriv WORDS`: its first, and one more.
+fn seen_from(words: &[&str]) -> [Value; 2] {
+    let mut bundle = Bundle::new();
+    let state = bundle.dir.join("state").display().to_string();
+    let path = bundle.dir.display().to_string();
+    let runtime = programs::runtime().display().to_string();
+    let by = |more: &[&str]| {
+        let words = [&["setpriv"], words, &["--", &runtime, "--root", &state], more].concat();
+        parse(&Skiff::tool(&words).output().ok())
+    };
+    bundle.args(&["/bin/probe", "see"]).write();
+    let first = by(&["run", "--bundle", &path, &bundle.id]);
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    let other = by(&["exec", &bundle.id, "/bin/probe", "see"]);
+    bundle.end();
+    [first, other]
+}
+
+#[test]
+fn groups_of_the_caller_stay_outside() {
+    need!(installed("setpriv"), "setpriv");
+    for seen in seen_from(&["--groups=7777,8888"]) {
+        assert_eq!(seen["status"]["Groups"], "", "{}", seen["status"]);
+    }
+}
+
+#[test]
+fn capabilities_of_the_caller_stay_outside() {
+    need!(installed("setpriv"), "setpriv");
+    for seen in seen_from(&["--inh-caps=+net_raw,+sys_admin", "--ambient-caps=+net_raw,+sys_admin"]) {
+        let status = &seen["status"];
+        assert_eq!(
+            (&status["CapAmb"], &status["CapInh"]),
+            (&json!("0000000000000000"), &json!("0000000000000000"))
+        );
+        assert_eq!(status["CapEff"], status["CapBnd"], "{status}");
+        let bounding = u64::from_str_radix(status["CapBnd"].as_str().expect("a set"), 16).expect("a number");
+        assert_eq!(bounding & (1 << 21), 0, "CAP_SYS_ADMIN is left: {status}");
+    }
+}
+
+#[test]
+fn the_session_keyring_of_the_caller_stays_outside() {
+    /// keyctl(2) and KEYCTL_GET_KEYRING_ID of the session keyring.
+    const KEYCTL: &str = if cfg!(target_arch = "aarch64") { "219" } else { "250" };
+    const SESSION: &str = "0,0xfffffffffffffffd,0";
+    let probe = programs::probe().display().to_string();
+    let ask = ["try", "syscall", KEYCTL, SESSION];
+    let ours = Skiff::tool(&[&[&probe[..]], &ask[..]].concat()).output().ok();
+    let mut bundle = Bundle::new();
+    let ask = [&["/bin/probe"], &ask[..]].concat();
+    let theirs = bundle.args(&ask).run();
+    assert!(theirs.trim().parse::<i64>().is_ok_and(|id| id > 0), "{theirs}");
+    assert_ne!(theirs, ours);
+    // Asked for otherwise, it is the caller's, which also shows that the question means something.
+    bundle.write();
+    let path = bundle.dir.display().to_string();
+    let shared = bundle.runtime(&["run", "--no-new-keyring", "--bundle", &path, &bundle.id]).ok();
+    assert_eq!(shared, ours);
+}
+
+#[test]
+fn a_console_planted_in_the_image_is_not_used() {
+    let mut bundle = Bundle::new();
+    let treasure = treasure(&bundle);
+    // The image's own directory, whose links the runtime would follow.
+    without(&mut bundle, "/dev");
+    without(&mut bundle, "/dev/pts");
+    without(&mut bundle, "/dev/shm");
+    without(&mut bundle, "/dev/mqueue");
+    symlink(treasure.join("gold"), bundle.inside("/dev/console")).expect("a link");
+    symlink(&treasure, bundle.inside("/dev/pts")).expect("a link");
+    symlink(treasure.join("gold"), bundle.inside("/dev/ptmx")).expect("a link");
+    bundle.set("/process/terminal", true.into());
+    bundle.args(&["/bin/sh", "-c", "echo iron > /dev/console; echo iron > /dev/ptmx"]).write();
+    let (state, path) = (bundle.dir.join("state").display().to_string(), bundle.dir.display().to_string());
+    let runtime = programs::runtime().display().to_string();
+    let command = Skiff::tool(&[&runtime, "--root", &state, "run", "--bundle", &path, &bundle.id]);
+    let _any_end = Terminal::start(&command, 24, 80).finish();
+    is_untouched(&treasure);
+}
+
+#[test]
+fn processes_of_the_host_are_out_of_reach() {
+    let mut bundle = Bundle::new();
+    let me = std::process::id();
+    let paths = ["root/etc/hostname", "cwd", "exe", "environ"].map(|name| format!("/proc/{me}/{name}"));
+    let pid = me.to_string();
+    let tried =
+        ["read", &paths[0], "list", &paths[1], "open-r", &paths[2], "read", &paths[3], "ptrace", &pid];
+    let verdicts = bundle.share("pid").attempt(&tried);
+    assert_eq!(verdicts, ["EACCES", "EACCES", "EACCES", "EACCES", "EPERM"]);
+}
