@@ -19,7 +19,7 @@ pub(crate) fn run(filters: &[String]) -> Result<Vec<(String, Verdict)>> {
     suite.env_clear().env("PATH", "/bin").env("CARGO_TARGET_DIR", "/target");
     // Emulation makes a machine ten times slower and more.
     suite.env("SKIFF_TEST_PATIENCE", "5");
-    suite.env("SKIFF", "/bin/skiff").env("SKIFF_PROBE", "/bin/probe");
+    suite.env("SKIFF", "/bin/skiff").env("RUNTIME", "/bin/skiff-runtime").env("SKIFF_PROBE", "/bin/probe");
     let mut suite = suite.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start /bin/it")?;
     let stdout = suite.stdout.take().context("standard output of /bin/it")?;
     let mut lines = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /init              tests/vm-init
-//! /usr/bin/{skiff,probe,it,busybox}
+//! /usr/bin/{skiff,skiff-runtime,probe,it,busybox}
 //! /etc/{passwd,group,hostname,hosts,resolv.conf}
 //! /modules/NN-NAME   kernel modules, in the order of loading
 //! /target/fixtures   images that the black-box ring has made with this probe, if it has run here
@@ -23,6 +23,7 @@ use crate::{command, workspace};
 pub(crate) struct Programs {
     pub(crate) init: PathBuf,
     pub(crate) skiff: PathBuf,
+    pub(crate) runtime: PathBuf,
     pub(crate) probe: PathBuf,
     /// The black-box suite.
     pub(crate) suite: PathBuf,
@@ -66,6 +67,7 @@ pub(crate) fn build(programs: &Programs, modules: &[Module]) -> Result<Vec<u8>> 
     for (name, path) in [
         ("/init", &programs.init),
         ("/usr/bin/skiff", &programs.skiff),
+        ("/usr/bin/skiff-runtime", &programs.runtime),
         ("/usr/bin/probe", &programs.probe),
         ("/usr/bin/it", &programs.suite),
         ("/usr/bin/busybox", &busybox),

@@ -44,9 +44,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let asked: Vec<&str> = parts.next().unwrap_or_default().iter().map(String::as_str).collect();
     let filters = parts.next().unwrap_or_default();
     let series = if asked.is_empty() { SERIES.as_slice() } else { asked.as_slice() };
-    let [init, skiff, probe] = workspace::build_each(["skiff-vm-init", "skiff", "skiff-probe"], "release")?;
+    let packages = ["skiff-vm-init", "skiff", "skiff-runtime", "skiff-probe"];
+    let [init, skiff, runtime, probe] = workspace::build_each(packages, "release")?;
     let suite = workspace::build_test("skiff-tests", "it", "release")?;
-    let programs = &Programs { init, skiff, probe, suite };
+    let programs = &Programs { init, skiff, runtime, probe, suite };
     let kernels: Vec<Kernel> = series.iter().map(|series| kernel::fetch(series)).collect::<Result<_>>()?;
     // Each machine has fewer processors than most hosts, and much of its time is waiting.
     let failures: Vec<String> = std::thread::scope(|scope| {
