@@ -25,5 +25,6 @@ mod runtime_crash;
 mod runtime_security;
 mod security;
 mod signals;
+mod systemd;
 mod tree;
 mod tty;

@@ -30,6 +30,8 @@ pub(crate) struct Bundle {
     out: RefCell<Option<Stream>>,
     /// A command that takes the runtime and its arguments as its last arguments.
     through: Vec<String>,
+    /// Flags of the runtime itself.
+    global: Vec<String>,
     /// Whether what is written has to be a configuration in the eyes of `oci_spec`.
     valid: bool,
 }
@@ -47,7 +49,15 @@ impl Bundle {
         let (from, to) = (fixture::small_root_dir(), dir.join("rootfs"));
         fixture::tool("cp", &["-a", &from.display().to_string(), &to.display().to_string()]);
         let config = config::usual(&id);
-        Self { dir, id, config, out: RefCell::default(), through: Vec::new(), valid: true }
+        Self {
+            dir,
+            id,
+            config,
+            out: RefCell::default(),
+            through: Vec::new(),
+            global: Vec::new(),
+            valid: true,
+        }
     }
 
     /// The same with these settings: place and value.
@@ -68,6 +78,12 @@ impl Bundle {
     /// Starts the runtime through another command.
     pub(crate) fn through(mut self, words: &[String]) -> Self {
         self.through = words.to_vec();
+        self
+    }
+
+    /// Gives the runtime these flags before any command.
+    pub(crate) fn global(mut self, flags: &[&str]) -> Self {
+        self.global = flags.iter().map(|flag| (*flag).to_owned()).collect();
         self
     }
 
@@ -129,7 +145,13 @@ impl Bundle {
         let runtime = programs::runtime().as_os_str();
         let mut words = self.through.iter().map(OsStr::new).chain([runtime]);
         let mut command = Command::new(words.next().unwrap_or(runtime));
-        command.args(words).arg("--root").arg(self.dir.join("state")).args(args).stdin(Stdio::null());
+        command
+            .args(words)
+            .arg("--root")
+            .arg(self.dir.join("state"))
+            .args(&self.global)
+            .args(args)
+            .stdin(Stdio::null());
         command
     }
 

@@ -14,7 +14,7 @@
 //! try`) or at the host. The bundle clears up after itself however the test ends, and fails it if the runtime has left
 //! something behind.
 
-mod bundle;
+pub(crate) mod bundle;
 mod config;
 mod hosting;
 pub(crate) mod passed;

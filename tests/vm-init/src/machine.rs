@@ -20,6 +20,15 @@ pub(crate) fn prepare() -> Result<()> {
     install_tools()
 }
 
+/// Leaves the machine to systemd, which starts the checks as its unit `checks.service`.
+pub(crate) fn hand_over() -> Result<()> {
+    enter_root()?;
+    load_modules()?;
+    let mut systemd = Command::new("/lib/systemd/systemd");
+    systemd.args(["--unit=checks.target", "--show-status=0", "--log-level=notice"]);
+    Err(std::os::unix::process::CommandExt::exec(&mut systemd)).context("start systemd")
+}
+
 /// Moves everything into a tmpfs and makes that the root: pivot_root(2) refuses to leave the file system that the
 /// kernel starts with, and a container's launch needs it.
 fn enter_root() -> Result<()> {

@@ -1,7 +1,8 @@
 //! The first process of a test machine: sets it up, runs the checks, switches the machine off.
 //!
 //! `cargo xtask vm` builds the root file system around it and reads its report (see `xtask/src/vm/mod.rs`). The checks
-//! run in a child, so that the first process is free for its duty: it waits for every orphan of the machine.
+//! run in a child, so that the first process is free for its duty: it waits for every orphan of the machine. In the
+//! machine that boots systemd, that is the first process, and the checks are a unit.
 
 use std::convert::Infallible;
 use std::fs;
@@ -24,14 +25,26 @@ enum Verdict {
     Fail(String),
 }
 
+/// The machine that boots systemd, by the argument that asks for it; its tests, by their name.
+const SYSTEMD: &str = "systemd";
+
 fn main() -> Result<Infallible> {
-    if std::process::id() != 1 {
-        if let Err(error) = report() {
-            println!("vm: fail the_checks_run: {error:#}");
+    let is_first = std::process::id() == 1;
+    let with_systemd = std::path::Path::new("/run/systemd/system").is_dir();
+    let started = match (is_first, std::env::args().nth(1).as_deref()) {
+        (false, _) => {
+            if let Err(error) = report(with_systemd) {
+                println!("vm: fail the_checks_run: {error:#}");
+            }
+            if !with_systemd {
+                std::process::exit(0);
+            }
+            Ok(())
         }
-        std::process::exit(0);
-    }
-    if let Err(error) = machine::prepare().and_then(|()| supervise()) {
+        (true, Some(SYSTEMD)) => machine::hand_over(),
+        (true, _) => machine::prepare().and_then(|()| supervise()),
+    };
+    if let Err(error) = started {
         println!("vm: fail the_machine_starts: {error:#}");
     }
     nix::unistd::sync();
@@ -51,11 +64,12 @@ fn supervise() -> Result<()> {
     }
 }
 
-fn report() -> Result<()> {
-    let filters: Vec<String> = std::env::args().skip(1).collect();
+fn report(with_systemd: bool) -> Result<()> {
+    let filters: Vec<String> =
+        if with_systemd { vec![SYSTEMD.to_owned()] } else { std::env::args().skip(1).collect() };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
     println!("vm: kernel {}", release.trim());
-    let results = [premise::check()?, suite::run(&filters)?].concat();
+    let results = [premise::check(with_systemd)?, suite::run(&filters)?].concat();
     for (name, verdict) in &results {
         match verdict {
             Verdict::Pass => println!("vm: pass {name}"),

@@ -8,11 +8,13 @@ use crate::Verdict;
 
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
-/// Pure cgroup v2 with every controller handed down, and type information for the eBPF programs.
-pub(crate) fn check() -> Result<Vec<(String, Verdict)>> {
+/// Pure cgroup v2 with every controller handed down – by systemd to whoever asks –, and type information for the eBPF
+/// programs.
+pub(crate) fn check(with_systemd: bool) -> Result<Vec<(String, Verdict)>> {
     let mounts = text("/proc/self/mountinfo")?;
     let version_1 = mounts.lines().find(|line| line.contains(" - cgroup "));
-    let enabled = text("/sys/fs/cgroup/cgroup.subtree_control")?;
+    let file = if with_systemd { "cgroup.controllers" } else { "cgroup.subtree_control" };
+    let enabled = text(&format!("/sys/fs/cgroup/{file}"))?;
     let lacking: Vec<&str> = CONTROLLERS
         .iter()
         .filter(|name| !enabled.split_whitespace().any(|on| on == **name))

@@ -9,8 +9,19 @@ use crate::Verdict;
 
 /// What a test may find missing here and be skipped for. A skip for any other reason is a failure: the machine is
 /// there to run such tests.
-const MISSING: [&str; 10] =
-    ["a disk", "buildah", "cgroup v1", "debootstrap", "python", "runc", "skopeo", "strace", "umoci", "zstd"];
+const MISSING: [&str; 11] = [
+    "a disk",
+    "buildah",
+    "cgroup v1",
+    "debootstrap",
+    "python",
+    "runc",
+    "skopeo",
+    "strace",
+    "systemd",
+    "umoci",
+    "zstd",
+];
 
 /// Runs the tests of the suite that match a filter, or all; its own output goes to the serial line, for the log.
 pub(crate) fn run(filters: &[String]) -> Result<Vec<(String, Verdict)>> {

@@ -12,6 +12,7 @@ pub(crate) struct Archive {
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
+const SYMLINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
 impl Archive {
@@ -23,6 +24,11 @@ impl Archive {
     /// A regular file.
     pub(crate) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
         self.entry(path, FILE | permissions, (0, 0), content);
+    }
+
+    /// A symlink that says `to`.
+    pub(crate) fn symlink(&mut self, path: &str, to: &str) {
+        self.entry(path, SYMLINK | 0o777, (0, 0), to.as_bytes());
     }
 
     /// A character device with the given major and minor number.

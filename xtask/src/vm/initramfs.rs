@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 
 use super::cpio::Archive;
 use super::kernel::Module;
+use super::userland;
 use crate::{command, workspace};
 
 /// The programs that go into the archive.
@@ -55,9 +56,13 @@ const FILES: [(&str, &str); 5] = [
     ("/etc/resolv.conf", "nameserver 127.0.0.1\n"),
 ];
 
-/// The archive as the kernel wants it. Busybox comes from its package.
-pub(crate) fn build(programs: &Programs, modules: &[Module]) -> Result<Vec<u8>> {
+/// The archive as the kernel wants it, with a `userland` of its own for a machine that has one. Busybox comes from its
+/// package.
+pub(crate) fn build(programs: &Programs, modules: &[Module], userland: Option<&Path>) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
+    if let Some(userland) = userland {
+        userland::add(&mut archive, userland)?;
+    }
     for directory in DIRECTORIES {
         archive.directory(directory);
     }
@@ -75,7 +80,7 @@ pub(crate) fn build(programs: &Programs, modules: &[Module]) -> Result<Vec<u8>> 
         let content = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         archive.file(name, 0o755, &content);
     }
-    for (name, content) in FILES {
+    for (name, content) in FILES.iter().filter(|_| userland.is_none()) {
         archive.file(name, 0o644, content.as_bytes());
     }
     for (order, (name, content)) in modules.iter().enumerate() {

@@ -1,7 +1,8 @@
 //! `cargo xtask vm`: the runtime and every eBPF program on other kernels.
 //!
 //! Boots Debian's kernels under qemu with a root file system made here. Inside, `tests/vm-init` sets up a machine with
-//! pure cgroup v2, runs the black-box suite there, and reports on the serial line, one line each:
+//! pure cgroup v2 – or, for the machine `systemd`, leaves that to Debian's systemd –, runs the black-box suite there, and
+//! reports on the serial line, one line each:
 //!
 //! ```text
 //! vm: kernel RELEASE
@@ -11,8 +12,9 @@
 //! vm: end COUNT
 //! ```
 //!
-//! Everything a machine says is kept in `target/vm/RELEASE.log`.
+//! Everything a machine says is kept in `target/vm/MACHINE.log`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +26,7 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod report;
+mod userland;
 
 use initramfs::Programs;
 use kernel::Kernel;
@@ -31,10 +34,15 @@ use report::Report;
 
 pub(crate) const ARGUMENTS: &str = "[SERIES…] [-- FILTER…]";
 pub(crate) const HELP: &str =
-    "boots Debian's kernels of these series under qemu (default: 6.1 6.12) and checks the
-                               runtime and every eBPF program there, on pure cgroup v2; FILTER chooses tests";
+    "boots Debian's kernels of these series under qemu (default: 6.1 6.12 systemd) and checks
+                               the runtime and every eBPF program there, on pure cgroup v2; systemd: a machine that
+                               boots it, for the tests that need it; FILTER chooses tests";
 
-const SERIES: [&str; 2] = ["6.1", "6.12"];
+const MACHINES: [&str; 3] = ["6.1", "6.12", SYSTEMD];
+
+/// The machine that boots systemd, which has this kernel.
+const SYSTEMD: &str = "systemd";
+const SYSTEMD_SERIES: &str = "6.1";
 
 /// Under emulation the suite takes a few minutes; a hanging machine must not hold up everything.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -43,16 +51,16 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut parts = arguments.splitn(2, |argument| argument == "--");
     let asked: Vec<&str> = parts.next().unwrap_or_default().iter().map(String::as_str).collect();
     let filters = parts.next().unwrap_or_default();
-    let series = if asked.is_empty() { SERIES.as_slice() } else { asked.as_slice() };
+    let names = if asked.is_empty() { MACHINES.as_slice() } else { asked.as_slice() };
     let packages = ["skiff-vm-init", "skiff", "skiff-runtime", "skiff-probe"];
     let [init, skiff, runtime, probe] = workspace::build_each(packages, "release")?;
-    let suite = workspace::build_test("skiff-tests", "it", "release")?;
+    let suite = workspace::build_test("skiff-tests", "it", "fast")?;
     let programs = &Programs { init, skiff, runtime, probe, suite };
-    let kernels: Vec<Kernel> = series.iter().map(|series| kernel::fetch(series)).collect::<Result<_>>()?;
+    let machines: Vec<Machine> = names.iter().map(|name| Machine::named(name)).collect::<Result<_>>()?;
     // Each machine has fewer processors than most hosts, and much of its time is waiting.
     let failures: Vec<String> = std::thread::scope(|scope| {
-        let start = |kernel| scope.spawn(move || one(kernel, programs, filters));
-        let machines: Vec<_> = kernels.iter().map(start).collect();
+        let start = |machine| scope.spawn(move || one(machine, programs, filters));
+        let machines: Vec<_> = machines.iter().map(start).collect();
         let results =
             machines.into_iter().map(|machine| machine.join().expect("a machine's thread panicked"));
         results.filter_map(Result::err).map(|error| format!("{error:#}")).collect()
@@ -63,22 +71,53 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Boots one kernel and listens to it; an error unless every check passed and the machine said so.
-fn one(kernel: &Kernel, programs: &Programs, filters: &[String]) -> Result<()> {
-    let scratch = workspace::scratch("vm")?;
-    let archive = scratch.join(format!("{}.cpio", kernel.release));
-    let log = scratch.join(format!("{}.log", kernel.release));
-    let see = || format!("kernel {}, see {}", kernel.release, log.display());
-    std::fs::write(&archive, initramfs::build(programs, &kernel.modules("overlay")?)?)
-        .with_context(|| format!("write {}", archive.display()))?;
-    eprintln!("+ boot {} under qemu, log in {}", kernel.release, log.display());
-    let mut machine = machine::boot(&kernel.image, &archive, filters, &log, LIMIT)?;
-    let mut report = Report::default();
-    while let Some(line) = machine.line().with_context(see)? {
-        if report.take(&line) {
-            println!("{} {line}", kernel.release);
+/// What is booted.
+#[derive(Debug)]
+struct Machine {
+    /// Of its log: the kernel's release, or what else is special.
+    name: String,
+    kernel: Kernel,
+    /// The root directory of a system with systemd.
+    userland: Option<PathBuf>,
+}
+
+impl Machine {
+    fn named(name: &str) -> Result<Self> {
+        if name == SYSTEMD {
+            let (kernel, userland) = (kernel::fetch(SYSTEMD_SERIES)?, userland::fetch()?);
+            return Ok(Self { name: name.to_owned(), kernel, userland: Some(userland) });
+        }
+        let kernel = kernel::fetch(name)?;
+        Ok(Self { name: kernel.release.clone(), kernel, userland: None })
+    }
+
+    /// What its init is told: the machine's kind, if it is a special one, and which tests to run.
+    fn arguments(&self, filters: &[String]) -> Vec<String> {
+        match self.userland {
+            // The other machines run the rest, and skip what needs systemd.
+            Some(_) => vec![SYSTEMD.to_owned()],
+            None => filters.to_vec(),
         }
     }
-    println!("{}", report.summary());
+}
+
+/// Boots one machine and listens to it; an error unless every check passed and the machine said so.
+fn one(machine: &Machine, programs: &Programs, filters: &[String]) -> Result<()> {
+    let Machine { name, kernel, userland } = machine;
+    let scratch = workspace::scratch("vm")?;
+    let archive = scratch.join(format!("{name}.cpio"));
+    let log = scratch.join(format!("{name}.log"));
+    let see = || format!("machine {name}, see {}", log.display());
+    let content = initramfs::build(programs, &kernel.modules("overlay")?, userland.as_deref())?;
+    std::fs::write(&archive, content).with_context(|| format!("write {}", archive.display()))?;
+    eprintln!("+ boot {name} under qemu, log in {}", log.display());
+    let mut running = machine::boot(&kernel.image, &archive, &machine.arguments(filters), &log, LIMIT)?;
+    let mut report = Report::default();
+    while let Some(line) = running.line().with_context(see)? {
+        if report.take(&line) {
+            println!("{name} {line}");
+        }
+    }
+    println!("{name}: {}", report.summary());
     report.verdict(&kernel.release).with_context(see)
 }
