@@ -63,12 +63,15 @@ impl Bus {
     }
 
     /// Says who it is by the credentials that the socket carries; the answers come line by line.
+    ///
+    /// All is sent at once: systemd takes what stands behind `BEGIN` when that arrives into its buffer, and does not look at
+    /// it before more comes, so a message on the heels of `BEGIN` is never answered.
     fn authenticate(&mut self) -> io::Result<()> {
-        self.socket.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\n")?;
+        self.socket.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         loop {
             let line = self.line()?;
             if line.starts_with("OK ") {
-                return self.socket.write_all(b"BEGIN\r\n");
+                return Ok(());
             }
             if !line.starts_with("DATA") {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("refused: {line}")));
