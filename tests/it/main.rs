@@ -22,6 +22,7 @@ mod peers;
 mod profile;
 mod rootless;
 mod runtime_crash;
+mod runtime_rootless;
 mod runtime_security;
 mod security;
 mod signals;

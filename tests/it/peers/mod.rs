@@ -8,7 +8,7 @@
 mod engine;
 mod observed;
 mod stories;
-mod world;
+pub(crate) mod world;
 
 mod containerd;
 mod docker;
