@@ -114,5 +114,5 @@ fn paths(directory: &Path, layout: &Layout) -> Paths {
     let legacy =
         layout.legacy.iter().filter_map(|(controller, mount)| Some((*controller, mount.join(below?))));
     let legacy: BTreeMap<_, _> = legacy.filter(|(_, path)| path.is_dir()).collect();
-    Paths { unified: Some(directory.to_owned()), legacy, unit: None }
+    Paths { unified: Some(directory.to_owned()), legacy, ..Paths::default() }
 }

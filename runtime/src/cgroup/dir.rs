@@ -11,7 +11,7 @@ use skiff_sys::device_filter;
 
 use super::devices::legacy_lines;
 use super::make::{enable_controllers, inherit_cpuset, make_directory};
-use super::remove::remove_all;
+use super::remove::{empty_all, remove_all};
 use super::systemd::{Connection, Unit};
 use super::write::write_all;
 use super::{Controller, Devices, Join, Paths, Plan, Usage};
@@ -23,6 +23,8 @@ use crate::error::Context;
 pub struct Cgroup {
     pub(super) unified: Option<Unified>,
     pub(super) legacy: Vec<Legacy>,
+    /// Directories that were there before.
+    found: Vec<PathBuf>,
     /// The unit that they belong to, once it is there.
     pub(super) unit: Option<Unit>,
     /// To have the unit made.
@@ -68,11 +70,22 @@ impl Cgroup {
 
     fn make_unified(&mut self, plan: &Plan, mount: &Path) -> Result<(), Error> {
         enable_controllers(mount, &plan.path, &plan.enable)?;
-        let path = make_directory(mount, &plan.path, plan.reuse)?;
-        // What cannot be opened is not kept, so it is removed here.
-        let opened = Unified::open(path.clone()).inspect_err(|_| drop(fs::remove_dir(&path)));
+        let path = self.make_directory(mount, plan)?;
+        let opened = Unified::open(path.clone());
+        if opened.is_err() && !self.found.contains(&path) {
+            // What cannot be opened is not kept, so it is removed here.
+            drop(fs::remove_dir(&path));
+        }
         self.unified = Some(opened?);
         self.limit_unified(plan)
+    }
+
+    fn make_directory(&mut self, mount: &Path, plan: &Plan) -> Result<PathBuf, Error> {
+        let (path, is_new) = make_directory(mount, &plan.path, plan.reuse)?;
+        if !is_new {
+            self.found.push(path.clone());
+        }
+        Ok(path)
     }
 
     fn limit_unified(&mut self, plan: &Plan) -> Result<(), Error> {
@@ -100,7 +113,7 @@ impl Cgroup {
         if self.legacy.iter().any(|made| made.path == path) {
             self.legacy.push(made);
         } else {
-            make_directory(&join.mount, &plan.path, plan.reuse)?;
+            self.make_directory(&join.mount, plan)?;
             // Kept before it is opened, so that it is removed if it cannot be.
             self.legacy.push(made);
             let tasks = open_tasks(&path)?;
@@ -163,8 +176,8 @@ impl Cgroup {
             path: path.clone(),
             tasks: None,
         });
-        let (legacy, unit) = (legacy.collect(), paths.unit.clone());
-        Ok(Self { unified, legacy, unit, systemd: None, is_filtered: true, is_released: true })
+        let (legacy, found, unit) = (legacy.collect(), paths.found.clone(), paths.unit.clone());
+        Ok(Self { unified, legacy, found, unit, systemd: None, is_filtered: true, is_released: true })
     }
 
     /// As [`Cgroup::open`], to be joined by one more process of the container.
@@ -190,6 +203,7 @@ impl Cgroup {
         let unified = self.unified.as_ref().map(|unified| &unified.path);
         made.unified = made.unified.filter(|path| unified == Some(path));
         made.legacy.retain(|_, path| self.legacy.iter().any(|legacy| legacy.path == *path));
+        made.found.clone_from(&self.found);
         made
     }
 
@@ -236,7 +250,7 @@ impl Cgroup {
         usage
     }
 
-    /// Kills what is left and removes the directories.
+    /// Kills what is left and removes the directories, but for those that were there before.
     pub fn remove(mut self) -> Result<(), Error> {
         self.clear()
     }
@@ -250,7 +264,8 @@ impl Cgroup {
         };
         let unified = self.unified.take().map(|unified| unified.path);
         let paths: Vec<_> = self.legacy.drain(..).map(|legacy| legacy.path).chain(unified).collect();
-        remove_all(&paths).and(of_systemd)
+        let (found, own): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| self.found.contains(path));
+        remove_all(&own).and(empty_all(&found)).and(of_systemd)
     }
 }
 

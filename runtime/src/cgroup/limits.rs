@@ -157,6 +157,8 @@ impl Plan {
         Paths {
             unified: self.unified.as_ref().map(|mount| mount.join(&self.path)),
             legacy: self.joins.iter().map(|join| (join.controller, join.mount.join(&self.path))).collect(),
+            // Known when they are made.
+            found: Vec::new(),
             unit: self.order.as_ref().map(|order| order.unit.clone()),
         }
     }

@@ -9,8 +9,8 @@ use crate::Error;
 use crate::error::Context;
 
 /// Makes the directory `path` below `mount`, and those above it. With `reuse` one that is there is taken, if no process
-/// is in it or below it and it is not frozen.
-pub(super) fn make_directory(mount: &Path, path: &Path, reuse: bool) -> Result<PathBuf, Error> {
+/// is in it or below it and it is not frozen. Returns it, and whether it is new.
+pub(super) fn make_directory(mount: &Path, path: &Path, reuse: bool) -> Result<(PathBuf, bool), Error> {
     let full = mount.join(path);
     let made = match fs::create_dir(&full) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -19,10 +19,12 @@ pub(super) fn make_directory(mount: &Path, path: &Path, reuse: bool) -> Result<P
         other => other,
     };
     match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && reuse => check_unused(&full)?,
-        other => other.context(|| format!("make cgroup {}", full.display()))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && reuse => {
+            check_unused(&full)?;
+            Ok((full, false))
+        }
+        other => other.context(|| format!("make cgroup {}", full.display())).map(|()| (full, true)),
     }
-    Ok(full)
 }
 
 fn check_unused(path: &Path) -> Result<(), Error> {
@@ -42,7 +44,7 @@ fn check_unused(path: &Path) -> Result<(), Error> {
 }
 
 /// How many processes are in the cgroup and below it.
-fn processes(path: &Path) -> io::Result<usize> {
+pub(super) fn processes(path: &Path) -> io::Result<usize> {
     let mut count = match fs::read_to_string(path.join("cgroup.procs")) {
         // A threaded cgroup, whose processes its domain lists.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => 0,

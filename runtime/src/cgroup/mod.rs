@@ -44,6 +44,9 @@ pub struct Paths {
     pub unified: Option<PathBuf>,
     /// The directory of each v1 controller.
     pub legacy: BTreeMap<Controller, PathBuf>,
+    /// Those of them that were there before the container, and so stay when it goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<PathBuf>,
     /// The unit of systemd's that they belong to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,

@@ -9,6 +9,7 @@ use nix::poll::{PollTimeout, poll};
 
 use super::Layout;
 use super::events::Events;
+use super::make::processes;
 use crate::Error;
 use crate::error::Context;
 
@@ -38,6 +39,38 @@ pub(super) fn remove_all(paths: &[PathBuf]) -> Result<(), Error> {
         result = result.and(removed);
     }
     result
+}
+
+/// Ends what runs in these directories and below them; the directories stay. Goes on as [`remove_all`] does.
+pub(super) fn empty_all(paths: &[PathBuf]) -> Result<(), Error> {
+    let mut result = Ok(());
+    for path in paths {
+        let emptied = thaw_legacy(path).and_then(|()| empty(path));
+        result = result.and(emptied.context(|| format!("empty cgroup {}", path.display())));
+    }
+    result
+}
+
+fn empty(path: &Path) -> io::Result<()> {
+    let deadline = skiff_sys::clock::monotonic_ns() + REMOVE_TIMEOUT_MS * 1_000_000;
+    while path.exists() && processes(path)? > 0 {
+        if skiff_sys::clock::monotonic_ns() > deadline {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        kill_below(path)?;
+        wait_until_empty(path)?;
+    }
+    Ok(())
+}
+
+fn kill_below(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            kill_below(&entry.path())?;
+        }
+    }
+    kill(path)
 }
 
 fn is_gone(removed: io::Result<()>) -> bool {

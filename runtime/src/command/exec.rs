@@ -218,6 +218,7 @@ mod tests {
         let paths = Paths {
             unified: Some("/u/c".into()),
             legacy: [(Controller::Cpu, "/cpu/c".into()), (Controller::Pids, "/pids/c".into())].into(),
+            found: Vec::new(),
             unit: None,
         };
         let check = |wanted: &[&str], expected: Result<[&str; 3], &str>| {
@@ -225,6 +226,7 @@ mod tests {
             let expected = expected.map(|[unified, cpu, pids]| Paths {
                 unified: Some(unified.into()),
                 legacy: [(Controller::Cpu, cpu.into()), (Controller::Pids, pids.into())].into(),
+                found: Vec::new(),
                 unit: None,
             });
             assert_eq!(found, expected.map_err(str::to_owned), "{wanted:?}");
