@@ -323,3 +323,44 @@ fn a_program_joins_a_container_with_users_and_clocks_of_its_own() {
     assert_eq!(seen["status"]["Uid"], "7\t7\t7\t7");
     bundle.end();
 }
+
+/// A process of the host with a mount namespace of its own; it ends with this value.
+struct Elsewhere(std::process::Child);
+
+impl Elsewhere {
+    fn new() -> Self {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount"]).arg(programs::probe()).arg("wait").stdout(Stdio::piped());
+        let mut child = command.spawn().expect("unshare");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("a pipe");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("its word");
+        Self(child)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[test]
+fn a_mount_namespace_given_by_path_becomes_the_containers() {
+    // In this order: the bundle looks for processes that are left when it goes.
+    let mut bundle = Bundle::new();
+    let elsewhere = Elsewhere::new();
+    let pid = i32::try_from(elsewhere.0.id()).expect("a process id");
+    bundle
+        .share("mount")
+        .set("/linux/namespaces/-", json!({ "type": "mount", "path": format!("/proc/{pid}/ns/mnt") }));
+    let seen = bundle.see();
+    assert_eq!(seen["namespaces"]["mnt"], link(pid, "ns/mnt"));
+}
+
+#[test]
+fn the_hosts_own_mount_namespace_is_never_taken() {
+    let mut bundle = Bundle::new();
+    bundle.share("mount").set("/linux/namespaces/-", json!({ "type": "mount", "path": "/proc/self/ns/mnt" }));
+    bundle.create_fails();
+}

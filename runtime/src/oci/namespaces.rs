@@ -57,8 +57,8 @@ impl Spaces {
     }
 
     fn check(&self, facts: &Facts) -> Result<(), Error> {
-        if !self.new.contains(CloneFlags::CLONE_NEWNS) {
-            return Err(invalid("linux.namespaces", "a container needs a new mount namespace"));
+        if !self.is_own(CloneFlags::CLONE_NEWNS) {
+            return Err(invalid("linux.namespaces", "a container needs a mount namespace of its own"));
         }
         if !facts.caps.contains(CapSet::SYS_ADMIN) && !self.has_users() {
             return Err(invalid(

@@ -131,7 +131,7 @@ fn namespaces_that_make_no_sense_are_refused() {
         json!([{"type": "mount"}, {"type": "pid", "path": "ns/pid"}]),
         r#"linux.namespaces[1]: path "ns/pid" is not absolute"#,
     );
-    refused(place, json!([]), "linux.namespaces: a container needs a new mount namespace");
+    refused(place, json!([]), "linux.namespaces: a container needs a mount namespace of its own");
     refused("/linux", json!(null), "linux: missing");
     refused("/process", json!(null), "process: missing");
     let user = Facts { uid: 1000, caps: CapSet::NONE, ..facts() };
