@@ -5,12 +5,15 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::{Value, json};
 
-use crate::harness::live::Output;
+use crate::harness::live::{Live, Output};
+use crate::harness::{parse, programs};
 use crate::oci::Bundle;
 
 /// How often a race is run.
@@ -345,6 +348,48 @@ fn the_hosts_root_can_be_a_containers() {
     let mut bundle = Bundle::with([("/root", json!({ "path": "/", "readonly": true }))]);
     bundle.args(&["/bin/sh", "-c", "cat /proc/1/comm; echo a 2> /dev/null > /made || echo read-only"]);
     assert_eq!(bundle.run(), "sh\nread-only\n");
+}
+
+/// What a program sees in a container of this bundle that is run without these system calls.
+fn see_without(bundle: &Bundle, calls: &str) -> Value {
+    let mut command = Command::new(programs::probe());
+    let state = bundle.dir.join("state");
+    command.args(["with", &format!("deny={calls}"), "--"]).arg(programs::runtime());
+    command.arg("--root").arg(state).args(["run", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut seen = parse(&Live::spawn(command, None, Duration::from_secs(60)).finish().ok());
+    let mounts = seen["mounts"].as_array_mut().expect("mounts");
+    mounts.sort_by_key(|mount| mount["target"].to_string());
+    for mount in mounts {
+        // The flag of mount(2) is for both, the mount and the file system.
+        let text = mount["super"].as_str().unwrap_or_default();
+        mount["super"] = text.trim_start_matches(['r', 'o', 'w']).into();
+    }
+    json!([seen["mounts"], seen["dev"]])
+}
+
+#[test]
+fn the_tree_is_the_same_without_the_new_mount_calls() {
+    let mut bundle = Bundle::new();
+    let data = bundle.subdir("data");
+    fs::create_dir(bundle.inside("/up")).expect("a directory");
+    bundle.mount(bind(&data, "/data", &["ro", "nosuid", "noatime"]));
+    let options = ["tmpcopyup", "noexec", "sync", "size=64k"];
+    bundle.mount(json!({ "destination": "/up", "type": "tmpfs", "source": "up", "options": options }));
+    bundle.mount(json!({ "destination": "/up", "options": ["remount", "nodev", "size=128k"] }));
+    bundle.set("/linux/maskedPaths", json!(["/proc/timer_list", "/proc/acpi", "/bin/sh", "/etc"]));
+    bundle.set("/linux/readonlyPaths", json!(["/proc/sys", "/data"]));
+    bundle.set("/root/readonly", json!(true)).write();
+    let modern = see_without(&bundle, "pidfd_getfd");
+    for calls in [
+        "fsopen,fsconfig,fsmount,fspick,move_mount,open_tree,mount_setattr",
+        "mount_setattr",
+        "fsopen",
+        "move_mount",
+    ] {
+        let old = see_without(&bundle, calls);
+        assert_eq!(old, modern, "without {calls}");
+    }
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn change_legacy(mount: BorrowedFd<'_>, change: &Change, recursive: bool) -> io:
     Ok(())
 }
 
-/// The flags that a bind remount must repeat, or the kernel takes it for an attempt to lift them (`EPERM`).
+/// The flags that a remount must repeat, or they are lost, or the kernel takes it for an attempt to lift them (`EPERM`).
 pub(super) fn kept_flags(mount: BorrowedFd<'_>) -> io::Result<MsFlags> {
     let now = nix::sys::statvfs::fstatvfs(mount)?.flags().bits();
     let pairs = [
@@ -235,6 +235,8 @@ pub(super) fn kept_flags(mount: BorrowedFd<'_>) -> io::Result<MsFlags> {
         (libc::ST_NOATIME, MsFlags::MS_NOATIME),
         (libc::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
         (ST_NOSYMFOLLOW, MS_NOSYMFOLLOW),
+        // Of the whole file system; nothing to a bind remount.
+        (libc::ST_SYNCHRONOUS, MsFlags::MS_SYNCHRONOUS),
     ];
     Ok(pairs.iter().filter(|(flag, _)| now & flag != 0).map(|(_, flag)| *flag).collect())
 }

@@ -154,7 +154,8 @@ pub fn mount_new(
     Ok(None)
 }
 
-/// Changes options of the file system that `mount` is the root of. fspick(2), Linux ≥ 5.2, else mount(2).
+/// Changes options of the file system that `mount` is the root of. fspick(2), Linux ≥ 5.2, else mount(2), by which it
+/// loses `dirsync` and `lazytime` unless they are among the options.
 pub fn reconfigure(mount: BorrowedFd<'_>, options: &[FsOption]) -> io::Result<()> {
     if !is_only_for_mount(options) {
         let modern = FsContext::pick(mount).and_then(|context| {
@@ -168,7 +169,11 @@ pub fn reconfigure(mount: BorrowedFd<'_>, options: &[FsOption]) -> io::Result<()
     }
     let (flags, data) = joined(options);
     let path = proc_fd_path(mount);
-    let flags = MsFlags::MS_REMOUNT | kept_flags(mount)? | flags;
+    let mut kept = kept_flags(mount)?;
+    if options.iter().any(|option| matches!(option, FsOption::Flag(key) if key.as_c_str() == c"async")) {
+        kept.remove(MsFlags::MS_SYNCHRONOUS);
+    }
+    let flags = MsFlags::MS_REMOUNT | kept | flags;
     nix::mount::mount(None::<&CStr>, path.as_c_str(), None::<&CStr>, flags, Some(data.as_c_str()))
         .map_err(io::Error::from)
 }
