@@ -27,10 +27,11 @@ struct World {
 }
 
 impl World {
-    /// One with nothing pinned.
+    /// One with nothing pinned, and no bpffs yet.
     fn new() -> Self {
         let probe = programs::probe().display().to_string();
-        let words = ["unshare", "--mount", "--propagation=private", &probe, "hold"];
+        let setup = "while umount /sys/fs/bpf 2> /dev/null; do :; done; exec \"$0\" hold";
+        let words = ["unshare", "--mount", "--propagation=private", "sh", "-c", setup, &probe];
         let mut first = Skiff::tool(&words).stdin_open().start();
         first.until("ready");
         Self { case: Case::new(), first }
