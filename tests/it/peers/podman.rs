@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::engine::{Engine, Kind};
+use super::engine::{Client, Engine, Kind};
 use super::stories;
 use super::world::World;
 use crate::harness::{installed, programs};
@@ -40,8 +40,43 @@ fn start(kind: Kind) -> Engine {
 
 mod root {
     super::stories::tell!(super::podman(), "podman, conmon, crun and runc");
+    super::stories::tell!(super::podman(), "podman, conmon, crun and runc", podman, crun: [
+        a_container_with_other_ids_looks_the_same,
+        containers_of_a_pod_share_namespaces,
+    ]);
 }
 
 mod user {
     super::stories::tell!(super::rootless(), "podman, conmon, newuidmap, crun and runc");
+    super::stories::tell!(super::rootless(), "podman, conmon, newuidmap, crun and runc", podman, crun: [
+        a_container_with_other_ids_looks_the_same,
+        containers_of_a_pod_share_namespaces,
+    ]);
+}
+
+fn a_container_with_other_ids_looks_the_same(client: &Client<'_>) {
+    let keep = ["--userns=keep-id"];
+    let maps = ["--uidmap=0:100000:5000", "--gidmap=0:100000:5000"];
+    let rootless = client.engine.kind == Kind::RootlessPodman;
+    let seen = stories::looks(client, if rootless { &keep } else { &maps });
+    assert_eq!(seen["ids"]["uid"], if rootless { super::world::USER } else { 0 });
+    stories::looks(client, &["--user=1234", "--uidmap=0:1:5000", "--gidmap=0:1:5000"]);
+}
+
+fn containers_of_a_pod_share_namespaces(client: &Client<'_>) {
+    let pod = format!("{}-pod", client.name);
+    let parent = ["--cgroup-parent", &client.engine.world.parent];
+    let parent: &[&str] = if client.engine.kind == Kind::RootlessPodman { &[] } else { &parent };
+    client.asks(
+        &[&["pod", "create", "--network=none", "--share=ipc,uts,net,pid", "--name", &pod], parent].concat(),
+    );
+    let run = |words: &[&str]| client.asks(&[&["run", "--pod", &pod], words].concat());
+    run(&["-d", "--name", &client.name, "small", "probe", "trap"]);
+    let see = ["--rm", "small", "probe", "see"];
+    let [one, other] = [run(&see), run(&see)].map(|text| crate::harness::parse(&text)["namespaces"].clone());
+    for (name, is_shared) in [("ipc", true), ("uts", true), ("net", true), ("pid", true), ("mnt", false)] {
+        assert_eq!(one[name] == other[name], is_shared, "{name}");
+    }
+    assert!(run(&["--rm", "small", "ps", "-o", "args"]).contains("probe trap"));
+    client.asks(&["pod", "rm", "--force", "--time=1", &pod]);
 }
