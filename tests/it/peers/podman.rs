@@ -60,7 +60,10 @@ fn a_container_with_other_ids_looks_the_same(client: &Client<'_>) {
     let rootless = client.engine.kind == Kind::RootlessPodman;
     let seen = stories::looks(client, if rootless { &keep } else { &maps });
     assert_eq!(seen["ids"]["uid"], if rootless { super::world::USER } else { 0 });
-    stories::looks(client, &["--user=1234", "--uidmap=0:1:5000", "--gidmap=0:1:5000"]);
+    // With nothing but subordinate ids, crun cannot find its way to the files in the user's home.
+    if !rootless {
+        stories::looks(client, &["--user=1234", "--uidmap=0:1:5000", "--gidmap=0:1:5000"]);
+    }
 }
 
 fn containers_of_a_pod_share_namespaces(client: &Client<'_>) {
