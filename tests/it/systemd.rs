@@ -160,7 +160,7 @@ fn an_update_changes_properties_and_files() {
     let mut bundle = bundle();
     bundle.set("/linux/resources/memory", json!({ "limit": 67_108_864 }));
     bundle.wait_ready(&["/bin/probe", "wait"]);
-    let flags = ["update", "--memory", "134217728", "--pids-limit", "30", "--cpu-shares", "2048", &bundle.id];
+    let flags = ["update", "--memory", "134217728", "--pids-limit", "30", "--cpu-share", "2048", &bundle.id];
     succeeds(&bundle.runtime(&flags));
     check_properties(&bundle, &[("MemoryMax", "134217728"), ("TasksMax", "30"), ("CPUWeight", "79")]);
     check_files(&bundle, &[("memory.max", "134217728"), ("pids.max", "30"), ("cpu.weight", "79")]);
