@@ -20,7 +20,7 @@ use crate::plan::{IdMap, IdRange, Plan};
 pub(super) struct Mappings<'a> {
     plan: &'a Plan,
     /// The user namespace that the container enters.
-    pub(super) joined: Option<&'a Path>,
+    joined: Option<&'a Path>,
     made: Vec<(Vec<IdRange>, Vec<IdRange>, OwnedFd)>,
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sched::CloneFlags;
 use skiff_sys::device_filter::Kind;
 use skiff_sys::{file, mount};
 
@@ -139,10 +140,15 @@ impl Source {
     }
 }
 
+/// Whether the container is in another user namespace than the launcher.
+pub(super) fn in_user_namespace(plan: &Plan) -> bool {
+    plan.users.is_some() || plan.joins.iter().any(|join| join.kind == CloneFlags::CLONE_NEWUSER)
+}
+
 /// The sources of all steps, as detached copies made before any namespace changes.
 fn sources(plan: &Plan) -> Result<Vec<Option<Source>>, Error> {
     let mut mappings = Mappings::new(plan);
-    let in_user_namespace = plan.users.is_some() || mappings.joined.is_some();
+    let in_user_namespace = in_user_namespace(plan);
     plan.steps
         .iter()
         .map(|step| match step {

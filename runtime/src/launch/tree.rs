@@ -85,6 +85,7 @@ impl<'a> Tree<'a> {
         let home = if needs_home(plan) { Some(mount_home(path, staging.as_fd())?) } else { None };
         let point = home.as_ref().unwrap_or(&staging).as_fd();
         let attached = match &prepared.root {
+            Some(root) if is_better_here(plan, root) => mount_root_here(plan, point)?,
             Some(root) if attach(root.as_fd(), point)? => Some(root.try_clone()?),
             _ => mount_root_here(plan, point)?,
         };
@@ -212,24 +213,27 @@ impl<'a> Tree<'a> {
         recursive: bool,
     ) -> io::Result<()> {
         let target = Target { kind: source.as_target(target.kind), ..target.clone() };
-        let mounted = self.place(&target, |point| match source.copy() {
-            Some(copy) if attach(copy, point)? => copy.try_clone_to_owned().map(Some),
-            _ => {
-                // This namespace's mounts no longer share anything with the host's, which in a user namespace they could
-                // not either; and their owners are the host's.
-                let is_shared = |change: &Propagate| change.to == Propagation::Shared;
-                let cannot_share = self.plan.users.is_none() && flags.propagation.iter().any(is_shared);
-                if cannot_share || source.is_mapped() {
-                    return Err(Errno::ENOSYS.into());
-                }
-                bind(source.find(path)?.as_fd(), point, recursive)
-            }
+        let is_shared = flags.propagation.iter().any(|change| change.to == Propagation::Shared);
+        // The mounts of this namespace keep a user namespace from lifting the flags that the host has given them.
+        let keeps_flags = self.in_user_namespace() && !source.is_mapped() && !is_shared;
+        let own = if keeps_flags { source.find(path).ok() } else { None };
+        let mounted = self.place(&target, |point| match (own, source.copy()) {
+            (Some(own), _) => bind(own.as_fd(), point, recursive),
+            (None, Some(copy)) if attach(copy, point)? => copy.try_clone_to_owned().map(Some),
+            // These mounts no longer share anything with the host's, which in a user namespace they could not either; and
+            // their owners are the host's.
+            _ if source.is_mapped() || is_shared && self.plan.users.is_none() => Err(Errno::ENOSYS.into()),
+            _ => bind(source.find(path)?.as_fd(), point, recursive),
         })?;
         if target.path.as_c_str() == c"proc" {
             // Nothing else may be mounted there: what lies there decides what is hidden.
             self.proc = Some(verified(&mounted, PROC_SUPER_MAGIC)?);
         }
         self.settle(mounted, &target, flags)
+    }
+
+    fn in_user_namespace(&self) -> bool {
+        prepare::in_user_namespace(self.plan)
     }
 
     /// Has something mounted at `target` and opens that.
@@ -445,6 +449,18 @@ fn mount_home(path: &Path, staging: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         Some(home) => Ok(home),
         None => prepare::open_path(path),
     }
+}
+
+/// Whether a bundle's root is taken from this mount namespace although there is a copy of the host's: for its flags.
+fn is_better_here(plan: &Plan, copy: &OwnedFd) -> bool {
+    let is_same = |path: &Path| {
+        prepare::open_path(path)
+            .and_then(|found| prepare::is_same_file(found.as_fd(), copy.as_fd()))
+            .unwrap_or(false)
+    };
+    prepare::in_user_namespace(plan)
+        && plan.root.upper == Upper::Direct
+        && plan.root.layers.iter().all(|layer| is_same(layer))
 }
 
 /// Makes the root in this mount namespace, by path, and mounts it on `point`.
