@@ -109,6 +109,44 @@ fn mount_is_new_if_listed() {
 }
 
 #[test]
+fn mount_is_joined_by_path() {
+    // Before the holder, so that it looks for what is left when that is gone.
+    let mut bundle = Bundle::new();
+    let mut holder = std::process::Command::new("unshare");
+    holder.args(["--mount", "--propagation", "private", "sleep", "1000"]);
+    let mut holder = Holder(holder.spawn().expect("start unshare"));
+    let path = format!("/proc/{}/ns/mnt", holder.0.id());
+    holder.await_own("mnt");
+    bundle.share("mount").set("/linux/namespaces/-", json!({ "type": "mount", "path": path }));
+    let seen = bundle.see();
+    let expected = link(&holder.0.id().to_string(), "mnt");
+    assert_eq!(seen["namespaces"]["mnt"], expected);
+    assert_ne!(seen["namespaces"]["mnt"], link("self", "mnt"));
+}
+
+/// A process that keeps a namespace; it ends with this.
+#[derive(Debug)]
+struct Holder(std::process::Child);
+
+impl Holder {
+    /// Waits until it has left our namespace of this name.
+    fn await_own(&mut self, name: &str) {
+        let deadline = std::time::Instant::now() + crate::harness::time_limit();
+        while link(&self.0.id().to_string(), name) == link("self", name) {
+            assert!(std::time::Instant::now() < deadline, "unshare does not");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+#[test]
 fn user_is_new_if_listed() {
     is_new("user");
 }
