@@ -1,7 +1,7 @@
 //! Turns what a caller wants of a container into a running process.
 //!
 //! [`Options`] (docker's words) and [`Host`] (facts) become a [`Plan`] (plain data, every step decided); [`launch`]
-//! carries it out. Knows neither images nor eBPF.
+//! carries it out. Knows no images, and of eBPF only where counters are pinned ([`observe`]).
 #![forbid(unsafe_code)]
 
 pub mod caps;

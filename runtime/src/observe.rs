@@ -42,7 +42,7 @@ pub enum Counting {
     Off,
     /// It is counted from its first instruction on.
     Armed,
-    /// All slots are taken, which is noted beside the pins.
+    /// All slots are taken, or there are too many cgroups in them, which is noted beside the pins.
     Full,
     /// A cgroup above it is counted, and it as a part of that.
     Nested,
@@ -147,12 +147,18 @@ pub fn reclaim() -> io::Result<usize> {
 
 /// The directory of the cgroup with the id `cgroup`, `None` if there is none any more.
 pub fn find_cgroup(cgroup: u64) -> io::Result<Option<PathBuf>> {
-    let Some(mount) = Layout::of_host().unified else { return Ok(None) };
-    let root = File::open(&mount)?;
+    match Layout::of_host().unified {
+        Some(mount) => find_below(&mount, cgroup),
+        None => Ok(None),
+    }
+}
+
+fn find_below(mount: &Path, cgroup: u64) -> io::Result<Option<PathBuf>> {
+    let root = File::open(mount)?;
     match skiff_sys::file::open_node(root.as_fd(), cgroup) {
         Ok(found) => path_of(&found).map(Some),
         Err(error) if error.raw_os_error() == Some(nix::libc::ESTALE) => Ok(None),
-        Err(error) => match walk(&mount, cgroup)? {
+        Err(error) => match walk(mount, cgroup)? {
             Some(path) => Ok(Some(path)),
             // Not to be found in what is visible here: that is no proof.
             None => Err(error),
@@ -220,6 +226,8 @@ impl Pins {
         self.owners.remove(&slot.to_ne_bytes())?;
         match error.raw_os_error() {
             Some(nix::libc::EEXIST) => Ok(Counting::Nested),
+            // Cgroups below armed ones have taken all of the room.
+            Some(nix::libc::E2BIG) => self.refuse(owner),
             _ => Err(error),
         }
     }
@@ -264,9 +272,10 @@ impl Pins {
 
     fn reclaim(&self) -> io::Result<usize> {
         let mut cleared = 0;
+        let Some(mount) = Layout::of_host().unified else { return Ok(0) };
         for (slot, owner) in self.all()? {
             // A cgroup of which nothing is known stays.
-            if matches!(find_cgroup(owner.cgroup), Ok(None)) && self.clear(slot, &owner)? {
+            if matches!(find_below(&mount, owner.cgroup), Ok(None)) && self.clear(slot, &owner)? {
                 cleared += 1;
             }
         }
