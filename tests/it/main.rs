@@ -7,6 +7,7 @@
 mod harness;
 
 mod bad_input;
+mod checkpoint;
 mod crash;
 mod fallback;
 mod flags_mounts;

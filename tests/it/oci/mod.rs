@@ -21,7 +21,7 @@ pub(crate) mod passed;
 mod stream;
 
 pub(crate) use bundle::Bundle;
-pub(crate) use hosting::group;
+pub(crate) use hosting::{group, lacks};
 
 mod cgroups;
 mod commands;

@@ -9,10 +9,11 @@ use crate::Verdict;
 
 /// What a test may find missing here and be skipped for. A skip for any other reason is a failure: the machine is
 /// there to run such tests.
-const MISSING: [&str; 11] = [
+const MISSING: [&str; 12] = [
     "a disk",
     "buildah",
     "cgroup v1",
+    "criu",
     "debootstrap",
     "python",
     "runc",
