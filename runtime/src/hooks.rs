@@ -61,6 +61,7 @@ pub fn run_late(kind: &str, hooks: &[Hook], state: &State) {
 
 /// Runs one; the inner error is why it counts as failed.
 fn run_one(hook: &Hook, state: &[u8]) -> io::Result<Result<(), String>> {
+    process::keep_children()?;
     let (input, output) = (memory()?, memory()?);
     let mut input = File::from(input);
     input.write_all(state)?;

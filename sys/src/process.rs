@@ -589,6 +589,14 @@ pub fn set_domain_name(name: &CStr) -> io::Result<()> {
     check(result.into())
 }
 
+/// Lets children be waited for, whatever the caller of this program has set: where SIGCHLD is ignored, they vanish. wait(2).
+pub fn keep_children() -> io::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of this process.
+    unsafe { nix::sys::signal::sigaction(Signal::SIGCHLD, &default) }?;
+    Ok(())
+}
+
 /// Gives every signal its default action. sigaction(2).
 pub fn default_signals() -> io::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());

@@ -293,6 +293,24 @@ fn nothing_runs_whose_listener_cannot_be_handed_over() {
 }
 
 #[test]
+fn a_caller_that_ignores_its_children_changes_nothing() {
+    let hook = json!([{ "path": "/bin/true" }]);
+    let mut bundle = Bundle::new().through(&spoilt("ignore=CHLD"));
+    for kind in ["createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        bundle.set(&format!("/hooks/{kind}"), hook.clone());
+    }
+    bundle.set("/linux/namespaces/-", json!({ "type": "user" }));
+    for ids in ["uid", "gid"] {
+        let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+        bundle.set(&format!("/linux/{ids}Mappings"), map);
+    }
+    fs::set_permissions(&bundle.dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    assert_eq!(exec(&bundle, &[], &["/bin/probe", "exit", "7"]).code, 7);
+    bundle.end();
+}
+
+#[test]
 fn older_kernels_ways_lead_there_too() {
     for call in ["clone3", "close_range", "faccessat2", "mount_setattr", "open_tree", "fsopen"] {
         let mut bundle = Bundle::new().through(&spoilt(&format!("deny={call}")));

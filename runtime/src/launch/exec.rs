@@ -57,6 +57,7 @@ pub struct Plan<'a> {
 ///
 /// The calling process must have one thread. It is not dumpable afterwards.
 pub fn exec(plan: &Plan<'_>) -> Result<Running, Error> {
+    process::keep_children().context(|| "take SIGCHLD".into())?;
     let console_socket = plan.console_socket.map(console::connect).transpose()?;
     let null = prepare::open_null()?;
     // What is in the container must not look into a process that is yet to become one of its.

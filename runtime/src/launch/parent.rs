@@ -93,6 +93,7 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         }
         Bond::None => None,
     };
+    process::keep_children().context(|| "take SIGCHLD".into())?;
     let console_socket = console_socket.map(console::connect).transpose()?;
     let joins = Joins::open(&plan.joins)?;
     // What a bundle mounts may be its own cgroups: these come first then.
