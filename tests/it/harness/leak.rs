@@ -29,7 +29,7 @@ pub(crate) fn check_at_exit() {
 
 extern "C" fn final_check() {
     let ids = IDS.lock().map(|ids| ids.clone()).unwrap_or_default();
-    let leaks: Vec<String> = of_containers(&ids).into_iter().chain(of_directory(base())).collect();
+    let leaks: Vec<String> = of_containers(&ids).into_iter().chain(of_mounting_directory(base())).collect();
     if mounts_below(base()).is_empty() {
         let _best_effort = fs::remove_dir_all(base());
     }
@@ -65,6 +65,30 @@ pub(crate) fn of_directory(dir: &Path) -> Vec<String> {
         mounts_below(Path::new(&dir)).into_iter().map(|line| format!("mount {line}")).collect();
     for pid in processes().filter(|pid| *pid != me) {
         if mentions(format!("/proc/{pid}/environ")) || mentions(format!("/proc/{pid}/mountinfo")) {
+            found.push(format!("process {}", describe(&pid)));
+        }
+    }
+    found
+}
+
+/// As [`of_directory`], for a test that mounts in this mount namespace itself: a copy of the namespace, which anybody may
+/// make meanwhile, counts only where the root is in the directory.
+pub(crate) fn of_mounting_directory(dir: &Path) -> Vec<String> {
+    let dir = format!("{}/", dir.display());
+    let mentions = |file: String| {
+        let text = fs::read(file).unwrap_or_default();
+        String::from_utf8_lossy(&text).contains(&dir)
+    };
+    let lives_in = |pid: &str| {
+        let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        table.lines().any(|line| line.split(' ').nth(4) == Some("/") && line.contains(&dir))
+    };
+    let me = std::process::id().to_string();
+    let mut found: Vec<String> =
+        mounts_below(Path::new(&dir)).into_iter().map(|line| format!("mount {line}")).collect();
+    for pid in processes().filter(|pid| *pid != me) {
+        let named = ["environ", "cmdline"].iter().any(|file| mentions(format!("/proc/{pid}/{file}")));
+        if named || lives_in(&pid) {
             found.push(format!("process {}", describe(&pid)));
         }
     }

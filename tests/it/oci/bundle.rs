@@ -344,8 +344,12 @@ impl Drop for Bundle {
         // A process that has been killed needs a moment to be gone from /proc and from its group.
         let deadline = Instant::now() + Duration::from_secs(2);
         let ids = [self.id.clone()];
-        let search =
-            || leak::of_containers(&ids).into_iter().chain(leak::of_directory(&self.dir)).collect::<Vec<_>>();
+        let search = || {
+            leak::of_containers(&ids)
+                .into_iter()
+                .chain(leak::of_mounting_directory(&self.dir))
+                .collect::<Vec<_>>()
+        };
         let mut leaks = search();
         while !leaks.is_empty()
             && leaks.iter().all(|leak| leak.starts_with("process"))
