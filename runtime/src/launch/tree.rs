@@ -6,6 +6,8 @@
 
 mod copy_up;
 mod hide;
+mod node;
+mod root;
 mod target;
 
 use std::cell::OnceCell;
@@ -15,25 +17,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
-use nix::mount::MsFlags;
-use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mknodat};
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
-use skiff_sys::device_filter::Kind;
 use skiff_sys::file::{self, Resolve};
 use skiff_sys::mount::{self, Attr, Change, FsOption, Propagation};
 use skiff_sys::terminal::{self, Size};
 
+use root::{is_better_here, mount_home, mount_root_here, needs_home};
 use target::Place;
 
 use super::prepare::{self, Prepared, Source};
 use super::sync::Channel;
-use super::{note, overlay};
 use crate::cgroup;
-use crate::host::Node;
-use crate::plan::{
-    ChangeRoot, MountFlags, Plan, Propagate, Root, Step, Symlinks, Target, TargetKind, Upper, c_path,
-};
+use crate::plan::{MountFlags, Plan, Propagate, Step, Symlinks, Target, TargetKind, Upper, c_path};
 
 /// The container's tree while it is being put together.
 #[derive(Debug)]
@@ -61,20 +57,6 @@ pub(super) struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// Keeps what is mounted in this mount namespace from reaching the host. What the host mounts still arrives if any of
-    /// it is to do so in the container, and is to be mounted by path.
-    pub(super) fn part_from_host(plan: &Plan) -> io::Result<()> {
-        let reaches = |change: &Propagate| matches!(change.to, Propagation::Slave | Propagation::Shared);
-        let binds = plan.steps.iter().filter_map(|step| match step {
-            Step::Bind { flags, .. } => Some(&flags.propagation),
-            _ => None,
-        });
-        let mut all = binds.flatten().chain(&plan.root.propagation);
-        let to = if all.any(reaches) { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
-        let flags = MsFlags::MS_REC | to;
-        Ok(nix::mount::mount(None::<&CStr>, c"/", None::<&CStr>, flags, None::<&CStr>)?)
-    }
-
     /// Mounts the root on a directory of skiff's own and opens it; a bundle's on itself, where hooks look for it.
     pub(super) fn mount_root(plan: &'a Plan, prepared: &'a Prepared) -> io::Result<Self> {
         let path = match (&plan.root.layers[..], plan.root.upper) {
@@ -286,54 +268,6 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Makes a device node. Where that is not allowed, in a user namespace (`EPERM`), binds the host's on a file.
-    fn node(&mut self, node: &Node, hosts: Option<&Source>) -> io::Result<()> {
-        let path = c_relative(&node.target)?;
-        let (parent, name) = self.open_parent(&path)?;
-        if hosts.is_some() {
-            return bind_node(node, hosts, parent, &name);
-        }
-        let kind = if node.kind == Kind::Block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
-        let mode = Mode::from_bits_truncate(node.mode);
-        let number = makedev(node.major.into(), node.minor.into());
-        match mknodat(parent, name.as_c_str(), kind, mode, number) {
-            Ok(()) => give(parent, &name, node.uid, node.gid),
-            Err(Errno::EEXIST) => is_there(parent, &name, kind, number),
-            Err(Errno::EPERM) => bind_node(node, None, parent, &name),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn fifo(&mut self, path: &CStr, mode: u32, (uid, gid): (u32, u32)) -> io::Result<()> {
-        let (parent, name) = self.open_parent(path)?;
-        match mknodat(parent, name.as_c_str(), SFlag::S_IFIFO, Mode::from_bits_truncate(mode), 0) {
-            Err(Errno::EEXIST) => is_there(parent, &name, SFlag::S_IFIFO, 0),
-            Err(error) => Err(error.into()),
-            Ok(()) => give(parent, &name, uid, gid),
-        }
-    }
-
-    fn symlink(&mut self, content: &CStr, path: &CStr) -> io::Result<()> {
-        let (parent, name) = self.open_parent(path)?;
-        match nix::unistd::symlinkat(content, parent, name.as_c_str()) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The directory that `path` lies in, made if it is missing, and the last part of the name.
-    fn open_parent(&mut self, path: &CStr) -> io::Result<(BorrowedFd<'_>, CString)> {
-        let (directory, name) = target::split(path)?;
-        let parent = match self.parent.take() {
-            Some((known, parent)) if known == directory => parent,
-            _ => {
-                let (path, kind) = (directory.clone(), TargetKind::Directory);
-                self.known(&Target { path, kind, symlinks: Symlinks::Refuse })?
-            }
-        };
-        Ok((self.parent.insert((directory, parent)).1.as_fd(), name))
-    }
-
     /// Mounts files with given contents.
     fn files(&self, files: &[(Target, Vec<u8>)]) -> io::Result<()> {
         let Some(home) = &self.home else { return Ok(()) };
@@ -372,59 +306,6 @@ impl<'a> Tree<'a> {
         channel.send_console(&master)?;
         Ok(peer)
     }
-
-    /// Makes the root `/` of this process, with the host's tree out of reach, and lets mounts travel as planned.
-    pub(super) fn become_root(&self) -> io::Result<()> {
-        match self.plan.root.change {
-            ChangeRoot::Pivot => pivot(self.root())?,
-            ChangeRoot::Move => move_over(self.root())?,
-        }
-        match self.plan.root.propagation {
-            // Not before: what is shared cannot be pivoted to.
-            Some(Propagate { to: to @ (Propagation::Shared | Propagation::Unbindable), .. }) => {
-                mount::change(self.root(), &to.into(), false)
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// pivot_root(2): with both arguments `.` the old root ends up on top of the new one, from where it is unmounted, so no
-/// directory is needed for it.
-fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
-    nix::unistd::fchdir(root)?;
-    nix::unistd::pivot_root(c".", c".")?;
-    nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)?;
-    Ok(nix::unistd::chdir(c"/")?)
-}
-
-/// Moves `root` over `/`. The host's root stays below it, where no path leads; everything mounted in that is detached, so
-/// that whoever gets there finds as little as can be.
-fn move_over(root: BorrowedFd<'_>) -> io::Result<()> {
-    let old = file::open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    move_mount(root, old.as_fd())?;
-    nix::unistd::fchdir(&old)?;
-    for point in mounts.lines().filter_map(|line| line.split(' ').nth(4)) {
-        let below = point.trim_start_matches('/');
-        if !below.is_empty() {
-            // Those below one that has gone have gone with it (`ENOENT`, `EINVAL`), and a name may need no unescaping.
-            let _gone = nix::mount::umount2(below, nix::mount::MntFlags::MNT_DETACH);
-        }
-    }
-    nix::unistd::fchdir(root)?;
-    nix::unistd::chroot(c".")?;
-    Ok(nix::unistd::chdir(c"/")?)
-}
-
-/// Moves an attached mount. move_mount(2), else mount(2).
-fn move_mount(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    if attach(from, to)? {
-        return Ok(());
-    }
-    let path = file::proc_fd_path(from);
-    let flags = MsFlags::MS_MOVE;
-    Ok(nix::mount::mount(Some(path.as_c_str()), c"/", None::<&CStr>, flags, None::<&CStr>)?)
 }
 
 /// A tmpfs whose mode nobody has given has that of the directory which it covers, as with other runtimes.
@@ -435,66 +316,6 @@ fn mode_of(place: &Place, options: &[FsOption]) -> io::Result<Option<FsOption>> 
     }
     let mode = nix::sys::stat::fstat(&place.point)?.st_mode & 0o7777;
     Ok(Some(FsOption::Value(c"mode".into(), c_string(format!("{mode:o}").as_bytes())?)))
-}
-
-/// Whether anything lies beside the root.
-fn needs_home(plan: &Plan) -> bool {
-    let is_files = |step: &Step| matches!(step, Step::Files(files) if !files.is_empty());
-    plan.root.upper == Upper::Memory || plan.steps.iter().any(is_files)
-}
-
-fn mount_home(path: &Path, staging: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mode = [FsOption::Value(c"mode".into(), c"755".into())];
-    match mount::mount_new(c"tmpfs", None, &mode, Attr::NOSUID.with(Attr::NODEV), staging)? {
-        Some(home) => Ok(home),
-        None => prepare::open_path(path),
-    }
-}
-
-/// Whether a bundle's root is taken from this mount namespace although there is a copy of the host's: for its flags.
-fn is_better_here(plan: &Plan, copy: &OwnedFd) -> bool {
-    let is_same = |path: &Path| {
-        prepare::open_path(path)
-            .and_then(|found| prepare::is_same_file(found.as_fd(), copy.as_fd()))
-            .unwrap_or(false)
-    };
-    prepare::in_user_namespace(plan)
-        && plan.root.upper == Upper::Direct
-        && plan.root.layers.iter().all(|layer| is_same(layer))
-}
-
-/// Makes the root in this mount namespace, by path, and mounts it on `point`.
-fn mount_root_here(plan: &Plan, point: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    let Root { layers, upper, .. } = &plan.root;
-    if layers.is_empty() {
-        let mode = [FsOption::Value(c"mode".into(), c"755".into())];
-        return mount::mount_new(c"tmpfs", None, &mode, Attr::NONE, point);
-    }
-    let opened = prepare::open_layers(&plan.root)?;
-    match (upper, &opened[..]) {
-        (Upper::None, [only]) => return bind(only.as_fd(), point, false),
-        (Upper::Direct, [only]) => return bind(only.as_fd(), point, true),
-        _ => {}
-    }
-    let writable = match upper {
-        Upper::None | Upper::Direct => None,
-        Upper::Disk => Some(prepare::open_path(&note::writable(&plan.state_root, &plan.id))?),
-        Upper::Memory => {
-            overlay::make_writable(point)?;
-            Some(point.try_clone_to_owned()?)
-        }
-    };
-    let writable = writable.as_ref().map(AsFd::as_fd);
-    let options = overlay::options(*upper, plan.users.is_some());
-    // A kernel that does not take layers by descriptor says so in many ways; the older interface tells what is wrong.
-    let modern = overlay::mount(&opened, writable, &options).and_then(|root| {
-        mount::attach(root.as_fd(), point)?;
-        Ok(root)
-    });
-    match modern {
-        Ok(root) => Ok(Some(root)),
-        Err(_) => overlay::mount_legacy(&opened, writable, &options, point).map(|()| None),
-    }
 }
 
 /// Mounts what `source` has open in this mount namespace on `point` too. Returns its root, where the kernel hands that out.
@@ -577,45 +398,8 @@ fn is_of_own_processes(proc: &OwnedFd) -> io::Result<bool> {
     }
 }
 
-/// Makes sure that what has its name already is the node that is to be there.
-fn is_there(parent: BorrowedFd<'_>, name: &CStr, kind: SFlag, number: u64) -> io::Result<()> {
-    let found = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    let is_same = found.st_mode & SFlag::S_IFMT.bits() == kind.bits() && found.st_rdev == number;
-    if is_same { Ok(()) } else { Err(Errno::EEXIST.into()) }
-}
-
-/// Gives a node that has just been made to its owner. What root makes is root's.
-fn give(parent: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> io::Result<()> {
-    if (uid, gid) == (0, 0) {
-        return Ok(());
-    }
-    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-    let (uid, gid) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
-    Ok(nix::unistd::fchownat(parent, name, Some(uid), Some(gid), flags)?)
-}
-
-/// Binds the host's node on a file `name` in `parent`: what the parent has found of it, else what lies at its path.
-fn bind_node(node: &Node, found: Option<&Source>, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-    let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
-    file::open_beneath(parent, name, flags, 0o666, Resolve::NoSymlinks)?;
-    let point = file::open_beneath(parent, name, OFlag::O_PATH, 0, Resolve::NoSymlinks)?;
-    if let Some(copy) = found.and_then(Source::copy) {
-        prepare::check_node(copy, node)?;
-        if attach(copy, point.as_fd())? {
-            return Ok(());
-        }
-    }
-    let source = prepare::open_path(&node.source)?;
-    prepare::check_node(source.as_fd(), node)?;
-    bind(source.as_fd(), point.as_fd(), false).map(drop)
-}
-
 fn c_string(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| Errno::EINVAL.into())
-}
-
-fn c_relative(path: &Path) -> io::Result<CString> {
-    c_path(path.strip_prefix("/").unwrap_or(path)).map_err(|_| Errno::EINVAL.into())
 }
 
 /// Documented nowhere but in the kernel's `include/uapi/linux/magic.h`.
