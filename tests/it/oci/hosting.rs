@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -86,6 +87,14 @@ pub(crate) fn group(controller: &str, path: &str) -> Option<PathBuf> {
 /// [`crate::harness::need`] this is no failure with `MUST_RUN=1`.
 pub(crate) fn lacks(what: &str) {
     println!("skip: lacks {what}");
+}
+
+/// Whether a mount of the tests' own files can have other owners: of a tmpfs, since Linux 6.3.
+pub(crate) fn files_can_be_mapped() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').filter_map(|number| number.parse::<u32>().ok());
+    let found = statfs(&std::env::temp_dir()).expect("a file system for tests");
+    found.filesystem_type() != TMPFS_MAGIC || (numbers.next(), numbers.next()) >= (Some(6), Some(3))
 }
 
 /// The features document of the runtime, if it has one: what is a SHOULD or a MAY is tested where it is claimed.

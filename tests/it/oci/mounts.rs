@@ -8,6 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 use super::Bundle;
+use super::hosting;
 use super::hosting::{claimed, claims, features};
 
 /// A tmpfs on the host, below a bundle's directory; unmounted when it is dropped.
@@ -543,6 +544,9 @@ fn mapped(bundle: &mut Bundle, options: &[&str], to: [u32; 2]) {
 #[test]
 fn option_idmap_maps_owners() {
     claimed!(maps_ids(), "ID-mapped mounts");
+    if !hosting::files_can_be_mapped() {
+        return hosting::lacks("a file system with ID-mapped mounts");
+    }
     let mut bundle = Bundle::new();
     mapped(&mut bundle, &["bind", "idmap"], [1000, 2000]);
     assert_eq!(bundle.attempt(&["stat", "/mnt/file"]), ["- 0644 1005:2006"]);
@@ -551,6 +555,9 @@ fn option_idmap_maps_owners() {
 #[test]
 fn mappings_of_a_mount_count_without_the_option_too() {
     claimed!(maps_ids(), "ID-mapped mounts");
+    if !hosting::files_can_be_mapped() {
+        return hosting::lacks("a file system with ID-mapped mounts");
+    }
     let mut bundle = Bundle::new();
     mapped(&mut bundle, &["bind"], [1000, 2000]);
     assert_eq!(bundle.attempt(&["stat", "/mnt/file"]), ["- 0644 1005:2006"]);
@@ -559,6 +566,9 @@ fn mappings_of_a_mount_count_without_the_option_too() {
 #[test]
 fn option_ridmap_maps_what_is_mounted_below_too() {
     claimed!(maps_ids(), "ID-mapped mounts");
+    if !hosting::files_can_be_mapped() {
+        return hosting::lacks("a file system with ID-mapped mounts");
+    }
     let mut bundle = Bundle::new();
     let below = HostMount::new(bundle.dir.join("source/below"), MsFlags::empty());
     fs::write(below.0.join("file"), "text").expect("a file");
