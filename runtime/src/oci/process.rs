@@ -170,7 +170,8 @@ fn granted(wanted: CapSets, warnings: &mut Vec<String>) -> CapSets {
     let CapSets { bounding, permitted, .. } = wanted;
     let effective = keep(wanted.effective, permitted, "effective", "permitted");
     let inheritable = keep(wanted.inheritable, bounding, "inheritable", "in the bounding set");
-    let ambient = keep(wanted.ambient, permitted & inheritable, "ambient", "both permitted and inheritable");
+    // Nobody is told of these: `runc spec` writes ambient capabilities without the inheritable ones that they need.
+    let ambient = wanted.ambient & permitted & inheritable;
     CapSets { bounding, effective, permitted, inheritable, ambient }
 }
 
