@@ -275,10 +275,19 @@ impl Parent {
 
 impl Drop for Parent {
     fn drop(&mut self) {
-        let mut groups = crate::harness::leak::groups(std::slice::from_ref(&self.0));
-        groups.sort_by_key(|group| std::cmp::Reverse(group.as_os_str().len()));
-        groups.iter().for_each(|group| drop(fs::remove_dir(group)));
+        let groups = crate::harness::leak::groups(std::slice::from_ref(&self.0));
+        groups.iter().for_each(|group| remove_tree(group));
     }
+}
+
+/// Removes a control group and those below it.
+fn remove_tree(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    fs::remove_dir(group).unwrap_or_else(|e| println!("remove {}: {e}", group.display()));
 }
 
 #[test]
