@@ -236,7 +236,8 @@ fn throttling_and_processor_time_are_reported() {
     let (printed, profile) = profile(&case, &["--cpus", "0.2"], &["probe", "burn", "600"]);
     let cgroup = &profile["cgroup"];
     assert!(cgroup["throttled_periods"].as_u64().is_some_and(|periods| periods >= 3), "{cgroup}");
-    assert!(cgroup["throttled_us"].as_u64().is_some_and(|time| time >= 200_000), "{cgroup}");
+    // 80 ms of each period, unless the host's other programs hold it up as well.
+    assert!(cgroup["throttled_us"].as_u64().is_some_and(|time| time >= 100_000), "{cgroup}");
     let used_ms: u64 = printed.trim().parse().expect("a number");
     if let Some(cpu_ns) = profile["resources"]["workload"]["cpu_ns"].as_u64() {
         // Its start and its end are the program's too, though not in its own figure: some 20 ms and more under emulation.

@@ -104,6 +104,14 @@ fn runs(client: &Client<'_>, flags: &[&str], command: &[&str]) -> Output {
     client.command(&run(&client.runtime_path(), &["--rm"], flags, &client.name, command)).output()
 }
 
+/// What `run` of a program that prints something has printed. The client stops to copy when the container has ended, on a
+/// busy host before it has begun: then once more.
+fn prints(client: &Client<'_>, flags: &[&str], command: &[&str]) -> String {
+    const TRIES: usize = 5;
+    let mut tries = (0..TRIES).map(|_| success(&runs(client, flags, command)));
+    tries.find(|printed| !printed.is_empty()).expect("nothing printed, however often it was tried")
+}
+
 /// `run -d` of a process that says what signals it gets.
 fn starts_trap(client: &Client<'_>, flags: &[&str]) {
     let path = client.runtime_path();
@@ -111,7 +119,7 @@ fn starts_trap(client: &Client<'_>, flags: &[&str]) {
 }
 
 fn looks(client: &Client<'_>, flags: &[&str]) -> serde_json::Value {
-    let seen = crate::harness::parse(&success(&runs(client, flags, &["probe", "see"])));
+    let seen = crate::harness::parse(&prints(client, flags, &["probe", "see"]));
     client.note(&flags.join(" "), &stories::look(&seen, client));
     seen
 }
@@ -164,7 +172,7 @@ fn a_user_namespace_looks_the_same(client: &Client<'_>) {
     let start = if client.runtime == super::engine::TESTED { "100000" } else { "300000" };
     let flags = ["uid", "gid"].map(|kind| format!("--{kind}map=0:{start}:65536"));
     let flags = [&flags[0][..], &flags[1]];
-    let seen = crate::harness::parse(&success(&runs(client, &flags, &["probe", "see"])));
+    let seen = crate::harness::parse(&prints(client, &flags, &["probe", "see"]));
     client.note(
         "with a user namespace",
         &stories::look(&seen, client)
