@@ -25,8 +25,11 @@ enum Verdict {
     Fail(String),
 }
 
-/// The machine that boots systemd, by the argument that asks for it; its tests, by their name.
+/// The machine that boots systemd, by the argument that asks for it.
 const SYSTEMD: &str = "systemd";
+
+/// Its tests, by their names: those that need systemd, or criu.
+const TESTS: [&str; 2] = [SYSTEMD, "checkpoint"];
 
 fn main() -> Result<Infallible> {
     let is_first = std::process::id() == 1;
@@ -66,7 +69,7 @@ fn supervise() -> Result<()> {
 
 fn report(with_systemd: bool) -> Result<()> {
     let filters: Vec<String> =
-        if with_systemd { vec![SYSTEMD.to_owned()] } else { std::env::args().skip(1).collect() };
+        if with_systemd { TESTS.map(str::to_owned).to_vec() } else { std::env::args().skip(1).collect() };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
     println!("vm: kernel {}", release.trim());
     let results = [premise::check(with_systemd)?, suite::run(&filters)?].concat();

@@ -28,7 +28,7 @@ const MISSING: [&str; 12] = [
 pub(crate) fn run(filters: &[String]) -> Result<Vec<(String, Verdict)>> {
     let mut suite = Command::new("/bin/it");
     suite.args(["--show-output", "--test-threads=2"]).args(filters).current_dir("/tmp");
-    suite.env_clear().env("PATH", "/bin").env("CARGO_TARGET_DIR", "/target");
+    suite.env_clear().env("PATH", "/bin:/sbin").env("CARGO_TARGET_DIR", "/target");
     // Emulation makes a machine ten times slower and more.
     suite.env("SKIFF_TEST_PATIENCE", "5");
     suite.env("SKIFF", "/bin/skiff").env("RUNTIME", "/bin/skiff-runtime").env("SKIFF_PROBE", "/bin/probe");

@@ -31,20 +31,22 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
     let package = newest(&names, &prefix).with_context(|| {
         format!("no package {prefix}*-amd64 in the package lists: 'apt-get update' on Debian 12, or name another series")
     })?;
-    let place = workspace::scratch("vm")?.join(package);
+    let release = package.trim_start_matches("linux-image-").to_owned();
+    let place = workspace::scratch("vm")?.join(format!("kernel-{release}"));
     if !place.is_dir() {
         download(package, &place).with_context(|| format!("fetch {package}"))?;
     }
-    let release = package.trim_start_matches("linux-image-").to_owned();
     let modules = place.join("lib/modules").join(&release).join("kernel");
     Ok(Kernel { image: place.join("boot").join(format!("vmlinuz-{release}")), modules, release })
 }
 
 impl Kernel {
-    /// The module `name` and what it depends on, in the order of loading.
-    pub(crate) fn modules(&self, name: &str) -> Result<Vec<Module>> {
+    /// The modules `names` and what they depend on, in the order of loading.
+    pub(crate) fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
         let mut loaded = Vec::new();
-        self.collect(name, &mut loaded)?;
+        for name in names {
+            self.collect(name, &mut loaded)?;
+        }
         Ok(loaded)
     }
 
@@ -90,7 +92,9 @@ fn download(package: &str, place: &Path) -> Result<()> {
     let tar = partial.join("data.tar");
     let unpacked = fs::File::create(&tar).with_context(|| format!("create {}", tar.display()))?;
     command::run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&deb).stdout(unpacked))?;
-    let wanted = ["--wildcards", "./boot/vmlinuz-*", "./lib/modules/*/kernel/fs"];
+    let modules =
+        ["crypto", "drivers/net", "fs", "lib", "net"].map(|part| format!("./lib/modules/*/kernel/{part}"));
+    let wanted = ["--wildcards", "./boot/vmlinuz-*"].into_iter().chain(modules.iter().map(String::as_str));
     command::run(
         Command::new("tar")
             .arg("--extract")

@@ -36,13 +36,31 @@ pub(crate) const ARGUMENTS: &str = "[SERIES…] [-- FILTER…]";
 pub(crate) const HELP: &str =
     "boots Debian's kernels of these series under qemu (default: 6.1 6.12 systemd) and checks
                                the runtime and every eBPF program there, on pure cgroup v2; systemd: a machine that
-                               boots it, for the tests that need it; FILTER chooses tests";
+                               boots it, with criu, for the tests that need them; FILTER chooses tests";
 
 const MACHINES: [&str; 3] = ["6.1", "6.12", SYSTEMD];
 
 /// The machine that boots systemd, which has this kernel.
 const SYSTEMD: &str = "systemd";
 const SYSTEMD_SERIES: &str = "6.1";
+
+/// What criu asks the kernel for, of sockets and packet filters above all.
+const CRIU: &[&str] = &[
+    "overlay",
+    "crc32c_generic",
+    "tun",
+    "unix_diag",
+    "tcp_diag",
+    "udp_diag",
+    "raw_diag",
+    "netlink_diag",
+    "af_packet_diag",
+    "nf_tables",
+    "nf_conntrack_netlink",
+    "nft_compat",
+    "xt_mark",
+    "veth",
+];
 
 /// Under emulation the suite takes a few minutes; a hanging machine must not hold up everything.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -91,6 +109,11 @@ impl Machine {
         Ok(Self { name: kernel.release.clone(), kernel, userland: None })
     }
 
+    /// What the tests need of the kernel that is not built in.
+    fn modules(&self) -> &'static [&'static str] {
+        if self.userland.is_some() { CRIU } else { &["overlay"] }
+    }
+
     /// What its init is told: the machine's kind, if it is a special one, and which tests to run.
     fn arguments(&self, filters: &[String]) -> Vec<String> {
         match self.userland {
@@ -108,7 +131,7 @@ fn one(machine: &Machine, programs: &Programs, filters: &[String]) -> Result<()>
     let archive = scratch.join(format!("{name}.cpio"));
     let log = scratch.join(format!("{name}.log"));
     let see = || format!("machine {name}, see {}", log.display());
-    let content = initramfs::build(programs, &kernel.modules("overlay")?, userland.as_deref())?;
+    let content = initramfs::build(programs, &kernel.modules(machine.modules())?, userland.as_deref())?;
     std::fs::write(&archive, content).with_context(|| format!("write {}", archive.display()))?;
     eprintln!("+ boot {name} under qemu, log in {}", log.display());
     let mut running = machine::boot(&kernel.image, &archive, &machine.arguments(filters), &log, LIMIT)?;

@@ -1,6 +1,6 @@
-//! A small Debian with systemd, for the machine that boots it.
+//! A small Debian with systemd and criu, for the machine that boots it.
 //!
-//! Made once by debootstrap, in `target/vm/debian-bookworm/`, which appears by rename, so it is whole or absent.
+//! Made once by debootstrap, in `target/vm/debian-bookworm-criu/`, which appears by rename, so it is whole or absent.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,15 +13,17 @@ use super::cpio::Archive;
 use crate::{command, workspace};
 
 const SUITE: &str = "bookworm";
-const PACKAGES: &str = "--include=dbus,systemd,systemd-sysv";
+const PACKAGES: &str = "--include=criu,dbus,iproute2,iptables,systemd,systemd-sysv";
 
 /// What a running machine has of its own, and what nobody reads there.
-const LEFT_OUT: [&str; 14] = [
+const LEFT_OUT: [&str; 17] = [
     "dev",
     "proc",
     "run",
     "sys",
     "tmp",
+    "usr/lib/python3",
+    "usr/lib/python3.11",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/x86_64-linux-gnu/perl-base",
     "usr/share/bash-completion",
@@ -29,6 +31,7 @@ const LEFT_OUT: [&str; 14] = [
     "usr/share/info",
     "usr/share/locale",
     "usr/share/man",
+    "usr/share/python3",
     "usr/share/zoneinfo",
     "var",
 ];
@@ -50,7 +53,7 @@ const FILES: [(&str, &str); 3] = [
 
 /// The directory, made if need be.
 pub(crate) fn fetch() -> Result<PathBuf> {
-    let place = workspace::scratch("vm")?.join(format!("debian-{SUITE}"));
+    let place = workspace::scratch("vm")?.join(format!("debian-{SUITE}-criu"));
     if place.is_dir() {
         return Ok(place);
     }
