@@ -479,6 +479,13 @@ fn delete_takes_along_what_shares_the_hosts_pid_namespace() {
     bundle.wait(others.trim().parse().expect("a pid"));
 }
 
+/// When process `pid` has begun, in ticks since the machine has. proc_pid_stat(5), field 22.
+fn start_time(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).expect("a number")
+}
+
 #[test]
 fn a_process_that_has_got_the_pid_of_another_is_let_alone() {
     let mut bundle = Bundle::new();
@@ -488,9 +495,14 @@ fn a_process_that_has_got_the_pid_of_another_is_let_alone() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), nix::sys::signal::Signal::SIGKILL)
         .expect("kill");
     bundle.wait(first);
-    // As if the number had come round: its process has begun at another time.
-    let mut innocent = Command::new("sleep").arg("1000").spawn().expect("start sleep");
+    // As if the number had come round: its process has begun at another time, which the kernel tells in hundredths of a second.
     let mut record = parse(&fs::read_to_string(&state).expect("the state"));
+    let now = || Command::new("sleep").arg("1000").spawn().expect("start sleep");
+    let mut innocent = now();
+    while start_time(innocent.id()) == record["init"]["start_time"] {
+        innocent.kill().and_then(|()| innocent.wait()).expect("end sleep");
+        innocent = now();
+    }
     assert_eq!(record["init"]["pid"], first);
     record["init"]["pid"] = innocent.id().into();
     fs::write(&state, record.to_string()).expect("write the state");

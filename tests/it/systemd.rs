@@ -8,9 +8,9 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::need;
 use crate::oci::Bundle;
 use crate::oci::bundle::{fails, succeeds};
+use crate::oci::hosting::lacks;
 
 /// As sd_booted(3) has it.
 fn booted() -> bool {
@@ -64,7 +64,9 @@ fn check_files(bundle: &Bundle, expected: &[(&str, &str)]) {
 
 #[test]
 fn without_systemd_a_scope_is_an_error_of_one_line() {
-    need!(!booted(), "a host without systemd");
+    if booted() {
+        return lacks("freedom from systemd");
+    }
     let output = bundle().try_create(&[]);
     fails(&output);
     assert!(output.stderr.contains("cannot talk to systemd"), "{}", output.stderr);
@@ -82,7 +84,9 @@ fn a_path_without_slice_is_an_error() {
 
 #[test]
 fn a_container_is_a_scope_in_its_slice() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     let pid = bundle.wait_ready(&["/bin/probe", "wait"]);
     check_properties(
@@ -102,7 +106,9 @@ fn a_container_is_a_scope_in_its_slice() {
 
 #[test]
 fn a_container_without_a_path_is_in_the_system_slice() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     bundle.set("/linux/cgroupsPath", "".into());
     bundle.wait_ready(&["/bin/probe", "wait"]);
@@ -112,14 +118,18 @@ fn a_container_without_a_path_is_in_the_system_slice() {
 
 #[test]
 fn a_container_sees_its_scope_as_the_root() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let text = bundle().args(&["/bin/cat", "/proc/self/cgroup"]).run();
     assert_eq!(text, "0::/\n");
 }
 
 #[test]
 fn limits_are_properties_and_stay_when_systemd_reloads() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     bundle.set("/linux/resources/memory", json!({ "limit": 67_108_864, "reservation": 33_554_432 }));
     bundle.set("/linux/resources/pids", json!({ "limit": 50 }));
@@ -156,7 +166,9 @@ fn limits_are_properties_and_stay_when_systemd_reloads() {
 
 #[test]
 fn an_update_changes_properties_and_files() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     bundle.set("/linux/resources/memory", json!({ "limit": 67_108_864 }));
     bundle.wait_ready(&["/bin/probe", "wait"]);
@@ -169,7 +181,9 @@ fn an_update_changes_properties_and_files() {
 
 #[test]
 fn devices_stay_restricted_when_systemd_reloads() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     let rules = json!([{ "allow": false, "access": "rwm" }]);
     bundle.set("/linux/resources/devices", rules);
@@ -187,7 +201,9 @@ fn devices_stay_restricted_when_systemd_reloads() {
 
 #[test]
 fn an_exec_is_in_the_scope() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     bundle.wait_ready(&["/bin/probe", "wait"]);
     let text = succeeds(&bundle.runtime(&["exec", &bundle.id, "/bin/cat", "/proc/self/cgroup"]));
@@ -197,7 +213,9 @@ fn an_exec_is_in_the_scope() {
 
 #[test]
 fn a_paused_scope_is_frozen() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     bundle.wait_ready(&["/bin/probe", "wait"]);
     succeeds(&bundle.runtime(&["pause", &bundle.id]));
@@ -210,7 +228,9 @@ fn a_paused_scope_is_frozen() {
 
 #[test]
 fn deletion_removes_the_unit() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     bundle.wait_ready(&["/bin/probe", "wait"]);
     check_properties(&bundle, &[("LoadState", "loaded")]);
@@ -221,7 +241,9 @@ fn deletion_removes_the_unit() {
 
 #[test]
 fn a_failed_launch_leaves_no_unit() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut bundle = bundle();
     bundle.args(&["/bin/there-is-no-such-program"]).never_runs();
     check_properties(&bundle, &[("LoadState", "not-found")]);
@@ -229,7 +251,9 @@ fn a_failed_launch_leaves_no_unit() {
 
 #[test]
 fn a_unit_of_that_name_is_left_alone() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let mut first = bundle();
     let mut second = Bundle::new().global(&["--systemd-cgroup"]);
     second.set("/linux/cgroupsPath", format!("skiff-test.slice:skiff:{}", first.id).into());
@@ -243,7 +267,9 @@ fn a_unit_of_that_name_is_left_alone() {
 
 #[test]
 fn the_message_bus_serves_where_the_private_socket_does_not() {
-    need!(booted(), "systemd");
+    if !booted() {
+        return lacks("systemd");
+    }
     let hidden = ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /run/systemd && exec \"$@\"", "sh"];
     let mut bundle = bundle().through(&hidden.map(str::to_owned));
     bundle.set("/linux/resources/pids", json!({ "limit": 50 }));

@@ -16,7 +16,7 @@
 
 pub(crate) mod bundle;
 mod config;
-mod hosting;
+pub(crate) mod hosting;
 pub(crate) mod passed;
 mod stream;
 
