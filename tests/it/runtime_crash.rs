@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::crash::{BEYOND_HELP, name, ordinals};
 use crate::harness::live::{Live, Output};
 use crate::harness::{installed, leak, need, parse, programs, time_limit};
@@ -519,4 +521,22 @@ fn a_process_that_has_got_the_pid_of_another_is_let_alone() {
     assert!(lives, "{attempts:?} {all} {deleted}");
     assert_eq!(deleted.code, 0, "{deleted}");
     assert!(attempts[..2].iter().all(|output| output.code > 0), "{attempts:?}");
+}
+
+#[test]
+fn a_run_that_wakes_late_lets_another_container_of_its_id_alone() {
+    let mut bundle = Bundle::new();
+    bundle.args(&["/bin/probe", "wait"]).write();
+    let command = bundle.command(&["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id]);
+    let run = Live::spawn(command, None, Duration::from_secs(60));
+    assert!(until(|| bundle.runtime(&["state", &bundle.id]).code == 0 && bundle.status() == "running"));
+    run.signal(Signal::SIGSTOP);
+    bundle.runtime(&["delete", "--force", &bundle.id]).ok();
+    let second = bundle.wait_ready(&["/bin/probe", "wait"]);
+    run.signal(Signal::SIGCONT);
+    run.finish();
+    assert_eq!((bundle.status().as_str(), bundle.pid()), ("running", second));
+    bundle.kill("KILL");
+    bundle.wait(second);
+    bundle.delete();
 }

@@ -152,9 +152,7 @@ impl Cgroup {
     /// writes the limits.
     pub fn order(&mut self, plan: &Plan, pid: i32) -> Result<(), Error> {
         let (Some(order), Some(mut systemd)) = (&plan.order, self.systemd.take()) else { return Ok(()) };
-        // Should it fail half-way, there is a unit to remove.
-        self.unit = Some(order.unit.clone());
-        order.carry_out(&mut systemd, pid)?;
+        order.carry_out(&mut systemd, pid, &mut self.unit)?;
         if let Some(mount) = &plan.unified {
             let unified = self.unified.insert(Unified::open(mount.join(&plan.path))?);
             if !order.takes_process() {

@@ -106,8 +106,8 @@ fn remove(path: &Path) -> io::Result<()> {
                 if skiff_sys::clock::monotonic_ns() > deadline {
                     return Err(error);
                 }
-                remove_children(path)?;
                 kill(path)?;
+                remove_children(path)?;
                 wait_until_empty(path)?;
             }
             other => return other,
@@ -127,11 +127,18 @@ fn remove_children(path: &Path) -> io::Result<()> {
 }
 
 /// Kills every process in the cgroup: by `cgroup.kill` (Linux ≥ 5.14), otherwise each that `cgroup.procs` names.
+///
+/// A threaded cgroup has neither: its threads are of processes that its parent names.
 fn kill(path: &Path) -> io::Result<()> {
     if fs::write(path.join("cgroup.kill"), "1").is_ok() {
         return Ok(());
     }
-    for pid in fs::read_to_string(path.join("cgroup.procs"))?.lines().filter_map(|line| line.parse().ok()) {
+    let named = match fs::read_to_string(path.join("cgroup.procs")) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+        other => other?,
+    };
+    // One of a PID namespace that is not seen from here is named 0.
+    for pid in named.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0) {
         let pid = nix::unistd::Pid::from_raw(pid);
         match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
             Ok(()) | Err(nix::Error::ESRCH) => {}

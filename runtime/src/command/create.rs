@@ -104,7 +104,11 @@ fn attend(
 
 /// Ends the container, if it has not, and removes it, unless somebody else has.
 fn remove(mut container: Container, running: Running, plan: &Plan) -> Result<(), Failure> {
-    let Some(lock) = container.lock()? else { return Ok(()) };
+    let Some(lock) = container.lock()? else {
+        // Its cgroups went with it; those of that name are another container's by now.
+        running.release();
+        return Ok(());
+    };
     let cgroup = running.cgroup_id();
     running.remove()?;
     observe::released(cgroup);

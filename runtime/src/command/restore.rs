@@ -19,7 +19,7 @@ use skiff_runtime::oci::Bundle;
 use skiff_runtime::oci::spec::Status;
 use skiff_runtime::plan::{Plan, Step};
 use skiff_runtime::supervise::Signals;
-use skiff_runtime::{hooks, oci};
+use skiff_runtime::{Error, hooks, oci};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
 
@@ -34,6 +34,9 @@ use crate::{lifecycle, pid_file};
 pub(crate) fn restore(global: &Global, args: &Args) -> Result<u8, Failure> {
     let flags = &args.launch;
     let mut making = Making::begin(global, args)?;
+    if making.plan.cgroup.order.is_some() {
+        return Err(Error::Option("restore cannot have systemd make the cgroups".into()).into());
+    }
     create::check_terminal(&making.plan.process, flags, flags.detach)?;
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
@@ -57,9 +60,9 @@ pub(crate) fn restore(global: &Global, args: &Args) -> Result<u8, Failure> {
             return Err(failure);
         }
     };
+    let container = making.claim.keep(making.record)?;
     cgroup.release();
     counted.keep();
-    let container = making.claim.keep(making.record)?;
     pid_file::write(flags.pid_file.as_deref(), pid)?;
     if let (Some(socket), Some(master)) = (&flags.console_socket, &console) {
         launch::send_console(socket, master.as_fd())?;

@@ -252,13 +252,16 @@ impl Container {
         Cgroup::open(&self.record.cgroups)?.frozen()
     }
 
-    /// Takes the right to change it; waits for whoever has it. `None` if it is gone by then.
+    /// Takes the right to change it; waits for whoever has it. `None` if it is gone by then, also if another one has its id.
     ///
     /// Errors: it was not to be had within some seconds.
     pub fn lock(&mut self) -> Result<Option<Lock>, Error> {
         let Some(lock) = Lock::take(&self.directory)? else { return Ok(None) };
         // Whoever had it may have changed what is on record.
         let Some(record) = Record::read(&self.directory.join(STATE))? else { return Ok(None) };
+        if record.created != self.record.created {
+            return Ok(None);
+        }
         self.record = record;
         Ok(Some(lock))
     }

@@ -42,7 +42,12 @@ pub struct Order {
 
 impl Order {
     /// Has the unit made, around process `pid`, and waits until it is.
-    pub(super) fn carry_out(&self, bus: &mut Connection, pid: i32) -> Result<(), Error> {
+    pub(super) fn carry_out(
+        &self,
+        bus: &mut Connection,
+        pid: i32,
+        accepted: &mut Option<Unit>,
+    ) -> Result<(), Error> {
         let unit = &self.unit.name;
         let start = |bus: &mut Bus| {
             let mut body = Writer::default();
@@ -57,6 +62,10 @@ impl Order {
             // One that has failed is kept until somebody has seen it.
             call(&mut bus.0, "ResetFailedUnit", "s", |body| body.text(unit), &[".NoSuchUnit"])?;
             answer = start(&mut bus.0)?;
+        }
+        if matches!(answer, Answer::Done(_)) {
+            // From here on there is a unit to remove; before, one of that name is somebody else's.
+            *accepted = Some(self.unit.clone());
         }
         finish(&mut bus.0, unit, "start", answer)
     }
