@@ -135,7 +135,9 @@ fn spawn_as<F: FnOnce(Memory) -> u8>(
     }
     let mut in_cgroup = cgroup.is_some();
     let mut pid = clone3(&args);
-    if in_cgroup && matches!(refusal(&pid), Some(libc::E2BIG | libc::EINVAL | libc::EOPNOTSUPP)) {
+    // ENOENT: the caller's cgroup namespace does not reach there, and cgroup2 is mounted with nsdelegate. cgroups(7).
+    let without = [libc::E2BIG, libc::EINVAL, libc::EOPNOTSUPP, libc::ENOENT];
+    if in_cgroup && refusal(&pid).is_some_and(|errno| without.contains(&errno)) {
         args.flags &= !CLONE_INTO_CGROUP;
         args.cgroup = 0;
         in_cgroup = false;

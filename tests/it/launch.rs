@@ -9,7 +9,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::harness::live::{Live, Output};
-use crate::harness::{parse, programs, time_limit};
+use crate::harness::{installed, need, parse, programs, time_limit};
 use crate::oci::Bundle;
 use crate::oci::passed::Receiver;
 
@@ -158,6 +158,7 @@ fn a_process_on_its_way_in_cannot_be_looked_into() {
 
 #[test]
 fn what_the_caller_has_of_groups_and_ambient_capabilities_stays_behind() {
+    need!(installed("setpriv"), "setpriv");
     let words = ["setpriv", "--groups", "4,27", "--inh-caps", "+net_raw", "--ambient-caps", "+net_raw"];
     let mut bundle = Bundle::new().through(&words.map(str::to_owned));
     bundle.set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
@@ -306,7 +307,8 @@ fn a_caller_that_ignores_its_children_changes_nothing() {
     }
     fs::set_permissions(&bundle.dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
     bundle.wait_ready(&["/bin/probe", "wait"]);
-    assert_eq!(exec(&bundle, &[], &["/bin/probe", "exit", "7"]).code, 7);
+    let ended = exec(&bundle, &[], &["/bin/probe", "exit", "7"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (7, ""));
     bundle.end();
 }
 

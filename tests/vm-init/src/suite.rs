@@ -9,7 +9,7 @@ use crate::Verdict;
 
 /// What a test may find missing here and be skipped for. A skip for any other reason is a failure: the machine is
 /// there to run such tests.
-const MISSING: [&str; 12] = [
+const MISSING: [&str; 13] = [
     "a disk",
     "buildah",
     "cgroup v1",
@@ -17,6 +17,7 @@ const MISSING: [&str; 12] = [
     "debootstrap",
     "python",
     "runc",
+    "setpriv",
     "skopeo",
     "strace",
     "systemd",

@@ -62,8 +62,8 @@ const CRIU: &[&str] = &[
     "veth",
 ];
 
-/// Under emulation the suite takes a few minutes; a hanging machine must not hold up everything.
-const LIMIT: Duration = Duration::from_secs(600);
+/// Under emulation the suite takes some ten minutes; a hanging machine must not hold up everything.
+const LIMIT: Duration = Duration::from_secs(1800);
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut parts = arguments.splitn(2, |argument| argument == "--");
