@@ -165,15 +165,15 @@ mod tests {
             id: "cmd1",
             pid: 28204,
             status: Status::Created,
-            bundle: Path::new("/tmp/w/cmdtmp/b"),
-            rootfs: Path::new("/tmp/w/cmdtmp/b/rootfs"),
+            bundle: Path::new("/srv/bundles/ab"),
+            rootfs: Path::new("/srv/bundles/ab/rootfs"),
             created: "2026-11-21T23:08:00.635778529Z",
             annotations: &annotations,
             owner: "root".into(),
         };
         let expected = "\
 ID          PID         STATUS      BUNDLE            CREATED                          OWNER
-cmd1        28204       created     /tmp/w/cmdtmp/b   2026-11-21T23:08:00.635778529Z   root
+cmd1        28204       created     /srv/bundles/ab   2026-11-21T23:08:00.635778529Z   root
 ";
         assert_eq!(table(&[shown]), expected);
         assert_eq!(table(&[]), "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n");
