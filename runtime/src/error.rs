@@ -85,6 +85,15 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     }
 }
 
+/// The host's word for a failed call, without the number. In lower case, as callers look for `no such file or directory`.
+#[must_use]
+pub fn cause(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
 /// The same error without Rust's `(os error N)`: the cause alone, as perror(3) has it.
 pub(crate) fn plain(error: io::Error) -> io::Error {
     match error.raw_os_error() {

@@ -23,7 +23,7 @@ pub mod signals;
 pub mod supervise;
 pub mod user;
 
-pub use error::Error;
+pub use error::{Error, cause};
 pub use host::Host;
 pub use options::Options;
 pub use plan::Plan;

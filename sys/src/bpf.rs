@@ -254,9 +254,10 @@ fn own(fd: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<i32> {
-    // SAFETY: `attr` is the head of the union that `command` reads, with its size. What it points to outlives the call, and
-    // has the length that the kernel takes from the map, which `element` and `set` have compared.
+/// Calls bpf(2). `attr` is the head of the union that `command` reads, and what it points to is as long as `command` wants
+/// it: of the calls on maps below, `element` and `set` have compared the lengths.
+pub(crate) fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<i32> {
+    // SAFETY: `attr` comes with its size and outlives the call, as what it points to does, by this function's contract.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
     i32::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)
 }

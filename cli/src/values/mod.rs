@@ -9,7 +9,7 @@ pub(crate) mod security;
 
 pub(crate) mod sizes;
 
-pub(crate) use skiff_runtime::signals;
+pub(crate) use skiff_runtime::{cause, signals};
 
 /// What is wrong with a value.
 pub(crate) type Reason = String;
@@ -30,14 +30,6 @@ pub(crate) fn integer(text: &str, range: std::ops::RangeInclusive<i64>) -> Resul
         Ok(number)
     } else {
         Err(format!("not between {} and {}", range.start(), range.end()))
-    }
-}
-
-/// The host's word for a failed file operation, without the number.
-pub(crate) fn cause(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
-        None => error.to_string(),
     }
 }
 

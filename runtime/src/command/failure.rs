@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use skiff_runtime::cause;
+
 /// A failure to report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -49,14 +51,6 @@ impl fmt::Display for Failure {
             if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
         }
         Ok(())
-    }
-}
-
-/// The host's word for a failed call, without the number. In lower case, as callers look for `no such file or directory`.
-fn cause(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
-        None => error.to_string(),
     }
 }
 

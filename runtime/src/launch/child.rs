@@ -63,17 +63,7 @@ pub(super) fn exit_code(failure: &Failure) -> u8 {
 fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
     let Launch { plan, prepared, joins, cgroup, gate, channel, page, memory } = *launch;
     let process = &plan.process;
-    // 1. The parent has done its part; if it dies from here on, so does this process.
-    process::die_with_parent().at(Stage::Wait)?;
-    let pid = match memory {
-        Memory::Copied => channel.receive_go(),
-        Memory::Shared => channel.check_parent().map(|()| 0),
-    }
-    .at(Stage::Wait)?;
-    program::reset_signals().at(Stage::Wait)?;
-    for tasks in cgroup.legacy_tasks() {
-        nix::unistd::write(tasks, b"0").at(Stage::Cgroup)?;
-    }
+    let pid = program::begin(channel, memory, cgroup)?;
     let mut own = Own::default();
     own.set_oom_score(process)?;
     let labels = Labels::open(&mut own, process)?;

@@ -250,16 +250,7 @@ fn run(entry: &Entry<'_>) -> u8 {
 fn carry_out(entry: &Entry<'_>) -> Result<Infallible, Failure> {
     let Entry { plan, way, null, channel, page, memory } = *entry;
     let process = &plan.process;
-    process::die_with_parent().at(Stage::Wait)?;
-    let pid = match memory {
-        Memory::Copied => channel.receive_go(),
-        Memory::Shared => channel.check_parent().map(|()| 0),
-    }
-    .at(Stage::Wait)?;
-    program::reset_signals().at(Stage::Wait)?;
-    for tasks in plan.cgroup.legacy_tasks() {
-        nix::unistd::write(tasks, b"0").at(Stage::Cgroup)?;
-    }
+    let pid = program::begin(channel, memory, plan.cgroup)?;
     if let Some(cpus) = &process.cpu_affinity[1] {
         schedule::cpu_set(cpus).and_then(|cpus| schedule::set_cpus(&cpus)).at(Stage::Affinity)?;
     }

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, Gid, Uid};
 use skiff_sys::file::{self, Resolve};
-use skiff_sys::process::{self, Capabilities};
+use skiff_sys::process::{self, Capabilities, Memory};
 use skiff_sys::{schedule, seccomp, terminal};
 
 use super::gate::Gate;
@@ -22,6 +22,7 @@ use super::listener;
 use super::own::Labels;
 use super::sync::{At, Channel, Failure, Page, Stage};
 use crate::caps::CapSet;
+use crate::cgroup::Cgroup;
 use crate::hooks;
 use crate::oci::spec::Status;
 use crate::plan::{Bond, Hooks, Process};
@@ -151,8 +152,26 @@ pub(super) fn run_hooks(
     })
 }
 
+/// Step 1: the parent has done its part. The child dies with it from here on, and joins the v1 `cgroup`s. Returns its own
+/// process id as its parent sees it, or 0 to a child that works in its parent's memory and was told nothing.
+///
+/// Runs in: child, first.
+pub(super) fn begin(channel: &Channel, memory: Memory, cgroup: &Cgroup) -> Result<i32, Failure> {
+    process::die_with_parent().at(Stage::Wait)?;
+    let pid = match memory {
+        Memory::Copied => channel.receive_go(),
+        Memory::Shared => channel.check_parent().map(|()| 0),
+    }
+    .at(Stage::Wait)?;
+    reset_signals().at(Stage::Wait)?;
+    for tasks in cgroup.legacy_tasks() {
+        nix::unistd::write(tasks, b"0").at(Stage::Cgroup)?;
+    }
+    Ok(pid)
+}
+
 /// Default actions and an empty mask, whatever skiff's caller and Rust's start-up have set.
-pub(super) fn reset_signals() -> io::Result<()> {
+fn reset_signals() -> io::Result<()> {
     process::default_signals()?;
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
