@@ -8,12 +8,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use skiff_runtime::Options;
+use skiff_engine::Spec;
 use skiff_runtime::options::{Mount, Namespace};
 
 use crate::failure::Failure;
 use crate::flags::{self, ALIASES, Flag, Takes, UNSUPPORTED};
-use crate::values::{Reason, mounts};
+use crate::values::Reason;
 
 /// The smallest memory limit with which a container can be expected to start.
 const MIN_MEMORY_BYTES: u64 = 6 << 20;
@@ -21,28 +21,10 @@ const MIN_MEMORY_BYTES: u64 = 6 << 20;
 /// What `skiff run` was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Args {
-    /// What flags alone decide; the image's configuration has still to be folded in.
-    pub(crate) options: Options,
-    /// IMAGE, as given.
-    pub(crate) image: String,
-    /// COMMAND and its arguments; empty for the image's own.
-    pub(crate) command: Vec<OsString>,
-    /// `--entrypoint`; an empty one drops the image's.
-    pub(crate) entrypoint: Option<OsString>,
-    /// `--user`; the image's when absent.
-    pub(crate) user: Option<String>,
-    /// The variables of `--env-file`, which yield to those of `-e`.
-    pub(crate) env_file: Vec<OsString>,
-    /// The variables of `-e`.
-    pub(crate) env: Vec<OsString>,
+    /// What the container is to be.
+    pub(crate) spec: Spec,
     /// `--cidfile`.
     pub(crate) cidfile: Option<PathBuf>,
-    /// `--stop-signal`; the image's when absent.
-    pub(crate) stop_signal: Option<i32>,
-    /// `--stop-timeout`; never when absent.
-    pub(crate) stop_timeout_s: Option<u64>,
-    /// `--timeout`.
-    pub(crate) timeout_s: Option<u64>,
     /// `--sig-proxy`.
     pub(crate) sig_proxy: bool,
     /// `--profile`.
@@ -83,21 +65,7 @@ pub(crate) enum Parsed {
 
 impl Default for Args {
     fn default() -> Self {
-        Self {
-            options: Options::default(),
-            image: String::new(),
-            command: Vec::new(),
-            entrypoint: None,
-            user: None,
-            env_file: Vec::new(),
-            env: Vec::new(),
-            cidfile: None,
-            stop_signal: None,
-            stop_timeout_s: Some(10),
-            timeout_s: None,
-            sig_proxy: true,
-            profile: None,
-        }
+        Self { spec: Spec::default(), cidfile: None, sig_proxy: true, profile: None }
     }
 }
 
@@ -115,10 +83,11 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed,
             _ => break word,
         }
     };
-    args.image = image.into_string().map_err(|_| Failure::engine("the image's name is not valid UTF-8"))?;
-    args.command = words.collect();
-    if args.command.first().is_some_and(|first| first == "--") {
-        args.command.remove(0);
+    args.spec.image =
+        image.into_string().map_err(|_| Failure::engine("the image's name is not valid UTF-8"))?;
+    args.spec.command = words.collect();
+    if args.spec.command.first().is_some_and(|first| first == "--") {
+        args.spec.command.remove(0);
     }
     consistent(&args).map_err(Failure::engine)?;
     Ok(Parsed::Run(args))
@@ -212,7 +181,7 @@ fn set(
 
 /// Whether the flags go together.
 fn consistent(args: &Args) -> Result<(), Reason> {
-    let options = &args.options;
+    let options = &args.spec.options;
     memory(args)?;
     let cpu = &options.resources;
     if cpu.nano_cpus.is_some() && (cpu.cpu_period_us.is_some() || cpu.cpu_quota_us.is_some()) {
@@ -225,7 +194,7 @@ fn consistent(args: &Args) -> Result<(), Reason> {
 }
 
 fn memory(args: &Args) -> Result<(), Reason> {
-    let limits = &args.options.resources;
+    let limits = &args.spec.options.resources;
     if limits.memory_bytes.is_some_and(|limit| limit < MIN_MEMORY_BYTES) {
         return Err("--memory is below the minimum of 6m".into());
     }
@@ -251,8 +220,8 @@ fn memory(args: &Args) -> Result<(), Reason> {
 /// No two mounts may have the same target.
 fn targets(all: &[Mount]) -> Result<(), Reason> {
     for (index, mount) in all.iter().enumerate() {
-        let target = mounts::target_of(mount);
-        if all[..index].iter().any(|other| mounts::target_of(other) == target) {
+        let target = mount.target();
+        if all[..index].iter().any(|other| other.target() == target) {
             return Err(format!("two mounts have the target {}", target.display()));
         }
     }

@@ -33,6 +33,12 @@ impl From<skiff_runtime::Error> for Failure {
     }
 }
 
+impl From<skiff_engine::Error> for Failure {
+    fn from(error: skiff_engine::Error) -> Self {
+        Self { code: error.exit_code(), message: error.to_string() }
+    }
+}
+
 impl fmt::Display for Failure {
     /// The message on one line, whatever names found their way into it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

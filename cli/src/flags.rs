@@ -93,15 +93,15 @@ pub(crate) static SECTIONS: &[Section] = &[
 
 static PROGRAM: &[Flag] = &[
     switch(Some('i'), "interactive", "pass standard input on; it is /dev/null otherwise", |a, on| {
-        a.options.interactive = on;
+        a.spec.options.interactive = on;
     }),
-    switch(Some('t'), "tty", "run on a terminal of the container's own", |a, on| a.options.tty = on),
+    switch(Some('t'), "tty", "run on a terminal of the container's own", |a, on| a.spec.options.tty = on),
     bytes(Some('e'), "env", "NAME[=VALUE]", "set a variable; without =VALUE, the caller's own", |a, v| {
-        a.env.extend(environment::variable(v)?);
+        a.spec.env.extend(environment::variable(v)?);
         Ok(())
     }),
     bytes(None, "env-file", "FILE", "set the variables of a file, one per line", |a, v| {
-        a.env_file.extend(environment::file(v)?);
+        a.spec.env_file.extend(environment::file(v)?);
         Ok(())
     }),
     bytes(
@@ -109,28 +109,28 @@ static PROGRAM: &[Flag] = &[
         "entrypoint",
         "PROGRAM",
         "replace the image's entrypoint and command; \"\" drops them",
-        |a, v| put(&mut a.entrypoint, Some(v.to_owned())),
+        |a, v| put(&mut a.spec.entrypoint, Some(v.to_owned())),
     ),
     value(Some('w'), "workdir", "DIR", "working directory, made if missing", |a, v| {
         if !v.starts_with('/') {
             return Err("not an absolute path".into());
         }
-        put(&mut a.options.cwd, PathBuf::from(v))
+        put(&mut a.spec.options.cwd, PathBuf::from(v))
     }),
     value(Some('u'), "user", "USER[:GROUP]", "run as a user and group, by name or number", |a, v| {
-        put(&mut a.user, Some(v.to_owned()))
+        put(&mut a.spec.user, Some(v.to_owned()))
     }),
     value(None, "group-add", "GROUP", "add a group, by name or number", |a, v| {
-        add(&mut a.options.group_add, v.to_owned())
+        add(&mut a.spec.options.group_add, v.to_owned())
     }),
     switch(None, "init", "run a small init as process 1, which forwards signals and reaps", |a, on| {
-        a.options.init = on;
+        a.spec.options.init = on;
     }),
 ];
 
 static LIFECYCLE: &[Flag] = &[
     value(None, "name", "NAME", "name the container", |a, v| {
-        put(&mut a.options.name, Some(names::container(v)?))
+        put(&mut a.spec.options.name, Some(names::container(v)?))
     }),
     switch(
         None,
@@ -142,7 +142,7 @@ static LIFECYCLE: &[Flag] = &[
         put(&mut a.cidfile, Some(PathBuf::from(v)))
     }),
     value(Some('l'), "label", "KEY[=VALUE]", "attach a label", |a, v| {
-        add(&mut a.options.labels, names::label(v)?)
+        add(&mut a.spec.options.labels, names::label(v)?)
     }),
     value(None, "pull", "never", "images come from files: only 'never' is accepted", |_, v| Pull::check(v)),
     switch(None, "sig-proxy", "pass signals on to the program (default true)", |a, on| a.sig_proxy = on),
@@ -151,7 +151,7 @@ static LIFECYCLE: &[Flag] = &[
         "stop-signal",
         "SIGNAL",
         "signal that --timeout sends (default the image's, else TERM)",
-        |a, v| put(&mut a.stop_signal, Some(signals::signal(v)?)),
+        |a, v| put(&mut a.spec.stop_signal, Some(signals::signal(v)?)),
     ),
     value(
         None,
@@ -160,12 +160,12 @@ static LIFECYCLE: &[Flag] = &[
         "kill so long after the stop signal; -1 never (default 10)",
         |a, v| {
             let seconds = integer(v, -1..=i64::from(i32::MAX))?;
-            put(&mut a.stop_timeout_s, u64::try_from(seconds).ok())
+            put(&mut a.spec.stop_timeout_s, u64::try_from(seconds).ok())
         },
     ),
     value(None, "timeout", "SECONDS", "stop the container after so long; 0 never", |a, v| {
         let seconds = integer(v, 0..=i64::from(i32::MAX))?;
-        put(&mut a.timeout_s, u64::try_from(seconds).ok().filter(|&s| s > 0))
+        put(&mut a.spec.timeout_s, u64::try_from(seconds).ok().filter(|&s| s > 0))
     }),
 ];
 
@@ -175,27 +175,27 @@ static FILES: &[Flag] = &[
         "volume",
         "[SRC:]DST[:OPTIONS]",
         "bind a host path (ro, rslave, …) or add an empty volume",
-        |a, v| add(&mut a.options.mounts, mounts::volume(v)?),
+        |a, v| add(&mut a.spec.options.mounts, mounts::volume(v)?),
     ),
     value(None, "mount", "KEY=VALUE,…", "mount type=bind, tmpfs or an anonymous volume", |a, v| {
-        add(&mut a.options.mounts, mounts::mount(v)?)
+        add(&mut a.spec.options.mounts, mounts::mount(v)?)
     }),
     value(None, "tmpfs", "DST[:OPTIONS]", "mount an empty tmpfs", |a, v| {
-        add(&mut a.options.mounts, mounts::tmpfs(v)?)
+        add(&mut a.spec.options.mounts, mounts::tmpfs(v)?)
     }),
-    switch(None, "read-only", "mount the root file system read-only", |a, on| a.options.read_only = on),
+    switch(None, "read-only", "mount the root file system read-only", |a, on| a.spec.options.read_only = on),
     value(None, "shm-size", "SIZE", "size of /dev/shm (default 64m)", |a, v| match sizes::bytes(v)? {
         0 => Ok(()),
-        size => put(&mut a.options.shm_size_bytes, size),
+        size => put(&mut a.spec.options.shm_size_bytes, size),
     }),
     value(None, "device", "SRC[:DST][:rwm]", "let the container use a device of the host", |a, v| {
-        add(&mut a.options.devices, security::device(v)?)
+        add(&mut a.spec.options.devices, security::device(v)?)
     }),
 ];
 
 static LIMITS: &[Flag] = &[
     value(Some('m'), "memory", "SIZE", "memory limit, at least 6m", |a, v| {
-        put(&mut a.options.resources.memory_bytes, Some(sizes::bytes(v)?).filter(|&size| size != 0))
+        put(&mut a.spec.options.resources.memory_bytes, Some(sizes::bytes(v)?).filter(|&size| size != 0))
     }),
     value(
         None,
@@ -204,92 +204,92 @@ static LIMITS: &[Flag] = &[
         "limit of memory plus swap; -1 unlimited (default twice --memory)",
         |a, v| {
             let size = sizes::bytes_or_unlimited(v)?;
-            put(&mut a.options.resources.memory_swap_bytes, Some(size).filter(|&size| size != 0))
+            put(&mut a.spec.options.resources.memory_swap_bytes, Some(size).filter(|&size| size != 0))
         },
     ),
     value(None, "memory-reservation", "SIZE", "what reclaim leaves, at most --memory", |a, v| {
         put(
-            &mut a.options.resources.memory_reservation_bytes,
+            &mut a.spec.options.resources.memory_reservation_bytes,
             Some(sizes::bytes(v)?).filter(|&size| size != 0),
         )
     }),
     value(None, "cpus", "NUMBER", "CPU time per time, such as 1.5", |a, v| {
-        put(&mut a.options.resources.nano_cpus, sizes::nano_cpus(v)?)
+        put(&mut a.spec.options.resources.nano_cpus, sizes::nano_cpus(v)?)
     }),
     value(Some('c'), "cpu-shares", "NUMBER", "weight against others (default 1024)", |a, v| {
-        put(&mut a.options.resources.cpu_shares, limits::cpu_shares(v)?)
+        put(&mut a.spec.options.resources.cpu_shares, limits::cpu_shares(v)?)
     }),
     value(None, "cpu-period", "US", "period of --cpu-quota in µs (default 100000)", |a, v| {
-        put(&mut a.options.resources.cpu_period_us, limits::cpu_period(v)?)
+        put(&mut a.spec.options.resources.cpu_period_us, limits::cpu_period(v)?)
     }),
     value(None, "cpu-quota", "US", "CPU time per period in µs; -1 unlimited", |a, v| {
-        put(&mut a.options.resources.cpu_quota_us, limits::cpu_quota(v)?)
+        put(&mut a.spec.options.resources.cpu_quota_us, limits::cpu_quota(v)?)
     }),
     value(None, "cpuset-cpus", "LIST", "run on these CPUs, such as 0-3,5", |a, v| {
-        put(&mut a.options.resources.cpuset_cpus, limits::cpu_list(v)?)
+        put(&mut a.spec.options.resources.cpuset_cpus, limits::cpu_list(v)?)
     }),
     value(None, "cpuset-mems", "LIST", "use the memory of these nodes", |a, v| {
-        put(&mut a.options.resources.cpuset_mems, limits::cpu_list(v)?)
+        put(&mut a.spec.options.resources.cpuset_mems, limits::cpu_list(v)?)
     }),
     value(None, "pids-limit", "NUMBER", "at most so many processes and threads; -1 unlimited", |a, v| {
-        put(&mut a.options.resources.pids_limit, Some(limits::pids(v)?))
+        put(&mut a.spec.options.resources.pids_limit, Some(limits::pids(v)?))
     }),
     value(None, "blkio-weight", "NUMBER", "block I/O weight, 10 to 1000", |a, v| {
-        put(&mut a.options.resources.blkio_weight, limits::blkio_weight(v)?)
+        put(&mut a.spec.options.resources.blkio_weight, limits::blkio_weight(v)?)
     }),
     value(None, "ulimit", "NAME=SOFT[:HARD]", "resource limit, such as nofile=1024:2048", |a, v| {
         let limit = limits::ulimit(v)?;
-        a.options.ulimits.retain(|other| other.name != limit.name);
-        add(&mut a.options.ulimits, limit)
+        a.spec.options.ulimits.retain(|other| other.name != limit.name);
+        add(&mut a.spec.options.ulimits, limit)
     }),
     value(None, "oom-score-adj", "NUMBER", "preference of the OOM killer, -1000 to 1000", |a, v| {
-        put(&mut a.options.oom_score_adj, i32::try_from(integer(v, -1000..=1000)?).ok())
+        put(&mut a.spec.options.oom_score_adj, i32::try_from(integer(v, -1000..=1000)?).ok())
     }),
 ];
 
 static SECURITY: &[Flag] = &[
     value(None, "cap-add", "NAME", "add a capability, or ALL", |a, v| {
-        add(&mut a.options.cap_add, v.to_owned())
+        add(&mut a.spec.options.cap_add, v.to_owned())
     }),
     value(None, "cap-drop", "NAME", "drop a capability, or ALL", |a, v| {
-        add(&mut a.options.cap_drop, v.to_owned())
+        add(&mut a.spec.options.cap_drop, v.to_owned())
     }),
     value(
         None,
         "security-opt",
         "OPTION",
         "seccomp=FILE, seccomp=unconfined, no-new-privileges, systempaths=unconfined",
-        |a, v| security::apply(v, &mut a.options),
+        |a, v| security::apply(v, &mut a.spec.options),
     ),
     switch(None, "privileged", "all capabilities and devices, no filter, nothing masked", |a, on| {
-        a.options.privileged = on;
+        a.spec.options.privileged = on;
     }),
     value(None, "sysctl", "KEY=VALUE", "set a kernel parameter of the container's namespaces", |a, v| {
-        add(&mut a.options.sysctls, names::sysctl(v)?)
+        add(&mut a.spec.options.sysctls, names::sysctl(v)?)
     }),
 ];
 
 static NAMESPACES: &[Flag] = &[
     value(Some('h'), "hostname", "NAME", "host name (default the first 12 digits of the id)", |a, v| {
-        put(&mut a.options.hostname, names::host(v)?)
+        put(&mut a.spec.options.hostname, names::host(v)?)
     }),
     value(None, "domainname", "NAME", "NIS domain name", |a, v| {
-        put(&mut a.options.domainname, names::host(v)?)
+        put(&mut a.spec.options.domainname, names::host(v)?)
     }),
     value(None, "network", "none|host", "loopback only, or the host's network (default none)", |a, v| {
-        put(&mut a.options.network, names::network(v)?)
+        put(&mut a.spec.options.network, names::network(v)?)
     }),
     value(None, "pid", "host", "see the host's processes", |a, v| {
-        put(&mut a.options.pid, names::namespace(v, false)?)
+        put(&mut a.spec.options.pid, names::namespace(v, false)?)
     }),
     value(None, "ipc", "host|private", "System V IPC and message queues (default private)", |a, v| {
-        put(&mut a.options.ipc, names::namespace(v, true)?)
+        put(&mut a.spec.options.ipc, names::namespace(v, true)?)
     }),
     value(None, "uts", "host", "use the host's name", |a, v| {
-        put(&mut a.options.uts, names::namespace(v, false)?)
+        put(&mut a.spec.options.uts, names::namespace(v, false)?)
     }),
     value(None, "cgroupns", "host|private", "view of the cgroups (default private)", |a, v| {
-        put(&mut a.options.cgroupns, names::namespace(v, true)?)
+        put(&mut a.spec.options.cgroupns, names::namespace(v, true)?)
     }),
 ];
 

@@ -8,7 +8,6 @@ mod counted;
 mod failure;
 mod flags;
 mod help;
-mod image;
 mod observe;
 mod output;
 mod profile;

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use skiff_ebpf::{Profiler, Record, Slot};
+use skiff_engine::image;
 use skiff_runtime::cgroup::Usage;
 use skiff_runtime::launch::{self, Exit, Running, Stamps};
 use skiff_runtime::observe::Counted;
@@ -18,17 +19,17 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::roots::Roots;
 
+use crate::profile;
 use crate::values::cause;
-use crate::{image, profile};
 
 /// Runs a container and returns what skiff is to exit with.
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
-    supervise::check_terminal(args.options.interactive, args.options.tty)?;
+    supervise::check_terminal(args.spec.options.interactive, args.spec.options.tty)?;
     let roots = Roots::find()?;
-    let image = Store::open(&roots.state)?.resolve(&ImageRef::parse(&args.image)?)?;
-    let terms = terms(args, image::stop_signal(args, &image.config)?);
+    let image = Store::open(&roots.state)?.resolve(&ImageRef::parse(&args.spec.image)?)?;
+    let terms = terms(args, image::stop_signal(&args.spec, &image.config)?);
     let account = args.profile.is_some();
-    let options = Options { id: fresh_id()?, account, ..image::fold(args, image)? };
+    let options = Options { id: fresh_id()?, account, ..image::fold(&args.spec, image)? };
     let cidfile = args.cidfile.as_deref().map(|path| write_id(path, &options.id)).transpose()?;
     let mut profiling = args.profile.as_ref().map(Profiling::prepare).transpose()?;
 
@@ -129,7 +130,7 @@ impl Profiling {
         let document = profile::Document::new(&profile::Run {
             id: &options.id,
             name: options.name.as_deref(),
-            image: Some(&args.image),
+            image: Some(&args.spec.image),
             argv: options.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             exit: Some(ended.exit),
             begin_ns,
@@ -157,10 +158,10 @@ fn execs_before(options: &Options) -> u32 {
 fn terms(args: &Args, stop_signal: i32) -> Terms {
     Terms {
         sig_proxy: args.sig_proxy,
-        interactive: args.options.interactive,
+        interactive: args.spec.options.interactive,
         stop_signal,
-        stop_timeout: args.stop_timeout_s.map(Duration::from_secs),
-        timeout: args.timeout_s.map(Duration::from_secs),
+        stop_timeout: args.spec.stop_timeout_s.map(Duration::from_secs),
+        timeout: args.spec.timeout_s.map(Duration::from_secs),
     }
 }
 

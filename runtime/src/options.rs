@@ -1,12 +1,16 @@
 //! What a caller wants of a container, in the words of `docker run`, with values already parsed.
 //!
-//! The CLI fills this from flags and the image's configuration. Nothing here has been checked against the host.
+//! The CLI fills this from flags and the image's configuration. Nothing here has been checked against the host. It can be
+//! written down and sent (serde): what is missing in what is read has its default.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 /// Everything that can be asked of a container. `Options::default()` is what `docker run` does without flags.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Options {
     /// 64 lower-case hex digits, unique on the host.
     pub id: String,
@@ -15,8 +19,10 @@ pub struct Options {
     /// Where the files come from.
     pub rootfs: Rootfs,
     /// Program and arguments: entrypoint and command joined. Never empty when a plan is built.
+    #[serde(with = "words")]
     pub argv: Vec<OsString>,
     /// `NAME=value`, later entries win. `PATH`, `HOSTNAME`, `HOME` and `TERM` are added by the plan where absent.
+    #[serde(with = "words")]
     pub env: Vec<OsString>,
     /// Working directory inside the container; created when missing. `/` when empty.
     pub cwd: PathBuf,
@@ -79,7 +85,8 @@ pub struct Options {
 }
 
 /// Where the root file system comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rootfs {
     /// The host's own root, read-only below a private overlay.
     Host,
@@ -88,7 +95,8 @@ pub enum Rootfs {
 }
 
 /// A namespace of the container's own, or the host's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Namespace {
     /// A new one.
     Private,
@@ -97,7 +105,8 @@ pub enum Namespace {
 }
 
 /// Something to mount into the container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mount {
     /// `-v SRC:DST` and `--mount type=bind`.
     Bind {
@@ -132,8 +141,42 @@ pub enum Mount {
     },
 }
 
+impl Mount {
+    /// Where in the container it is mounted.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        match self {
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::Volume { target, .. } => target,
+        }
+    }
+}
+
+/// A path in the container to mount on, without `.`, `..` and repeated slashes.
+///
+/// Errors: in one phrase, that it is not absolute, or the root itself.
+pub fn container_path(text: &str) -> Result<PathBuf, String> {
+    if !text.starts_with('/') {
+        return Err(format!("the container path '{text}' is not absolute"));
+    }
+    let mut clean = PathBuf::from("/");
+    for component in Path::new(text).components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    if clean == Path::new("/") {
+        return Err("the container path is the root itself".into());
+    }
+    Ok(clean)
+}
+
 /// Mount propagation, mount_namespaces(7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Propagation {
     /// Neither way. Docker's `rprivate`, the default.
     #[default]
@@ -145,7 +188,8 @@ pub enum Propagation {
 }
 
 /// Limits; absent means unlimited. cgroups(7).
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// `-m`, at least 6 MiB.
     pub memory_bytes: Option<u64>,
@@ -172,7 +216,7 @@ pub struct Resources {
 }
 
 /// One resource limit, setrlimit(2).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
     /// Docker's name: `nofile`, `nproc`, `core`, …
     pub name: String,
@@ -183,7 +227,8 @@ pub struct Ulimit {
 }
 
 /// Which system calls are allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Seccomp {
     /// Docker's default profile.
     Default,
@@ -194,7 +239,7 @@ pub enum Seccomp {
 }
 
 /// `--device SRC[:DST[:rwm]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Path on the host; a directory stands for every device below it.
     pub source: PathBuf,
@@ -242,5 +287,59 @@ impl Default for Options {
             labels: Vec::new(),
             account: false,
         }
+    }
+}
+
+/// Words that need not be UTF-8: text where they are, else a list of bytes.
+pub mod words {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    /// Writes a list of words.
+    pub fn serialize<S: Serializer>(words: &[OsString], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(words.iter().map(|word| match word.to_str() {
+            Some(text) => Word::Text(text.to_owned()),
+            None => Word::Bytes(word.clone().into_vec()),
+        }))
+    }
+
+    /// Reads a list of words.
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<OsString>, D::Error> {
+        let words = Vec::<Word>::deserialize(from)?;
+        Ok(words
+            .into_iter()
+            .map(|word| match word {
+                Word::Text(text) => text.into(),
+                Word::Bytes(bytes) => OsString::from_vec(bytes),
+            })
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn options_survive_being_sent() {
+        let options = Options {
+            argv: vec!["sh".into(), OsString::from_vec(vec![b'a', 0xff])],
+            mounts: vec![Mount::Volume { target: "/data".into(), read_only: true }],
+            network: Namespace::Host,
+            ..Options::default()
+        };
+        let sent = serde_json::to_string(&options).expect("write");
+        assert_eq!(serde_json::from_str::<Options>(&sent).expect("read"), options);
+        assert_eq!(serde_json::from_str::<Options>("{}").expect("read"), Options::default());
     }
 }

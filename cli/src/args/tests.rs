@@ -37,7 +37,7 @@ fn words(text: &str) -> Vec<OsString> {
 fn options_end_at_the_image() {
     let check = |text: &str, command: &str| {
         let args = args(text);
-        assert_eq!((args.image.as_str(), args.command), ("host", words(command)), "{text}");
+        assert_eq!((args.spec.image.as_str(), args.spec.command), ("host", words(command)), "{text}");
     };
     check("host", "");
     check("host ls", "ls");
@@ -54,16 +54,16 @@ fn options_end_at_the_image() {
 #[test]
 fn flags_before_double_dash_only() {
     let args = args("-- -t");
-    assert_eq!((args.image.as_str(), args.options.tty), ("-t", false));
+    assert_eq!((args.spec.image.as_str(), args.spec.options.tty), ("-t", false));
 }
 
 #[test]
 fn values_are_attached_or_follow() {
-    let name = |a: &Args| a.options.name.clone();
+    let name = |a: &Args| a.spec.options.name.clone();
     check("--name=web host", name, Some("web".into()));
     check("--name web host", name, Some("web".into()));
     check("--name web --name db host", name, Some("db".into()));
-    let memory = |a: &Args| a.options.resources.memory_bytes;
+    let memory = |a: &Args| a.spec.options.resources.memory_bytes;
     for text in [
         "-m512m host",
         "-m 512m host",
@@ -79,7 +79,7 @@ fn values_are_attached_or_follow() {
 
 #[test]
 fn switches_cluster_and_can_be_turned_off() {
-    let it = |a: &Args| (a.options.interactive, a.options.tty);
+    let it = |a: &Args| (a.spec.options.interactive, a.spec.options.tty);
     check("host", it, (false, false));
     check("-i -t host", it, (true, true));
     check("-it host", it, (true, true));
@@ -93,13 +93,13 @@ fn switches_cluster_and_can_be_turned_off() {
 
 #[test]
 fn variables_keep_their_order_and_bytes() {
-    check("-eA=1 -e B=2 --env=C=3 -e=D=4 host", |a| a.env.clone(), words("A=1 B=2 C=3 D=4"));
-    check("-e SKIFF_TEST_NOT_SET_ANYWHERE host", |a| a.env.clone(), vec![]);
+    check("-eA=1 -e B=2 --env=C=3 -e=D=4 host", |a| a.spec.env.clone(), words("A=1 B=2 C=3 D=4"));
+    check("-e SKIFF_TEST_NOT_SET_ANYWHERE host", |a| a.spec.env.clone(), vec![]);
     let raw = OsString::from_vec(b"A=\xff".to_vec());
     let Ok(Parsed::Run(parsed)) = parse(["-e".into(), raw.clone(), "host".into(), raw.clone()]) else {
         panic!()
     };
-    assert_eq!((parsed.env, parsed.command), (vec![raw.clone()], vec![raw]));
+    assert_eq!((parsed.spec.env, parsed.spec.command), (vec![raw.clone()], vec![raw]));
 }
 
 #[test]
@@ -111,36 +111,36 @@ fn the_profile_takes_its_file_by_an_equals_sign_only() {
 
 #[test]
 fn lifecycle_flags() {
-    check("host", |a| (a.stop_signal, a.stop_timeout_s, a.timeout_s), (None, Some(10), None));
-    check("--stop-signal INT host", |a| a.stop_signal, Some(2));
-    check("--stop-timeout 3 host", |a| a.stop_timeout_s, Some(3));
-    check("--stop-timeout -1 host", |a| a.stop_timeout_s, None);
-    check("--timeout 5 host", |a| a.timeout_s, Some(5));
-    check("--timeout 0 host", |a| a.timeout_s, None);
+    check("host", |a| (a.spec.stop_signal, a.spec.stop_timeout_s, a.spec.timeout_s), (None, Some(10), None));
+    check("--stop-signal INT host", |a| a.spec.stop_signal, Some(2));
+    check("--stop-timeout 3 host", |a| a.spec.stop_timeout_s, Some(3));
+    check("--stop-timeout -1 host", |a| a.spec.stop_timeout_s, None);
+    check("--timeout 5 host", |a| a.spec.timeout_s, Some(5));
+    check("--timeout 0 host", |a| a.spec.timeout_s, None);
     check("--cidfile /tmp/x host", |a| a.cidfile.clone(), Some("/tmp/x".into()));
-    check("--pull never host", |a| a.image.clone(), "host".into());
+    check("--pull never host", |a| a.spec.image.clone(), "host".into());
     check(
         "-l a=b --label c host",
-        |a| a.options.labels.clone(),
+        |a| a.spec.options.labels.clone(),
         vec![("a".into(), "b".into()), ("c".into(), String::new())],
     );
 }
 
 #[test]
 fn process_flags() {
-    check("-u 1000:10 host", |a| a.user.clone(), Some("1000:10".into()));
-    check("-w /srv host", |a| a.options.cwd.clone(), "/srv".into());
+    check("-u 1000:10 host", |a| a.spec.user.clone(), Some("1000:10".into()));
+    check("-w /srv host", |a| a.spec.options.cwd.clone(), "/srv".into());
     check(
         "--group-add audio --group-add 7 host",
-        |a| a.options.group_add.clone(),
+        |a| a.spec.options.group_add.clone(),
         vec!["audio".into(), "7".into()],
     );
-    check("--entrypoint /bin/sh host", |a| a.entrypoint.clone(), Some("/bin/sh".into()));
-    check("--entrypoint= host", |a| a.entrypoint.clone(), Some("".into()));
-    check("--init host", |a| a.options.init, true);
+    check("--entrypoint /bin/sh host", |a| a.spec.entrypoint.clone(), Some("/bin/sh".into()));
+    check("--entrypoint= host", |a| a.spec.entrypoint.clone(), Some("".into()));
+    check("--init host", |a| a.spec.options.init, true);
     check(
         "-h web --domainname lan host",
-        |a| (a.options.hostname.clone(), a.options.domainname.clone()),
+        |a| (a.spec.options.hostname.clone(), a.spec.options.domainname.clone()),
         (Some("web".into()), Some("lan".into())),
     );
 }
@@ -162,15 +162,15 @@ fn limits_reach_the_resources() {
         pids_limit: Some(100),
         blkio_weight: Some(300),
     };
-    check(text, |a| a.options.resources.clone(), expected);
-    check("--cpus 1.5 host", |a| a.options.resources.nano_cpus, Some(1_500_000_000));
-    check("-m 8m --memory-swap -1 host", |a| a.options.resources.memory_swap_bytes, Some(-1));
-    check("--oom-score-adj -500 host", |a| a.options.oom_score_adj, Some(-500));
-    check("--shm-size 1g host", |a| a.options.shm_size_bytes, 1 << 30);
-    check("--shm-size 0 host", |a| a.options.shm_size_bytes, 64 << 20);
+    check(text, |a| a.spec.options.resources.clone(), expected);
+    check("--cpus 1.5 host", |a| a.spec.options.resources.nano_cpus, Some(1_500_000_000));
+    check("-m 8m --memory-swap -1 host", |a| a.spec.options.resources.memory_swap_bytes, Some(-1));
+    check("--oom-score-adj -500 host", |a| a.spec.options.oom_score_adj, Some(-500));
+    check("--shm-size 1g host", |a| a.spec.options.shm_size_bytes, 1 << 30);
+    check("--shm-size 0 host", |a| a.spec.options.shm_size_bytes, 64 << 20);
     check(
         "--ulimit nofile=1 --ulimit core=0 --ulimit nofile=2:3 host",
-        |a| a.options.ulimits.clone(),
+        |a| a.spec.options.ulimits.clone(),
         vec![
             Ulimit { name: "core".into(), soft: 0, hard: 0 },
             Ulimit { name: "nofile".into(), soft: 2, hard: 3 },
@@ -182,25 +182,33 @@ fn limits_reach_the_resources() {
 fn security_flags() {
     check(
         "--cap-add NET_ADMIN --cap-drop all host",
-        |a| (a.options.cap_add.clone(), a.options.cap_drop.clone()),
+        |a| (a.spec.options.cap_add.clone(), a.spec.options.cap_drop.clone()),
         (vec!["NET_ADMIN".into()], vec!["all".into()]),
     );
     check(
         "--security-opt seccomp=unconfined --privileged host",
-        |a| (a.options.seccomp.clone(), a.options.privileged),
+        |a| (a.spec.options.seccomp.clone(), a.spec.options.privileged),
         (Seccomp::Unconfined, true),
     );
     check(
         "--sysctl net.core.somaxconn=9 host",
-        |a| a.options.sysctls.clone(),
+        |a| a.spec.options.sysctls.clone(),
         vec![("net.core.somaxconn".into(), "9".into())],
     );
-    check("--read-only host", |a| a.options.read_only, true);
+    check("--read-only host", |a| a.spec.options.read_only, true);
 }
 
 #[test]
 fn namespaces_are_private_unless_asked() {
-    let all = |a: &Args| [a.options.pid, a.options.ipc, a.options.uts, a.options.cgroupns, a.options.network];
+    let all = |a: &Args| {
+        [
+            a.spec.options.pid,
+            a.spec.options.ipc,
+            a.spec.options.uts,
+            a.spec.options.cgroupns,
+            a.spec.options.network,
+        ]
+    };
     check("host", all, [Namespace::Private; 5]);
     check("--pid host --ipc=host --uts host --cgroupns host --network host host", all, [Namespace::Host; 5]);
     check("--net host --net none --ipc private host", all, [Namespace::Private; 5]);
@@ -220,7 +228,7 @@ fn mounts_keep_their_order() {
         },
         Mount::Volume { target: "/c".into(), read_only: false },
     ];
-    check("--tmpfs /t -v /a:/b:ro --mount dst=/c host", |a| a.options.mounts.clone(), expected);
+    check("--tmpfs /t -v /a:/b:ro --mount dst=/c host", |a| a.spec.options.mounts.clone(), expected);
 }
 
 #[test]

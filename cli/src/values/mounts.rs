@@ -1,8 +1,8 @@
 //! `-v`, `--mount` and `--tmpfs`.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use skiff_runtime::options::{Mount, Propagation};
+use skiff_runtime::options::{Mount, Propagation, container_path};
 
 use super::{Reason, boolean, cause, sizes};
 
@@ -43,7 +43,7 @@ pub(crate) fn volume(text: &str) -> Result<Mount, Reason> {
         _ => return Err("not of the form [SRC:]DST[:OPTIONS]".into()),
     };
     let flags = VolumeFlags::parse(options)?;
-    let target = target(destination)?;
+    let target = container_path(destination)?;
     match source {
         None => Ok(Mount::Volume { target, read_only: flags.read_only }),
         Some(source) => Ok(Mount::Bind {
@@ -60,7 +60,7 @@ pub(crate) fn volume(text: &str) -> Result<Mount, Reason> {
 /// `--mount KEY=VALUE,…`.
 pub(crate) fn mount(text: &str) -> Result<Mount, Reason> {
     let fields = Fields::parse(text)?;
-    let target = target(fields.target.ok_or("a mount needs a target")?)?;
+    let target = container_path(fields.target.ok_or("a mount needs a target")?)?;
     match fields.kind {
         "bind" => {
             fields.refuse(&["tmpfs-"])?;
@@ -90,35 +90,7 @@ pub(crate) fn tmpfs(text: &str) -> Result<Mount, Reason> {
     for option in options.split(',').filter(|option| !option.is_empty()) {
         all.push(tmpfs_option(option)?);
     }
-    Ok(Mount::Tmpfs { target: target(destination)?, options: all })
-}
-
-/// An absolute path in the container, without `.`, `..` and repeated slashes; never `/` itself.
-pub(crate) fn target(text: &str) -> Result<PathBuf, Reason> {
-    if !text.starts_with('/') {
-        return Err(format!("the container path '{text}' is not absolute"));
-    }
-    let mut clean = PathBuf::from("/");
-    for component in Path::new(text).components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            _ => {}
-        }
-    }
-    if clean == Path::new("/") {
-        return Err("the container path is the root itself".into());
-    }
-    Ok(clean)
-}
-
-/// Where a mount puts its file system.
-pub(crate) fn target_of(mount: &Mount) -> &Path {
-    match mount {
-        Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } | Mount::Volume { target, .. } => target,
-    }
+    Ok(Mount::Tmpfs { target: container_path(destination)?, options: all })
 }
 
 /// The comma-separated options of `-v`.

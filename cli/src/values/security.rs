@@ -42,7 +42,7 @@ pub(crate) fn device(text: &str) -> Result<Device, Reason> {
     if !source.starts_with('/') {
         return Err(format!("the device '{source}' is not an absolute path"));
     }
-    let target = super::mounts::target(target)?;
+    let target = skiff_runtime::options::container_path(target)?;
     Ok(Device { source: PathBuf::from(source), target, access: access.to_owned() })
 }
 

@@ -1,0 +1,13 @@
+//! Containers over time: a resident daemon that makes, keeps and ends them, and what its clients say to it.
+//!
+//! [`Spec`] is what a client wants of a container; [`protocol`] is how client and daemon talk. Knows nothing of argv and
+//! nothing of terminals; the client's streams reach a container by descriptor and never pass through here.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod image;
+pub mod protocol;
+pub mod spec;
+
+pub use error::Error;
+pub use spec::Spec;
