@@ -21,24 +21,35 @@ pub fn set(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {
 #[must_use]
 pub fn is(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> bool {
     let mut found = [0_u8; 16];
-    // SAFETY: the kernel writes at most `found.len()` bytes to `found`.
-    let length =
-        unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), found.as_mut_ptr().cast(), found.len()) };
-    usize::try_from(length).is_ok_and(|length| found[..length] == *value)
+    matches!(read(fd, name, &mut found), Ok(Some(length)) if found[..length] == *value)
 }
 
 /// Reads attribute `name` of the file behind `fd`; none if it has no such attribute. fgetxattr(2).
 pub fn get(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 1 << 16];
+    let Some(length) = read(fd, name, &mut value)? else { return Ok(None) };
+    value.truncate(length);
+    Ok(Some(value))
+}
+
+/// As [`get`], where the value has at most 16 bytes.
+///
+/// Errors: `ERANGE` for a longer one.
+pub fn get_short(fd: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let mut value = [0_u8; 16];
+    Ok(read(fd, name, &mut value)?.map(|length| value[..length].to_vec()))
+}
+
+/// The length of what is now in `value`; none if the file has no such attribute.
+fn read(fd: BorrowedFd<'_>, name: &CStr, value: &mut [u8]) -> io::Result<Option<usize>> {
     // SAFETY: the kernel writes at most `value.len()` bytes to `value`, which nobody else uses meanwhile.
     let length =
         unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    let Ok(length) = usize::try_from(length) else {
-        let error = io::Error::last_os_error();
-        return if error.raw_os_error() == Some(libc::ENODATA) { Ok(None) } else { Err(error) };
-    };
-    value.truncate(length);
-    Ok(Some(value))
+    match (usize::try_from(length), io::Error::last_os_error()) {
+        (Ok(length), _) => Ok(Some(length)),
+        (Err(_), error) if error.raw_os_error() == Some(libc::ENODATA) => Ok(None),
+        (Err(_), error) => Err(error),
+    }
 }
 
 /// The names of the attributes of the file behind `fd`. flistxattr(2).

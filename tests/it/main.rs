@@ -22,6 +22,7 @@ mod oci;
 mod peers;
 mod profile;
 mod rootless;
+mod runtime_cgroups;
 mod runtime_crash;
 mod runtime_rootless;
 mod runtime_security;

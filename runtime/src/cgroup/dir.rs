@@ -11,10 +11,10 @@ use skiff_sys::device_filter;
 
 use super::devices::legacy_lines;
 use super::make::{enable_controllers, inherit_cpuset, make_directory};
-use super::remove::{empty_all, remove_all};
+use super::remove::{empty_all, remove_all, remove_unused};
 use super::systemd::{Connection, Unit};
 use super::write::write_all;
-use super::{Controller, Devices, Join, Paths, Plan, Usage};
+use super::{Controller, Devices, Join, Mark, Owner, Paths, Plan, Usage};
 use crate::Error;
 use crate::error::Context;
 
@@ -32,6 +32,8 @@ pub struct Cgroup {
     /// Whether an eBPF filter restricts devices.
     is_filtered: bool,
     is_released: bool,
+    /// What the directories bear if they are this container's.
+    pub(super) mark: Option<Mark>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,8 @@ impl Cgroup {
         for join in &plan.joins {
             plan.tolerate(cgroup.make_legacy(plan, join))?;
         }
+        // Last: what bears no mark has never had a process in it.
+        cgroup.bear(plan.mark.as_ref())?;
         Ok(cgroup)
     }
 
@@ -159,6 +163,7 @@ impl Cgroup {
                 unified.take(pid)?;
             }
         }
+        self.bear(plan.mark.as_ref())?;
         self.limit_unified(plan)?;
         plan.joins.iter().try_for_each(|join| self.limit_legacy(plan, join, &join.mount.join(&plan.path)))
     }
@@ -174,8 +179,16 @@ impl Cgroup {
             path: path.clone(),
             tasks: None,
         });
-        let (legacy, found, unit) = (legacy.collect(), paths.found.clone(), paths.unit.clone());
-        Ok(Self { unified, legacy, found, unit, systemd: None, is_filtered: true, is_released: true })
+        Ok(Self {
+            unified,
+            legacy: legacy.collect(),
+            found: paths.found.clone(),
+            unit: paths.unit.clone(),
+            systemd: None,
+            is_filtered: true,
+            is_released: true,
+            mark: paths.mark.clone(),
+        })
     }
 
     /// As [`Cgroup::open`], to be joined by one more process of the container.
@@ -248,22 +261,33 @@ impl Cgroup {
         usage
     }
 
-    /// Kills what is left and removes the directories, but for those that were there before.
+    /// Kills what is left and removes the directories, but for those that were there before. What another container has by
+    /// now is let alone.
     pub fn remove(mut self) -> Result<(), Error> {
         self.clear()
     }
 
     fn clear(&mut self) -> Result<(), Error> {
         self.is_released = true;
-        let of_systemd = match self.unit.take() {
+        let owner = self.owner()?;
+        let unit = self.unit.take();
+        let of_systemd = match unit {
             // systemd would ask the processes first, and wait for them to end themselves.
-            Some(unit) => self.kill(libc::SIGKILL).and_then(|()| unit.remove()),
+            Some(unit) if owner == Owner::Container => self.kill(libc::SIGKILL).and_then(|()| unit.remove()),
+            Some(unit) => unit.forget(),
             None => Ok(()),
         };
         let unified = self.unified.take().map(|unified| unified.path);
-        let paths: Vec<_> = self.legacy.drain(..).map(|legacy| legacy.path).chain(unified).collect();
+        // The one that bears the mark goes last.
+        let legacy = self.legacy.drain(..).rev().map(|legacy| legacy.path);
+        let paths: Vec<_> = legacy.chain(unified).collect();
         let (found, own): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| self.found.contains(path));
-        remove_all(&own).and(empty_all(&found)).and(of_systemd)
+        let of_files = match owner {
+            Owner::Container => remove_all(&own).and(empty_all(&found)),
+            Owner::Nobody => remove_unused(&own),
+            Owner::Another => Ok(()),
+        };
+        of_files.and(of_systemd)
     }
 }
 
@@ -284,7 +308,7 @@ impl Plan {
     }
 
     /// Passes over what may not be made, where nothing was asked of it.
-    fn tolerate(&self, made: Result<(), Error>) -> Result<(), Error> {
+    pub(super) fn tolerate(&self, made: Result<(), Error>) -> Result<(), Error> {
         match made {
             Err(Error::Host { source, .. }) if self.optional && is_denied(&source) => Ok(()),
             other => other,

@@ -7,7 +7,7 @@ use skiff_sys::device_filter::Rule;
 
 use super::resources::{LIMITED, Version, lines, unified};
 use super::systemd::{Order, properties};
-use super::{CgroupsPath, Controller, Layout, Paths, devices};
+use super::{CgroupsPath, Controller, Layout, Mark, Paths, devices};
 use crate::Error;
 use crate::oci::spec;
 use crate::options::Resources;
@@ -33,6 +33,8 @@ pub struct Plan {
     pub order: Option<Order>,
     /// Whether the container does without cgroups if they may not be made: nothing was asked of them.
     pub optional: bool,
+    /// Says whose the directories are, where others may take them: [`super::mark`].
+    pub mark: Option<Mark>,
 }
 
 /// Controllers of cgroup v2 to switch on.
@@ -160,6 +162,7 @@ impl Plan {
             // Known when they are made.
             found: Vec::new(),
             unit: self.order.as_ref().map(|order| order.unit.clone()),
+            mark: self.mark.clone(),
         }
     }
 

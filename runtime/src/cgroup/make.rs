@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Enable;
+use super::{Enable, Plan};
 use crate::Error;
 use crate::error::Context;
 
@@ -24,6 +24,25 @@ pub(super) fn make_directory(mount: &Path, path: &Path, reuse: bool) -> Result<(
             Ok((full, false))
         }
         other => other.context(|| format!("make cgroup {}", full.display())).map(|()| (full, true)),
+    }
+}
+
+impl Plan {
+    /// Those of its directories that are there already, which stay when the container goes.
+    ///
+    /// Errors: one in which there is a process.
+    pub fn found(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut found = Vec::new();
+        // Of a unit's directory systemd knows.
+        let unified = self.unified.iter().filter(|_| self.order.is_none());
+        for mount in unified.chain(self.joins.iter().map(|join| &join.mount)) {
+            let path = mount.join(&self.path);
+            if !found.contains(&path) && path.exists() {
+                self.tolerate(check_unused(&path))?;
+                found.push(path);
+            }
+        }
+        Ok(found)
     }
 }
 

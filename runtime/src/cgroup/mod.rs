@@ -4,7 +4,7 @@
 //! eBPF knows the container, and the device filter). `skiff run` makes it flat, `skiff-<id>`, and joins a v1 controller
 //! only if a limit or the record wants it; a bundle names the place ([`path`]) and joins all, for its engine reads them.
 //! Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`resources`] and
-//! [`devices`] are its tables; [`dir`] and what it calls ([`make`], [`mod@write`], [`usage`], [`remove`]) act.
+//! [`devices`] are its tables; [`dir`] and what it calls ([`make`], [`mark`], [`mod@write`], [`usage`], [`remove`]) act.
 
 mod control;
 mod devices;
@@ -12,6 +12,7 @@ mod dir;
 mod events;
 mod limits;
 mod make;
+mod mark;
 mod path;
 mod remove;
 mod resources;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use dir::Cgroup;
 pub use events::OomEvents;
 pub use limits::{Devices, Enable, Join, Plan, Write};
+pub use mark::{Mark, Owner};
 pub(crate) use path::directory_of;
 pub use path::{CgroupsPath, Manager, user_manager};
 pub use remove::remove_stale;
@@ -50,6 +52,9 @@ pub struct Paths {
     /// The unit of systemd's that they belong to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// What says that they are the container's, as long as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
 }
 
 impl Paths {

@@ -41,6 +41,27 @@ pub(super) fn remove_all(paths: &[PathBuf]) -> Result<(), Error> {
     result
 }
 
+/// Removes those of the directories that no process is in or below.
+pub(super) fn remove_unused(paths: &[PathBuf]) -> Result<(), Error> {
+    let mut result = Ok(());
+    for path in paths {
+        let removed = match processes(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(0) => remove(path),
+            Ok(count) => {
+                let path = path.display();
+                tracing::warn!(
+                    "cgroup {path} stays: not known to be the container's, it has {count} process(es)"
+                );
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        result = result.and(removed.context(|| format!("remove cgroup {}", path.display())));
+    }
+    result
+}
+
 /// Ends what runs in these directories and below them; the directories stay. Goes on as [`remove_all`] does.
 pub(super) fn empty_all(paths: &[PathBuf]) -> Result<(), Error> {
     let mut result = Ok(());

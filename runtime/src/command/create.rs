@@ -217,7 +217,10 @@ impl Making {
         if global.cgroup_manager == CgroupManager::None {
             plan.cgroup = cgroup::Plan::default();
         }
-        let record = record(&bundle, &plan);
+        plan.cgroup.mark = Some(cgroup::Mark::of_now());
+        let mut record = record(&bundle, &plan);
+        // Before anything is on record: what another container is in must not be taken for this one's.
+        record.cgroups.found = plan.cgroup.found()?;
         let claim = container::claim(&root, args.id())?;
         claim.write(&record)?;
         claim.write_config(text.as_bytes())?;

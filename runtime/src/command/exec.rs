@@ -218,16 +218,14 @@ mod tests {
         let paths = Paths {
             unified: Some("/u/c".into()),
             legacy: [(Controller::Cpu, "/cpu/c".into()), (Controller::Pids, "/pids/c".into())].into(),
-            found: Vec::new(),
-            unit: None,
+            ..Paths::default()
         };
         let check = |wanted: &[&str], expected: Result<[&str; 3], &str>| {
             let found = below(&paths, &strings(wanted)).map_err(|failure| failure.message);
             let expected = expected.map(|[unified, cpu, pids]| Paths {
                 unified: Some(unified.into()),
                 legacy: [(Controller::Cpu, cpu.into()), (Controller::Pids, pids.into())].into(),
-                found: Vec::new(),
-                unit: None,
+                ..Paths::default()
             });
             assert_eq!(found, expected.map_err(str::to_owned), "{wanted:?}");
         };

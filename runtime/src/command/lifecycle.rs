@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use skiff_runtime::cgroup::Cgroup;
+use skiff_runtime::cgroup::{Cgroup, Owner};
 use skiff_runtime::container::{self, Container, Process};
 use skiff_runtime::oci::spec::Status;
 use skiff_runtime::signals;
@@ -24,18 +24,26 @@ pub(crate) fn kill(global: &Global, args: &Args) -> Result<u8, Failure> {
     let container = Container::open(&root(global), args.id())?;
     let cgroup = Cgroup::open(&container.record().cgroups)?;
     if args.all {
-        // Also when the first process has ended: in a shared PID namespace others may be left.
-        cgroup.kill(signal)?;
+        kill_all(&container, &cgroup, signal)?;
     } else {
         // In the very words that containerd and podman look for.
         let process = container.process()?.ok_or_else(not_running)?;
         send(&process, signal)?;
-    }
-    if signal == libc::SIGKILL && cgroup.frozen()? {
-        // In cgroup v1 what is frozen does not die.
-        cgroup.freeze(false)?;
+        if signal == libc::SIGKILL && cgroup.frozen()? {
+            // In cgroup v1 what is frozen does not die.
+            cgroup.freeze(false)?;
+        }
     }
     Ok(0)
+}
+
+/// Also when the first process has ended: in a shared PID namespace others may be left, if it is still the container's
+/// cgroup.
+fn kill_all(container: &Container, cgroup: &Cgroup, signal: i32) -> Result<(), Failure> {
+    if container.process()?.is_some() || cgroup.owner()? == Owner::Container {
+        cgroup.kill(signal)?;
+    }
+    Ok(())
 }
 
 fn not_running() -> Failure {

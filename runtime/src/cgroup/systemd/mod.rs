@@ -60,7 +60,7 @@ impl Order {
         let mut answer = start(&mut bus.0)?;
         if matches!(&answer, Answer::Refused(name, _) if name.ends_with(".UnitExists")) {
             // One that has failed is kept until somebody has seen it.
-            call(&mut bus.0, "ResetFailedUnit", "s", |body| body.text(unit), &[".NoSuchUnit"])?;
+            self.unit.reset(&mut bus.0)?;
             answer = start(&mut bus.0)?;
         }
         if matches!(answer, Answer::Done(_)) {
@@ -130,7 +130,16 @@ impl Unit {
             Answer::Refused(name, _) if name.ends_with(".NoSuchUnit") => return Ok(()),
             answer => finish(&mut bus, &self.name, "stop", answer)?,
         }
-        call(&mut bus, "ResetFailedUnit", "s", |body| body.text(&self.name), &[".NoSuchUnit"])
+        self.reset(&mut bus)
+    }
+
+    /// Has systemd forget that the unit has failed, if it has; one that runs is not touched.
+    pub(super) fn forget(&self) -> Result<(), Error> {
+        self.reset(&mut Bus::connect(self.user)?)
+    }
+
+    fn reset(&self, bus: &mut Bus) -> Result<(), Error> {
+        call(bus, "ResetFailedUnit", "s", |body| body.text(&self.name), &[".NoSuchUnit"])
     }
 }
 
