@@ -10,7 +10,8 @@
 //! | `create` | | `created` |
 //! | `start` | streams, if attached | as `run` |
 //! | `wait` | | `exited` |
-//! | `logs`, `attach` | where output goes | `done`, or `exited` |
+//! | `logs` | | `log`, then `exited` if followed |
+//! | `attach` | | `log`, then `exited` |
 //! | `exec` | streams, unless detached | as `run` |
 //! | others | | one |
 //!
@@ -117,26 +118,18 @@ pub enum Request {
         /// Which; answered one by one, in this order.
         containers: Vec<String>,
     },
-    /// Reads what a container has written; the bytes go to the descriptors that travel along (standard output and error).
+    /// Hands out the directory of what a container has written ([`Reply::Log`]); the client reads it itself.
     Logs {
         /// Which.
         container: String,
-        /// Go on with what it will write.
+        /// Tell of the end, too: once the container is down and all that it wrote is in the log.
         follow: bool,
-        /// How many lines from the end to begin at; all when absent.
-        tail: Option<u64>,
-        /// Only what was written since then, ns since 1970.
-        since_ns: Option<u64>,
-        /// Only what was written before then, ns since 1970.
-        until_ns: Option<u64>,
-        /// Each line begins with its time.
-        timestamps: bool,
     },
-    /// Passes on what a container writes from now on to the descriptors that travel along (output, error), and input to it.
+    /// Hands out what is needed to see what a container writes from now on, and to feed it ([`Reply::Log`]).
     Attach {
         /// Which.
         container: String,
-        /// Whether the client's input (the first of three descriptors then) goes to it.
+        /// Whether its input is asked for.
         input: bool,
     },
     /// Runs one more process in a container.
@@ -200,6 +193,15 @@ pub enum Reply {
         pid: i32,
         /// What asks it to stop.
         stop_signal: i32,
+    },
+    /// Where a container's log is. With descriptors: the log's directory; to `attach` also the process's
+    /// pidfd; and, if there is one, what leads to its input: the write end of a pipe if input is asked for, and always the
+    /// terminal's master, for the size of its window.
+    Log {
+        /// The container's id.
+        id: String,
+        /// Whether the container has a terminal.
+        tty: bool,
     },
     /// The process has ended.
     Exited {
