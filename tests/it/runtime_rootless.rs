@@ -133,6 +133,18 @@ fn a_users_container_has_a_whole_life() {
 }
 
 #[test]
+fn a_users_exec_has_the_oom_score_of_its_container() {
+    need!(world().is_some(), "{NEEDS}");
+    let mut bundle = Bundle::new(world().expect("there is one"), "score").with_subordinates();
+    bundle.config["process"]["oomScoreAdj"] = json!(321);
+    let created = bundle.args(&["probe", "trap"]).does("create", &[]);
+    assert_eq!(created.code, 0, "{created}");
+    bundle.does("start", &[]).ok();
+    let script = "cat /proc/1/oom_score_adj /proc/self/oom_score_adj";
+    assert_eq!(bundle.does("exec", &["sh", "-c", script]).ok(), "321\n321\n");
+}
+
+#[test]
 fn ids_that_are_not_the_users_are_refused() {
     need!(world().is_some(), "{NEEDS}");
     let mut bundle = Bundle::new(world().expect("there is one"), "greedy");

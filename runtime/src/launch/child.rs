@@ -65,7 +65,6 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
     let process = &plan.process;
     let pid = program::begin(channel, memory, cgroup)?;
     let mut own = Own::default();
-    own.set_oom_score(process)?;
     let labels = Labels::open(&mut own, process)?;
     if let Some(offsets) = &plan.time_namespace {
         own.take_clocks(offsets).at(Stage::TimeNamespace)?;

@@ -26,7 +26,7 @@ use skiff_sys::process::{self, Child, Memory};
 use skiff_sys::{file, schedule};
 
 use super::joins::{ForChildren, Joins, KINDS};
-use super::own::{CLONE_NEWTIME, Labels, Own};
+use super::own::{CLONE_NEWTIME, Labels, OomScore, Own};
 use super::parent::{Of, Running, Stamps};
 use super::program::{self, Program};
 use super::sync::{At, Channel, Failure, Page, Stage};
@@ -60,6 +60,7 @@ pub fn exec(plan: &Plan<'_>) -> Result<Running, Error> {
     process::keep_children().context(|| "take SIGCHLD".into())?;
     let console_socket = plan.console_socket.map(console::connect).transpose()?;
     let null = prepare::open_null()?;
+    let score = OomScore::lend(&plan.process)?;
     // What is in the container must not look into a process that is yet to become one of its.
     process::set_undumpable().context(|| "hide from the container".into())?;
     let way = Way::into(plan)?;
@@ -70,6 +71,7 @@ pub fn exec(plan: &Plan<'_>) -> Result<Running, Error> {
         channel.close_in_child();
         run(&Entry { plan, way: &way, null: null.as_fd(), channel: &childs, page: &page, memory })
     });
+    drop(score);
     way.leave().context(|| "return to the own PID namespace".into())?;
     drop(childs);
     let child = child?;
@@ -255,7 +257,6 @@ fn carry_out(entry: &Entry<'_>) -> Result<Infallible, Failure> {
         schedule::cpu_set(cpus).and_then(|cpus| schedule::set_cpus(&cpus)).at(Stage::Affinity)?;
     }
     let mut own = Own::default();
-    own.set_oom_score(process)?;
     let labels = Labels::open(&mut own, process)?;
     drop(own);
     way.enter(plan.init_fd).at_index(Stage::Join, usize::MAX)?;

@@ -1,6 +1,6 @@
 //! What a process tells the kernel of itself through `/proc`: its OOM score, its clocks, its security labels.
 //!
-//! Runs in: child, before anything of the container is mounted or entered, so that `/proc` is the one that the launcher
+//! Runs in: child, where nothing else is said, before anything of the container is mounted or entered, so that `/proc` is the one that the launcher
 //! was given. Still it is seen to be a procfs, and nothing mounted over parts of it is written to (CVE-2025-52881).
 
 use std::ffi::{CStr, CString};
@@ -13,6 +13,8 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use skiff_sys::file::{self, Resolve};
 
 use super::sync::{At, Failure, Stage};
+use crate::Error;
+use crate::error::Context;
 use crate::plan::Process;
 
 /// The calling process's entries below `/proc`, opened when the first is asked for.
@@ -22,30 +24,58 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// Opens the entry `name` for writing.
-    fn open(&mut self, name: &CStr) -> io::Result<OwnedFd> {
+    /// Opens the entry `name`.
+    fn open(&mut self, name: &CStr, how: OFlag) -> io::Result<OwnedFd> {
         let directory = match &self.directory {
             Some(directory) => directory,
             None => self.directory.insert(own_directory()?),
         };
-        file::open_beneath(directory.as_fd(), name, OFlag::O_WRONLY, 0, Resolve::NoXdev)
-    }
-
-    /// Sets the OOM score that is planned for `process`.
-    pub(super) fn set_oom_score(&mut self, process: &Process) -> Result<(), Failure> {
-        let Some(score) = &process.oom_score_adj else { return Ok(()) };
-        self.open(c"oom_score_adj").and_then(|file| write(file.as_fd(), score)).at(Stage::OomScore)
+        file::open_beneath(directory.as_fd(), name, how, 0, Resolve::NoXdev)
     }
 
     /// Takes a time namespace with these offsets. time_namespaces(7), Linux ≥ 5.6.
     pub(super) fn take_clocks(&mut self, offsets: &[CString]) -> io::Result<()> {
         unshare(CloneFlags::from_bits_retain(CLONE_NEWTIME))?;
         for offset in offsets {
-            write(self.open(c"timens_offsets")?.as_fd(), offset)?;
+            write(self.open(c"timens_offsets", OFlag::O_WRONLY)?.as_fd(), offset)?;
         }
         // Only children are in it so far; a program that this process executes would be from Linux 6.1 on.
         let namespace = file::open(c"/proc/self/ns/time_for_children", OFlag::O_RDONLY, 0)?;
         Ok(setns(namespace, CloneFlags::from_bits_retain(CLONE_NEWTIME))?)
+    }
+}
+
+/// The calling process's OOM score, another one while a child is made that is to have that; back when this is dropped.
+///
+/// Runs in: parent, before it makes itself undumpable, which leaves its entries to root.
+#[derive(Debug)]
+pub(super) struct OomScore {
+    file: OwnedFd,
+    before: CString,
+}
+
+impl OomScore {
+    /// Takes on the score that is planned for `process`, if one is.
+    pub(super) fn lend(process: &Process) -> Result<Option<Self>, Error> {
+        let Some(score) = &process.oom_score_adj else { return Ok(None) };
+        let take = || {
+            let file = Own::default().open(c"oom_score_adj", OFlag::O_RDWR)?;
+            let mut text = [0; 16];
+            let length = nix::unistd::read(&file, &mut text)?;
+            let before = CString::new(text[..length].trim_ascii_end())?;
+            write(file.as_fd(), score)?;
+            Ok(Self { file, before })
+        };
+        let taken: io::Result<Self> = take();
+        taken.map(Some).context(|| format!("set oom_score_adj to {}", score.to_string_lossy()))
+    }
+}
+
+impl Drop for OomScore {
+    fn drop(&mut self) {
+        if let Err(error) = write(self.file.as_fd(), &self.before) {
+            tracing::warn!("set oom_score_adj back: {error}");
+        }
     }
 }
 
@@ -63,15 +93,17 @@ pub(super) struct Labels {
 
 impl Labels {
     pub(super) fn open(own: &mut Own, process: &Process) -> Result<Self, Failure> {
+        let write_only = OFlag::O_WRONLY;
         let mut labels = Self::default();
         if let Some(profile) = &process.apparmor {
             // An entry of its own since Linux 5.8, for hosts with more than one such module.
-            let file = own.open(c"attr/apparmor/exec").or_else(|_| own.open(c"attr/exec"));
+            let file =
+                own.open(c"attr/apparmor/exec", write_only).or_else(|_| own.open(c"attr/exec", write_only));
             let value = CString::new([b"exec ", profile.to_bytes()].concat()).map_err(io::Error::from);
             labels.apparmor = Some((file.at(Stage::Label)?, value.at(Stage::Label)?));
         }
         if let Some(label) = &process.selinux {
-            labels.selinux = Some((own.open(c"attr/exec").at(Stage::Label)?, label.clone()));
+            labels.selinux = Some((own.open(c"attr/exec", write_only).at(Stage::Label)?, label.clone()));
         }
         Ok(labels)
     }

@@ -11,6 +11,7 @@ use skiff_sys::process::{self, Child, Exit, Memory};
 use super::gate::Gate;
 use super::joins::Joins;
 use super::note::{self, Note};
+use super::own::OomScore;
 use super::prepare::Prepared;
 use super::sync::{Channel, Message, Page};
 use super::{child, console, devices, listener, maps, report};
@@ -114,12 +115,14 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
     };
     let (channel, childs) = Channel::pair().context(|| "make a socket".into())?;
     let memory = memory(plan, &joins, gate);
+    let score = OomScore::lend(&plan.process)?;
     let spawned = joins.spawn(plan.namespaces, cgroup.unified_fd(), memory, |memory| {
         // The child must not hold the end whose closing tells it that its parent has died.
         channel.close_in_child();
         let (prepared, joins, cgroup, channel) = (&prepared, &joins, &cgroup, &childs);
         child::run(&child::Launch { plan, prepared, joins, cgroup, gate, channel, page, memory })
     });
+    drop(score);
     drop(childs);
     let child = spawned.map_err(|error| report::clone_error(plan, error))?;
     let stamps = Stamps { start: begin, rootfs_done, cgroup_done, ..Stamps::default() };

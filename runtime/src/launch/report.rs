@@ -101,10 +101,6 @@ fn attempt(plan: Option<&Plan>, process: Option<&Process>, stage: Stage, index: 
             let key = plan.and_then(|plan| plan.sysctls.get(index)).map(|(key, _)| key);
             format!("set sysctl {}", text(key).replace('/', "."))
         }
-        Stage::OomScore => {
-            let score = process.and_then(|process| process.oom_score_adj.as_ref());
-            format!("set oom_score_adj to {}", text(score))
-        }
         Stage::Hide => match plan.and_then(|plan| plan.hide.get(index)) {
             Some(Hide::Mask(path)) => format!("mask /{}", path.to_string_lossy()),
             Some(Hide::ReadOnly(path)) => format!("make /{} read-only", path.to_string_lossy()),

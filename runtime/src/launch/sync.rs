@@ -61,7 +61,6 @@ stages! {
     Domainname,
     /// With the index of the parameter.
     Sysctl,
-    OomScore,
     /// With the index of the path.
     Hide,
     RootReadOnly,
