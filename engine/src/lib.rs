@@ -6,8 +6,14 @@
 
 mod error;
 pub mod image;
+pub mod names;
+pub mod pool;
 pub mod protocol;
+pub mod record;
 pub mod spec;
+pub mod state;
 
 pub use error::Error;
+pub use record::Record;
 pub use spec::Spec;
+pub use state::State;

@@ -1,0 +1,304 @@
+//! What is known of a container, and how it is kept.
+//!
+//! ```text
+//! <state root>/containers/<id>/container.json    written by rename: whole or not at all
+//!                              container.json.new  in the making
+//!                              upper/ work/        the writable layer, the launch's own
+//! ```
+//!
+//! Nothing is synced: after a power cut no container runs, and what is torn is set aside when it is next read.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use skiff_runtime::cgroup;
+
+use crate::Spec;
+use crate::state::State;
+
+/// The record's name in the container's directory.
+const FILE: &str = "container.json";
+
+/// The format that this program writes; a record with a greater number is set aside.
+const VERSION: u32 = 1;
+
+/// Everything that is kept of a container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Of the format.
+    pub version: u32,
+    /// 64 lower-case hex digits.
+    pub id: String,
+    /// Unique among the daemon's containers.
+    pub name: String,
+    /// What the client wanted; the image is folded into `options`.
+    pub spec: Spec,
+    /// `sha256:…` of the image's configuration, if it has one.
+    pub image_id: Option<String>,
+    /// What asks the program to stop.
+    pub stop_signal: i32,
+    /// When it was made, ns since 1970.
+    pub created_ns: u64,
+    /// What it is doing.
+    pub state: State,
+    /// Its first process, while it has one.
+    pub process: Option<Process>,
+    /// When it was last started, ns since 1970; 0 if never.
+    pub started_ns: u64,
+    /// When it last ended, ns since 1970, later than `started_ns` then; 0 if never.
+    pub finished_ns: u64,
+    /// How it ended, as a shell has it: 128 + n for signal n.
+    pub exit_code: u8,
+    /// Whether the kernel has killed something in it for want of memory.
+    pub is_oom_killed: bool,
+    /// How often the restart policy has started it again since it was last started by somebody.
+    pub restart_count: u32,
+    /// Whether somebody has stopped it, so that no policy starts it again.
+    pub is_stopped: bool,
+    /// Why it could not be started, in one line.
+    pub error: String,
+    /// What its cgroups had counted by its last end.
+    pub usage: Option<Usage>,
+}
+
+/// A process that is known again after its daemon has been another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id on the host.
+    pub pid: i32,
+    /// When it started, clock ticks since boot.
+    pub start_time: u64,
+    /// Which boot that was: `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+}
+
+/// What a container's cgroups have counted; absent where the host does not count it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// CPU time in user mode, µs.
+    pub cpu_user_us: Option<u64>,
+    /// CPU time in the kernel, µs.
+    pub cpu_system_us: Option<u64>,
+    /// Most memory charged at one time, bytes.
+    pub memory_peak_bytes: Option<u64>,
+    /// Processes that the kernel has killed for want of memory.
+    pub oom_kills: Option<u64>,
+    /// Bytes read from block devices.
+    pub block_read_bytes: Option<u64>,
+    /// Bytes written to block devices.
+    pub block_write_bytes: Option<u64>,
+}
+
+impl From<cgroup::Usage> for Usage {
+    fn from(usage: cgroup::Usage) -> Self {
+        Self {
+            cpu_user_us: usage.cpu_user_us,
+            cpu_system_us: usage.cpu_system_us,
+            memory_peak_bytes: usage.memory_peak_bytes,
+            oom_kills: usage.oom_kills,
+            block_read_bytes: usage.block_read_bytes,
+            block_write_bytes: usage.block_write_bytes,
+        }
+    }
+}
+
+/// A record that could not be read, set aside so that it is in nobody's way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// The container's id: its directory's name.
+    pub id: String,
+    /// What is wrong, in one line.
+    pub reason: String,
+}
+
+/// What lies below `<state root>/containers`.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Whole records.
+    pub records: Vec<Record>,
+    /// Those that were not; each is now `container.json.damaged`.
+    pub damaged: Vec<Damaged>,
+    /// Ids of directories without a record.
+    pub bare: Vec<String>,
+}
+
+/// The directory of all containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    root: PathBuf,
+}
+
+impl Records {
+    /// Opens `<state root>/containers`, which is made if it is missing.
+    pub fn open(state_root: &Path) -> io::Result<Self> {
+        let root = state_root.join("containers");
+        make_private(&root)?;
+        Ok(Self { root })
+    }
+
+    /// The directory of container `id`.
+    #[must_use]
+    pub fn directory(&self, id: &str) -> PathBuf {
+        self.root.join(id)
+    }
+
+    /// Writes the record; whoever reads it meanwhile finds the former.
+    ///
+    /// About 30 µs: the file is not synced.
+    pub fn write(&self, record: &Record) -> io::Result<()> {
+        let directory = self.directory(&record.id);
+        let fresh = directory.join("container.json.new");
+        let bytes = serde_json::to_vec(&Record { version: VERSION, ..record.clone() })?;
+        match write_private(&fresh, &bytes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                make_private(&directory)?;
+                write_private(&fresh, &bytes)?;
+            }
+            other => other?,
+        }
+        fs::rename(fresh, directory.join(FILE))
+    }
+
+    /// Removes the record, so that what is left of the container is a leftover. It may be gone.
+    pub fn forget(&self, id: &str) -> io::Result<()> {
+        match fs::remove_file(self.directory(id).join(FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Reads every record.
+    pub fn read_all(&self) -> io::Result<Found> {
+        let mut found = Found::default();
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().filter(|name| is_id(name)) else { continue };
+            match self.read(id) {
+                Ok(Some(record)) => found.records.push(record),
+                Ok(None) => found.bare.push(id.to_owned()),
+                Err(reason) => {
+                    self.set_aside(id)?;
+                    found.damaged.push(Damaged { id: id.to_owned(), reason });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads one record; `None` if there is none.
+    fn read(&self, id: &str) -> Result<Option<Record>, String> {
+        let bytes = match fs::read(self.directory(id).join(FILE)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        if record.version > VERSION {
+            return Err(format!("format {}, written by a newer skiff", record.version));
+        }
+        if record.id != id {
+            return Err("it is of another container".into());
+        }
+        Ok(Some(record))
+    }
+
+    fn set_aside(&self, id: &str) -> io::Result<()> {
+        let directory = self.directory(id);
+        fs::rename(directory.join(FILE), directory.join("container.json.damaged"))
+    }
+}
+
+/// Whether `text` is a whole container id.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, bytes)
+}
+
+/// Makes a directory, with its parents, that only its owner may enter.
+fn make_private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("skiff-records-{}-{name}", std::process::id()));
+            drop(fs::remove_dir_all(&path));
+            Self(path)
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn record(digit: char) -> Record {
+        let id = std::iter::repeat_n(digit, 64).collect();
+        Record { version: VERSION, id, name: format!("web{digit}"), ..Record::default() }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let root = Root::new("again");
+        let records = Records::open(&root.0).expect("open");
+        let changed = Record { exit_code: 7, state: State::Exited, ..record('a') };
+        for one in [record('a'), record('b'), changed.clone()] {
+            records.write(&one).expect("write");
+        }
+        let mut found = records.read_all().expect("read");
+        found.records.sort_by(|one, other| one.id.cmp(&other.id));
+        assert_eq!(found.records, [changed, record('b')]);
+        assert!(found.damaged.is_empty() && found.bare.is_empty());
+        records.forget(&record('a').id).expect("forget");
+        records.forget(&record('a').id).expect("forget once more");
+        assert_eq!(records.read_all().expect("read").bare, [record('a').id]);
+    }
+
+    #[test]
+    fn a_torn_record_is_set_aside_and_told_of() {
+        let root = Root::new("torn");
+        let records = Records::open(&root.0).expect("open");
+        let torn: [(char, &[u8]); 4] = [
+            ('1', b""),
+            ('2', br#"{"version":1,"id":"22"#),
+            ('3', br#"{"version":1,"id":"other"}"#),
+            ('4', br#"{"version":99}"#),
+        ];
+        records.write(&record('0')).expect("write");
+        for (digit, bytes) in torn {
+            records.write(&record(digit)).expect("write");
+            fs::write(records.directory(&record(digit).id).join(FILE), bytes).expect("spoil");
+        }
+        let found = records.read_all().expect("read");
+        assert_eq!(found.records, [record('0')]);
+        assert_eq!(found.damaged.len(), torn.len());
+        let again = records.read_all().expect("read");
+        assert!(again.damaged.is_empty() && again.bare.len() == torn.len());
+    }
+
+    #[test]
+    fn what_is_no_container_is_passed_over() {
+        let root = Root::new("other");
+        let records = Records::open(&root.0).expect("open");
+        fs::create_dir(root.0.join("containers/lost+found")).expect("mkdir");
+        let found = records.read_all().expect("read");
+        assert!(found.records.is_empty() && found.damaged.is_empty() && found.bare.is_empty());
+    }
+}
