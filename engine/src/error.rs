@@ -28,6 +28,14 @@ pub enum Error {
     /// The host would not do it.
     #[error("{0}")]
     Host(String),
+    /// What the daemon has answered, to a client.
+    #[error("{message}")]
+    Daemon {
+        /// What the command exits with.
+        code: u8,
+        /// What happened.
+        message: String,
+    },
 }
 
 impl Error {
@@ -35,7 +43,7 @@ impl Error {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Program { code, .. } => *code,
+            Self::Program { code, .. } | Self::Daemon { code, .. } => *code,
             _ => 125,
         }
     }

@@ -4,7 +4,9 @@
 //! nothing of terminals; the client's streams reach a container by descriptor and never pass through here.
 #![forbid(unsafe_code)]
 
+pub mod client;
 mod error;
+pub mod frames;
 pub mod image;
 pub mod names;
 pub mod pool;
@@ -13,6 +15,7 @@ pub mod record;
 pub mod spec;
 pub mod state;
 
+pub use client::Client;
 pub use error::Error;
 pub use record::Record;
 pub use spec::Spec;

@@ -18,6 +18,7 @@ pub mod random;
 pub mod schedule;
 pub mod seccomp;
 pub mod self_exe;
+pub mod socket;
 pub mod syscalls;
 pub mod terminal;
 pub mod xattr;
