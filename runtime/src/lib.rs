@@ -20,6 +20,7 @@ pub mod rdt;
 pub mod seal;
 pub mod seccomp;
 pub mod signals;
+pub mod spawner;
 pub mod supervise;
 pub mod user;
 

@@ -360,6 +360,61 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     Some(Stat { name, state, start_time })
 }
 
+/// `struct pidfd_info`, size 64 (Linux ≥ 6.13; its last field is set from 6.15 on).
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    /// pid, tgid, ppid, and real, effective, saved and file system ids.
+    ids: [u32; 11],
+    exit_status: i32,
+}
+
+const PIDFD_INFO_CGROUP: u64 = 4;
+const PIDFD_INFO_EXIT: u64 = 8;
+
+/// The id of the cgroup v2 directory that the process behind `pidfd` is in. ioctl(2) `PIDFD_GET_INFO`, Linux ≥ 6.13.
+///
+/// Errors: `ESRCH` if it has ended and was reaped; `ENOTTY` on older kernels.
+pub fn cgroup_of(pidfd: BorrowedFd<'_>) -> io::Result<u64> {
+    let info = pidfd_info(pidfd, PIDFD_INFO_CGROUP)?;
+    if info.mask & PIDFD_INFO_CGROUP == 0 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    Ok(info.cgroup)
+}
+
+/// How the process behind `pidfd` has ended, whoever has reaped it; `None` if nobody has yet. ioctl(2) `PIDFD_GET_INFO` with
+/// `PIDFD_INFO_EXIT`, Linux ≥ 6.15.
+///
+/// Errors: `ENOTTY`, or `EOPNOTSUPP` here, on kernels that do not tell.
+pub fn exit_of(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    let info = match pidfd_info(pidfd, PIDFD_INFO_EXIT) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        other => other?,
+    };
+    if info.mask & PIDFD_INFO_EXIT == 0 {
+        return Ok(None);
+    }
+    let status = info.exit_status;
+    Ok(Some(if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Code(libc::WEXITSTATUS(status))
+    }))
+}
+
+fn pidfd_info(pidfd: BorrowedFd<'_>, mask: u64) -> io::Result<PidfdInfo> {
+    const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b;
+    let mut info = PidfdInfo { mask, ..PidfdInfo::default() };
+    // SAFETY: the request's number holds the size of `info`, which the kernel reads and writes.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    check(result.into()).map(|()| info)
+}
+
 /// Sends `signal` to the process behind `pidfd`. pidfd_send_signal(2), Linux ≥ 5.1.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: takes integers and a null pointer, which stands for default signal information.
@@ -672,6 +727,7 @@ mod tests {
         assert_eq!(size_of::<CloneArgs>(), 88);
         assert_eq!(size_of::<CapHeader>(), 8);
         assert_eq!(size_of::<CapData>(), 12);
+        assert_eq!(size_of::<PidfdInfo>(), 64);
     }
 
     #[test]
@@ -680,6 +736,28 @@ mod tests {
         assert_eq!(bounding_of(u64::MAX), (all, last));
         assert_eq!(bounding_of(0b1001), (all & 0b1001, last));
         assert_eq!(bounding_of(0), (0, last));
+    }
+
+    #[test]
+    fn what_a_pidfd_tells_is_the_process_s_own() {
+        let child = spawn(CloneFlags::empty(), None, Memory::Copied, |_| 7).expect("spawn");
+        let cgroup = cgroup_of(child.pidfd.as_fd());
+        let own = cgroup_of(open_pidfd(std::process::id().cast_signed()).expect("pidfd_open").as_fd());
+        reap(child.pidfd.as_fd(), true).expect("reap");
+        match cgroup {
+            Ok(cgroup) => {
+                assert_eq!(Some(cgroup), own.ok());
+                let gone = cgroup_of(child.pidfd.as_fd()).expect_err("it is reaped");
+                assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+            }
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOTTY)),
+        }
+        match exit_of(child.pidfd.as_fd()) {
+            Ok(exit) => assert_eq!(exit, Some(Exit::Code(7))),
+            Err(error) => {
+                assert!(matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP)), "{error}");
+            }
+        }
     }
 
     #[test]

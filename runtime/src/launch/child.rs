@@ -16,11 +16,10 @@ use skiff_sys::file::{self, Resolve};
 use skiff_sys::process::{self, Memory};
 use skiff_sys::{mount, net};
 
-use super::gate::Gate;
 use super::joins::Joins;
 use super::own::{Labels, Own};
 use super::prepare::Prepared;
-use super::program::{self, Program};
+use super::program::{self, Program, Stop};
 use super::sync::{At, Channel, Failure, Page, Stage};
 use super::tree::Tree;
 use crate::cgroup::Cgroup;
@@ -34,7 +33,7 @@ pub(super) struct Launch<'a> {
     pub(super) prepared: &'a Prepared,
     pub(super) joins: &'a Joins,
     pub(super) cgroup: &'a Cgroup,
-    pub(super) gate: Option<&'a Gate>,
+    pub(super) stop: Stop<'a>,
     pub(super) channel: &'a Channel,
     pub(super) page: &'a Page,
     pub(super) memory: Memory,
@@ -61,7 +60,7 @@ pub(super) fn exit_code(failure: &Failure) -> u8 {
 }
 
 fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
-    let Launch { plan, prepared, joins, cgroup, gate, channel, page, memory } = *launch;
+    let Launch { plan, prepared, joins, cgroup, stop, channel, page, memory } = *launch;
     let process = &plan.process;
     let pid = program::begin(channel, memory, cgroup)?;
     let mut own = Own::default();
@@ -88,7 +87,7 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
         console: None,
         labels,
         hooks: &plan.hooks,
-        gate,
+        stop,
         channel,
         page,
         pid,

@@ -28,7 +28,7 @@ use skiff_sys::{file, schedule};
 use super::joins::{ForChildren, Joins, KINDS};
 use super::own::{CLONE_NEWTIME, Labels, OomScore, Own};
 use super::parent::{Of, Running, Stamps};
-use super::program::{self, Program};
+use super::program::{self, Program, Stop};
 use super::sync::{At, Channel, Failure, Page, Stage};
 use super::{child, console, prepare};
 use crate::Error;
@@ -273,7 +273,7 @@ fn carry_out(entry: &Entry<'_>) -> Result<Infallible, Failure> {
         console: take_terminal(process, channel).at(Stage::Console)?,
         labels,
         hooks: &Hooks { subject: plan.subject.clone(), ..Hooks::default() },
-        gate: None,
+        stop: Stop::Nowhere,
         channel,
         page,
         pid,

@@ -15,8 +15,8 @@
 //! it has said `go` leaves the container as it was. The socket's file says nothing, it outlives the gate.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket,
@@ -48,7 +48,8 @@ impl Gate {
         let what = || format!("make {}", container_dir.join(SOCKET).display());
         let (page, page_memory) = Page::with_descriptor().context(what)?;
         let listening = endpoint(SockFlag::empty()).context(what)?;
-        at(container_dir, |address| Ok(bind(listening.as_raw_fd(), address)?)).context(what)?;
+        socket_at(container_dir, SOCKET, |address| Ok(bind(listening.as_raw_fd(), address)?))
+            .context(what)?;
         // Of those who only ask many may be queued, while the container is frozen.
         listen(&listening, Backlog::MAXALLOWABLE).context(what)?;
         Ok(Self { listening, page, page_memory })
@@ -115,7 +116,7 @@ pub fn is_waiting(container_dir: &Path) -> Result<bool, Error> {
 fn reach(container_dir: &Path) -> Result<Option<Channel>, Error> {
     let what = || format!("connect to {}", container_dir.join(SOCKET).display());
     let socket = endpoint(SockFlag::empty()).context(what)?;
-    match at(container_dir, |address| Ok(connect(socket.as_raw_fd(), address)?)) {
+    match socket_at(container_dir, SOCKET, |address| Ok(connect(socket.as_raw_fd(), address)?)) {
         Ok(()) => Ok(Some(Channel::of(socket))),
         Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ECONNREFUSED | nix::libc::ENOENT)) => {
             Ok(None)
@@ -128,24 +129,26 @@ fn endpoint(flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags | SockFlag::SOCK_CLOEXEC, None)?)
 }
 
-/// Calls `act` with the address of the gate in `directory`.
+/// Calls `act` with the address of the socket `name` in `directory`.
 ///
 /// An address has room for 108 bytes only: a long one goes by way of the directory's descriptor.
-fn at<T>(directory: &Path, act: impl FnOnce(&UnixAddr) -> io::Result<T>) -> io::Result<T> {
-    if let Ok(address) = UnixAddr::new(&directory.join(SOCKET)) {
+pub(crate) fn socket_at<T>(
+    directory: &Path,
+    name: &str,
+    act: impl FnOnce(&UnixAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    if let Ok(address) = UnixAddr::new(&directory.join(name)) {
         return act(&address);
     }
     let opened = open_path(directory)?;
-    act(&UnixAddr::new(&short(opened.as_fd()))?)
-}
-
-fn short(directory: BorrowedFd<'_>) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
+    let short = format!("/proc/self/fd/{}/{name}", opened.as_raw_fd());
+    act(&UnixAddr::new(Path::new(&short))?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
     use std::thread;
 
     fn directory(name: &str) -> PathBuf {

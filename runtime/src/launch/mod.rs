@@ -30,6 +30,7 @@ mod note;
 mod overlay;
 mod own;
 mod parent;
+pub mod park;
 mod prepare;
 mod program;
 mod report;
@@ -38,6 +39,7 @@ mod tree;
 
 pub use console::send as send_console;
 pub use exec::exec;
+pub(crate) use gate::socket_at;
 pub use gate::{Gate, is_waiting, open_gate};
 pub use parent::{Attendance, Birth, Running, Stamps, launch, start, sweep};
 pub use skiff_sys::process::Exit;

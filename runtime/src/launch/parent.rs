@@ -13,6 +13,7 @@ use super::joins::Joins;
 use super::note::{self, Note};
 use super::own::OomScore;
 use super::prepare::Prepared;
+use super::program::Stop;
 use super::sync::{Channel, Message, Page};
 use super::{child, console, devices, listener, maps, report};
 use crate::cgroup::{Cgroup, Usage};
@@ -120,7 +121,8 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         // The child must not hold the end whose closing tells it that its parent has died.
         channel.close_in_child();
         let (prepared, joins, cgroup, channel) = (&prepared, &joins, &cgroup, &childs);
-        child::run(&child::Launch { plan, prepared, joins, cgroup, gate, channel, page, memory })
+        let stop = gate.map_or(Stop::Nowhere, Stop::Gate);
+        child::run(&child::Launch { plan, prepared, joins, cgroup, stop, channel, page, memory })
     });
     drop(score);
     drop(childs);

@@ -40,13 +40,24 @@ pub(super) struct Program<'a> {
     pub(super) labels: Labels,
     pub(super) hooks: &'a Hooks,
     /// Where to wait before the program is run.
-    pub(super) gate: Option<&'a Gate>,
+    pub(super) stop: Stop<'a>,
     pub(super) channel: &'a Channel,
     pub(super) page: &'a Page,
     /// This process's id on the host, where the parent has told it.
     pub(super) pid: i32,
     /// That of the container's first process, if this is another.
     pub(super) init_pid: Option<i32>,
+}
+
+/// Where a process waits before it runs its program.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stop<'a> {
+    /// Nowhere.
+    Nowhere,
+    /// At a gate, until somebody opens it.
+    Gate(&'a Gate),
+    /// On the line to its parent, until it is told what to run ([`super::park`]).
+    Line,
 }
 
 impl Program<'_> {
@@ -56,8 +67,11 @@ impl Program<'_> {
         if !process.keep_keyring {
             process::new_session_keyring().at(Stage::Keyring)?;
         }
+        let is_parked = matches!(self.stop, Stop::Line);
         take_stdio(process, self.null, self.console.as_ref()).at(Stage::Stdio)?;
-        if self.bond == Bond::None && self.console.is_none() {
+        if is_parked && self.console.is_none() {
+            take_streams([self.null; 3]).at(Stage::Stdio)?;
+        } else if self.bond == Bond::None && self.console.is_none() {
             if process.uid != 0 {
                 give_stdio(process, self.null).at(Stage::Stdio)?;
             }
@@ -73,6 +87,9 @@ impl Program<'_> {
         if let Some(executable) = self.init {
             fork_init(executable, process)?;
         }
+        if is_parked {
+            return self.run_parked();
+        }
         // Never dropped: its end tells whoever has opened the gate that the page says all there is to say.
         let opened = ManuallyDrop::new(self.pass_gate()?);
         let channel = opened.as_ref().unwrap_or(channel);
@@ -80,20 +97,43 @@ impl Program<'_> {
         self.labels.set().at(Stage::Label)?;
         self.page.security_done();
         self.load_filter(channel)?;
-        Err(exec(process)).at(Stage::Exec)
+        Err(exec(&process.argv, &process.env, &process.path)).at(Stage::Exec)
+    }
+
+    /// Waits on the line to be told what to run, and runs it.
+    fn run_parked(&self) -> Result<Infallible, Failure> {
+        // From here on the line decides: it is closed when nobody is left who could say what to run.
+        process::outlive_parent().at(Stage::Gate)?;
+        process::close_others_in_child(&[self.channel.descriptor()]).at(Stage::Gate)?;
+        self.channel.send_waiting().at(Stage::Gate)?;
+        let (words, streams) = self.channel.receive_program().at(Stage::Gate)?;
+        self.page.woken();
+        match (&self.console, &streams[..]) {
+            (Some(_), []) => {}
+            (None, [stdin, stdout, stderr]) => {
+                take_streams([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).at(Stage::Stdio)?;
+            }
+            _ => return Err(io::Error::from_raw_os_error(nix::libc::EPROTO)).at(Stage::Stdio),
+        }
+        self.page.streams_taken();
+        self.page.security_done();
+        self.load_filter(self.channel)?;
+        let error = exec(&words.argv, &words.env, &words.path);
+        self.page.write(words.argv[0].to_bytes());
+        Err(error).at(Stage::Exec)
     }
 
     /// Ends the bond to the launcher where it is not to last, and waits at the gate; returns the connection of whoever has
     /// opened it.
     fn pass_gate(&self) -> Result<Option<Channel>, Failure> {
-        if self.gate.is_some() {
+        if matches!(self.stop, Stop::Gate(_)) {
             // Who creates a container is to be told what could never be started.
             look_up(self.process).at(Stage::Exec)?;
         }
         if self.bond == Bond::None {
             process::outlive_parent().at(Stage::Gate)?;
         }
-        let Some(gate) = self.gate else { return Ok(None) };
+        let Stop::Gate(gate) = self.stop else { return Ok(None) };
         // The caller may be waiting for the end of what it has passed to the launcher, and whatever else is open of the host
         // would stay so.
         let mut keep = Vec::from(gate.descriptors());
@@ -112,10 +152,10 @@ impl Program<'_> {
         match &self.process.listener {
             None => seccomp::install(&filter.program, filter.flags).map(drop).at(Stage::Seccomp),
             Some(listener) => {
-                let status = match self.gate {
+                let status = match self.stop {
                     _ if self.init_pid.is_some() => Status::Running,
-                    Some(_) => Status::Created,
-                    None => Status::Creating,
+                    Stop::Gate(_) => Status::Created,
+                    Stop::Nowhere | Stop::Line => Status::Creating,
                 };
                 let init = self.init_pid.unwrap_or(self.pid);
                 let state = hooks::state(&self.hooks.subject, status, Some(init));
@@ -127,7 +167,8 @@ impl Program<'_> {
 
     /// Leaves on the page what the parent cannot know of a failure.
     pub(super) fn explain(&self, failure: &Failure) {
-        if failure.stage == Stage::Exec {
+        // One that was parked has told what it was to run.
+        if failure.stage == Stage::Exec && !matches!(self.stop, Stop::Line) {
             self.page.write(self.process.argv[0].to_bytes());
         }
     }
@@ -189,6 +230,13 @@ fn take_stdio(process: &Process, null: BorrowedFd<'_>, console: Option<&OwnedFd>
         nix::unistd::dup2_stdin(null)?;
     }
     Ok(())
+}
+
+/// Puts these in the place of the standard streams.
+fn take_streams([stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    nix::unistd::dup2_stdin(stdin)?;
+    nix::unistd::dup2_stdout(stdout)?;
+    Ok(nix::unistd::dup2_stderr(stderr)?)
 }
 
 /// Puts the container's null device in the place of the host's among the standard streams: a container that outlives its
@@ -403,21 +451,21 @@ fn can_run(path: &CStr) -> io::Result<()> {
     Ok(nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)?)
 }
 
-/// Runs the program, looked for in `PATH` if its name has no slash. Returns the most telling error.
-fn exec(plan: &Process) -> io::Error {
-    let program = &plan.argv[0];
+/// Runs `argv`, looked for in `path` if its name has no slash. Returns the most telling error.
+fn exec(argv: &[CString], env: &[CString], path: &[CString]) -> io::Error {
+    let program = &argv[0];
     if program.is_empty() {
         // Else each directory of `PATH` would be found, and could not be run.
         return io::Error::from_raw_os_error(nix::libc::ENOENT);
     }
     if program.to_bytes().contains(&b'/') {
-        return process::exec(program, &plan.argv, &plan.env);
+        return process::exec(program, argv, env);
     }
     let mut result = io::Error::from_raw_os_error(nix::libc::ENOENT);
-    for directory in &plan.path {
+    for directory in path {
         let path = [directory.to_bytes(), b"/", program.to_bytes()].concat();
         let Ok(path) = CString::new(path) else { continue };
-        let error = process::exec(&path, &plan.argv, &plan.env);
+        let error = process::exec(&path, argv, env);
         match error.raw_os_error() {
             Some(nix::libc::ENOENT | nix::libc::ENOTDIR) => {}
             Some(nix::libc::EACCES) => result = error,

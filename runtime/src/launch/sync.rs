@@ -12,14 +12,23 @@
 //! | 6 | child | end of file | the program runs (every descriptor is close-on-exec), or the launch has failed |
 //!
 //! A child that works in its parent's memory is not sent 1: the parent has nothing to do for it, and sleeps. At a gate
-//! the connection of whoever opens it takes the place of the parent's socket for 5 and 6.
+//! the connection of whoever opens it takes the place of the parent's socket for 5 and 6. One that is parked says 4 too;
+//! then the parent's end goes to whoever is to run a program in it ([`super::park`]):
+//!
+//! | # | from | what | when |
+//! |---|---|---|---|
+//! | 4a | whoever has the line | `program`: words, and three streams unless there is a terminal | once, any time after 4; the end of file instead of it ends the child |
+//! | 6 | child | end of file | as above |
 //!
 //! Which of the two the end means stands in the page: a failing child leaves [`Failure`] there. Memory, not a message,
 //! because by then a system call filter may forbid to send one.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
     socketpair,
@@ -127,6 +136,8 @@ const SECURITY_DONE: usize = 2;
 const FAILED_STAGE: usize = 3;
 const FAILED_INDEX: usize = 4;
 const FAILED_ERRNO: usize = 5;
+const WOKEN: usize = 6;
+const STREAMS_TAKEN: usize = 7;
 
 /// The page: stamps of CLOCK_MONOTONIC and the failure.
 #[derive(Debug)]
@@ -163,6 +174,20 @@ impl Page {
         [CHILD, MOUNTS_DONE, SECURITY_DONE].map(|cell| self.0.get(cell))
     }
 
+    pub(super) fn woken(&self) {
+        self.0.stamp(WOKEN);
+    }
+
+    pub(super) fn streams_taken(&self) {
+        self.0.stamp(STREAMS_TAKEN);
+    }
+
+    /// The stamps of a child that was parked, ns: awake with its program's words, its streams in place, about to run the
+    /// program.
+    pub(super) fn stamps_of_parked(&self) -> [u64; 3] {
+        [WOKEN, STREAMS_TAKEN, SECURITY_DONE].map(|cell| self.0.get(cell))
+    }
+
     pub(super) fn fail(&self, failure: &Failure) {
         let errno = failure.error.raw_os_error().unwrap_or(nix::libc::EINVAL);
         self.0.set(FAILED_ERRNO, u64::from(errno.cast_unsigned()));
@@ -195,6 +220,55 @@ const BUILT: u8 = 3;
 const WAITING: u8 = 4;
 const PAGE: u8 = 5;
 const LISTENER: u8 = 6;
+const PROGRAM: u8 = 7;
+const PROGRAM_IN_FILE: u8 = 8;
+
+/// The most bytes of words that travel in a packet; more lie in a file.
+const PACKET_BYTES: usize = 32 << 10;
+
+/// What a parked child is to run.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    /// Program and arguments.
+    pub(super) argv: Vec<CString>,
+    /// Environment.
+    pub(super) env: Vec<CString>,
+    /// Where the program is looked for if its name has no slash.
+    pub(super) path: Vec<CString>,
+}
+
+impl Words {
+    /// What stands before the words: which message it is, and how many there are of each kind.
+    const HEAD_BYTES: usize = 13;
+
+    fn write(&self, kind: u8) -> Vec<u8> {
+        let lists = [&self.argv, &self.env, &self.path];
+        let mut bytes = vec![kind];
+        for list in lists {
+            let count = u32::try_from(list.len()).unwrap_or(u32::MAX);
+            bytes.extend(count.to_ne_bytes());
+        }
+        for word in lists.into_iter().flatten() {
+            bytes.extend(word.as_bytes_with_nul());
+        }
+        bytes
+    }
+
+    /// `None` for what [`Words::write`] has not written.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (head, mut rest) = bytes.split_at_checked(Self::HEAD_BYTES)?;
+        let mut lists = [const { Vec::new() }; 3];
+        for (list, count) in lists.iter_mut().zip(head[1..].chunks_exact(4)) {
+            for _ in 0..u32::from_ne_bytes(count.try_into().ok()?) {
+                let word = CStr::from_bytes_until_nul(rest).ok()?;
+                rest = &rest[word.count_bytes() + 1..];
+                list.push(word.to_owned());
+            }
+        }
+        let [argv, env, path] = lists;
+        (rest.is_empty() && !argv.is_empty()).then_some(Self { argv, env, path })
+    }
+}
 
 /// What a child says.
 #[derive(Debug)]
@@ -231,6 +305,11 @@ impl Channel {
     /// The number of this end's descriptor.
     pub(super) fn descriptor(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+
+    /// This end, for poll(2).
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Another descriptor of this end.
@@ -300,10 +379,67 @@ impl Channel {
         self.send(LISTENER, &[listener.as_raw_fd(), notice.as_raw_fd()])
     }
 
+    /// 4a, whoever has the line. Never waits: nothing else is ever sent there.
+    pub(super) fn send_program(&self, words: &Words, streams: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut descriptors: Vec<RawFd> = streams.iter().map(AsRawFd::as_raw_fd).collect();
+        let bytes = words.write(PROGRAM);
+        if bytes.len() <= PACKET_BYTES {
+            return self.send_bytes(&bytes, &descriptors);
+        }
+        let mut file = File::from(memfd_create(c"skiff-words", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(&bytes)?;
+        descriptors.insert(0, file.as_raw_fd());
+        self.send_bytes(&[PROGRAM_IN_FILE], &descriptors)
+    }
+
+    /// 4a, child: waits for it. `ECONNRESET` if nobody has the other end any more.
+    pub(super) fn receive_program(&self) -> io::Result<(Words, Vec<OwnedFd>)> {
+        let invalid = || io::Error::from_raw_os_error(nix::libc::EPROTO);
+        // Its length first, so that no more memory is held meanwhile than it takes.
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+        let length = loop {
+            match nix::sys::socket::recv(self.0.as_raw_fd(), &mut [], flags) {
+                Err(nix::Error::EINTR) => {}
+                other => break other?,
+            }
+        };
+        let mut bytes = vec![0; length];
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let mut control = nix::cmsg_space!([RawFd; 4]);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(self.0.as_raw_fd(), &mut buffers, Some(&mut control), flags)?;
+        let mut descriptors = received(message.cmsgs()?);
+        match bytes.first() {
+            None => Err(io::Error::from_raw_os_error(nix::libc::ECONNRESET)),
+            Some(&PROGRAM_IN_FILE) if !descriptors.is_empty() => {
+                let mut file = File::from(descriptors.remove(0));
+                let mut bytes = Vec::new();
+                file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes))?;
+                Ok((Words::read(&bytes).ok_or_else(invalid)?, descriptors))
+            }
+            Some(&PROGRAM) => Ok((Words::read(&bytes).ok_or_else(invalid)?, descriptors)),
+            Some(_) => Err(invalid()),
+        }
+    }
+
+    /// Whoever has the line of a parked child: whether the child is through with it. It says nothing more, but closes it.
+    pub(super) fn is_at_end(&self) -> io::Result<bool> {
+        match nix::sys::socket::recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+            Ok(0) | Err(nix::Error::ECONNRESET) => Ok(true),
+            Ok(_) => Err(io::Error::from_raw_os_error(nix::libc::EPROTO)),
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn send(&self, what: u8, descriptors: &[RawFd]) -> io::Result<()> {
+        self.send_bytes(&[what], descriptors)
+    }
+
+    fn send_bytes(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
         let with = [ControlMessage::ScmRights(descriptors)];
         let control = if descriptors.is_empty() { &[][..] } else { &with };
-        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&[what])], control, MsgFlags::MSG_NOSIGNAL, None)?;
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
         Ok(())
     }
 
@@ -324,13 +460,7 @@ impl Channel {
         if message.bytes == 0 {
             return Ok(None);
         }
-        let mut descriptors = Vec::new();
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(received) = control {
-                descriptors.extend(received.into_iter().map(skiff_sys::file::received));
-            }
-        }
-        let mut descriptors = descriptors.into_iter();
+        let mut descriptors = received(message.cmsgs()?).into_iter();
         let message = match (byte[0], descriptors.next(), descriptors.next()) {
             (CONSOLE, Some(master), None) => Message::Console(master),
             (BUILT, None, None) => Message::Built,
@@ -341,6 +471,17 @@ impl Channel {
         };
         Ok(Some(message))
     }
+}
+
+/// Takes the descriptors out of what came with a message.
+fn received(controls: impl Iterator<Item = ControlMessageOwned>) -> Vec<OwnedFd> {
+    let mut descriptors = Vec::new();
+    for control in controls {
+        if let ControlMessageOwned::ScmRights(numbers) = control {
+            descriptors.extend(numbers.into_iter().map(skiff_sys::file::received));
+        }
+    }
+    descriptors
 }
 
 #[cfg(test)]
@@ -373,6 +514,26 @@ mod tests {
         drop(child);
         assert!(matches!(parent.receive().expect("console"), Some(Message::Console(_))));
         assert!(parent.receive().expect("end").is_none());
+    }
+
+    #[test]
+    fn a_program_arrives_whatever_its_size() {
+        let (parent, child) = Channel::pair().expect("socketpair");
+        let file: OwnedFd = std::fs::File::open("/dev/null").expect("open").into();
+        let long = CString::new("x".repeat(1 << 20)).expect("no NUL");
+        for env in [vec![], vec![c"A=".into(), c"".into()], vec![long]] {
+            let words = Words { argv: vec![c"sh".into()], env, path: vec![c"/bin".into(), c".".into()] };
+            parent.send_program(&words, &[file.as_fd()]).expect("send");
+            let (received, streams) = child.receive_program().expect("receive");
+            assert!(received == words && streams.len() == 1);
+        }
+        assert!(!parent.is_at_end().expect("look"));
+        parent.send_go(7).expect("send");
+        let error = child.receive_program().expect_err("no program");
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EPROTO));
+        drop(parent);
+        let error = child.receive_program().expect_err("nobody");
+        assert_eq!(error.raw_os_error(), Some(nix::libc::ECONNRESET));
     }
 
     #[test]

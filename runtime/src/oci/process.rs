@@ -96,7 +96,7 @@ fn last_of_each(env: &[String]) -> Vec<&str> {
 /// The directories of `PATH` in `env`.
 fn search(env: &[&str]) -> Result<Vec<CString>, Error> {
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(plan::DEFAULT_PATH);
-    plan::search(path.as_ref())
+    plan::directories(path.as_ref())
 }
 
 /// −1 means no change to setresuid(2) and nobody else.

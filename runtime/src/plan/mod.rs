@@ -28,7 +28,8 @@ pub(crate) use files::shown;
 pub use skiff_sys::schedule::Policy as Scheduler;
 
 pub(crate) use files::targets;
-pub(crate) use process::{DEFAULT_PATH, relative, search};
+pub use process::environment;
+pub(crate) use process::{DEFAULT_PATH, directories, relative, search};
 
 /// Everything that a launch does.
 #[derive(Debug, Clone)]
@@ -85,7 +86,7 @@ pub struct Plan {
 pub enum Bond {
     /// It dies with its launcher, which has noted it below the run root.
     Launcher,
-    /// It lives on; whoever launched it keeps account of it (`container`).
+    /// It lives on; whoever launched it keeps account of it (`container`, or an engine).
     None,
 }
 
@@ -690,7 +691,7 @@ pub(crate) fn c_text(text: &str) -> Result<CString, Error> {
     c_bytes(text.as_bytes())
 }
 
-fn c_bytes(bytes: &[u8]) -> Result<CString, Error> {
+pub(crate) fn c_bytes(bytes: &[u8]) -> Result<CString, Error> {
     CString::new(bytes)
         .map_err(|_| Error::Option(format!("NUL byte in {:?}", String::from_utf8_lossy(bytes))))
 }

@@ -31,14 +31,13 @@ pub(super) fn build(
         ));
     }
     let identity = user::resolve(&options.user, &options.group_add, &host.passwd, &host.group)?;
-    let env = environment(options, host, &identity.home);
-    let path = value(&env, "PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let env = environment(&options.env, &hostname(options, host), &identity.home, options.tty);
     let texts =
         |list: &[OsString]| list.iter().map(|text| c_bytes(text.as_bytes())).collect::<Result<_, _>>();
     Ok(Process {
         argv: texts(&options.argv)?,
+        path: search(&env)?,
         env: texts(&env)?,
-        path: search(&path)?,
         cwd: c_path(&relative(&options.cwd)?)?,
         uid: identity.uid,
         gid: identity.gid,
@@ -78,14 +77,16 @@ pub(crate) fn relative(path: &Path) -> Result<PathBuf, Error> {
     Ok(if result.as_os_str().is_empty() { ".".into() } else { result })
 }
 
-/// Docker's order: what it adds, then what was given, of which the last of each name counts; `HOME` at the end.
-fn environment(options: &Options, host: &Host, home: &str) -> Vec<OsString> {
+/// The environment of a container's program to which `given` is given. Docker's order: what it adds, then what was given, of
+/// which the last of each name counts; `HOME` at the end.
+#[must_use]
+pub fn environment(given: &[OsString], hostname: &str, home: &str, tty: bool) -> Vec<OsString> {
     let mut env: Vec<OsString> = vec![format!("PATH={DEFAULT_PATH}").into()];
-    env.push(format!("HOSTNAME={}", hostname(options, host)).into());
-    if options.tty {
+    env.push(format!("HOSTNAME={hostname}").into());
+    if tty {
         env.push("TERM=xterm".into());
     }
-    for entry in &options.env {
+    for entry in given {
         match env.iter_mut().find(|known| name(known) == name(entry)) {
             Some(known) => known.clone_from(entry),
             None => env.push(entry.clone()),
@@ -101,13 +102,18 @@ fn name(entry: &OsStr) -> &[u8] {
     entry.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
 }
 
-fn value(env: &[OsString], wanted: &str) -> Option<OsString> {
+fn value<'a>(env: &'a [OsString], wanted: &str) -> Option<&'a OsStr> {
     let entry = env.iter().find(|entry| name(entry) == wanted.as_bytes())?;
-    Some(OsStr::from_bytes(entry.as_bytes().get(wanted.len() + 1..)?).to_owned())
+    entry.as_bytes().get(wanted.len() + 1..).map(OsStr::from_bytes)
 }
 
-/// The directories of `PATH`; an empty one is the working directory. environ(7).
-pub(crate) fn search(path: &OsStr) -> Result<Vec<CString>, Error> {
+/// The directories of `PATH` in `env`, in which a program is looked for whose name has no slash.
+pub(crate) fn search(env: &[OsString]) -> Result<Vec<CString>, Error> {
+    directories(value(env, "PATH").unwrap_or(OsStr::new(DEFAULT_PATH)))
+}
+
+/// Those of a `PATH`; an empty one is the working directory. environ(7).
+pub(crate) fn directories(path: &OsStr) -> Result<Vec<CString>, Error> {
     let directories = path.as_bytes().split(|byte| *byte == b':');
     directories.map(|part| c_bytes(if part.is_empty() { b"." } else { part })).collect()
 }
