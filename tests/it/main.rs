@@ -23,6 +23,7 @@ mod peers;
 mod profile;
 mod rootless;
 mod runtime_cgroups;
+mod runtime_commands;
 mod runtime_crash;
 mod runtime_rootless;
 mod runtime_security;

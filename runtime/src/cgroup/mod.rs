@@ -58,6 +58,12 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Whether there is any.
+    #[must_use]
+    pub fn are_any(&self) -> bool {
+        self.unified.is_some() || !self.legacy.is_empty()
+    }
+
     /// The directory whose processes can be stopped together.
     #[must_use]
     pub fn freezer(&self) -> Option<&Path> {

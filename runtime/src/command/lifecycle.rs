@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use skiff_runtime::cgroup::{Cgroup, Owner};
+use skiff_runtime::cgroup::Cgroup;
 use skiff_runtime::container::{self, Container, Process};
 use skiff_runtime::oci::spec::Status;
 use skiff_runtime::signals;
@@ -22,28 +22,17 @@ pub(crate) fn kill(global: &Global, args: &Args) -> Result<u8, Failure> {
     let name = args.operands.get(1).map_or("TERM".into(), |name| name.to_string_lossy());
     let signal = signals::signal(&name).map_err(|why| Failure::new(format!("signal {name:?}: {why}")))?;
     let container = Container::open(&root(global), args.id())?;
-    let cgroup = Cgroup::open(&container.record().cgroups)?;
     if args.all {
-        kill_all(&container, &cgroup, signal)?;
+        container.signal_all(signal)?;
     } else {
         // In the very words that containerd and podman look for.
         let process = container.process()?.ok_or_else(not_running)?;
         send(&process, signal)?;
-        if signal == libc::SIGKILL && cgroup.frozen()? {
-            // In cgroup v1 what is frozen does not die.
-            cgroup.freeze(false)?;
+        if signal == libc::SIGKILL {
+            thaw(&container)?;
         }
     }
     Ok(0)
-}
-
-/// Also when the first process has ended: in a shared PID namespace others may be left, if it is still the container's
-/// cgroup.
-fn kill_all(container: &Container, cgroup: &Cgroup, signal: i32) -> Result<(), Failure> {
-    if container.process()?.is_some() || cgroup.owner()? == Owner::Container {
-        cgroup.kill(signal)?;
-    }
-    Ok(())
 }
 
 fn not_running() -> Failure {
@@ -118,10 +107,7 @@ pub(crate) fn end(container: &Container) -> Result<(), Failure> {
         Err(failure) if failure == not_running() => {}
         other => other?,
     }
-    let cgroup = Cgroup::open(&container.record().cgroups)?;
-    if cgroup.frozen()? {
-        cgroup.freeze(false)?;
-    }
+    thaw(container)?;
     let deadline = Instant::now() + DEATH;
     loop {
         let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now()))
@@ -135,6 +121,15 @@ pub(crate) fn end(container: &Container) -> Result<(), Failure> {
             Err(error) => return Err(error).context(|| format!("wait for process {}", process.pid)),
         }
     }
+}
+
+/// In cgroup v1 what is frozen does not die.
+fn thaw(container: &Container) -> Result<(), Failure> {
+    let cgroup = Cgroup::open(&container.record().cgroups)?;
+    if cgroup.frozen()? {
+        cgroup.freeze(false)?;
+    }
+    Ok(())
 }
 
 /// `pause CONTAINER`.

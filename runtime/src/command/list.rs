@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
-use skiff_runtime::cgroup::{Cgroup, Paths};
 use skiff_runtime::container::{self, Container};
 use skiff_runtime::oci::spec::Status;
 
@@ -119,11 +118,7 @@ fn table(all: &[Shown<'_>]) -> String {
 /// `ps CONTAINER [OPTION…]`.
 pub(crate) fn ps(global: &Global, args: &Args) -> Result<u8, Failure> {
     let container = Container::open(&root(global), args.id())?;
-    let cgroups = &container.record().cgroups;
-    if *cgroups == Paths::default() {
-        return Err(Failure::new("the container has no cgroup by which its processes could be found"));
-    }
-    let pids = Cgroup::open(cgroups)?.processes()?;
+    let pids = container.processes()?;
     if args.format == Format::Json {
         return json(&pids);
     }

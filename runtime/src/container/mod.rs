@@ -21,6 +21,7 @@
 //!
 //! Only a lock makes one wait: to look at a container, or to send it a signal, takes none.
 
+mod members;
 mod record;
 
 use std::fs;

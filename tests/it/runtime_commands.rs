@@ -1,0 +1,134 @@
+//! Commands of the OCI runtime in situations that few engines bring about.
+
+use std::process::{Command, Stdio};
+
+use crate::harness::live::{Live, Output};
+use crate::harness::time_limit;
+use crate::oci::Bundle;
+
+/// Runs the runtime with a descriptor 3 and `LISTEN_FDS=1`, as a service manager starts a program; `$$` is the runtime's.
+fn listening(bundle: &Bundle, listen_pid: &str, args: &[&str]) -> Output {
+    let text = bundle.file("passed", "by descriptor").display().to_string();
+    let runtime = bundle.command(args);
+    let mut command = Command::new("sh");
+    let script = format!("exec 3< \"$0\"; LISTEN_FDS=1 LISTEN_PID={listen_pid} exec \"$@\"");
+    command.args(["-c", &script, &text]).arg(runtime.get_program()).args(runtime.get_args());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Live::spawn(command, None, time_limit()).finish()
+}
+
+/// Prints what it knows of descriptors that it was passed, then what they are.
+const LOOK: [&str; 3] = ["/bin/sh", "-c", "echo ${LISTEN_FDS-none} ${LISTEN_PID-none}; cat <&3 2>&1"];
+
+#[test]
+fn a_container_gets_the_descriptors_of_a_service_manager() {
+    let mut bundle = Bundle::new();
+    bundle.args(&LOOK).write();
+    let run = ["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id];
+    assert_eq!(listening(&bundle, "$$", &run).ok(), "1 1\nby descriptor");
+}
+
+#[test]
+fn descriptors_that_were_passed_to_another_process_stay_outside() {
+    let mut bundle = Bundle::new();
+    bundle.args(&LOOK).write();
+    let run = ["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id];
+    for pid in ["1", "", "$PPID"] {
+        let output = listening(&bundle, pid, &run);
+        assert!(output.stdout.starts_with("none none\n"), "{output}");
+        assert!(!output.stdout.contains("by descriptor"), "{output}");
+    }
+}
+
+#[test]
+fn exec_passes_on_no_descriptors_of_a_service_manager() {
+    let mut bundle = Bundle::new();
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    let output = listening(&bundle, "$$", &[&["exec", &bundle.id], &LOOK[..]].concat());
+    assert!(output.stdout.starts_with("none none\n"), "{output}");
+    assert!(!output.stdout.contains("by descriptor"), "{output}");
+    bundle.end();
+}
+
+/// A container without cgroups, with two processes beside the first.
+fn without_cgroup(bundle: &mut Bundle) -> i32 {
+    bundle.wait_ready(&["/bin/sh", "-c", "sleep 1000 & sleep 1000 & exec probe wait"])
+}
+
+/// The ids of the children of process `pid`.
+fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children");
+    text.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
+}
+
+#[test]
+fn kill_all_without_a_cgroup_reaches_all_of_a_pid_namespace() {
+    for signal in ["USR1", "KILL"] {
+        let mut bundle = Bundle::new().global(&["--cgroup-manager=disabled"]);
+        let pid = without_cgroup(&mut bundle);
+        let others = children(pid);
+        let list = crate::harness::parse(&bundle.runtime(&["ps", "--format", "json", &bundle.id]).ok());
+        assert_eq!(list, serde_json::json!([pid, others[0], others[1]]));
+        bundle.runtime(&["kill", "--all", &bundle.id, signal]).ok();
+        others.iter().for_each(|other| bundle.wait(*other));
+        if signal == "USR1" {
+            // The first of a namespace has to want a signal to get it.
+            assert_eq!(bundle.status(), "running");
+            bundle.kill("KILL");
+        }
+        bundle.wait(pid);
+        bundle.delete();
+    }
+}
+
+#[test]
+fn kill_all_with_nothing_to_find_processes_by_is_an_error() {
+    let mut bundle = Bundle::new().global(&["--cgroup-manager=disabled"]);
+    bundle.share("pid");
+    let pid = without_cgroup(&mut bundle);
+    let others = children(pid);
+    for words in [&["kill", "--all", &bundle.id, "TERM"][..], &["ps", &bundle.id]] {
+        let output = bundle.runtime(words);
+        assert!(output.code == 1 && output.stderr.contains("no cgroup and no PID namespace"), "{output}");
+    }
+    assert_eq!(bundle.status(), "running");
+    for other in others {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(other), nix::sys::signal::Signal::SIGKILL)
+            .expect("kill");
+    }
+    bundle.end();
+}
+
+#[test]
+fn a_created_container_is_ended_by_a_signal_that_cannot_be_ignored() {
+    let bundle = Bundle::new();
+    let pid = bundle.create().pid();
+    for signal in ["TERM", "INT", "USR1"] {
+        bundle.kill(signal);
+    }
+    assert_eq!(bundle.status(), "created");
+    bundle.kill("KILL");
+    bundle.wait(pid);
+    bundle.delete();
+}
+
+#[test]
+fn exec_of_what_cannot_be_run_is_255_in_words_that_engines_know() {
+    let mut bundle = Bundle::new();
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    std::fs::write(bundle.inside("/bin/inert"), "").expect("a file that cannot be run");
+    for (program, words) in [
+        ("no-such-program", "executable file not found in $PATH"),
+        ("/bin/no-such-program", "no such file or directory"),
+        ("/bin/inert", "permission denied"),
+        ("/etc", "permission denied"),
+    ] {
+        for detach in [&[][..], &["--detach"]] {
+            let output = bundle.runtime(&[&["exec"], detach, &[&bundle.id, program]].concat());
+            assert!(output.code == 255 && output.stderr.contains(words), "{program}: {output}");
+        }
+    }
+    let output = bundle.runtime(&["exec", "no-such-container", "/bin/true"]);
+    assert!(output.code == 255 && output.stderr.contains("does not exist"), "{output}");
+    bundle.end();
+}
