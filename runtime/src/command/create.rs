@@ -273,10 +273,15 @@ fn load(flags: &Launch) -> Result<(Bundle, String), Failure> {
     Ok((Bundle { path, spec }, text))
 }
 
-/// Tells the program of descriptors that a service manager has passed, as if it had got them itself, and counts them.
-/// sd_listen_fds(3).
+/// Tells the program of descriptors that a service manager has passed to this very process, as if it had got them itself,
+/// and counts them. sd_listen_fds(3); like runc, for a container's own program alone.
 fn listen_fds(process: Option<&mut spec::Process>) -> u32 {
-    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        // What is open belongs to somebody else.
+        return 0;
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0);
     if let Some(process) = process.filter(|_| count > 0) {
         process.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
     }
