@@ -50,6 +50,24 @@ fn exec_passes_on_no_descriptors_of_a_service_manager() {
     bundle.end();
 }
 
+#[test]
+fn features_claim_checkpoints_where_there_is_criu() {
+    let bundle = Bundle::new();
+    let criu = bundle.file("bin/criu", "#!/bin/true\n");
+    let claim = |flags: &[&str], path: &std::path::Path| {
+        let mut command = bundle.command(&[flags, &["features"]].concat());
+        command.env("PATH", path).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let features = crate::harness::parse(&Live::spawn(command, None, time_limit()).finish().ok());
+        features["annotations"]["org.opencontainers.runc.checkpoint.enabled"].clone()
+    };
+    let (directory, flag) = (bundle.dir.join("bin"), format!("--criu={}", criu.display()));
+    assert_eq!(claim(&[], &directory), "false", "it may not be run");
+    std::fs::set_permissions(&criu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    assert_eq!(claim(&[], &directory), "true");
+    assert_eq!(claim(&[], &bundle.dir), "false");
+    assert_eq!(claim(&[&flag], &bundle.dir), "true");
+}
+
 /// A container without cgroups, with two processes beside the first.
 fn without_cgroup(bundle: &mut Bundle) -> i32 {
     bundle.wait_ready(&["/bin/sh", "-c", "sleep 1000 & sleep 1000 & exec probe wait"])

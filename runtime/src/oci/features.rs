@@ -1,4 +1,4 @@
-//! The features document: what this runtime understands, whatever the host has. features.md, features-linux.md.
+//! The features document: what this runtime understands, whatever the host's kernel has. features.md, features-linux.md.
 //!
 //! Every list is that of the table which the code itself reads.
 
@@ -87,9 +87,9 @@ struct MountExtensions {
     idmap: Enabled,
 }
 
-/// The document of this program.
+/// The document of this program; checkpoints are made by another one, which may not be there.
 #[must_use]
-pub fn features() -> Features {
+pub fn features(has_checkpoints: bool) -> Features {
     Features {
         oci_version_min: "1.0.0",
         oci_version_max: VERSION,
@@ -97,7 +97,7 @@ pub fn features() -> Features {
         mount_options: mounts::option_names().collect(),
         linux: linux(),
         annotations: BTreeMap::from([
-            ("org.opencontainers.runc.checkpoint.enabled", "true"),
+            ("org.opencontainers.runc.checkpoint.enabled", if has_checkpoints { "true" } else { "false" }),
             ("run.oci.skiff.version", env!("CARGO_PKG_VERSION")),
         ]),
         potentially_unsafe_config_annotations: Vec::new(),
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_document_is_one_that_others_can_read() {
-        let text = serde_json::to_string(&features()).expect("the document can be written");
+        let text = serde_json::to_string(&features(true)).expect("the document can be written");
         let read: oci_spec::runtime::Features =
             serde_json::from_str(&text).expect("the document can be read");
         assert_eq!(read.oci_version_max(), VERSION);
