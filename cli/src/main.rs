@@ -7,6 +7,8 @@ mod args;
 mod counted;
 mod failure;
 mod flags;
+#[allow(dead_code, reason = "the commands of the engine print with it")]
+mod format;
 mod help;
 mod observe;
 mod output;
