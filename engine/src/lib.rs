@@ -8,6 +8,7 @@ pub mod client;
 mod error;
 pub mod frames;
 pub mod image;
+pub mod log;
 pub mod names;
 pub mod pool;
 pub mod protocol;

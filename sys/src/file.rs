@@ -111,6 +111,14 @@ pub fn proc_fd_path(fd: BorrowedFd<'_>) -> CString {
     CString::new(text).unwrap_or_default()
 }
 
+/// How many bytes the pipe, socket or terminal `fd` holds for a reader. ioctl(2) `FIONREAD`.
+pub fn waiting_bytes(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u32::try_from(count).unwrap_or(0)) }
+}
+
 /// Takes possession of a descriptor that a message (SCM_RIGHTS, unix(7)) has brought and that nobody else knows of.
 #[must_use]
 pub fn received(descriptor: std::os::fd::RawFd) -> OwnedFd {
