@@ -5,7 +5,6 @@ use skiff_runtime::container::Container;
 use skiff_runtime::oci::spec::Spec;
 use skiff_runtime::oci::{self, Bundle};
 use skiff_runtime::plan::Hooks;
-use skiff_runtime::rdt::Group;
 
 /// Reads it from the container's own directory.
 pub(crate) fn bundle(container: &Container) -> Result<Bundle, Error> {
@@ -16,14 +15,6 @@ pub(crate) fn bundle(container: &Container) -> Result<Bundle, Error> {
 /// Its hooks.
 pub(crate) fn hooks(container: &Container) -> Result<Hooks, Error> {
     oci::hooks(&bundle(container)?, &container.record().id)
-}
-
-/// Its resctrl group, if it is in one.
-pub(crate) fn rdt_group(container: &Container) -> Option<Group> {
-    if !container.record().has_rdt {
-        return None;
-    }
-    oci::rdt_group(&bundle(container).ok()?.spec, &container.record().id)
 }
 
 /// Its hooks, if there are some to run once it is deleted. It is too late then for anything to fail.

@@ -112,7 +112,7 @@ fn remove(mut container: Container, running: Running, plan: &Plan) -> Result<(),
     let cgroup = running.cgroup_id();
     running.remove()?;
     observe::released(cgroup);
-    leave_rdt(plan.rdt.as_ref());
+    leave_rdt(container.record());
     container.forget(lock)?;
     poststop(&plan.hooks);
     Ok(())
@@ -157,9 +157,21 @@ pub(crate) fn tell(process: &plan::Process) {
     }
 }
 
+/// Puts process `pid` into the container's resctrl group, which is as good as none if that fails: it leaves no trace then.
+pub(crate) fn enter_rdt(record: &mut Record, pid: i32) -> Result<(), skiff_runtime::Error> {
+    let entered = record.rdt.as_ref().map_or(Ok(()), |group| group.enter(Path::new(rdt::ROOT), pid));
+    if entered.is_err() {
+        record.rdt = None;
+    }
+    entered
+}
+
 /// Removes the container's resctrl group, once nothing is in it.
-pub(crate) fn leave_rdt(group: Option<&rdt::Group>) {
-    if let Some(Err(error)) = group.map(|group| group.remove(Path::new(rdt::ROOT))) {
+pub(crate) fn leave_rdt(record: &Record) {
+    let Some(group) = &record.rdt else { return };
+    let root = Path::new(rdt::ROOT);
+    let removed = if record.init.is_some() { group.remove(root) } else { group.remove_unused(root) };
+    if let Err(error) = removed {
         tracing::warn!("{error}");
     }
 }
@@ -221,6 +233,7 @@ impl Making {
         let mut record = record(&bundle, &plan);
         // Before anything is on record: what another container is in must not be taken for this one's.
         record.cgroups.found = plan.cgroup.found()?;
+        plan.rdt.iter().try_for_each(|group| group.check(Path::new(rdt::ROOT)))?;
         let claim = container::claim(&root, args.id())?;
         claim.write(&record)?;
         claim.write_config(text.as_bytes())?;
@@ -243,8 +256,7 @@ impl Making {
                     record.cgroups = birth.cgroup.made(&record.cgroups);
                     record.init = Some(Init { pid: birth.pid, start_time });
                     claim.write(record).map_err(|error| error.to_string())?;
-                    let entered = plan.rdt.as_ref().map(|group| group.enter(Path::new(rdt::ROOT), birth.pid));
-                    entered.transpose().map(drop).map_err(|error| error.to_string())
+                    enter_rdt(record, birth.pid).map_err(|error| error.to_string())
                 },
                 gate,
                 console_socket,
@@ -252,7 +264,9 @@ impl Making {
         );
         if launched.is_err() {
             // A container that fails is stopped and destroyed, and that has its hooks.
-            leave_rdt(plan.rdt.as_ref());
+            if record.init.is_some() {
+                leave_rdt(record);
+            }
             poststop(&plan.hooks);
         }
         let running = launched?;
@@ -312,6 +326,6 @@ fn record(bundle: &Bundle, plan: &Plan) -> Record {
         cgroups: plan.cgroup.paths(),
         has_poststart: !plan.hooks.poststart.is_empty(),
         has_poststop: !plan.hooks.poststop.is_empty(),
-        has_rdt: plan.rdt.is_some(),
+        rdt: plan.rdt.clone(),
     }
 }

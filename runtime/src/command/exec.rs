@@ -9,8 +9,8 @@ use skiff_runtime::container::{Container, Process};
 use skiff_runtime::launch::{self, Running};
 use skiff_runtime::oci::spec::{self, Spec, Status};
 use skiff_runtime::oci::{self, Facts, Terms};
-use skiff_runtime::seal;
 use skiff_runtime::supervise::Signals;
+use skiff_runtime::{rdt, seal};
 
 use crate::args::{Args, Exec, Global};
 use crate::create::{self, exit_code, stand_by};
@@ -43,12 +43,14 @@ fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
     let flags = &args.launch;
     create::check_terminal(&process, flags, flags.detach)?;
     let cgroup = Cgroup::open_to_join(&below(&container.record().cgroups, &args.exec.cgroups)?)?;
+    let group = container.record().rdt.as_ref();
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
     let running = launch::exec(&launch::exec::Plan {
         init: init.pid,
         init_fd: init.pidfd.as_fd(),
         cgroup: &cgroup,
+        rdt_tasks: group.map_or(Ok(Vec::new()), |group| group.open_tasks(Path::new(rdt::ROOT)))?,
         process,
         subject: oci::hooks(&bundle, &container.record().id)?.subject,
         console_socket: flags.console_socket.as_deref(),

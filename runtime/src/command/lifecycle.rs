@@ -88,9 +88,9 @@ pub(crate) fn remove(mut container: Container, force: bool) -> Result<(), Failur
         }
     }
     let late = config::late_hooks(&container);
-    let group = config::rdt_group(&container);
+    let record = container.record().clone();
     container.remove(lock)?;
-    create::leave_rdt(group.as_ref());
+    create::leave_rdt(&record);
     if let Some(hooks) = late {
         create::poststop(&hooks);
     }

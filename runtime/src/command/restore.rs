@@ -51,11 +51,14 @@ pub(crate) fn restore(global: &Global, args: &Args) -> Result<u8, Failure> {
     let options = options(&making, &args.images, &places, &namespaces)?;
     let criu = Service::start(checkpoint::program(global), places.log.clone())?;
     cgroup.take(criu.pid())?;
+    // Its children are born where it is.
+    create::enter_rdt(&mut making.record, criu.pid())?;
     let mut console = None;
     let asked = criu.ask(Task::Restore, &options, &mut |notice| attend(&mut making, notice, &mut console));
     let pid = match asked {
         Ok(pid) => pid,
         Err(failure) => {
+            create::leave_rdt(&making.record);
             create::poststop(&making.plan.hooks);
             return Err(failure);
         }

@@ -9,7 +9,6 @@ use skiff_runtime::oci::spec::{Resources, Status};
 use skiff_runtime::{oci, rdt};
 
 use crate::args::{Args, Global, Limits};
-use crate::config;
 use crate::failure::{Context, Failure};
 use crate::root::root;
 
@@ -41,9 +40,8 @@ fn update_rdt(container: &Container, limits: &Limits) -> Result<u8, Failure> {
     if lines.is_empty() {
         return Ok(0);
     }
-    let spec = config::bundle(container)?.spec;
-    let group = oci::rdt_group(&spec, &container.record().id)
-        .ok_or_else(|| Failure::new("the container is in no resctrl group"))?;
-    group.set(Path::new(rdt::ROOT), &lines)?;
+    let group = container.record().rdt.as_ref();
+    let group = group.ok_or_else(|| Failure::new("the container is in no resctrl group"))?;
+    group.set(Path::new(rdt::ROOT), lines)?;
     Ok(0)
 }

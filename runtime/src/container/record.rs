@@ -11,6 +11,7 @@ use crate::Error;
 use crate::cgroup::Paths;
 use crate::error::Context;
 use crate::oci::json;
+use crate::rdt::Group;
 
 /// The content of `state.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +38,9 @@ pub struct Record {
     pub has_poststart: bool,
     /// Whether it has `poststop` hooks.
     pub has_poststop: bool,
-    /// Whether it is in a resctrl group.
-    pub has_rdt: bool,
+    /// Its resctrl group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<Group>,
 }
 
 /// A process, told from all that have had its id before or will have it.

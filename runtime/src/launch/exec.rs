@@ -45,6 +45,8 @@ pub struct Plan<'a> {
     pub init_fd: BorrowedFd<'a>,
     /// The cgroups to join.
     pub cgroup: &'a Cgroup,
+    /// Files of the container's resctrl group, to join by writing `0` to each in turn.
+    pub rdt_tasks: Vec<OwnedFd>,
     /// What is run.
     pub process: Process,
     /// What the state says that goes with the descriptor of a system call listener.
@@ -253,6 +255,9 @@ fn carry_out(entry: &Entry<'_>) -> Result<Infallible, Failure> {
     let Entry { plan, way, null, channel, page, memory } = *entry;
     let process = &plan.process;
     let pid = program::begin(channel, memory, plan.cgroup)?;
+    for tasks in &plan.rdt_tasks {
+        nix::unistd::write(tasks, b"0").at(Stage::Rdt)?;
+    }
     if let Some(cpus) = &process.cpu_affinity[1] {
         schedule::cpu_set(cpus).and_then(|cpus| schedule::set_cpus(&cpus)).at(Stage::Affinity)?;
     }

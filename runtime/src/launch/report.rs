@@ -85,6 +85,7 @@ fn attempt(plan: Option<&Plan>, process: Option<&Process>, stage: Stage, index: 
         },
         Stage::Namespaces => "make namespaces".into(),
         Stage::Cgroup => "join a cgroup".into(),
+        Stage::Rdt => "join the resctrl group".into(),
         Stage::CgroupNamespace => "make a cgroup namespace".into(),
         Stage::TimeNamespace => "make a time namespace".into(),
         Stage::Propagation => "make the mount namespace private".into(),

@@ -58,6 +58,7 @@ stages! {
     Join,
     Namespaces,
     Cgroup,
+    Rdt,
     CgroupNamespace,
     TimeNamespace,
     Propagation,

@@ -161,13 +161,6 @@ fn name(name: Option<&str>, place: &str, spaces: &namespaces::Spaces) -> Result<
     }
 }
 
-/// The resctrl group that container `id` of `spec` was put into, to be removed with the container.
-#[must_use]
-pub fn rdt_group(spec: &Spec, id: &str) -> Option<crate::rdt::Group> {
-    let given = spec.linux.as_ref()?.intel_rdt.as_ref()?;
-    rdt::of_spec(given, id).ok()
-}
-
 /// Something that the configuration must not say, or that cannot be done, at `place` in it.
 fn invalid(place: &str, what: impl std::fmt::Display) -> Error {
     Error::Option(format!("{place}: {what}"))

@@ -14,11 +14,6 @@ pub(super) fn group(linux: &spec::Linux, id: &str, facts: &Facts) -> Result<Opti
     if !facts.resctrl {
         return Err(invalid(PLACE, "resctrl is not mounted on this host"));
     }
-    of_spec(given, id).map(Some)
-}
-
-/// Likewise, whatever the host has: for a container that was launched.
-pub(super) fn of_spec(given: &spec::IntelRdt, id: &str) -> Result<Group, Error> {
     let schemata = schemata(given)?;
     let origin = match (given.clos_id.as_str(), schemata.is_empty()) {
         ("", _) => Origin::Own,
@@ -32,7 +27,8 @@ pub(super) fn of_spec(given: &spec::IntelRdt, id: &str) -> Result<Group, Error> 
         name => return Err(invalid(PLACE, format!("closID {name:?} cannot be the name of a group"))),
     };
     let monitors = given.enable_monitoring || given.enable_cmt || given.enable_mbm;
-    Ok(Group { directory: directory.into(), origin, schemata, monitor: monitors.then(|| id.to_owned()) })
+    let monitor = monitors.then(|| id.to_owned());
+    Ok(Some(Group { directory: directory.into(), origin, schemata, monitor }))
 }
 
 fn is_name(name: &str) -> bool {
