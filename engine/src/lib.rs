@@ -4,17 +4,32 @@
 //! nothing of terminals; the client's streams reach a container by descriptor and never pass through here.
 #![forbid(unsafe_code)]
 
+mod adopt;
 pub mod client;
+mod connection;
+mod container;
+mod containers;
+pub mod daemon;
+mod documents;
+mod ending;
+mod engine;
 mod error;
 pub mod frames;
 pub mod image;
+mod images;
+mod link;
 pub mod log;
 pub mod names;
+mod plans;
 pub mod pool;
 pub mod protocol;
+mod reaper;
 pub mod record;
+mod requests;
+mod server;
 pub mod spec;
 pub mod state;
+mod watched;
 
 pub use client::Client;
 pub use error::Error;

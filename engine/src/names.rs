@@ -37,12 +37,7 @@ impl Names {
     ///
     /// Errors: a name that is not one; one that another container has.
     pub fn give(&mut self, id: &str, name: &str) -> Result<(), Error> {
-        check(name)?;
-        if let Some(owner) = self.by_name.get(name).filter(|owner| *owner != id) {
-            let short: String = owner.chars().take(12).collect();
-            let text = format!("the container name {name:?} is already in use by container {short}");
-            return Err(Error::Conflict(text));
-        }
+        self.check_free(id, name)?;
         self.by_name.insert(name.to_owned(), id.to_owned());
         if let Some(former) =
             self.by_id.insert(id.to_owned(), name.to_owned()).filter(|former| former != name)
@@ -50,6 +45,15 @@ impl Names {
             self.by_name.remove(&former);
         }
         Ok(())
+    }
+
+    /// Checks that `name` can be given to the container `id`.
+    pub fn check_free(&self, id: &str, name: &str) -> Result<(), Error> {
+        check(name)?;
+        let Some(owner) = self.by_name.get(name).filter(|owner| *owner != id) else { return Ok(()) };
+        let short: String = owner.chars().take(12).collect();
+        let text = format!("the container name {name:?} is already in use by container {short}");
+        Err(Error::Conflict(text))
     }
 
     /// Draws a name that is free.

@@ -94,13 +94,16 @@ impl<T> Pools<T> {
         taken.map(|(_, one)| one)
     }
 
-    /// The one taken last was not valid, and so was of no use.
-    pub fn spoilt(&mut self, key: u64) {
-        if let Some(pool) = self.pools.get_mut(&key) {
+    /// The one taken last was not valid, and so was of no use: another, if there is one.
+    pub fn spoilt(&mut self, key: u64) -> Option<T> {
+        let pool = self.pools.get_mut(&key)?;
+        pool.figures.wasted += 1;
+        let another = pool.ready.pop_front();
+        if another.is_none() {
             pool.figures.hits -= 1;
             pool.figures.misses += 1;
-            pool.figures.wasted += 1;
         }
+        another.map(|(_, one)| one)
     }
 
     /// How many are to be made now, by key, most recently wanted first. They count as under way from now on.
@@ -392,7 +395,7 @@ mod tests {
         pools.take(1, 0);
         fill(&mut pools, MS, 0);
         pools.take(1, S);
-        pools.spoilt(1);
+        assert_eq!(pools.spoilt(1), None);
         fill(&mut pools, MS, S);
         pools.take(1, 2 * S);
         assert_eq!(pools.summaries(2 * S)[0].figures, Figures { hits: 1, misses: 2, wasted: 1 });

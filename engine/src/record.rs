@@ -22,6 +22,9 @@ use crate::state::State;
 /// The record's name in the container's directory.
 const FILE: &str = "container.json";
 
+/// What it is called once it was found to be damaged. Its directory is left alone from then on.
+const DAMAGED: &str = "container.json.damaged";
+
 /// The format that this program writes; a record with a greater number is set aside.
 const VERSION: u32 = 1;
 
@@ -74,6 +77,8 @@ pub struct Process {
     pub start_time: u64,
     /// Which boot that was: `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
+    /// Where its cgroups are.
+    pub cgroups: cgroup::Paths,
 }
 
 /// What a container's cgroups have counted; absent where the host does not count it.
@@ -164,14 +169,6 @@ impl Records {
         fs::rename(fresh, directory.join(FILE))
     }
 
-    /// Removes the record, so that what is left of the container is a leftover. It may be gone.
-    pub fn forget(&self, id: &str) -> io::Result<()> {
-        match fs::remove_file(self.directory(id).join(FILE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
-    }
-
     /// Reads every record.
     pub fn read_all(&self) -> io::Result<Found> {
         let mut found = Found::default();
@@ -180,6 +177,8 @@ impl Records {
             let Some(id) = name.to_str().filter(|name| is_id(name)) else { continue };
             match self.read(id) {
                 Ok(Some(record)) => found.records.push(record),
+                // What was set aside is for somebody to look at.
+                Ok(None) if self.directory(id).join(DAMAGED).exists() => {}
                 Ok(None) => found.bare.push(id.to_owned()),
                 Err(reason) => {
                     self.set_aside(id)?;
@@ -209,7 +208,7 @@ impl Records {
 
     fn set_aside(&self, id: &str) -> io::Result<()> {
         let directory = self.directory(id);
-        fs::rename(directory.join(FILE), directory.join("container.json.damaged"))
+        fs::rename(directory.join(FILE), directory.join(DAMAGED))
     }
 }
 
@@ -217,6 +216,14 @@ impl Records {
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Removes the record in a container's directory, so that what is left of the container is a leftover. It may be gone.
+pub fn forget(directory: &Path) -> io::Result<()> {
+    match fs::remove_file(directory.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -266,8 +273,9 @@ mod tests {
         found.records.sort_by(|one, other| one.id.cmp(&other.id));
         assert_eq!(found.records, [changed, record('b')]);
         assert!(found.damaged.is_empty() && found.bare.is_empty());
-        records.forget(&record('a').id).expect("forget");
-        records.forget(&record('a').id).expect("forget once more");
+        let directory = records.directory(&record('a').id);
+        forget(&directory).expect("forget");
+        forget(&directory).expect("forget once more");
         assert_eq!(records.read_all().expect("read").bare, [record('a').id]);
     }
 
@@ -290,7 +298,7 @@ mod tests {
         assert_eq!(found.records, [record('0')]);
         assert_eq!(found.damaged.len(), torn.len());
         let again = records.read_all().expect("read");
-        assert!(again.damaged.is_empty() && again.bare.len() == torn.len());
+        assert!(again.damaged.is_empty() && again.bare.is_empty());
     }
 
     #[test]

@@ -41,5 +41,6 @@ pub use console::send as send_console;
 pub use exec::exec;
 pub(crate) use gate::socket_at;
 pub use gate::{Gate, is_waiting, open_gate};
+pub use note::remove_tree;
 pub use parent::{Attendance, Birth, Running, Stamps, launch, start, sweep};
 pub use skiff_sys::process::Exit;

@@ -116,7 +116,7 @@ fn forget(path: &Path, name: Option<&Path>, writable: &Path) -> Result<(), Error
 
 /// Removes a directory and all in it, also what lies in directories that their owner may not enter: overlayfs makes such
 /// ones for itself, and a program may. Root is not kept out by them.
-fn remove_tree(path: &Path) -> io::Result<()> {
+pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_up(path)?;

@@ -1,0 +1,145 @@
+//! What a daemon that starts makes of what the one before has left.
+//!
+//! Three accounts are compared: the records, what the spawner keeps (it outlives daemons), and the processes that there
+//! are. A container that runs is known by the spawner's word; if that is another, by its process's start time in this
+//! boot. What has no record is nobody's, and cleared away.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use skiff_runtime::spawner::{End, Order};
+use skiff_sys::process;
+use tokio::sync::oneshot;
+
+use crate::container::{Command, Owner};
+use crate::containers::Life;
+use crate::ending::{Ending, UNKNOWN, now_ns};
+use crate::engine::Engine;
+use crate::link::Kept;
+use crate::reaper::Remains;
+use crate::record::{Found, Process};
+use crate::state::State;
+use crate::{Error, Record};
+
+/// Takes over every container of `found`, with what the spawner has `kept`, and begins to clear away what is left over.
+pub(crate) fn adopt(engine: &Rc<Engine>, found: Found, kept: Vec<Kept>) {
+    for damaged in &found.damaged {
+        tracing::warn!("the record of container {} is set aside: {}", damaged.id, damaged.reason);
+    }
+    let mut kept: HashMap<String, Kept> = kept.into_iter().map(|one| (one.id.clone(), one)).collect();
+    for record in found.records {
+        let kept = kept.remove(&record.id);
+        if let Err(error) = take_over(engine, record, kept) {
+            tracing::warn!("{error}");
+        }
+    }
+    for id in found.bare {
+        // A note says that a skiff runs it that is no daemon.
+        let is_noted = engine.run_root.join("containers").join(&id).exists();
+        let left = kept.remove(&id);
+        if !is_noted || left.is_some() {
+            tokio::task::spawn_local(clear_leftover(engine.clone(), id, left));
+        }
+    }
+    for (id, left) in kept {
+        tokio::task::spawn_local(clear_leftover(engine.clone(), id, Some(left)));
+    }
+}
+
+fn take_over(engine: &Rc<Engine>, mut record: Record, kept: Option<Kept>) -> Result<(), Error> {
+    {
+        let names = &mut engine.containers.borrow_mut().names;
+        if names.give(&record.id, &record.name).is_err() {
+            // Two of a name cannot be, unless somebody has written a record.
+            let name = names.draw().map_err(|error| Error::Host(format!("draw a name: {error}")))?;
+            names.give(&record.id, &name)?;
+            record.name = name;
+        }
+    }
+    let (state, is_removed) = (record.state, record.spec.auto_remove);
+    if !state.is_live() {
+        if let Some(kept) = kept {
+            forget(engine, &kept.id);
+        }
+        let entry = Owner::begin(engine, record, None);
+        match state {
+            State::Removing | State::Dead => engine.ask_later(&entry, Command::Remove { force: true }),
+            State::Exited if is_removed => engine.ask_later(&entry, Command::Remove { force: true }),
+            _ => {}
+        }
+        return Ok(());
+    }
+    let process = record.process.clone();
+    let (life, ending) = match (kept, process) {
+        (Some(kept), process) => of_spawner(kept, process),
+        (None, Some(process)) => of_another(engine, process),
+        (None, None) => ended_unseen(None),
+    };
+    Owner::begin(engine, record, Some((life, ending)));
+    Ok(())
+}
+
+/// A container whose process is the spawner's child, or was.
+fn of_spawner(kept: Kept, process: Option<Process>) -> (Life, Ending) {
+    let pid = kept.pid;
+    // One that has ended is reaped already, and its end was told.
+    let pidfd = process::open_pidfd(pid).ok();
+    let cgroups = process.map(|process| process.cgroups).unwrap_or_default();
+    life(pid, pidfd, Some(kept.end), cgroups)
+}
+
+/// A container whose spawner has gone too.
+fn of_another(engine: &Engine, process: Process) -> (Life, Ending) {
+    let pidfd = process::open_pidfd(process.pid).ok();
+    let is_same = process.boot_id == engine.boot_id
+        && process::stat(process.pid).is_ok_and(|stat| stat.start_time == process.start_time);
+    match pidfd {
+        Some(pidfd) if is_same => life(process.pid, Some(pidfd), None, process.cgroups),
+        _ => ended_unseen(Some(process)),
+    }
+}
+
+/// A container that has ended while nobody looked.
+fn ended_unseen(process: Option<Process>) -> (Life, Ending) {
+    let (tell, end) = oneshot::channel();
+    // The receiver is there.
+    let _told = tell.send(End { exit: UNKNOWN, at_ns: now_ns() });
+    let (pid, cgroups) = process.map(|process| (process.pid, process.cgroups)).unwrap_or_default();
+    life(pid, None, Some(end), cgroups)
+}
+
+fn life(
+    pid: i32,
+    pidfd: Option<OwnedFd>,
+    end: Option<oneshot::Receiver<End>>,
+    cgroups: skiff_runtime::cgroup::Paths,
+) -> (Life, Ending) {
+    let pidfd = pidfd.map(Rc::new);
+    (Life { pid, pidfd: pidfd.clone(), terminal: None, cgroups }, Ending::new(pidfd, end))
+}
+
+fn forget(engine: &Rc<Engine>, id: &str) {
+    let (engine, id) = (engine.clone(), id.to_owned());
+    tokio::task::spawn_local(async move { engine.link.tell(&Order::Forget { id }, &[]).await });
+}
+
+/// Ends and clears away what no record speaks of.
+async fn clear_leftover(engine: Rc<Engine>, id: String, kept: Option<Kept>) {
+    let _counted = engine.activity.count(&engine.activity.clearing);
+    tracing::info!("clearing away container {id}, which has no record");
+    if let Some(kept) = kept {
+        let pidfd = process::open_pidfd(kept.pid).ok().map(Rc::new);
+        if let Some(pidfd) = &pidfd {
+            // It may just have ended.
+            drop(process::send_signal(std::os::fd::AsFd::as_fd(&**pidfd), libc::SIGKILL));
+        }
+        Ending::new(pidfd, Some(kept.end)).wait().await;
+    }
+    let directory = Some(engine.records.directory(&id));
+    let remains = Remains { id: id.clone(), directory, ..Remains::default() };
+    if let Err(error) = engine.reaper.clear(remains).await {
+        tracing::warn!("clear container {id} away: {error}");
+    }
+    engine.link.tell(&Order::Forget { id }, &[]).await;
+}

@@ -1,0 +1,595 @@
+//! The owner of one container: a task that carries out what is asked of it, one after the other, and publishes what came
+//! of it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skiff_runtime::cgroup::{Cgroup, Paths};
+use skiff_runtime::spawner::{self, End};
+use skiff_runtime::{cause, launch::park::Parked};
+use skiff_sys::process;
+use tokio::io::Interest;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::containers::{Entry, Life};
+use crate::ending::{self, Ending, now_ns};
+use crate::engine::{Engine, Ready};
+use crate::reaper::Remains;
+use crate::record::Process;
+use crate::state::{State, Verdict, Wish, legal};
+use crate::watched::watch;
+use crate::{Error, Record};
+
+/// So many orders can wait for one container.
+pub(crate) const QUEUE_LENGTH: usize = 64;
+
+/// What the owner of a container is asked to do.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) command: Command,
+    pub(crate) done: oneshot::Sender<Result<Done, Error>>,
+}
+
+/// One thing to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Start(Box<Start>),
+    Stop { signal: Option<i32>, timeout: Option<Duration> },
+    Restart { timeout: Option<Duration> },
+    Kill { signal: i32 },
+    Freeze(bool),
+    Remove { force: bool },
+    Rename { name: String },
+}
+
+/// How a container is to be started.
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    /// One that waits for its program already; otherwise it is made now.
+    pub(crate) ready: Option<Ready>,
+    /// Its streams; the engine's own when absent.
+    pub(crate) streams: Option<[OwnedFd; 3]>,
+    /// Whether whoever asks wants to have its descriptors.
+    pub(crate) is_attached: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// It is done.
+    Done,
+    /// It runs.
+    Started(Started),
+}
+
+/// A container that has been started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) pid: i32,
+    /// Its pidfd, and the master of its terminal, if that was wanted.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+type Reply = oneshot::Sender<Result<Done, Error>>;
+
+/// What waits for the container to end.
+#[derive(Debug)]
+enum Waiter {
+    Stop(Reply),
+    Restart(Reply),
+    Remove(Reply),
+}
+
+/// The owner.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    engine: Rc<Engine>,
+    entry: Rc<Entry>,
+    publish: watch::Sender<Arc<Record>>,
+    /// While it runs.
+    ending: Option<Ending>,
+    waiters: Vec<Waiter>,
+    /// When it is killed if it has not ended by then.
+    kill_at: Option<Instant>,
+    /// When it is asked to stop.
+    stop_at: Option<Instant>,
+    /// When it is started again.
+    start_at: Option<Instant>,
+    is_gone: bool,
+}
+
+impl Owner {
+    /// Makes the container of `record` known, whose name is given to it already, and its owner's task.
+    pub(crate) fn begin(engine: &Rc<Engine>, record: Record, life: Option<(Life, Ending)>) -> Rc<Entry> {
+        let id = record.id.clone();
+        let (publish, record) = watch::channel(Arc::new(record));
+        let (orders, queue) = mpsc::channel(QUEUE_LENGTH);
+        let (life, ending) = life.unzip();
+        let entry = Rc::new(Entry { record, orders, life: None.into() });
+        engine.containers.borrow_mut().add(&id, entry.clone());
+        let mut owner = Self {
+            engine: engine.clone(),
+            entry: entry.clone(),
+            publish,
+            ending: None,
+            waiters: Vec::new(),
+            kill_at: None,
+            stop_at: None,
+            start_at: None,
+            is_gone: false,
+        };
+        if let (Some(life), Some(ending)) = (life, ending) {
+            owner.live(life, ending);
+        }
+        tokio::task::spawn_local(owner.own(queue));
+        entry
+    }
+
+    async fn own(mut self, mut orders: mpsc::Receiver<Box<Order>>) {
+        while !self.is_gone {
+            let deadline = [self.kill_at, self.stop_at, self.start_at].into_iter().flatten().min();
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.carry_out(*order).await,
+                    None => break,
+                },
+                end = ended(&mut self.ending) => self.ended(end).await,
+                () = at(deadline) => self.due().await,
+            }
+        }
+    }
+
+    fn record(&self) -> Arc<Record> {
+        self.publish.borrow().clone()
+    }
+
+    /// Changes what everybody sees.
+    fn change(&self, change: impl FnOnce(&mut Record)) {
+        self.publish.send_modify(|record| change(Arc::make_mut(record)));
+    }
+
+    /// Writes down what everybody sees.
+    fn keep(&self) {
+        let record = self.record();
+        if let Err(error) = self.engine.records.write(&record) {
+            tracing::warn!("write the record of container {}: {}", record.id, cause(&error));
+        }
+    }
+
+    async fn carry_out(&mut self, order: Order) {
+        let Order { command, done } = order;
+        let wish = match &command {
+            Command::Start(_) => Wish::Start,
+            Command::Stop { .. } => Wish::Stop,
+            Command::Restart { .. } => Wish::Restart,
+            Command::Kill { .. } => Wish::Kill,
+            Command::Freeze(true) => Wish::Pause,
+            Command::Freeze(false) => Wish::Unpause,
+            Command::Remove { force: false } => Wish::Remove,
+            Command::Remove { force: true } => Wish::ForceRemove,
+            Command::Rename { .. } => Wish::Rename,
+        };
+        let state = self.publish.borrow().state;
+        let result = match legal(state, wish) {
+            Verdict::Do => match command {
+                Command::Start(start) => self.start_anew(*start).await.map(Done::Started),
+                Command::Stop { signal, timeout } => return self.stop(signal, timeout, Waiter::Stop(done)),
+                Command::Restart { timeout } if state.is_live() => {
+                    return self.stop(None, timeout, Waiter::Restart(done));
+                }
+                Command::Restart { .. } => self.start_anew(Start::default()).await.map(|_| Done::Done),
+                Command::Kill { signal } => self.kill(signal),
+                Command::Freeze(frozen) => self.freeze(frozen).await,
+                Command::Remove { .. } if state.is_live() => {
+                    return self.stop(Some(libc::SIGKILL), Some(Duration::ZERO), Waiter::Remove(done));
+                }
+                Command::Remove { .. } => self.remove().await,
+                Command::Rename { name } => self.rename(&name),
+            },
+            Verdict::Done => {
+                if matches!(&command, Command::Start(start) if start.is_attached) {
+                    let name = self.record().name.clone();
+                    Err(Error::Conflict(format!("container {name} is already running")))
+                } else {
+                    Ok(Done::Done)
+                }
+            }
+            Verdict::Conflict(phrase) => {
+                Err(Error::Conflict(format!("container {} {phrase}", self.record().name)))
+            }
+        };
+        // Whoever asked may have gone.
+        drop(done.send(result));
+    }
+
+    /// Starts it because somebody wants it to run.
+    async fn start_anew(&mut self, start: Start) -> Result<Started, Error> {
+        self.start_at = None;
+        self.change(|record| {
+            record.restart_count = 0;
+            record.is_stopped = false;
+        });
+        self.start(start).await
+    }
+
+    async fn start(&mut self, start: Start) -> Result<Started, Error> {
+        let Start { ready, streams, is_attached } = start;
+        let is_fresh = ready.is_some();
+        let mut ready = match ready {
+            Some(ready) => ready,
+            None => self.make().await?,
+        };
+        let started = match self.run(&mut ready, streams.as_ref()).await {
+            Ok(()) => Ok(self.started(ready, is_attached)),
+            Err(error) => Err((error, ready)),
+        };
+        match started {
+            Ok(started) => {
+                if is_fresh {
+                    self.engine.refill();
+                }
+                started
+            }
+            Err((error, ready)) => {
+                self.failed(&error);
+                if let Err(error) = self.engine.clear_parked(ready, false).await {
+                    tracing::warn!("clear a container away: {error}");
+                }
+                self.leave_if_unwanted().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes it up to its program.
+    async fn make(&mut self) -> Result<Ready, Error> {
+        let record = self.record();
+        let plan = self.engine.plan(&record.spec.options);
+        match self.engine.park(&plan, &record.id).await {
+            Ok(ready) => Ok(ready),
+            Err(error) => {
+                self.failed(&error);
+                self.leave_if_unwanted().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Has it run its program; writes the record meanwhile.
+    async fn run(&mut self, ready: &mut Ready, streams: Option<&[OwnedFd; 3]>) -> Result<(), Error> {
+        let null;
+        let streams: [BorrowedFd<'_>; 3] = match streams {
+            Some([stdin, stdout, stderr]) => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+            None => {
+                null = open_null()?;
+                [null.as_fd(), null.as_fd(), null.as_fd()]
+            }
+        };
+        let record = self.record();
+        let options = &record.spec.options;
+        ready.parked.go(&options.argv, &options.env, streams)?;
+        drop(record);
+        let container = ready.parked.container();
+        let process = Process {
+            pid: container.pid,
+            start_time: process::stat(container.pid).map_or(0, |stat| stat.start_time),
+            boot_id: self.engine.boot_id.clone(),
+            cgroups: container.cgroups.clone(),
+        };
+        // What everybody sees changes when it is known to run.
+        let running = Record {
+            state: State::Running,
+            process: Some(process),
+            started_ns: now_ns(),
+            error: String::new(),
+            is_oom_killed: false,
+            ..(*self.record()).clone()
+        };
+        if let Err(error) = self.engine.records.write(&running) {
+            return Err(Error::Host(format!("write the container's record: {}", cause(&error))));
+        }
+        outcome(&mut ready.parked).await?;
+        self.publish.send_replace(Arc::new(running));
+        Ok(())
+    }
+
+    /// Takes over a container whose program runs.
+    fn started(&mut self, ready: Ready, is_attached: bool) -> Result<Started, Error> {
+        let (container, pidfd, terminal) = ready.parked.into_parts();
+        let text = |error: io::Error| Error::Host(format!("keep a container: {}", cause(&error)));
+        let mut descriptors = Vec::new();
+        if is_attached {
+            descriptors.push(pidfd.try_clone().map_err(text)?);
+            descriptors.extend(terminal.as_ref().map(OwnedFd::try_clone).transpose().map_err(text)?);
+        }
+        let pidfd = Some(Rc::new(pidfd));
+        let ending = Ending::new(pidfd.clone(), Some(ready.end));
+        let life = Life { pid: container.pid, pidfd, terminal, cgroups: container.cgroups };
+        let pid = life.pid;
+        self.live(life, ending);
+        let timeout = self.record().spec.timeout_s.map(Duration::from_secs);
+        self.stop_at = timeout.map(|timeout| Instant::now() + timeout);
+        Ok(Started { pid, descriptors })
+    }
+
+    fn live(&mut self, life: Life, ending: Ending) {
+        self.ending = Some(ending);
+        self.entry.life.replace(Some(Rc::new(life)));
+        let live = &self.engine.activity.live;
+        live.set(live.get() + 1);
+    }
+
+    /// Notes that it could not be started.
+    fn failed(&self, error: &Error) {
+        self.change(|record| {
+            record.error = error.to_string();
+            record.exit_code = error.exit_code();
+            record.process = None;
+            if record.state != State::Created {
+                record.state = State::Exited;
+            }
+        });
+        if !self.record().spec.auto_remove {
+            self.keep();
+        }
+    }
+
+    /// Goes, if it is to go when it has ended.
+    async fn leave_if_unwanted(&mut self) {
+        if self.record().spec.auto_remove
+            && let Err(error) = self.remove().await
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Asks its program to stop, or kills it when that takes too long.
+    fn stop(&mut self, signal: Option<i32>, timeout: Option<Duration>, waiter: Waiter) {
+        let record = self.record();
+        if !matches!(waiter, Waiter::Restart(_)) {
+            self.change(|record| record.is_stopped = true);
+        }
+        if record.state == State::Restarting {
+            self.start_at = None;
+            self.change(|record| record.state = State::Exited);
+            self.keep();
+            // Whoever asked may have gone.
+            let (Waiter::Stop(done) | Waiter::Restart(done) | Waiter::Remove(done)) = waiter;
+            return drop(done.send(Ok(Done::Done)));
+        }
+        let timeout = timeout.or_else(|| record.spec.stop_timeout_s.map(Duration::from_secs));
+        let kill_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // Of several who wait, the least patient one counts.
+        self.kill_at = [self.kill_at, kill_at].into_iter().flatten().min();
+        self.stop_at = None;
+        self.waiters.push(waiter);
+        if let Err(error) = self.signal(signal.unwrap_or(record.stop_signal)) {
+            tracing::warn!("stop container {}: {}", record.id, cause(&error));
+        }
+    }
+
+    /// Signals its first process, which goes on if it stands still.
+    fn signal(&mut self, signal: i32) -> io::Result<()> {
+        let Some(pidfd) = self.ending.as_ref().and_then(Ending::pidfd) else { return Ok(()) };
+        match process::send_signal(pidfd.as_fd(), signal) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+            _ => {}
+        }
+        if self.publish.borrow().state == State::Paused {
+            let cgroups = self.entry.life.borrow().as_ref().map(|life| life.cgroups.clone());
+            if let Some(cgroups) = cgroups {
+                // To be thawed takes no time.
+                let thawed = Cgroup::open(&cgroups).and_then(|cgroup| cgroup.freeze(false));
+                thawed.map_err(|error| io::Error::other(error.to_string()))?;
+            }
+            self.change(|record| record.state = State::Running);
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, signal: i32) -> Result<Done, Error> {
+        if signal == libc::SIGKILL || signal == self.publish.borrow().stop_signal {
+            self.change(|record| record.is_stopped = true);
+        }
+        let sent = match self.ending.as_ref().and_then(Ending::pidfd) {
+            // What stands still gets any other signal when it goes on.
+            Some(pidfd) if signal != libc::SIGKILL => process::send_signal(pidfd.as_fd(), signal),
+            _ => self.signal(signal),
+        };
+        match sent {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                Err(Error::Host(format!("signal container {}: {}", self.record().name, cause(&error))))
+            }
+            _ => Ok(Done::Done),
+        }
+    }
+
+    /// Stops all its processes together, or lets them go on. Whoever asks for something else meanwhile waits.
+    async fn freeze(&self, frozen: bool) -> Result<Done, Error> {
+        let Some(life) = self.entry.life.borrow().clone() else { return Ok(Done::Done) };
+        let paths = life.cgroups.clone();
+        let work = move || Cgroup::open(&paths).and_then(|cgroup| cgroup.freeze(frozen));
+        let result = tokio::task::spawn_blocking(work).await;
+        result.map_err(|error| Error::Host(error.to_string()))??;
+        self.change(|record| record.state = if frozen { State::Paused } else { State::Running });
+        self.keep();
+        Ok(Done::Done)
+    }
+
+    fn rename(&self, name: &str) -> Result<Done, Error> {
+        let record = self.record();
+        self.engine.containers.borrow_mut().names.give(&record.id, name)?;
+        self.change(|record| name.clone_into(&mut record.name));
+        let written = self.engine.records.write(&self.record());
+        written.map_err(|error| Error::Host(format!("write the container's record: {}", cause(&error))))?;
+        Ok(Done::Done)
+    }
+
+    /// It has ended: tells everybody, clears up, and does what is to be done then.
+    async fn ended(&mut self, end: End) {
+        self.ending = None;
+        (self.kill_at, self.stop_at) = (None, None);
+        let life = self.entry.life.replace(None);
+        let record = self.record();
+        let waiters = std::mem::take(&mut self.waiters);
+        let is_restarted = waiters.iter().any(|waiter| matches!(waiter, Waiter::Restart(_)));
+        let is_removed = (record.spec.auto_remove && !is_restarted)
+            || waiters.iter().any(|waiter| matches!(waiter, Waiter::Remove(_)));
+        if is_removed {
+            // Its name is free before anybody can know of the end.
+            self.engine.containers.borrow_mut().forget(&record.id);
+        }
+        self.change(|record| {
+            record.state = if is_removed { State::Removing } else { State::Exited };
+            record.finished_ns = end.at_ns.max(record.started_ns + 1);
+            record.exit_code = ending::exit_code(end.exit);
+        });
+        let cgroups = life.map(|life| life.cgroups.clone());
+        drop(record);
+        let cleared = self.clear(cgroups, is_removed).await;
+        let live = &self.engine.activity.live;
+        live.set(live.get() - 1);
+        self.engine.activity.changed.notify_waiters();
+        self.after_end(waiters, is_restarted, is_removed, cleared).await;
+    }
+
+    async fn after_end(
+        &mut self,
+        waiters: Vec<Waiter>,
+        is_restarted: bool,
+        is_removed: bool,
+        cleared: Result<(), String>,
+    ) {
+        let result = |cleared: &Result<(), String>| cleared.clone().map(|()| Done::Done).map_err(Error::Host);
+        if is_removed {
+            self.is_gone = true;
+        } else {
+            self.keep();
+            let id = self.record().id.clone();
+            self.engine.link.tell(&spawner::Order::Forget { id }, &[]).await;
+        }
+        let started = if is_restarted && !is_removed {
+            Some(self.start(Start::default()).await.map(drop))
+        } else {
+            None
+        };
+        for waiter in waiters {
+            let (done, answer) = match (waiter, &started) {
+                (Waiter::Restart(done), Some(started)) => (done, started.clone().map(|()| Done::Done)),
+                (Waiter::Stop(done) | Waiter::Restart(done), _) => (done, Ok(Done::Done)),
+                (Waiter::Remove(done), _) => (done, result(&cleared)),
+            };
+            // Whoever asked may have gone.
+            drop(done.send(answer));
+        }
+    }
+
+    /// Clears away its cgroups, and all of it if it is not wanted any more.
+    async fn clear(&self, cgroups: Option<Paths>, is_removed: bool) -> Result<(), String> {
+        let id = self.record().id.clone();
+        let directory = is_removed.then(|| self.engine.records.directory(&id));
+        let remains = Remains { id: id.clone(), cgroups, directory, is_counted: !is_removed };
+        let cleared = self.engine.reaper.clear(remains).await;
+        if is_removed {
+            self.engine.link.tell(&spawner::Order::Forget { id: id.clone() }, &[]).await;
+        }
+        match cleared {
+            Ok(usage) => {
+                self.change(|record| {
+                    record.process = None;
+                    record.is_oom_killed =
+                        usage.as_ref().and_then(|usage| usage.oom_kills).is_some_and(|kills| kills > 0);
+                    record.usage = usage;
+                });
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!("clear container {id} away: {error}");
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what does not run.
+    async fn remove(&mut self) -> Result<Done, Error> {
+        let former = self.record();
+        self.change(|record| record.state = State::Removing);
+        let cgroups = former.process.as_ref().map(|process| process.cgroups.clone());
+        match self.clear(cgroups, true).await {
+            Ok(()) => {
+                self.engine.containers.borrow_mut().forget(&former.id);
+                self.is_gone = true;
+                Ok(Done::Done)
+            }
+            Err(reason) => {
+                self.change(|record| {
+                    record.state = State::Dead;
+                    record.error.clone_from(&reason);
+                });
+                self.keep();
+                Err(Error::Host(format!("remove container {}: {reason}", former.name)))
+            }
+        }
+    }
+
+    /// Something is due.
+    async fn due(&mut self) {
+        let now = Instant::now();
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
+            if let Err(error) = self.signal(libc::SIGKILL) {
+                tracing::warn!("kill container {}: {}", self.record().id, cause(&error));
+            }
+        }
+        if self.stop_at.is_some_and(|at| at <= now) {
+            let (done, _) = oneshot::channel();
+            self.stop(None, None, Waiter::Stop(done));
+        }
+        if self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            if let Err(error) = self.start(Start::default()).await {
+                tracing::warn!("start container {} again: {error}", self.record().id);
+            }
+        }
+    }
+}
+
+async fn ended(ending: &mut Option<Ending>) -> End {
+    match ending {
+        Some(ending) => ending.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the program of a container runs, or cannot.
+async fn outcome(parked: &mut Parked) -> Result<(), Error> {
+    let text = |error: io::Error| Error::Host(format!("listen to the container: {}", cause(&error)));
+    if parked.outcome()?.is_some() {
+        return Ok(());
+    }
+    let line = parked.line_fd().try_clone_to_owned().map_err(text)?;
+    let line = watch(line, Interest::READABLE).map_err(text)?;
+    loop {
+        let mut guard = line.readable().await.map_err(text)?;
+        match parked.outcome()? {
+            Some(_) => return Ok(()),
+            None => guard.clear_ready(),
+        }
+    }
+}
+
+fn open_null() -> Result<OwnedFd, Error> {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    opened.map(OwnedFd::from).map_err(|error| Error::Host(format!("open /dev/null: {}", cause(&error))))
+}

@@ -1,0 +1,91 @@
+//! The containers that there are.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use skiff_runtime::cgroup;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::container::{Done, Order};
+use crate::names::Names;
+use crate::{Error, Record};
+
+/// A container, as all but its owner see it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// What is known of it. Never out of date by more than what is under way, and never waited for.
+    pub(crate) record: watch::Receiver<Arc<Record>>,
+    /// The way to its owner.
+    pub(crate) orders: mpsc::Sender<Box<Order>>,
+    /// What is held of it while it runs.
+    pub(crate) life: RefCell<Option<Rc<Life>>>,
+}
+
+/// What is held of a container that runs.
+#[derive(Debug)]
+pub(crate) struct Life {
+    /// Its first process.
+    pub(crate) pid: i32,
+    /// The same; absent if it has ended and was reaped.
+    pub(crate) pidfd: Option<Rc<OwnedFd>>,
+    /// The master of its terminal, if it has one.
+    pub(crate) terminal: Option<OwnedFd>,
+    /// Where its cgroups are.
+    pub(crate) cgroups: cgroup::Paths,
+}
+
+/// All containers by id, and their names.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) names: Names,
+    entries: HashMap<String, Rc<Entry>>,
+}
+
+impl Registry {
+    /// Adds a container that has its name.
+    pub(crate) fn add(&mut self, id: &str, entry: Rc<Entry>) {
+        self.entries.insert(id.to_owned(), entry);
+    }
+
+    /// Forgets a container, and frees its name. It may be forgotten already.
+    pub(crate) fn forget(&mut self, id: &str) {
+        self.names.forget(id);
+        self.entries.remove(id);
+    }
+
+    /// The container that a client means by `word`.
+    pub(crate) fn find(&self, word: &str) -> Result<Rc<Entry>, Error> {
+        let id = self.names.find(word)?;
+        let missing = || Error::NotFound { kind: "container", name: word.to_owned() };
+        self.entries.get(id).cloned().ok_or_else(missing)
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Rc<Entry>> {
+        self.entries.values().cloned().collect()
+    }
+}
+
+impl Entry {
+    /// What is known of it now.
+    pub(crate) fn record(&self) -> Arc<Record> {
+        self.record.borrow().clone()
+    }
+
+    /// Its first process, while it runs.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.life.borrow().as_ref().map(|life| life.pid)
+    }
+
+    /// Asks its owner for something. Waits while its queue is full.
+    pub(crate) async fn ask(&self, wish: crate::container::Command) -> Result<Done, Error> {
+        let (done, answer) = oneshot::channel();
+        let gone =
+            || Error::NotFound { kind: "container", name: self.record().id.chars().take(12).collect() };
+        self.orders.send(Box::new(Order { command: wish, done })).await.map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}

@@ -1,0 +1,395 @@
+//! The life of the daemon: it takes its place, adopts what is there, serves, and leaves.
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use skiff_runtime::cause;
+use skiff_runtime::spawner::Order;
+use skiff_sys::clock::monotonic_ns;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::adopt::adopt;
+use crate::containers::Registry;
+use crate::engine::{Activity, Engine};
+use crate::images::Images;
+use crate::link::Link;
+use crate::plans::Plans;
+use crate::pool::Pools;
+use crate::reaper::Reaper;
+use crate::record::Records;
+use crate::watched::watch;
+use crate::{Error, client, server};
+
+/// Held below the state root: one daemon for one state.
+const LOCK: &str = "engine.lock";
+
+/// How long a daemon that is leaving may hold the lock.
+const LEAVING: Duration = Duration::from_secs(10);
+
+/// How often pools are looked after.
+const TICK: Duration = Duration::from_secs(10);
+
+/// How long what was parked may take to be cleared away when the daemon leaves.
+const CLEARED: Duration = Duration::from_secs(5);
+
+/// What a daemon is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// It was started by a client: it begins a session of its own, says on its standard output why it cannot serve, and
+    /// closes that when it does.
+    pub on_demand: bool,
+    /// The most containers that are parked ahead.
+    pub pool: usize,
+    /// After how long without a client and without a running container it leaves; never when absent.
+    pub idle_timeout: Option<Duration>,
+    /// Whose members may use the socket; `skiff`, if there is such a group, when absent.
+    pub socket_group: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { on_demand: false, pool: 32, idle_timeout: None, socket_group: None }
+    }
+}
+
+/// Runs the daemon of these directories until it is asked to leave, or has been idle for long.
+///
+/// To be called by a process of one thread. Errors: another daemon is there; a directory or socket cannot be made.
+pub fn run(state_root: &Path, run_root: &Path, settings: &Settings) -> Result<(), Error> {
+    let host = |what: &str, error: &io::Error| Error::Host(format!("{what}: {}", cause(error)));
+    let mut waiting = settings.on_demand.then(detach).transpose().map_err(|error| host("detach", &error))?;
+    let served = serve(state_root, run_root, settings, &mut |engine| ready(engine, &mut waiting));
+    if let (Err(error), Some(mut waiting)) = (&served, waiting) {
+        // A client that has gone need not know.
+        drop(writeln!(waiting, "{error}"));
+    }
+    served
+}
+
+/// Leaves the client's session; returns what was standard output, where that is replaced.
+fn detach() -> io::Result<File> {
+    // A leader of a group has a session of its own already.
+    let _session = nix::unistd::setsid();
+    let announced = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    nix::unistd::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
+    Ok(announced)
+}
+
+/// Tells whoever has started the daemon that it listens: by the end of the pipe that a client is `waiting` at, or to the
+/// service manager. sd_notify(3).
+fn ready(engine: &Engine, waiting: &mut Option<File>) {
+    tracing::debug!("ready, {} containers", engine.containers.borrow().all().len());
+    drop(waiting.take());
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        let address = match path.as_encoded_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+            _ => SocketAddr::from_pathname(&path),
+        };
+        socket.send_to_addr(b"READY=1", &address?)
+    });
+    if let Err(error) = sent {
+        tracing::warn!("notify the service manager: {}", cause(&error));
+    }
+}
+
+fn serve(
+    state_root: &Path,
+    run_root: &Path,
+    settings: &Settings,
+    ready: &mut dyn FnMut(&Engine),
+) -> Result<(), Error> {
+    let host = |what: String| move |error: io::Error| Error::Host(format!("{what}: {}", cause(&error)));
+    for root in [state_root, run_root] {
+        let mode = if root == run_root { 0o755 } else { 0o700 };
+        let made = fs::DirBuilder::new().recursive(true).mode(mode).create(root);
+        made.map_err(host(format!("make {}", root.display())))?;
+    }
+    let _lock = lock(state_root, run_root)?;
+    // Before there are threads, which inherit it.
+    let signals = block_signals().map_err(host("block signals".into()))?;
+    raise_descriptors();
+    nix::sys::prctl::set_child_subreaper(true).map_err(|error| host("adopt orphans".into())(error.into()))?;
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(host("read the boot's id".into()))?
+        .trim()
+        .to_owned();
+    let records = Records::open(state_root).map_err(host("open the containers' records".into()))?;
+    let found = records.read_all().map_err(host("read the containers' records".into()))?;
+    let (lost, lost_spawners) = mpsc::channel(1);
+    let engine = Rc::new(Engine {
+        records,
+        containers: RefCell::new(Registry::default()),
+        images: Images::open(state_root)?,
+        link: Rc::new(Link::new("/proc/self/exe".into(), state_root, run_root, lost)),
+        reaper: Reaper::start().map_err(host("start a thread".into()))?,
+        pools: RefCell::new(Pools::new(settings.pool)),
+        plans: RefCell::new(Plans::default()),
+        boot_id,
+        activity: Activity::default(),
+        run_root: run_root.to_owned(),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(4)
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+        .map_err(host("start".into()))?;
+    LocalSet::new().block_on(&runtime, async {
+        let kept = engine.link.open().map_err(host("start the spawner".into()))?;
+        adopt(&engine, found, kept);
+        let socket = Socket::open(run_root, settings.socket_group.as_deref())?;
+        ready(&engine);
+        let listener = socket.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
+        let listener = listener.map_err(host("listen".into()))?;
+        let serving = tokio::task::spawn_local(server::serve(engine.clone(), listener, socket.is_shared));
+        let signals = watch(signals, Interest::READABLE);
+        let signals = signals.map_err(host("wait for signals".into()))?;
+        live(&engine, lost_spawners, &signals, settings.idle_timeout).await;
+        serving.abort();
+        leave(&engine).await;
+        drop(socket);
+        Ok(())
+    })
+}
+
+/// Looks after spawner and pools until it is time to leave.
+async fn live(
+    engine: &Rc<Engine>,
+    mut lost_spawners: mpsc::Receiver<()>,
+    signals: &AsyncFd<SignalFd>,
+    idle_timeout: Option<Duration>,
+) {
+    let tick = idle_timeout.map_or(TICK, |timeout| TICK.min(timeout / 4)).max(Duration::from_millis(10));
+    let mut ticks = tokio::time::interval(tick);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut idle_since = Instant::now();
+    let mut trimmed = Instant::now();
+    loop {
+        tokio::select! {
+            _ = lost_spawners.recv() => replace_spawner(engine).await,
+            _ = signals.readable() => return,
+            () = engine.activity.leave.notified() => return,
+            _ = ticks.tick() => {
+                reap_strays(engine);
+                if trimmed.elapsed() >= TICK {
+                    trimmed = Instant::now();
+                    engine.refill();
+                }
+            }
+        }
+        if engine.activity.is_busy() {
+            idle_since = Instant::now();
+        } else if idle_timeout.is_some_and(|timeout| idle_since.elapsed() >= timeout) {
+            tracing::debug!("idle");
+            return;
+        }
+    }
+}
+
+/// Starts another spawner. What the former has parked is its children no more, and not trusted any longer.
+async fn replace_spawner(engine: &Rc<Engine>) {
+    tracing::warn!("the spawner has gone, starting another");
+    let mut wait = Duration::from_millis(1);
+    while let Err(error) = engine.link.restart() {
+        tracing::warn!("start the spawner: {}", cause(&error));
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(1));
+    }
+    let lost = engine.pools.borrow_mut().lose_all();
+    lost.into_iter().for_each(|ready| engine.discard(ready));
+    engine.refill();
+}
+
+/// Reaps children that nobody waits for: spawners, and what they had not told of yet.
+fn reap_strays(engine: &Engine) {
+    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(status) = waitid(Id::All, peek) {
+        let (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) = status else { return };
+        // A container's end is its owner's to see, which it is about to.
+        if engine.containers.borrow().all().iter().any(|entry| entry.pid() == Some(pid.as_raw())) {
+            return;
+        }
+        if waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG).is_err() {
+            return;
+        }
+    }
+}
+
+/// Gives up what was made ahead, and the spawner if it has nobody to look after.
+async fn leave(engine: &Rc<Engine>) {
+    let begin = monotonic_ns();
+    let parked = engine.pools.borrow_mut().lose_all();
+    parked.into_iter().for_each(|ready| engine.discard(ready));
+    let cleared = async {
+        // What was just spawned has not begun yet.
+        tokio::task::yield_now().await;
+        while engine.activity.clearing.get() > 0 {
+            engine.activity.changed.notified().await;
+        }
+    };
+    if tokio::time::timeout(CLEARED, cleared).await.is_err() {
+        tracing::warn!("not everything could be cleared away");
+    }
+    if engine.activity.live.get() == 0 {
+        engine.link.tell(&Order::Leave, &[]).await;
+    }
+    tracing::debug!("left in {} µs", (monotonic_ns() - begin) / 1000);
+}
+
+/// Takes the place of the daemon of this state.
+fn lock(state_root: &Path, run_root: &Path) -> Result<Flock<File>, Error> {
+    let path = state_root.join(LOCK);
+    let host = |error: &io::Error| Error::Host(format!("lock {}: {}", path.display(), cause(error)));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| host(&error))?;
+    let deadline = Instant::now() + LEAVING;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((_, nix::Error::EWOULDBLOCK)) if Instant::now() >= deadline => {
+                return Err(Error::Conflict(format!("a daemon runs already for {}", state_root.display())));
+            }
+            Err((unlocked, nix::Error::EWOULDBLOCK | nix::Error::EINTR)) => {
+                // One that serves is not waited for.
+                if client::Client::reach(run_root).is_ok_and(|found| found.is_some()) {
+                    return Err(Error::Conflict(format!(
+                        "a daemon runs already for {}",
+                        state_root.display()
+                    )));
+                }
+                file = unlocked;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err((_, error)) => return Err(host(&error.into())),
+        }
+    }
+}
+
+/// As many descriptors as may be: there are a few of each container.
+fn raise_descriptors() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!("raise the number of descriptors: {error}");
+    }
+}
+
+/// The signals that ask the daemon to leave, blocked in every thread that is started from here on.
+fn block_signals() -> io::Result<SignalFd> {
+    let set: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// The socket that clients connect to.
+#[derive(Debug)]
+struct Socket {
+    listener: UnixListener,
+    /// Whether a group may use it.
+    is_shared: bool,
+    /// Removed with it, unless it is the service manager's.
+    path: Option<PathBuf>,
+}
+
+impl Socket {
+    /// That which the service manager has passed (sd_listen_fds(3)), or one of the daemon's own.
+    fn open(run_root: &Path, group: Option<&str>) -> Result<Self, Error> {
+        let host =
+            |error: io::Error| Error::Host(format!("listen in {}: {}", run_root.display(), cause(&error)));
+        let passed = passed_socket().map_err(host)?;
+        let socket = match passed {
+            Some(listener) => Self { listener, is_shared: true, path: None },
+            None => Self::bind(run_root, group)?,
+        };
+        socket.listener.set_nonblocking(true).map_err(host)?;
+        Ok(socket)
+    }
+
+    fn bind(run_root: &Path, group: Option<&str>) -> Result<Self, Error> {
+        let host =
+            |error: io::Error| Error::Host(format!("listen in {}: {}", run_root.display(), cause(&error)));
+        let gid = match group {
+            Some(name) => {
+                let found = group_id(name).map_err(host)?;
+                Some(found.ok_or_else(|| Error::Invalid(format!("there is no group {name}")))?)
+            }
+            // Without root it could not be given away.
+            None if nix::unistd::geteuid().is_root() => group_id("skiff").map_err(host)?,
+            None => None,
+        };
+        let (path, _directory) = client::address(run_root).map_err(host)?;
+        // The lock is held: whoever has bound it has gone.
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.file_type().is_socket() => fs::remove_file(&path).map_err(host)?,
+            _ => {}
+        }
+        let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(&path);
+        nix::sys::stat::umask(before);
+        let listener = bound.map_err(host)?;
+        let path = run_root.join(crate::protocol::SOCKET);
+        if let Some(gid) = gid {
+            std::os::unix::fs::lchown(&path, None, Some(gid)).map_err(host)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(host)?;
+        }
+        Ok(Self { listener, is_shared: gid.is_some(), path: Some(path) })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Somebody may have removed it.
+            drop(fs::remove_file(path));
+        }
+    }
+}
+
+fn passed_socket() -> io::Result<Option<UnixListener>> {
+    const FIRST: RawFd = 3;
+    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if variable("LISTEN_PID") != Some(std::process::id())
+        || variable("LISTEN_FDS").is_none_or(|count| count < 1)
+    {
+        return Ok(None);
+    }
+    let passed: OwnedFd = skiff_sys::file::received(FIRST);
+    skiff_sys::process::cloexec_from(FIRST)?;
+    Ok(Some(passed.into()))
+}
+
+/// The number of a group of `/etc/group`. group(5).
+fn group_id(name: &str) -> io::Result<Option<u32>> {
+    let text = match fs::read_to_string("/etc/group") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    Ok(text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    }))
+}

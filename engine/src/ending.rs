@@ -1,0 +1,107 @@
+//! How a process ends, whoever is its parent.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use skiff_runtime::launch::Exit;
+use skiff_runtime::spawner::End;
+use skiff_sys::process;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::watched::watch;
+
+/// What a process is taken to have exited with if nobody knows.
+pub(crate) const UNKNOWN: Exit = Exit::Code(255);
+
+/// How long another parent may take to reap a process that has ended.
+const REAPED: Duration = Duration::from_secs(2);
+
+/// The end of a process that has not come yet.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// From the spawner, as long as that is its parent.
+    told: Option<oneshot::Receiver<End>>,
+    /// Absent if it has been reaped, so that it has been told of.
+    pidfd: Option<Rc<OwnedFd>>,
+    watched: Option<AsyncFd<Rc<OwnedFd>>>,
+}
+
+impl Ending {
+    /// That of the process behind `pidfd`, which the spawner tells of, if it is its child.
+    pub(crate) const fn new(pidfd: Option<Rc<OwnedFd>>, told: Option<oneshot::Receiver<End>>) -> Self {
+        Self { told, pidfd, watched: None }
+    }
+
+    /// The process.
+    pub(crate) const fn pidfd(&self) -> Option<&Rc<OwnedFd>> {
+        self.pidfd.as_ref()
+    }
+
+    /// Waits for it. Can be given up and taken up again.
+    pub(crate) async fn wait(&mut self) -> End {
+        if let Some(told) = &mut self.told {
+            if let Ok(end) = told.await {
+                return end;
+            }
+            // The spawner has gone: its children are this process's, which asked for them, or init's.
+            self.told = None;
+        }
+        let exit = self.watch().await.unwrap_or_else(|error| {
+            tracing::warn!("wait for a container: {}", skiff_runtime::cause(&error));
+            UNKNOWN
+        });
+        End { exit, at_ns: now_ns() }
+    }
+
+    async fn watch(&mut self) -> io::Result<Exit> {
+        let Some(pidfd) = &self.pidfd else { return Ok(UNKNOWN) };
+        let watched = match &mut self.watched {
+            Some(watched) => watched,
+            none => none.insert(watch(pidfd.clone(), Interest::READABLE)?),
+        };
+        loop {
+            let mut guard = watched.readable().await?;
+            match process::reap(pidfd.as_fd(), false) {
+                Ok(Some(exit)) => return Ok(exit),
+                Ok(None) => guard.clear_ready(),
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                    return Ok(of_another(pidfd.as_fd()).await);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// How a process has ended that somebody else reaps.
+async fn of_another(pidfd: BorrowedFd<'_>) -> Exit {
+    let tries = async {
+        loop {
+            match process::exit_of(pidfd) {
+                Ok(Some(exit)) => return exit,
+                Ok(None) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(_) => return UNKNOWN,
+            }
+        }
+    };
+    tokio::time::timeout(REAPED, tries).await.unwrap_or(UNKNOWN)
+}
+
+/// As a shell has it: the program's code, or 128 + n for signal n.
+pub(crate) fn exit_code(exit: Exit) -> u8 {
+    let code = match exit {
+        Exit::Code(code) => code & 0xff,
+        Exit::Signal(signal) => 128 + signal,
+    };
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

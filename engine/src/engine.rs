@@ -1,0 +1,235 @@
+//! What all containers of a daemon have in common, and how one is made up to its program.
+//!
+//! Everything here runs on one thread: a borrow of a cell never lasts beyond an `await`.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use skiff_runtime::Options;
+use skiff_runtime::launch::park::Parked;
+use skiff_runtime::spawner::{End, Order};
+use skiff_sys::clock::monotonic_ns;
+use tokio::sync::{Notify, oneshot};
+
+use crate::Error;
+use crate::container::Command;
+use crate::containers::{Entry, Registry};
+use crate::ending::Ending;
+use crate::images::Images;
+use crate::link::Link;
+use crate::names;
+use crate::plans::{Plan, Plans, Stamps};
+use crate::pool::Pools;
+use crate::reaper::{Reaper, Remains};
+use crate::record::Records;
+
+/// How often a container is made again because its spawner has gone meanwhile.
+const SPAWNERS_MAX: u32 = 3;
+
+/// How long a spawner takes to be replaced.
+const REPLACED: Duration = Duration::from_millis(20);
+
+/// The daemon's state.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) records: Records,
+    pub(crate) containers: RefCell<Registry>,
+    pub(crate) images: Images,
+    pub(crate) link: Rc<Link>,
+    pub(crate) reaper: Reaper,
+    pub(crate) pools: RefCell<Pools<Ready>>,
+    pub(crate) plans: RefCell<Plans>,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub(crate) boot_id: String,
+    pub(crate) activity: Activity,
+    /// Where running containers that are not the daemon's are noted, and its sockets are.
+    pub(crate) run_root: PathBuf,
+}
+
+/// What keeps the daemon from leaving.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    /// Connections.
+    pub(crate) clients: Cell<usize>,
+    /// Containers that run, or are about to.
+    pub(crate) live: Cell<usize>,
+    /// Parked containers that are being cleared away.
+    pub(crate) clearing: Cell<usize>,
+    /// Told when one of them has become none.
+    pub(crate) changed: Notify,
+    /// Told when the daemon is to leave.
+    pub(crate) leave: Notify,
+}
+
+/// A container that waits for its program.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) parked: Parked,
+    pub(crate) end: oneshot::Receiver<End>,
+    /// What the host was like when it was asked for.
+    stamps: Stamps,
+    /// Of [`monotonic_ns`].
+    asked_ns: u64,
+}
+
+/// Counts one of [`Activity`]'s for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted<'a> {
+    count: &'a Cell<usize>,
+    changed: &'a Notify,
+}
+
+impl Activity {
+    /// Counts one more.
+    pub(crate) fn count<'a>(&'a self, count: &'a Cell<usize>) -> Counted<'a> {
+        count.set(count.get() + 1);
+        Counted { count, changed: &self.changed }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.count.set(self.count.get() - 1);
+        if self.count.get() == 0 {
+            self.changed.notify_waiters();
+        }
+    }
+}
+
+impl Activity {
+    /// Whether the daemon is of use.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.clients.get() + self.live.get() + self.clearing.get() > 0
+    }
+}
+
+impl Engine {
+    /// Asks the owner of a container for something, and does not wait for it.
+    pub(crate) fn ask_later(&self, entry: &Rc<Entry>, command: Command) {
+        let entry = entry.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = entry.ask(command).await {
+                tracing::warn!("{error}");
+            }
+        });
+    }
+
+    /// The plan of a container with these options.
+    pub(crate) fn plan(&self, options: &Options) -> Rc<Plan> {
+        let pools = self.pools.borrow();
+        self.plans.borrow_mut().of(options, &|key| pools.has(key))
+    }
+
+    /// One that was made ahead, looked at and found to be what would be made now.
+    pub(crate) fn ready(self: &Rc<Self>, plan: &Plan) -> Option<Ready> {
+        if !plan.is_ahead {
+            return None;
+        }
+        let mut ready = self.pools.borrow_mut().take(plan.key, monotonic_ns())?;
+        let stamps = plan.stamps();
+        while ready.stamps != stamps || !ready.parked.is_valid() {
+            self.discard(ready);
+            ready = self.pools.borrow_mut().spoilt(plan.key)?;
+        }
+        Some(ready)
+    }
+
+    /// Makes container `id` of `plan` up to its program.
+    pub(crate) async fn park(&self, plan: &Plan, id: &str) -> Result<Ready, Error> {
+        let (stamps, asked_ns) = (plan.stamps(), monotonic_ns());
+        let mut attempt = 0;
+        loop {
+            let generation = self.link.generation();
+            let made = self.ask(plan, id, generation).await;
+            attempt += 1;
+            if made.is_err() && generation != self.link.generation() && attempt < SPAWNERS_MAX {
+                // What the former spawner has got to is in the way.
+                let remains = Remains { id: id.to_owned(), ..Remains::default() };
+                self.reaper.clear(remains).await.map_err(Error::Host)?;
+                continue;
+            }
+            let made = made?;
+            let container =
+                made.container.ok_or_else(|| Error::Host("the spawner made no container".into()))?;
+            let parked = Parked::new(container, made.descriptors).map_err(|error| {
+                Error::Host(format!("make a container: {}", skiff_runtime::cause(&error)))
+            })?;
+            return Ok(Ready { parked, end: made.end, stamps, asked_ns });
+        }
+    }
+
+    async fn ask(&self, plan: &Plan, id: &str, generation: u64) -> Result<crate::link::Made, Error> {
+        if plan.told.replace(generation) != generation {
+            let options = Box::new(plan.options.clone());
+            self.link.tell(&Order::Plan { key: plan.key, options }, &[]).await;
+        }
+        let order = |ticket| Order::Park { ticket, key: plan.key, id: id.to_owned() };
+        let made = self.link.ask(order, &[]).await;
+        if made.is_err() && self.link.is_down() {
+            tokio::time::sleep(REPLACED).await;
+        }
+        made
+    }
+
+    /// Makes ahead what is likely to be asked for next, and gives up what is not. Off every client's path.
+    pub(crate) fn refill(self: &Rc<Self>) {
+        let excess = self.pools.borrow_mut().trim(monotonic_ns());
+        excess.into_iter().for_each(|ready| self.discard(ready));
+        let orders = self.pools.borrow_mut().order(monotonic_ns());
+        for (key, count) in orders {
+            for _ in 0..count {
+                tokio::task::spawn_local(self.clone().make_ahead(key));
+            }
+        }
+    }
+
+    async fn make_ahead(self: Rc<Self>, key: u64) {
+        let plan = self.plans.borrow().get(key);
+        let made = match (plan, names::draw_id()) {
+            (Some(plan), Ok(id)) => self.park(&plan, &id).await,
+            (None, _) => Err(Error::Host("its plan is forgotten".into())),
+            (_, Err(error)) => Err(Error::Host(error.to_string())),
+        };
+        let now_ns = monotonic_ns();
+        match made {
+            Ok(ready) => {
+                let making_ns = now_ns.saturating_sub(ready.asked_ns);
+                self.pools.borrow_mut().put(key, ready, making_ns, now_ns);
+            }
+            Err(error) => {
+                tracing::debug!("make a container ahead: {error}");
+                self.pools.borrow_mut().failed(key);
+            }
+        }
+    }
+
+    /// Ends a container that waits for its program, and clears it away.
+    pub(crate) fn discard(self: &Rc<Self>, ready: Ready) {
+        let engine = self.clone();
+        tokio::task::spawn_local(async move {
+            let _counted = engine.activity.count(&engine.activity.clearing);
+            if let Err(error) = engine.clear_parked(ready, true).await {
+                tracing::warn!("clear a container away: {error}");
+            }
+        });
+    }
+
+    /// Ends a container that waits for its program, and clears away its cgroups, and its directory if asked to.
+    pub(crate) async fn clear_parked(&self, ready: Ready, with_directory: bool) -> Result<(), String> {
+        let (container, pidfd, terminal) = ready.parked.into_parts();
+        drop(terminal);
+        // It ends when its line does, unless it is just on its way to a program.
+        if let Err(error) = skiff_sys::process::send_signal(std::os::fd::AsFd::as_fd(&pidfd), libc::SIGKILL) {
+            tracing::debug!("end a parked container: {error}");
+        }
+        Ending::new(Some(Rc::new(pidfd)), Some(ready.end)).wait().await;
+        let directory = with_directory.then(|| self.records.directory(&container.id));
+        let cgroups = Some(container.cgroups);
+        let remains = Remains { id: container.id.clone(), cgroups, directory, is_counted: false };
+        let cleared = self.reaper.clear(remains).await.map(drop);
+        self.link.tell(&Order::Forget { id: container.id }, &[]).await;
+        cleared
+    }
+}

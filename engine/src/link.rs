@@ -1,0 +1,307 @@
+//! The daemon's side of its spawner: orders, what comes back by ticket, and the ends of processes.
+//!
+//! A spawner that is gone is replaced; whoever waited for it learns that, and watches its process itself from then on.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use skiff_runtime::cause;
+use skiff_runtime::spawner::{Client, Container, End, Order, Report};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Error;
+use crate::watched::watch;
+
+/// How long a spawner may take to tell what it keeps.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What was asked of the spawner, done.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// A container that waits for its program; absent for one more process in a container.
+    pub(crate) container: Option<Container>,
+    /// What came along.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Tells how it ends; fails if the spawner goes before.
+    pub(crate) end: oneshot::Receiver<End>,
+}
+
+/// What a spawner has kept for the next daemon.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) id: String,
+    pub(crate) pid: i32,
+    pub(crate) note: String,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Tells how it ends.
+    pub(crate) end: oneshot::Receiver<End>,
+}
+
+/// The way to the spawner.
+#[derive(Debug)]
+pub(crate) struct Link {
+    executable: PathBuf,
+    state_root: PathBuf,
+    run_root: PathBuf,
+    state: RefCell<State>,
+    /// Told when a spawner has gone.
+    lost: mpsc::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    socket: Option<Rc<AsyncFd<Socket>>>,
+    /// How many spawners there have been.
+    generation: u64,
+    last_ticket: u64,
+    tickets: HashMap<u64, oneshot::Sender<Result<Made, Error>>>,
+    ends: HashMap<Subject, oneshot::Sender<End>>,
+    pid: i32,
+}
+
+/// Whose end it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Subject {
+    Container(String),
+    Process(u64),
+}
+
+#[derive(Debug)]
+struct Socket(Client);
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.fd().as_raw_fd()
+    }
+}
+
+impl Link {
+    /// The way to no spawner yet.
+    pub(crate) fn new(
+        executable: PathBuf,
+        state_root: &Path,
+        run_root: &Path,
+        lost: mpsc::Sender<()>,
+    ) -> Self {
+        let (state_root, run_root) = (state_root.to_owned(), run_root.to_owned());
+        Self { executable, state_root, run_root, state: RefCell::default(), lost }
+    }
+
+    /// Connects to the spawner that an earlier daemon has left, and learns what it keeps; else starts one.
+    pub(crate) fn open(self: &Rc<Self>) -> io::Result<Vec<Kept>> {
+        let Some(client) = Client::connect(&self.run_root)? else {
+            self.restart()?;
+            return Ok(Vec::new());
+        };
+        client.send(&Order::List, &[])?;
+        match self.listed(&client) {
+            Ok(kept) => {
+                self.talk_to(client)?;
+                Ok(kept)
+            }
+            Err(error) => {
+                tracing::warn!("the spawner does not answer: {}", cause(&error));
+                self.restart()?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Takes reports until the spawner has told all.
+    fn listed(&self, client: &Client) -> io::Result<Vec<Kept>> {
+        let mut kept = Vec::new();
+        let timeout = PollTimeout::try_from(LIST_TIMEOUT).unwrap_or(PollTimeout::MAX);
+        loop {
+            let (report, descriptors) = match client.receive() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if poll(&mut [PollFd::new(client.fd(), PollFlags::POLLIN)], timeout)? == 0 {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    continue;
+                }
+                other => other?.ok_or(io::ErrorKind::UnexpectedEof)?,
+            };
+            match report {
+                Report::Kept { id, pid, note, end: ended } => {
+                    let (tell, end) = oneshot::channel();
+                    if let Some(ended) = ended {
+                        // The receiver is there.
+                        let _told = tell.send(ended);
+                    } else {
+                        self.state.borrow_mut().ends.insert(Subject::Container(id.clone()), tell);
+                    }
+                    kept.push(Kept { id, pid, note, descriptors, end });
+                }
+                Report::Listed => return Ok(kept),
+                other => self.take(other, descriptors),
+            }
+        }
+    }
+
+    /// Starts a spawner in the place of one that is gone.
+    pub(crate) fn restart(self: &Rc<Self>) -> io::Result<()> {
+        let (client, child) = Client::start(&self.executable, &self.state_root, &self.run_root)?;
+        tracing::debug!("spawner {} started", child.id());
+        self.state.borrow_mut().pid = child.id().cast_signed();
+        self.talk_to(client)
+    }
+
+    fn talk_to(self: &Rc<Self>, client: Client) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let socket = Rc::new(watch(Socket(client), interest)?);
+        let mut state = self.state.borrow_mut();
+        state.generation += 1;
+        state.socket = Some(socket.clone());
+        drop(state);
+        tokio::task::spawn_local(self.clone().listen(socket));
+        Ok(())
+    }
+
+    /// Which spawner it is; another number says that nothing is known to it that was told to the one before.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state.borrow().generation
+    }
+
+    /// Whether there is no spawner just now.
+    pub(crate) fn is_down(&self) -> bool {
+        self.state.borrow().socket.is_none()
+    }
+
+    /// The spawner's process id; 0 if it is not known yet.
+    pub(crate) fn pid(&self) -> i32 {
+        self.state.borrow().pid
+    }
+
+    /// Sends an order that is answered; `order` is given the ticket.
+    pub(crate) async fn ask(
+        &self,
+        order: impl FnOnce(u64) -> Order,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Made, Error> {
+        let (tell, answer) = oneshot::channel();
+        let ticket = {
+            let mut state = self.state.borrow_mut();
+            state.last_ticket += 1;
+            let ticket = state.last_ticket;
+            state.tickets.insert(ticket, tell);
+            ticket
+        };
+        if let Err(error) = self.send(&order(ticket), descriptors).await {
+            self.state.borrow_mut().tickets.remove(&ticket);
+            return Err(Error::Host(format!("speak to the spawner: {}", cause(&error))));
+        }
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Sends an order; waits while the spawner has enough to do.
+    pub(crate) async fn send(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let socket = self.state.borrow().socket.clone().ok_or(io::ErrorKind::NotConnected)?;
+        loop {
+            match socket.get_ref().0.send(order, descriptors) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.writable().await?.clear_ready();
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends an order of which nobody waits to hear; one to a spawner that is gone is moot.
+    pub(crate) async fn tell(&self, order: &Order, descriptors: &[BorrowedFd<'_>]) {
+        if let Err(error) = self.send(order, descriptors).await {
+            tracing::debug!("speak to the spawner: {}", cause(&error));
+        }
+    }
+
+    async fn listen(self: Rc<Self>, socket: Rc<AsyncFd<Socket>>) {
+        loop {
+            match socket.get_ref().0.receive() {
+                Ok(Some((report, descriptors))) => self.take(report, descriptors),
+                Ok(None) => break,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => match socket.readable().await {
+                        Ok(mut guard) => guard.clear_ready(),
+                        Err(_) => break,
+                    },
+                    // What is no message is passed over.
+                    Some(libc::EPROTO) => tracing::warn!("the spawner has said what is not understood"),
+                    _ => break,
+                },
+            }
+        }
+        for (_, tell) in self.hang_up() {
+            drop(tell.send(Err(gone())));
+        }
+        // Nobody listens when the daemon leaves.
+        let _told = self.lost.send(()).await;
+    }
+
+    /// The spawner has gone: whoever waits for an end has to look for it himself. Returns who waits for an answer.
+    fn hang_up(&self) -> HashMap<u64, oneshot::Sender<Result<Made, Error>>> {
+        let mut state = self.state.borrow_mut();
+        state.socket = None;
+        state.ends.clear();
+        std::mem::take(&mut state.tickets)
+    }
+
+    /// Hands a report to whoever waits for it.
+    fn take(&self, report: Report, descriptors: Vec<OwnedFd>) {
+        let mut state = self.state.borrow_mut();
+        match report {
+            Report::Parked { ticket, container } => {
+                let (tell, end) = oneshot::channel();
+                state.ends.insert(Subject::Container(container.id.clone()), tell);
+                state.answer(ticket, Ok(Made { container: Some(*container), descriptors, end }));
+            }
+            Report::ExecStarted { ticket, .. } => {
+                let (tell, end) = oneshot::channel();
+                state.ends.insert(Subject::Process(ticket), tell);
+                state.answer(ticket, Ok(Made { container: None, descriptors, end }));
+            }
+            Report::Failed { ticket, code, message } => state.answer(ticket, Err(failed(code, message))),
+            Report::Exited { id, ticket, end, .. } => {
+                let subject = ticket.map_or(Subject::Container(id), Subject::Process);
+                if let Some(tell) = state.ends.remove(&subject) {
+                    // Nobody may wait any more.
+                    let _told = tell.send(end);
+                }
+            }
+            Report::Hello { version, pid } => {
+                tracing::debug!("spawner {pid}, version {version}");
+                state.pid = pid;
+            }
+            Report::Kept { .. } | Report::Listed => {}
+        }
+    }
+}
+
+impl State {
+    fn answer(&mut self, ticket: u64, answer: Result<Made, Error>) {
+        if let Some(tell) = self.tickets.remove(&ticket) {
+            // Whoever asked waits.
+            drop(tell.send(answer));
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
+    }
+}
+
+fn failed(code: u8, message: String) -> Error {
+    if code == 125 { Error::Host(message) } else { Error::Program { code, message } }
+}
+
+fn gone() -> Error {
+    Error::Host("the spawner has gone".into())
+}

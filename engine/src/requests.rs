@@ -1,0 +1,330 @@
+//! What clients ask for, one function each.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use crate::connection::Connection;
+use crate::container::{Command, Done, Owner, Start, Started};
+use crate::containers::Entry;
+use crate::ending::now_ns;
+use crate::engine::{Engine, Ready};
+use crate::protocol::{Reply, Request};
+use crate::{Error, Record, Spec, documents, image, names};
+
+/// What `run` and `start` are told at most, beside the end.
+type Answer = Result<Reply, Error>;
+
+/// Carries out one request and answers it.
+///
+/// Errors: the client has gone; nobody has to know.
+pub(crate) async fn carry_out(
+    engine: &Rc<Engine>,
+    connection: &Connection,
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+) -> std::io::Result<()> {
+    let answer = match request {
+        Request::Run { spec, attach, pool } => {
+            return run(engine, connection, *spec, attach.then_some(descriptors), pool).await;
+        }
+        Request::Start { containers, attach: true } => {
+            return start_attached(engine, connection, &containers, descriptors).await;
+        }
+        Request::Wait { containers } => return wait(engine, connection, &containers).await,
+        Request::Create { spec } => make(engine, *spec, Use::Later)
+            .await
+            .map(|(entry, _)| Reply::Created { id: entry.record().id.clone() }),
+        Request::Start { containers, attach: false } => {
+            each(engine, containers, &|| Command::Start(Box::default())).await
+        }
+        Request::Stop { containers, signal, timeout } => {
+            each(engine, containers, &|| Command::Stop { signal, timeout }).await
+        }
+        Request::Restart { containers, timeout } => {
+            each(engine, containers, &|| Command::Restart { timeout }).await
+        }
+        Request::Kill { containers, signal } => each(engine, containers, &|| Command::Kill { signal }).await,
+        Request::Pause { containers, frozen } => each(engine, containers, &|| Command::Freeze(frozen)).await,
+        Request::Remove { containers, force } => {
+            each(engine, containers, &|| Command::Remove { force }).await
+        }
+        Request::Rename { container, name } => {
+            each(engine, vec![container], &|| Command::Rename { name: name.clone() }).await
+        }
+        Request::List { all } => Ok(list(engine, all)),
+        Request::Inspect { containers } => Ok(inspect(engine, &containers)),
+        Request::Stats { containers } => stats(engine, &containers).await,
+        Request::Pools => Ok(pools(engine)),
+        Request::Version => Ok(version(engine)),
+        other => Err(Error::Invalid(format!("not known to this daemon: {}", word(&other)))),
+    };
+    tell(connection, answer, &[]).await
+}
+
+async fn tell(connection: &Connection, answer: Answer, descriptors: &[OwnedFd]) -> std::io::Result<()> {
+    let reply =
+        answer.unwrap_or_else(|error| Reply::Failed { code: error.exit_code(), message: error.to_string() });
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    connection.reply(&reply, &descriptors).await
+}
+
+/// What a container is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// To be started by somebody.
+    Later,
+    /// To be started at once; whether one that was made ahead may be taken.
+    Now { pool: bool },
+}
+
+/// Makes a container known that nobody has asked to run yet.
+async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry>, Option<Ready>), Error> {
+    let image = engine.images.resolve(&spec.image).await?;
+    let (stop_signal, image_id) = (image::stop_signal(&spec, &image.config)?, image.id.clone());
+    let options = image::fold(&spec, image)?;
+    let name = name(engine, options.name.as_deref())?;
+    let ready = match purpose {
+        Use::Now { pool: true } => engine.ready(&engine.plan(&options)),
+        _ => None,
+    };
+    let id = match &ready {
+        Some(ready) => ready.parked.container().id.clone(),
+        None => names::draw_id().map_err(|error| Error::Host(format!("draw an id: {error}")))?,
+    };
+    if let Err(error) = engine.containers.borrow_mut().names.give(&id, &name) {
+        // Somebody else was quicker; what waits is of no use to others, for it has an id.
+        ready.into_iter().for_each(|ready| engine.discard(ready));
+        return Err(error);
+    }
+    let record = Record {
+        id,
+        name,
+        // What the image has, too, is in the options.
+        spec: Spec { options, env: Vec::new(), env_file: Vec::new(), ..spec },
+        image_id,
+        stop_signal,
+        created_ns: now_ns(),
+        ..Record::default()
+    };
+    if purpose == Use::Later
+        && let Err(error) = engine.records.write(&record)
+    {
+        engine.containers.borrow_mut().forget(&record.id);
+        let cause = skiff_runtime::cause(&error);
+        return Err(Error::Host(format!("write the container's record: {cause}")));
+    }
+    Ok((Owner::begin(engine, record, None), ready))
+}
+
+/// The name that is wanted, if it is free; else one that is.
+fn name(engine: &Engine, wanted: Option<&str>) -> Result<String, Error> {
+    let containers = engine.containers.borrow();
+    match wanted {
+        Some(name) => containers.names.check_free("", name).map(|()| name.to_owned()),
+        None => containers.names.draw().map_err(|error| Error::Host(format!("draw a name: {error}"))),
+    }
+}
+
+async fn run(
+    engine: &Rc<Engine>,
+    connection: &Connection,
+    spec: Spec,
+    streams: Option<Vec<OwnedFd>>,
+    pool: bool,
+) -> std::io::Result<()> {
+    let is_attached = streams.is_some();
+    let made = match streams_of(streams.unwrap_or_default(), is_attached && !spec.options.tty) {
+        Ok(streams) => make(engine, spec, Use::Now { pool }).await.map(|made| (made, streams)),
+        Err(error) => Err(error),
+    };
+    let ((entry, ready), streams) = match made {
+        Ok(made) => made,
+        Err(error) => return tell(connection, Err(error), &[]).await,
+    };
+    start(connection, &entry, Start { ready, streams, is_attached }).await
+}
+
+async fn start_attached(
+    engine: &Rc<Engine>,
+    connection: &Connection,
+    containers: &[String],
+    descriptors: Vec<OwnedFd>,
+) -> std::io::Result<()> {
+    let one = match containers {
+        [one] => engine.containers.borrow().find(one),
+        _ => Err(Error::Invalid("only one container can be attached to".into())),
+    };
+    let found = one.and_then(|entry| {
+        let has_streams = !entry.record().spec.options.tty;
+        Ok((streams_of(descriptors, has_streams)?, entry))
+    });
+    match found {
+        Ok((streams, entry)) => {
+            start(connection, &entry, Start { ready: None, streams, is_attached: true }).await
+        }
+        Err(error) => tell(connection, Err(error), &[]).await,
+    }
+}
+
+/// The three streams that come with a request, or none.
+fn streams_of(descriptors: Vec<OwnedFd>, are_wanted: bool) -> Result<Option<[OwnedFd; 3]>, Error> {
+    if !are_wanted {
+        return Ok(None);
+    }
+    let streams = <[OwnedFd; 3]>::try_from(descriptors);
+    streams.map(Some).map_err(|_| Error::Invalid("three streams have to come with an attached start".into()))
+}
+
+/// Starts a container, tells of it and, if somebody is attached, of its end.
+async fn start(connection: &Connection, entry: &Entry, start: Start) -> std::io::Result<()> {
+    let is_attached = start.is_attached;
+    let Started { pid, descriptors } = match entry.ask(Command::Start(Box::new(start))).await {
+        Ok(Done::Started(started)) => started,
+        Ok(Done::Done) => Started { pid: 0, descriptors: Vec::new() },
+        Err(error) => return tell(connection, Err(error), &[]).await,
+    };
+    let record = entry.record();
+    let reply = Reply::Started { id: record.id.clone(), pid, stop_signal: record.stop_signal };
+    tell(connection, Ok(reply), &descriptors).await?;
+    drop(descriptors);
+    if !is_attached {
+        return Ok(());
+    }
+    let started_ns = record.started_ns;
+    drop(record);
+    let mut records = entry.record.clone();
+    let end = records.wait_for(|record| record.finished_ns >= started_ns);
+    tokio::select! {
+        _ = end => {}
+        () = connection.gone() => return Ok(()),
+    }
+    tell(connection, Ok(exited(&entry.record())), &[]).await
+}
+
+fn exited(record: &Record) -> Reply {
+    Reply::Exited { id: record.id.clone(), code: record.exit_code }
+}
+
+async fn wait(engine: &Engine, connection: &Connection, containers: &[String]) -> std::io::Result<()> {
+    for container in containers {
+        let found = engine.containers.borrow().find(container);
+        let entry = match found {
+            Ok(entry) => entry,
+            Err(error) => return tell(connection, Err(error), &[]).await,
+        };
+        let mut records = entry.record.clone();
+        tokio::select! {
+            // If its owner goes, what it said last stands.
+            _ = records.wait_for(|record| !record.state.is_live()) => {}
+            () = connection.gone() => return Ok(()),
+        }
+        tell(connection, Ok(exited(&entry.record())), &[]).await?;
+    }
+    Ok(())
+}
+
+/// Has the same done to each of `containers`, beside each other.
+async fn each(engine: &Rc<Engine>, containers: Vec<String>, command: &dyn Fn() -> Command) -> Answer {
+    let tasks: Vec<_> = containers
+        .into_iter()
+        .map(|name| {
+            let (found, command) = (engine.containers.borrow().find(&name), command());
+            tokio::task::spawn_local(async move {
+                let result = match found {
+                    Ok(entry) => entry.ask(command).await.map(drop),
+                    Err(error) => Err(error),
+                };
+                (name, result)
+            })
+        })
+        .collect();
+    let (mut names, mut errors) = (Vec::new(), Vec::new());
+    for task in tasks {
+        match task.await {
+            Ok((name, Ok(()))) => names.push(name),
+            Ok((_, Err(error))) => errors.push(error.to_string()),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    Ok(Reply::Done { names, errors })
+}
+
+fn list(engine: &Engine, all: bool) -> Reply {
+    let mut records: Vec<_> = engine.containers.borrow().all().iter().map(|entry| entry.record()).collect();
+    records.retain(|record| all || record.state.is_live());
+    records.sort_by_key(|record| std::cmp::Reverse(record.created_ns));
+    let documents = records.iter().map(|record| documents::listed(record)).collect();
+    Reply::Documents { documents, errors: Vec::new() }
+}
+
+/// One document for each container that is found, and one line for each that is not.
+fn inspect(engine: &Engine, containers: &[String]) -> Reply {
+    let (mut documents, mut errors) = (Vec::new(), Vec::new());
+    for word in containers {
+        let found = engine.containers.borrow().find(word);
+        let document = found.and_then(|entry| {
+            let text = |error: serde_json::Error| Error::Host(error.to_string());
+            serde_json::to_value(&*entry.record()).map_err(text)
+        });
+        match document {
+            Ok(document) => documents.push(document),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    Reply::Documents { documents, errors }
+}
+
+async fn stats(engine: &Engine, containers: &[String]) -> Answer {
+    let mut errors = Vec::new();
+    let mut entries = Vec::new();
+    if containers.is_empty() {
+        entries = engine.containers.borrow().all();
+    }
+    for word in containers {
+        match engine.containers.borrow().find(word) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    let lives: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| Some((entry.record(), documents::Figures::of(entry.life.borrow().as_deref()?))))
+        .collect();
+    let work = move || -> Vec<Result<Value, Error>> {
+        lives.iter().map(|(record, figures)| figures.read(record)).collect()
+    };
+    let read = tokio::task::spawn_blocking(work).await.map_err(|error| Error::Host(error.to_string()))?;
+    let mut documents = Vec::new();
+    for document in read {
+        match document {
+            Ok(document) => documents.push(document),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    Ok(Reply::Documents { documents, errors })
+}
+
+fn pools(engine: &Engine) -> Reply {
+    let now_ns = skiff_sys::clock::monotonic_ns();
+    let pools = engine.pools.borrow();
+    let documents = pools.summaries(now_ns).iter().map(documents::pool).collect();
+    Reply::Documents { documents, errors: Vec::new() }
+}
+
+fn version(engine: &Engine) -> Reply {
+    let document = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "spawner_pid": engine.link.pid(),
+    });
+    Reply::Documents { documents: vec![document], errors: Vec::new() }
+}
+
+/// The name of a request that is not carried out here.
+fn word(request: &Request) -> String {
+    let value = serde_json::to_value(request).unwrap_or_default();
+    let key = |value: &Value| value.as_object().and_then(|map| map.keys().next().cloned());
+    key(&value).or_else(|| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
