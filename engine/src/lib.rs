@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod adopt;
+pub mod attach;
 pub mod client;
 mod connection;
 mod container;

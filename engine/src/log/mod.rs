@@ -23,5 +23,6 @@ mod writer;
 pub use journald::JOURNAL;
 pub use read::{Piece, Reader, Start};
 pub use record::Stream;
+pub(crate) use show::Watch;
 pub use show::{Query, show};
 pub use writer::{Live, Origin, Streams, Target, Thread, Writer, open_directory};

@@ -9,7 +9,7 @@ mod signals;
 mod terminal;
 
 pub use signals::Signals;
-pub use terminal::check as check_terminal;
+pub use terminal::{Raw, check as check_terminal};
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -41,8 +41,8 @@ impl Signals {
         Ok(Self { fd, before })
     }
 
-    /// The signals that have come since the last time.
-    pub(super) fn take(&self) -> io::Result<Vec<i32>> {
+    /// The signals that have come since the last time, by number; does not wait. Errors: those of read(2).
+    pub fn take(&self) -> io::Result<Vec<i32>> {
         let mut taken = Vec::new();
         while let Some(info) = self.fd.read_signal()? {
             taken.extend(i32::try_from(info.ssi_signo));

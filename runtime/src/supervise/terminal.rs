@@ -68,19 +68,21 @@ impl<'a> Session<'a> {
 
 /// A terminal in raw mode; as it was before when dropped. termios(3).
 #[derive(Debug)]
-pub(super) struct Raw<'a> {
+pub struct Raw<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
 }
 
 impl<'a> Raw<'a> {
-    fn enter(terminal: BorrowedFd<'a>) -> io::Result<Self> {
+    /// Makes `terminal` raw. Errors: `ENOTTY` if it is none.
+    pub fn enter(terminal: BorrowedFd<'a>) -> io::Result<Self> {
         let raw = Self { terminal, before: termios::tcgetattr(terminal)? };
         raw.apply();
         Ok(raw)
     }
 
-    fn apply(&self) {
+    /// Makes it raw again, after a shell has reset it.
+    pub fn apply(&self) {
         let mut settings = self.before.clone();
         termios::cfmakeraw(&mut settings);
         if let Err(error) = termios::tcsetattr(self.terminal, SetArg::TCSANOW, &settings) {
