@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use skiff_runtime::Options;
 use skiff_runtime::options::{self, Mount, Rootfs};
 use skiff_runtime::signals;
 use skiff_store::{Image, ImageConfig};
 
+use crate::spec::{HealthSpec, HealthTest};
 use crate::{Error, Spec};
 
 /// The signal that asks a program to stop when neither the caller nor the image names one.
@@ -42,6 +44,36 @@ pub fn stop_signal(spec: &Spec, config: &ImageConfig) -> Result<i32, Error> {
         (None, None | Some("")) => Ok(DEFAULT_STOP_SIGNAL),
         (None, Some(name)) => signals::signal(name)
             .map_err(|reason| Error::Invalid(format!("image's stop signal '{name}': {reason}"))),
+    }
+}
+
+/// How health is found out: what the caller says, completed by what the image says.
+///
+/// A test of the caller's own goes with the times of the image, as docker has it. Errors: the image has a test that does not
+/// exist.
+pub fn health(spec: &Spec, config: &ImageConfig) -> Result<HealthSpec, Error> {
+    let Some(image) = &config.healthcheck else { return Ok(spec.health.clone()) };
+    let time = |ns: i64| u64::try_from(ns).ok().filter(|ns| *ns > 0).map(Duration::from_nanos);
+    let own = spec.health.clone();
+    Ok(HealthSpec {
+        test: if own.test.is_some() { own.test } else { health_test(&image.test)? },
+        interval: own.interval.or_else(|| time(image.interval_ns)),
+        timeout: own.timeout.or_else(|| time(image.timeout_ns)),
+        start_period: own.start_period.or_else(|| time(image.start_period_ns)),
+        start_interval: own.start_interval.or_else(|| time(image.start_interval_ns)),
+        retries: own.retries.or_else(|| u32::try_from(image.retries).ok().filter(|retries| *retries > 0)),
+    })
+}
+
+fn health_test(words: &[String]) -> Result<Option<HealthTest>, Error> {
+    match words {
+        [] => Ok(None),
+        [kind] if kind == "NONE" => Ok(Some(HealthTest::None)),
+        [kind, text] if kind == "CMD-SHELL" => Ok(Some(HealthTest::Shell(text.clone()))),
+        [kind, argv @ ..] if kind == "CMD" && !argv.is_empty() => {
+            Ok(Some(HealthTest::Command(argv.to_vec())))
+        }
+        _ => Err(Error::Invalid(format!("image's health check {words:?}: neither NONE, CMD nor CMD-SHELL"))),
     }
 }
 
@@ -89,6 +121,7 @@ fn labels(image: Vec<(String, String)>, caller: &[(String, String)]) -> Vec<(Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skiff_store::Healthcheck;
 
     fn spec(command: &str) -> Spec {
         Spec { command: words(command), ..Spec::default() }
@@ -164,6 +197,34 @@ mod tests {
         assert_eq!(stop_signal(&asked, &config("SIGQUIT")), Ok(9));
         let error = stop_signal(&spec(""), &config("SIGFOO")).expect_err("no such signal");
         assert_eq!(error.to_string(), "image's stop signal 'SIGFOO': no such signal");
+    }
+
+    #[test]
+    fn health_checks_are_the_caller_s_then_the_image_s() {
+        let check = |own: HealthSpec, test: &str, expected: HealthSpec| {
+            let healthcheck =
+                Healthcheck { test: strings(test), interval_ns: 7, retries: 2, ..Healthcheck::default() };
+            let config = ImageConfig { healthcheck: Some(healthcheck), ..ImageConfig::default() };
+            assert_eq!(health(&Spec { health: own, ..Spec::default() }, &config), Ok(expected), "{test}");
+        };
+        let of_image = |test: Option<HealthTest>| HealthSpec {
+            test,
+            interval: Some(Duration::from_nanos(7)),
+            retries: Some(2),
+            ..HealthSpec::default()
+        };
+        let none = HealthSpec::default;
+        check(none(), "", of_image(None));
+        check(none(), "NONE", of_image(Some(HealthTest::None)));
+        check(none(), "CMD-SHELL true", of_image(Some(HealthTest::Shell("true".into()))));
+        check(none(), "CMD a b", of_image(Some(HealthTest::Command(strings("a b")))));
+        let tcp = HealthSpec { test: Some(HealthTest::Tcp(80)), retries: Some(9), ..none() };
+        check(tcp.clone(), "CMD a", HealthSpec { interval: Some(Duration::from_nanos(7)), ..tcp.clone() });
+        let own = Spec { health: tcp.clone(), ..Spec::default() };
+        assert_eq!(health(&own, &ImageConfig::default()), Ok(tcp));
+        for test in ["CMD", "CMD-SHELL a b", "HTTP x"] {
+            assert!(health_test(&strings(test)).is_err(), "{test}");
+        }
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use serde::Deserialize;
+
+use crate::spec::or_default;
+
 /// An image whose layers are unpacked on this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
@@ -32,4 +36,30 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     /// Sorted by name.
     pub labels: Vec<(String, String)>,
+    /// How its health is found out.
+    pub healthcheck: Option<Healthcheck>,
+}
+
+/// An image's `HEALTHCHECK`. Zeros are the engine's defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `NONE`; `CMD` and a program with its arguments; `CMD-SHELL` and a shell's text; or empty.
+    #[serde(deserialize_with = "or_default")]
+    pub test: Vec<String>,
+    /// Between checks, ns.
+    #[serde(rename = "Interval", deserialize_with = "or_default")]
+    pub interval_ns: i64,
+    /// For one check, ns.
+    #[serde(rename = "Timeout", deserialize_with = "or_default")]
+    pub timeout_ns: i64,
+    /// How long failures do not count, ns.
+    #[serde(rename = "StartPeriod", deserialize_with = "or_default")]
+    pub start_period_ns: i64,
+    /// Between checks in that time, ns.
+    #[serde(rename = "StartInterval", deserialize_with = "or_default")]
+    pub start_interval_ns: i64,
+    /// How many failures in a row make it unhealthy.
+    #[serde(deserialize_with = "or_default")]
+    pub retries: i64,
 }

@@ -18,6 +18,6 @@ mod store;
 mod unpack;
 
 pub use error::Error;
-pub use image::{Image, ImageConfig};
+pub use image::{Healthcheck, Image, ImageConfig};
 pub use reference::{ImageRef, Located};
 pub use store::Store;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::ImageConfig;
 use crate::digest::Digest;
+use crate::{Healthcheck, ImageConfig};
 
 /// A reference to a blob by digest.
 #[derive(Debug, Clone, Deserialize)]
@@ -88,6 +88,7 @@ struct Execution {
     volumes: BTreeMap<String, serde::de::IgnoredAny>,
     #[serde(deserialize_with = "or_default")]
     labels: BTreeMap<String, String>,
+    healthcheck: Option<Healthcheck>,
 }
 
 impl From<Configuration> for ImageConfig {
@@ -102,11 +103,14 @@ impl From<Configuration> for ImageConfig {
             stop_signal: it.stop_signal.filter(|signal| !signal.is_empty()),
             volumes: it.volumes.into_keys().collect(),
             labels: it.labels.into_iter().collect(),
+            healthcheck: it.healthcheck,
         }
     }
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
     Option::<T>::deserialize(from).map(Option::unwrap_or_default)
 }
 
@@ -118,7 +122,8 @@ mod tests {
     fn configuration_is_read_whole() {
         let text = r#"{"architecture":"amd64","os":"linux","created":null,"history":[{"x":1}],"config":{
             "Env":["A=b"],"Entrypoint":["/e"],"Cmd":["c"],"User":"1:2","WorkingDir":"/w","StopSignal":"SIGQUIT",
-            "Volumes":{"/v2":{},"/v1":{}},"Labels":{"k":"v"},"Healthcheck":{"Test":[]}},
+            "Volumes":{"/v2":{},"/v1":{}},"Labels":{"k":"v"},
+            "Healthcheck":{"Test":["CMD","/check"],"Interval":5000000000,"Timeout":null,"Retries":2}},
             "rootfs":{"type":"layers","diff_ids":[]}}"#;
         let config = ImageConfig::from(serde_json::from_str::<Configuration>(text).unwrap());
         assert_eq!(
@@ -132,6 +137,12 @@ mod tests {
                 stop_signal: Some("SIGQUIT".into()),
                 volumes: vec!["/v1".into(), "/v2".into()],
                 labels: vec![("k".into(), "v".into())],
+                healthcheck: Some(Healthcheck {
+                    test: vec!["CMD".into(), "/check".into()],
+                    interval_ns: 5_000_000_000,
+                    retries: 2,
+                    ..Healthcheck::default()
+                }),
             }
         );
     }
@@ -142,7 +153,7 @@ mod tests {
             r#"{"rootfs":{}}"#,
             r#"{"config":null,"rootfs":{"diff_ids":null}}"#,
             r#"{"os":null,"config":{"Env":null,"Entrypoint":null,"Cmd":null,"User":null,"WorkingDir":null,
-                "StopSignal":"","Volumes":null,"Labels":null},"rootfs":{}}"#,
+                "StopSignal":"","Volumes":null,"Labels":null,"Healthcheck":null},"rootfs":{}}"#,
         ] {
             let config = ImageConfig::from(serde_json::from_str::<Configuration>(text).unwrap());
             assert_eq!(config, ImageConfig::default(), "{text}");
