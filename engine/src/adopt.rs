@@ -20,6 +20,7 @@ use crate::link::Kept;
 use crate::reaper::Remains;
 use crate::record::{Found, Process};
 use crate::state::State;
+use crate::streams::Ends;
 use crate::{Error, Record};
 
 /// Takes over every container of `found`, with what the spawner has `kept`, and begins to clear away what is left over.
@@ -83,10 +84,11 @@ fn take_over(engine: &Rc<Engine>, mut record: Record, kept: Option<Kept>) -> Res
 /// A container whose process is the spawner's child, or was.
 fn of_spawner(kept: Kept, process: Option<Process>) -> (Life, Ending) {
     let pid = kept.pid;
+    let ends = Ends::restore(&kept.note, kept.descriptors);
     // One that has ended is reaped already, and its end was told.
     let pidfd = process::open_pidfd(pid).ok();
     let cgroups = process.map(|process| process.cgroups).unwrap_or_default();
-    life(pid, pidfd, Some(kept.end), cgroups)
+    life(pid, pidfd, Some(kept.end), cgroups, ends)
 }
 
 /// A container whose spawner has gone too.
@@ -95,7 +97,7 @@ fn of_another(engine: &Engine, process: Process) -> (Life, Ending) {
     let is_same = process.boot_id == engine.boot_id
         && process::stat(process.pid).is_ok_and(|stat| stat.start_time == process.start_time);
     match pidfd {
-        Some(pidfd) if is_same => life(process.pid, Some(pidfd), None, process.cgroups),
+        Some(pidfd) if is_same => life(process.pid, Some(pidfd), None, process.cgroups, Ends::default()),
         _ => ended_unseen(Some(process)),
     }
 }
@@ -106,7 +108,7 @@ fn ended_unseen(process: Option<Process>) -> (Life, Ending) {
     // The receiver is there.
     let _told = tell.send(End { exit: UNKNOWN, at_ns: now_ns() });
     let (pid, cgroups) = process.map(|process| (process.pid, process.cgroups)).unwrap_or_default();
-    life(pid, None, Some(end), cgroups)
+    life(pid, None, Some(end), cgroups, Ends::default())
 }
 
 fn life(
@@ -114,9 +116,11 @@ fn life(
     pidfd: Option<OwnedFd>,
     end: Option<oneshot::Receiver<End>>,
     cgroups: skiff_runtime::cgroup::Paths,
+    ends: Ends,
 ) -> (Life, Ending) {
     let pidfd = pidfd.map(Rc::new);
-    (Life { pid, pidfd: pidfd.clone(), terminal: None, cgroups }, Ending::new(pidfd, end))
+    let life = Life { pid, pidfd: pidfd.clone(), ends, writer: Default::default(), cgroups };
+    (life, Ending::new(pidfd, end))
 }
 
 fn forget(engine: &Rc<Engine>, id: &str) {

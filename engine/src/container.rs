@@ -1,8 +1,9 @@
 //! The owner of one container: a task that carries out what is asked of it, one after the other, and publishes what came
 //! of it.
 
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +13,25 @@ use skiff_runtime::spawner::{self, End};
 use skiff_runtime::{cause, launch::park::Parked};
 use skiff_sys::process;
 use tokio::io::Interest;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::containers::{Entry, Life};
 use crate::ending::{self, Ending, now_ns};
 use crate::engine::{Engine, Ready};
+use crate::log::{self, Origin, Streams, Target};
 use crate::reaper::Remains;
 use crate::record::Process;
 use crate::state::{State, Verdict, Wish, legal};
+use crate::streams::{self, Ends};
 use crate::watched::watch;
 use crate::{Error, Record};
 
 /// So many orders can wait for one container.
 pub(crate) const QUEUE_LENGTH: usize = 64;
+
+/// How long a container's streams are read after its end, if somebody outside of it keeps them open.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What the owner of a container is asked to do.
 #[derive(Debug)]
@@ -38,12 +44,25 @@ pub(crate) struct Order {
 #[derive(Debug)]
 pub(crate) enum Command {
     Start(Box<Start>),
-    Stop { signal: Option<i32>, timeout: Option<Duration> },
-    Restart { timeout: Option<Duration> },
-    Kill { signal: i32 },
+    Stop {
+        signal: Option<i32>,
+        timeout: Option<Duration>,
+    },
+    Restart {
+        timeout: Option<Duration>,
+    },
+    Kill {
+        signal: i32,
+    },
     Freeze(bool),
-    Remove { force: bool },
-    Rename { name: String },
+    Remove {
+        force: bool,
+    },
+    Rename {
+        name: String,
+    },
+    /// The client that held its terminal has gone.
+    Abandon,
 }
 
 /// How a container is to be started.
@@ -109,7 +128,7 @@ impl Owner {
         let (publish, record) = watch::channel(Arc::new(record));
         let (orders, queue) = mpsc::channel(QUEUE_LENGTH);
         let (life, ending) = life.unzip();
-        let entry = Rc::new(Entry { record, orders, life: None.into() });
+        let entry = Rc::new(Entry { record, orders, life: None.into(), settled: Notify::new() });
         engine.containers.borrow_mut().add(&id, entry.clone());
         let mut owner = Self {
             engine: engine.clone(),
@@ -124,6 +143,7 @@ impl Owner {
         };
         if let (Some(life), Some(ending)) = (life, ending) {
             owner.live(life, ending);
+            owner.write_log(Origin::Adopted);
         }
         tokio::task::spawn_local(owner.own(queue));
         entry
@@ -172,6 +192,7 @@ impl Owner {
             Command::Remove { force: false } => Wish::Remove,
             Command::Remove { force: true } => Wish::ForceRemove,
             Command::Rename { .. } => Wish::Rename,
+            Command::Abandon => return self.abandon(done),
         };
         let state = self.publish.borrow().state;
         let result = match legal(state, wish) {
@@ -189,6 +210,7 @@ impl Owner {
                 }
                 Command::Remove { .. } => self.remove().await,
                 Command::Rename { name } => self.rename(&name),
+                Command::Abandon => Ok(Done::Done),
             },
             Verdict::Done => {
                 if matches!(&command, Command::Start(start) if start.is_attached) {
@@ -223,8 +245,8 @@ impl Owner {
             Some(ready) => ready,
             None => self.make().await?,
         };
-        let started = match self.run(&mut ready, streams.as_ref()).await {
-            Ok(()) => Ok(self.started(ready, is_attached)),
+        let started = match self.run(&mut ready, streams).await {
+            Ok(ends) => Ok(self.started(ready, ends, is_attached)),
             Err(error) => Err((error, ready)),
         };
         match started {
@@ -259,26 +281,38 @@ impl Owner {
         }
     }
 
-    /// Has it run its program; writes the record meanwhile.
-    async fn run(&mut self, ready: &mut Ready, streams: Option<&[OwnedFd; 3]>) -> Result<(), Error> {
-        let null;
-        let streams: [BorrowedFd<'_>; 3] = match streams {
-            Some([stdin, stdout, stderr]) => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
-            None => {
-                null = open_null()?;
-                [null.as_fd(), null.as_fd(), null.as_fd()]
-            }
-        };
+    /// Has it run its program; what has to be kept of it is kept meanwhile. Returns the engine's ends of its streams.
+    async fn run(&mut self, ready: &mut Ready, streams: Option<[OwnedFd; 3]>) -> Result<Ends, Error> {
         let record = self.record();
         let options = &record.spec.options;
-        ready.parked.go(&options.argv, &options.env, streams)?;
-        drop(record);
-        let container = ready.parked.container();
+        let container = ready.parked.container().clone();
+        let text = |error: io::Error| Error::Host(format!("make the container's streams: {}", cause(&error)));
+        let (streams, mut ends) = match streams {
+            Some(streams) => (Some(streams), Ends::default()),
+            None if container.tty => (None, Ends::default()),
+            None => {
+                let made = streams::pipes(options.interactive, container.uid, container.gid).map_err(text)?;
+                (Some(made.0), made.1)
+            }
+        };
+        let pidfd = ready.parked.pidfd().try_clone_to_owned().map_err(text)?;
+        let given = streams.as_ref().map(|streams| streams.each_ref().map(OwnedFd::as_fd));
+        // With a terminal they are not looked at.
+        let given = given.unwrap_or_else(|| [pidfd.as_fd(); 3]);
+        ready.parked.go(&options.argv, &options.env, given)?;
+        drop(streams);
+        ends.terminal =
+            ready.parked.terminal().map(|master| master.try_clone_to_owned()).transpose().map_err(text)?;
+        let (note, descriptors) = ends.kept();
+        if !descriptors.is_empty() {
+            let order = spawner::Order::Keep { id: container.id.clone(), note };
+            self.engine.link.tell(&order, &descriptors).await;
+        }
         let process = Process {
             pid: container.pid,
             start_time: process::stat(container.pid).map_or(0, |stat| stat.start_time),
             boot_id: self.engine.boot_id.clone(),
-            cgroups: container.cgroups.clone(),
+            cgroups: container.cgroups,
         };
         // What everybody sees changes when it is known to run.
         let running = Record {
@@ -287,33 +321,72 @@ impl Owner {
             started_ns: now_ns(),
             error: String::new(),
             is_oom_killed: false,
-            ..(*self.record()).clone()
+            ..(*record).clone()
         };
+        drop(record);
         if let Err(error) = self.engine.records.write(&running) {
             return Err(Error::Host(format!("write the container's record: {}", cause(&error))));
         }
         outcome(&mut ready.parked).await?;
         self.publish.send_replace(Arc::new(running));
-        Ok(())
+        Ok(ends)
     }
 
     /// Takes over a container whose program runs.
-    fn started(&mut self, ready: Ready, is_attached: bool) -> Result<Started, Error> {
-        let (container, pidfd, terminal) = ready.parked.into_parts();
+    fn started(&mut self, ready: Ready, ends: Ends, is_attached: bool) -> Result<Started, Error> {
+        let (container, pidfd, _) = ready.parked.into_parts();
         let text = |error: io::Error| Error::Host(format!("keep a container: {}", cause(&error)));
         let mut descriptors = Vec::new();
         if is_attached {
             descriptors.push(pidfd.try_clone().map_err(text)?);
-            descriptors.extend(terminal.as_ref().map(OwnedFd::try_clone).transpose().map_err(text)?);
+            descriptors.extend(ends.terminal.as_ref().map(OwnedFd::try_clone).transpose().map_err(text)?);
         }
         let pidfd = Some(Rc::new(pidfd));
         let ending = Ending::new(pidfd.clone(), Some(ready.end));
-        let life = Life { pid: container.pid, pidfd, terminal, cgroups: container.cgroups };
-        let pid = life.pid;
-        self.live(life, ending);
+        let (pid, cgroups) = (container.pid, container.cgroups);
+        self.live(Life { pid, pidfd, ends, writer: RefCell::default(), cgroups }, ending);
+        if !is_attached {
+            self.write_log(Origin::New);
+        }
         let timeout = self.record().spec.timeout_s.map(Duration::from_secs);
         self.stop_at = timeout.map(|timeout| Instant::now() + timeout);
         Ok(Started { pid, descriptors })
+    }
+
+    /// Begins to write its log, if what it writes comes here.
+    fn write_log(&self, origin: Origin) {
+        let Some(life) = self.entry.life.borrow().clone() else { return };
+        let streams = match (&life.ends.output, &life.ends.terminal) {
+            (Some([output, errors]), _) => output
+                .try_clone()
+                .and_then(|stdout| Ok(Streams::Pipes { stdout, stderr: errors.try_clone()? })),
+            (None, Some(terminal)) => terminal.try_clone().map(Streams::Terminal),
+            (None, None) => return,
+        };
+        let record = self.record();
+        match streams {
+            Ok(streams) => {
+                let target = Target {
+                    directory: self.engine.records.log_directory(&record.id),
+                    id: record.id.clone(),
+                    name: record.name.clone(),
+                    image: record.spec.image.clone(),
+                    spec: record.spec.log.clone(),
+                    journal: log::JOURNAL.into(),
+                };
+                life.writer.replace(Some(Rc::new(self.engine.logs.write(target, streams, origin))));
+            }
+            Err(error) => tracing::warn!("write the log of container {}: {}", record.id, cause(&error)),
+        }
+    }
+
+    /// Nobody reads its terminal any more: the log does from now on.
+    fn abandon(&self, done: Reply) {
+        let has_writer = self.entry.life.borrow().as_ref().is_some_and(|life| life.writer.borrow().is_some());
+        if !has_writer {
+            self.write_log(Origin::New);
+        }
+        let _told = done.send(Ok(Done::Done));
     }
 
     fn live(&mut self, life: Life, ending: Ending) {
@@ -433,7 +506,7 @@ impl Owner {
     async fn ended(&mut self, end: End) {
         self.ending = None;
         (self.kill_at, self.stop_at) = (None, None);
-        let life = self.entry.life.replace(None);
+        let life = self.entry.life.borrow().clone();
         let record = self.record();
         let waiters = std::mem::take(&mut self.waiters);
         let is_restarted = waiters.iter().any(|waiter| matches!(waiter, Waiter::Restart(_)));
@@ -448,9 +521,22 @@ impl Owner {
             record.finished_ns = end.at_ns.max(record.started_ns + 1);
             record.exit_code = ending::exit_code(end.exit);
         });
-        let cgroups = life.map(|life| life.cgroups.clone());
+        let cgroups = life.as_ref().map(|life| life.cgroups.clone());
         drop(record);
-        let cleared = self.clear(cgroups, is_removed).await;
+        let writer = life.and_then(|life| life.writer.take());
+        let is_written = writer.is_some();
+        // What is still in it goes first, so that nobody holds its streams any more; then its log is complete.
+        let mut cleared = self.clear(cgroups, is_removed && !is_written).await;
+        if let Some(writer) = writer
+            && tokio::time::timeout(LAST_WORDS, writer.finished()).await.is_err()
+        {
+            tracing::debug!("the streams of a container that has ended are still open");
+        }
+        self.entry.life.replace(None);
+        self.entry.settled.notify_waiters();
+        if is_removed && is_written {
+            cleared = cleared.and(self.clear(Some(Paths::default()), true).await);
+        }
         let live = &self.engine.activity.live;
         live.set(live.get() - 1);
         self.engine.activity.changed.notify_waiters();
@@ -587,9 +673,4 @@ async fn outcome(parked: &mut Parked) -> Result<(), Error> {
             None => guard.clear_ready(),
         }
     }
-}
-
-fn open_null() -> Result<OwnedFd, Error> {
-    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-    opened.map(OwnedFd::from).map_err(|error| Error::Host(format!("open /dev/null: {}", cause(&error))))
 }

@@ -7,10 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use skiff_runtime::cgroup;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::container::{Done, Order};
+use crate::log::Writer;
 use crate::names::Names;
+use crate::streams::Ends;
 use crate::{Error, Record};
 
 /// A container, as all but its owner see it.
@@ -22,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) orders: mpsc::Sender<Box<Order>>,
     /// What is held of it while it runs.
     pub(crate) life: RefCell<Option<Rc<Life>>>,
+    /// Told when a container that has ended is cleared away, and all that it wrote is in its log.
+    pub(crate) settled: Notify,
 }
 
 /// What is held of a container that runs.
@@ -31,8 +35,10 @@ pub(crate) struct Life {
     pub(crate) pid: i32,
     /// The same; absent if it has ended and was reaped.
     pub(crate) pidfd: Option<Rc<OwnedFd>>,
-    /// The master of its terminal, if it has one.
-    pub(crate) terminal: Option<OwnedFd>,
+    /// The engine's ends of its streams, but for what its log is written from.
+    pub(crate) ends: Ends,
+    /// Who writes its log; nobody while its streams are a client's.
+    pub(crate) writer: RefCell<Option<Rc<Writer>>>,
     /// Where its cgroups are.
     pub(crate) cgroups: cgroup::Paths,
 }
@@ -78,6 +84,13 @@ impl Entry {
     /// Its first process, while it runs.
     pub(crate) fn pid(&self) -> Option<i32> {
         self.life.borrow().as_ref().map(|life| life.pid)
+    }
+
+    /// Waits until it runs no more, and its log is complete.
+    pub(crate) async fn settle(&self) {
+        while self.life.borrow().is_some() {
+            self.settled.notified().await;
+        }
     }
 
     /// Asks its owner for something. Waits while its queue is full.

@@ -34,7 +34,7 @@ use crate::pool::Pools;
 use crate::reaper::Reaper;
 use crate::record::Records;
 use crate::watched::watch;
-use crate::{Error, client, server};
+use crate::{Error, client, log, server};
 
 /// Held below the state root: one daemon for one state.
 const LOCK: &str = "engine.lock";
@@ -139,6 +139,7 @@ fn serve(
         images: Images::open(state_root)?,
         link: Rc::new(Link::new("/proc/self/exe".into(), state_root, run_root, lost)),
         reaper: Reaper::start().map_err(host("start a thread".into()))?,
+        logs: log::Thread::start().map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
         plans: RefCell::new(Plans::default()),
         boot_id,

@@ -19,6 +19,7 @@ use crate::containers::{Entry, Registry};
 use crate::ending::Ending;
 use crate::images::Images;
 use crate::link::Link;
+use crate::log;
 use crate::names;
 use crate::plans::{Plan, Plans, Stamps};
 use crate::pool::Pools;
@@ -39,6 +40,7 @@ pub(crate) struct Engine {
     pub(crate) images: Images,
     pub(crate) link: Rc<Link>,
     pub(crate) reaper: Reaper,
+    pub(crate) logs: log::Thread,
     pub(crate) pools: RefCell<Pools<Ready>>,
     pub(crate) plans: RefCell<Plans>,
     /// `/proc/sys/kernel/random/boot_id`.

@@ -32,6 +32,7 @@ pub mod restart;
 mod server;
 pub mod spec;
 pub mod state;
+mod streams;
 mod watched;
 
 pub use client::Client;

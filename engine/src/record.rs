@@ -3,6 +3,7 @@
 //! ```text
 //! <state root>/containers/<id>/container.json    written by rename: whole or not at all
 //!                              container.json.new  in the making
+//!                              log/                what it has written
 //!                              upper/ work/        the writable layer, the launch's own
 //! ```
 //!
@@ -150,6 +151,12 @@ impl Records {
     #[must_use]
     pub fn directory(&self, id: &str) -> PathBuf {
         self.root.join(id)
+    }
+
+    /// The directory of the log of container `id`.
+    #[must_use]
+    pub fn log_directory(&self, id: &str) -> PathBuf {
+        self.directory(id).join("log")
     }
 
     /// Writes the record; whoever reads it meanwhile finds the former.

@@ -1,6 +1,7 @@
 //! What clients ask for, one function each.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -11,7 +12,8 @@ use crate::containers::Entry;
 use crate::ending::now_ns;
 use crate::engine::{Engine, Ready};
 use crate::protocol::{Reply, Request};
-use crate::{Error, Record, Spec, documents, image, names};
+use crate::spec::LogDriver;
+use crate::{Error, Record, Spec, documents, image, log, names};
 
 /// What `run` and `start` are told at most, beside the end.
 type Answer = Result<Reply, Error>;
@@ -33,6 +35,8 @@ pub(crate) async fn carry_out(
             return start_attached(engine, connection, &containers, descriptors).await;
         }
         Request::Wait { containers } => return wait(engine, connection, &containers).await,
+        Request::Logs { container, follow } => return logs(engine, connection, &container, follow).await,
+        Request::Attach { container, input } => return attach(engine, connection, &container, input).await,
         Request::Create { spec } => make(engine, *spec, Use::Later)
             .await
             .map(|(entry, _)| Reply::Created { id: entry.record().id.clone() }),
@@ -198,7 +202,11 @@ async fn start(connection: &Connection, entry: &Entry, start: Start) -> std::io:
     let end = records.wait_for(|record| record.finished_ns >= started_ns);
     tokio::select! {
         _ = end => {}
-        () = connection.gone() => return Ok(()),
+        () = connection.gone() => {
+            // It goes on; whoever attaches to it, or reads its log, is told what it writes from now on.
+            let _abandoned = entry.ask(Command::Abandon).await;
+            return Ok(());
+        }
     }
     tell(connection, Ok(exited(&entry.record())), &[]).await
 }
@@ -223,6 +231,91 @@ async fn wait(engine: &Engine, connection: &Connection, containers: &[String]) -
         tell(connection, Ok(exited(&entry.record())), &[]).await?;
     }
     Ok(())
+}
+
+async fn logs(
+    engine: &Engine,
+    connection: &Connection,
+    container: &str,
+    follow: bool,
+) -> std::io::Result<()> {
+    let found = engine.containers.borrow().find(container);
+    let opened = found.and_then(|entry| {
+        let record = entry.record();
+        if record.spec.log.driver != LogDriver::File {
+            return Err(Error::Conflict("configured logging driver does not support reading".into()));
+        }
+        let directory = engine.records.log_directory(&record.id);
+        let text = |error: std::io::Error| {
+            Error::Host(format!("open {}: {}", directory.display(), skiff_runtime::cause(&error)))
+        };
+        // One that was never started has written nothing.
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory).map_err(text)?;
+        let opened = log::open_directory(&directory).map_err(text)?;
+        Ok((Reply::Log { id: record.id.clone(), tty: record.spec.options.tty }, opened, entry.clone()))
+    });
+    let (reply, directory, entry) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return tell(connection, Err(error), &[]).await,
+    };
+    tell(connection, Ok(reply), &[directory]).await?;
+    if follow { tell_end(connection, &entry).await } else { Ok(()) }
+}
+
+async fn attach(
+    engine: &Engine,
+    connection: &Connection,
+    container: &str,
+    input: bool,
+) -> std::io::Result<()> {
+    let found = engine.containers.borrow().find(container);
+    let opened = match found {
+        Ok(entry) => look_on(&entry, input).await.map(|opened| (entry, opened)),
+        Err(error) => Err(error),
+    };
+    let (entry, (live, descriptors)) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return tell(connection, Err(error), &[]).await,
+    };
+    let record = entry.record();
+    let reply = Reply::Log { id: record.id.clone(), tty: record.spec.options.tty };
+    drop(record);
+    tell(connection, Ok(reply), &descriptors).await?;
+    drop(descriptors);
+    let told = tell_end(connection, &entry).await;
+    drop(live);
+    told
+}
+
+/// What is needed to see what a container writes, and to feed it: its log, which is kept as long as the first is held, its
+/// process, and where its input goes.
+async fn look_on(entry: &Entry, input: bool) -> Result<(log::Live, Vec<OwnedFd>), Error> {
+    let name = entry.record().name.clone();
+    let life = entry.life.borrow().clone();
+    let life = life.ok_or_else(|| Error::Conflict(format!("container {name} is not running")))?;
+    let text = |error: std::io::Error| {
+        Error::Host(format!("attach to container {name}: {}", skiff_runtime::cause(&error)))
+    };
+    let writer = life.writer.borrow().clone();
+    let writer = writer
+        .ok_or_else(|| Error::Conflict(format!("the streams of container {name} are those of its client")))?;
+    let live = writer.live().await.map_err(text)?;
+    let mut descriptors = vec![live.directory.try_clone().map_err(text)?];
+    let pidfd =
+        life.pidfd.as_ref().ok_or_else(|| Error::Conflict(format!("container {name} is not running")))?;
+    descriptors.push(pidfd.try_clone().map_err(text)?);
+    let to = life.ends.terminal.as_ref().or(life.ends.input.as_ref().filter(|_| input));
+    descriptors.extend(to.map(OwnedFd::try_clone).transpose().map_err(text)?);
+    Ok((live, descriptors))
+}
+
+/// Tells of the end of a container, once all that it wrote is in its log.
+async fn tell_end(connection: &Connection, entry: &Entry) -> std::io::Result<()> {
+    tokio::select! {
+        () = entry.settle() => {}
+        () = connection.gone() => return Ok(()),
+    }
+    tell(connection, Ok(exited(&entry.record())), &[]).await
 }
 
 /// Has the same done to each of `containers`, beside each other.
