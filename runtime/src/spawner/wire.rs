@@ -21,6 +21,9 @@ const MESSAGE_BYTES: u64 = 16 << 20;
 /// The most descriptors that go with a message.
 pub(super) const DESCRIPTORS_MAX: usize = 8;
 
+/// The kernel's own limit to it, in `include/net/scm.h`.
+const SCM_MAX_FD: usize = 253;
+
 /// In the place of a message that lies in a file.
 const IN_FILE: &[u8] = b"@";
 
@@ -64,7 +67,8 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[RawFd]) -> i
 pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut packet = vec![0; PACKET_BYTES];
     let mut buffers = [IoSliceMut::new(&mut packet)];
-    let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX + 1]);
+    // Room for all that the kernel ever lets through: what it had to cut off could not be told from what it has handed over.
+    let mut control = nix::cmsg_space!([RawFd; SCM_MAX_FD]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut control), flags) {
@@ -73,8 +77,7 @@ pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result
             other => break other?,
         }
     };
-    // What did not fit, bytes or descriptors, the kernel has dropped.
-    let is_whole = !message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    let is_whole = !message.flags.contains(MsgFlags::MSG_TRUNC);
     let length = message.bytes;
     let mut descriptors = Vec::new();
     for control in message.cmsgs()? {
@@ -84,8 +87,8 @@ pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result
     }
     let text = &packet[..length];
     match text {
-        [] if descriptors.is_empty() && is_whole => Ok(None),
-        _ if !is_whole => Err(protocol()),
+        [] if descriptors.is_empty() => Ok(None),
+        _ if !is_whole || descriptors.len() > DESCRIPTORS_MAX + 1 => Err(protocol()),
         IN_FILE => {
             let file = if descriptors.is_empty() { return Err(protocol()) } else { descriptors.remove(0) };
             Ok(Some((parse(&read_file(file)?)?, descriptors)))
