@@ -26,14 +26,20 @@ use std::process::ExitCode;
 
 use args::Parsed;
 use failure::Failure;
-use skiff_runtime::init;
+use skiff_runtime::{init, spawner};
 use tracing::level_filters::LevelFilter;
 use words::Words;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
-    let done = if name.as_bytes() == init::NAME.to_bytes() { container_init(words) } else { command(words) };
+    let done = if name.as_bytes() == init::NAME.to_bytes() {
+        container_init(words)
+    } else if name == spawner::NAME {
+        spawn(words)
+    } else {
+        command(words)
+    };
     match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -91,6 +97,16 @@ fn container_init(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failu
     let child = words.next().and_then(|word| word.to_str()?.parse().ok());
     let child = child.ok_or_else(|| Failure::engine("init: no process to look after"))?;
     init::run(child).map_err(|error| Failure::engine(format!("init: {}", values::cause(&error))))
+}
+
+/// The parent of an engine's containers; what follows its name are the state root and the run root.
+fn spawn(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
+    skiff_runtime::seal::seal(c"skiff-spawner")?;
+    let (Some(state_root), Some(run_root)) = (words.next(), words.next()) else {
+        return Err(Failure::engine("spawner: no state root and no run root"));
+    };
+    spawner::run(state_root.as_ref(), run_root.as_ref())?;
+    Ok(0)
 }
 
 fn run(words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {

@@ -198,7 +198,7 @@ fn take_name(plan: &Plan, name: &str) -> Result<PathBuf, Error> {
 }
 
 /// Makes a directory, with its parents, that only its owner may enter.
-pub(super) fn make_private(path: &Path) -> Result<(), Error> {
+pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -74,11 +74,15 @@ pub(super) fn mount_legacy(
 pub(super) fn make_writable(directory: BorrowedFd<'_>) -> io::Result<()> {
     // Everybody may enter the container's root, whatever the umask is.
     let mode = Mode::from_bits_truncate(0o755);
-    for name in [c"upper", c"work"] {
-        mkdirat(directory, name, mode)?;
-    }
+    mkdirat(directory, c"upper", mode)?;
+    make_work(directory)?;
     let upper = file::open_beneath(directory, c"upper", OFlag::O_RDONLY, 0, Resolve::NoSymlinks)?;
     Ok(fchmod(upper, mode)?)
+}
+
+/// Makes `work` alone.
+pub(super) fn make_work(directory: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(mkdirat(directory, c"work", Mode::from_bits_truncate(0o755))?)
 }
 
 fn open_writable(writable: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {

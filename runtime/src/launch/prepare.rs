@@ -76,7 +76,16 @@ fn make_writable(root: &Root, directory: &Path) -> Result<(), Error> {
     let what = || format!("make {}", directory.display());
     super::note::make_private(directory)?;
     let opened = open_path(directory).context(what)?;
-    overlay::make_writable(opened.as_fd()).context(what)
+    match overlay::make_writable(opened.as_fd()) {
+        // The container has run before and goes on with what it has written; overlayfs would not take its workings again.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            super::note::remove_tree(&directory.join("work"))
+                .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+                .and_then(|()| overlay::make_work(opened.as_fd()))
+                .context(what)
+        }
+        other => other.context(what),
+    }
 }
 
 /// The root as a detached mount, layers given by descriptor (Linux ≥ 6.13).

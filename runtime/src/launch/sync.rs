@@ -313,6 +313,11 @@ impl Channel {
         self.0.as_fd()
     }
 
+    /// This end, to be handed on.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
     /// Another descriptor of this end.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)

@@ -20,7 +20,12 @@
 //! `hello` is the first report of every connection; `exited` comes by itself. Orders are carried out beside each other: what is asked first need not be
 //! answered first. The newest connection is the one that counts.
 
+mod accounts;
 mod client;
+mod entry;
+mod link;
+mod plans;
+mod serve;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +35,7 @@ use crate::cgroup::Paths;
 use crate::options::Options;
 
 pub use client::Client;
+pub use serve::run;
 
 /// The first word of the spawner's command line; the state root and the run root follow.
 pub const NAME: &str = "skiff-spawner";

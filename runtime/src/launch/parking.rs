@@ -1,0 +1,161 @@
+//! The spawner's side of [`super::park`]: makes a container up to where its program is to be run, beside others.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use skiff_sys::process::{self, Child, Memory};
+
+use super::own::OomScore;
+use super::prepare::Prepared;
+use super::program::Stop;
+use super::sync::{Channel, Message, Page};
+use super::{child, maps, note, report};
+use crate::cgroup::Cgroup;
+use crate::error::Context;
+use crate::launch::joins::Joins;
+use crate::plan::Plan;
+use crate::spawner::Container;
+use crate::{Error, cgroup};
+
+/// A container that is being made. Dropping it ends its process, which has to be reaped, and removes its cgroups, but not its writable layer.
+#[derive(Debug)]
+pub(crate) struct Parking {
+    // The process goes with its line, before its cgroups do.
+    line: Channel,
+    child: Child,
+    page: Page,
+    page_memory: OwnedFd,
+    terminal: Option<OwnedFd>,
+    cgroup: Cgroup,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// There is more to be done.
+    Working,
+    /// It is parked.
+    Parked,
+    /// It has failed, and its process ends.
+    Failed,
+}
+
+impl Parking {
+    /// Begins to make the container of `plan`, which joins no namespace, runs no hooks and has cgroups of its own.
+    ///
+    /// The calling process must have one thread; what is to be reaped is its child.
+    pub(crate) fn begin(plan: &Plan) -> Result<Self, Error> {
+        let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
+        let cgroup = Cgroup::create(&plan.cgroup)?;
+        let (page, page_memory) = Page::with_descriptor().context(|| "share a page with the child".into())?;
+        let (line, childs) = Channel::pair().context(|| "make a socket".into())?;
+        let joins = Joins::open(&[])?;
+        let score = OomScore::lend(&plan.process)?;
+        let spawned = process::spawn(plan.namespaces, cgroup.unified_fd(), Memory::Copied, |memory| {
+            // Else the line would not end with whoever has its other end.
+            line.close_in_child();
+            let (prepared, joins, cgroup, channel, page) = (&prepared, &joins, &cgroup, &childs, &page);
+            child::run(&child::Launch {
+                plan,
+                prepared,
+                joins,
+                cgroup,
+                stop: Stop::Line,
+                channel,
+                page,
+                memory,
+            })
+        });
+        drop(score);
+        let child = spawned.map_err(|error| report::clone_error(plan, error))?;
+        if !child.in_cgroup {
+            cgroup.adopt(child.pid)?;
+        }
+        if let Some(users) = &plan.users {
+            maps::write(child.pid, users)?;
+        }
+        line.send_go(child.pid).context(|| "speak to the child".into())?;
+        Ok(Self { line, child, page, page_memory, terminal: None, cgroup })
+    }
+
+    /// The process id of its first process.
+    pub(crate) const fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
+    /// Ends it.
+    pub(crate) fn kill(&self) {
+        // It may have ended by itself.
+        process::send_signal(self.child.pidfd.as_fd(), nix::libc::SIGKILL).ok();
+    }
+
+    /// Readable when it can be [advanced](Self::advance).
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.line.fd()
+    }
+
+    /// Takes what its process says. Does not wait, once [`Parking::fd`] is readable.
+    pub(crate) fn advance(&mut self) -> io::Result<Progress> {
+        match self.line.receive()? {
+            Some(Message::Console(master)) => {
+                self.terminal = Some(master);
+                Ok(Progress::Working)
+            }
+            Some(Message::Waiting) => Ok(Progress::Parked),
+            Some(_) => Err(io::Error::from_raw_os_error(nix::libc::EPROTO)),
+            None => Ok(Progress::Failed),
+        }
+    }
+
+    /// Why it has failed. `plan` is that which it was begun with, if it is still to be had.
+    pub(crate) fn failure(&self, plan: Option<&Plan>) -> Error {
+        match self.page.failure() {
+            Some(failure) => report::sentence(plan, plan.map(|plan| &plan.process), failure, &self.page),
+            None => Error::Option("the container was killed before it could be started".into()),
+        }
+    }
+
+    /// What is handed to whoever is to run a program in it, once it is parked: what is known of it, line, pidfd, page and, with a terminal, its
+    /// master.
+    pub(crate) fn hand_over(mut self, facts: Facts) -> (Container, Vec<OwnedFd>) {
+        let Facts { id, cgroups, uid, gid, hostname, home } = facts;
+        let tty = self.terminal.is_some();
+        let cgroup = self.cgroup.id();
+        let cgroups = self.cgroup.made(&cgroups);
+        self.cgroup.release();
+        let Child { pid, pidfd, .. } = self.child;
+        let container = Container { id, pid, cgroup, cgroups, uid, gid, hostname, home, tty };
+        let descriptors = [self.line.into_fd(), pidfd, self.page_memory].into_iter().chain(self.terminal);
+        (container, descriptors.collect())
+    }
+}
+
+/// What a plan says of a container that whoever runs a program in it has to know.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    id: String,
+    cgroups: cgroup::Paths,
+    uid: u32,
+    gid: u32,
+    hostname: String,
+    home: String,
+}
+
+impl Facts {
+    /// Those of `plan`, in whose environment nothing has been asked for.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        let process = &plan.process;
+        let value = |name: &[u8]| {
+            let found = process.env.iter().find_map(|entry| entry.to_bytes().strip_prefix(name));
+            String::from_utf8_lossy(found.unwrap_or_default()).into_owned()
+        };
+        Self {
+            id: plan.id.clone(),
+            cgroups: plan.cgroup.paths(),
+            uid: process.uid,
+            gid: process.gid,
+            hostname: value(b"HOSTNAME="),
+            home: value(b"HOME="),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What containers are to be, and what of that can be found out before one is asked for.
+//!
+//! The facts about the host are gathered once for all containers of a kind; those that a host changes while it runs are looked at
+//! each time, by the times of the files that they come from.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::options::Options;
+use crate::plan::{Bond, Plan};
+use crate::{Error, Host};
+
+/// How many kinds are remembered: the one that was not asked for for longest goes.
+const KINDS_MAX: usize = 256;
+
+/// Where facts come from that a host changes while it runs.
+const CHANGING: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// The kinds of containers that are known.
+#[derive(Debug)]
+pub(super) struct Plans {
+    state_root: PathBuf,
+    run_root: PathBuf,
+    /// The limit of open files that containers inherit, soft and hard.
+    open_files: (u64, u64),
+    kinds: Vec<Kind>,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Kind {
+    key: u64,
+    options: Options,
+    facts: Option<(Host, Stamp)>,
+    used: u64,
+}
+
+/// What changes with the content of a file: inode, seconds and nanoseconds.
+type Stamp = [Option<(u64, i64, i64)>; 2];
+
+impl Plans {
+    /// To be called before this process changes its own limits.
+    pub(super) fn new(state_root: &Path, run_root: &Path) -> Self {
+        // What cannot be read is not set either.
+        let open_files = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 4096));
+        let (state_root, run_root) = (state_root.to_owned(), run_root.to_owned());
+        Self { state_root, run_root, open_files, kinds: Vec::new(), uses: 0 }
+    }
+
+    /// Remembers what `key` stands for.
+    pub(super) fn learn(&mut self, key: u64, mut options: Options) {
+        options.argv = vec!["-".into()];
+        options.env.clear();
+        options.name = None;
+        self.kinds.retain(|kind| kind.key != key);
+        if self.kinds.len() >= KINDS_MAX {
+            let oldest = self.kinds.iter().enumerate().min_by_key(|(_, kind)| kind.used);
+            oldest.map(|(index, _)| index).map(|index| self.kinds.swap_remove(index));
+        }
+        self.uses += 1;
+        self.kinds.push(Kind { key, options, facts: None, used: self.uses });
+    }
+
+    /// The plan of the container `id` of the kind `key`.
+    ///
+    /// Errors: a kind that is not known; what cannot be had on this host.
+    pub(super) fn plan(&mut self, key: u64, id: &str) -> Result<Plan, Error> {
+        self.uses += 1;
+        let kind = self.kinds.iter_mut().find(|kind| kind.key == key);
+        let kind = kind.ok_or_else(|| Error::Option("no such kind of containers is known".into()))?;
+        kind.used = self.uses;
+        kind.options.id.clear();
+        kind.options.id.push_str(id);
+        let now = stamp();
+        // What is bound from the host may be another thing by now.
+        let is_fresh =
+            kind.facts.as_ref().is_some_and(|(_, then)| *then == now) && !names_host_paths(&kind.options);
+        if !is_fresh {
+            kind.facts = Some((Host::probe(&kind.options, &self.state_root, &self.run_root)?, now));
+        }
+        let Some((host, _)) = &kind.facts else { return Err(Error::Option("nothing is known".into())) };
+        let mut plan = Plan::build(&kind.options, host)?;
+        plan.bond = Bond::None;
+        let limits = &mut plan.process.rlimits;
+        if !limits.iter().any(|(resource, ..)| *resource == Resource::RLIMIT_NOFILE) {
+            let (soft, hard) = self.open_files;
+            limits.push((Resource::RLIMIT_NOFILE, soft, hard));
+        }
+        Ok(plan)
+    }
+
+    /// For processes that are executed in containers.
+    pub(super) fn roots(&self) -> (&Path, &Path) {
+        (&self.state_root, &self.run_root)
+    }
+}
+
+fn names_host_paths(options: &Options) -> bool {
+    !options.mounts.is_empty() || !options.devices.is_empty() || options.privileged
+}
+
+fn stamp() -> Stamp {
+    CHANGING.map(|path| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.ino(), found.mtime(), found.mtime_nsec()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_remembered_and_the_oldest_goes() {
+        let mut plans = Plans::new(Path::new("/state"), Path::new("/run"));
+        for key in 0..=KINDS_MAX as u64 {
+            plans.learn(key, Options { env: vec!["A=b".into()], ..Options::default() });
+            // Asked for, so not the oldest.
+            plans.plan(1, "0").err();
+        }
+        let keys: Vec<u64> = plans.kinds.iter().map(|kind| kind.key).collect();
+        assert!(keys.len() == KINDS_MAX && !keys.contains(&0) && keys.contains(&1));
+        assert!(plans.plan(0, "0").is_err());
+    }
+
+    #[test]
+    fn a_plan_is_of_the_container_that_is_asked_for() {
+        let mut plans = Plans::new(Path::new("/state"), Path::new("/run"));
+        plans.learn(7, Options { env: vec!["HOME=/x".into()], ..Options::default() });
+        for id in ["a".repeat(64), "b".repeat(64)] {
+            let plan = plans.plan(7, &id).expect("plan");
+            assert_eq!(plan.id, id);
+            assert_eq!(plan.hostname.expect("own").to_str(), Ok(&id[..12]));
+            assert_eq!(plan.cgroup.path, Path::new(&format!("skiff-{id}")));
+            assert!(!plan.process.env.contains(&c"HOME=/x".into()));
+        }
+    }
+}
