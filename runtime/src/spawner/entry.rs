@@ -84,6 +84,7 @@ fn run(entry: &Entry, init: BorrowedFd<'_>, state_root: &Path, run_root: &Path) 
         init: entry.pid,
         init_fd,
         cgroup: &cgroup,
+        rdt_tasks: Vec::new(),
         process,
         subject,
         console_socket: None,
