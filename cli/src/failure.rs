@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use skiff_runtime::OneLine;
+
 /// skiff itself failed, or was asked for what it cannot do. What `docker run` exits with then.
 pub(crate) const ENGINE: u8 = 125;
 
@@ -42,10 +44,7 @@ impl From<skiff_engine::Error> for Failure {
 impl fmt::Display for Failure {
     /// The message on one line, whatever names found their way into it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.message.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        OneLine(&self.message).fmt(f)
     }
 }
 

@@ -57,7 +57,8 @@ impl Error {
 }
 
 /// Text with what others have written in it, whose control characters must not end the line or reach a terminal.
-pub(crate) struct OneLine<'a>(pub(crate) &'a str);
+#[derive(Debug)]
+pub struct OneLine<'a>(pub &'a str);
 
 impl fmt::Display for OneLine<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,7 +24,7 @@ pub mod spawner;
 pub mod supervise;
 pub mod user;
 
-pub use error::{Error, cause};
+pub use error::{Error, OneLine, cause};
 pub use host::Host;
 pub use options::Options;
 pub use plan::Plan;

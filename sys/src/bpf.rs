@@ -126,12 +126,7 @@ impl Map {
 
     fn of(fd: OwnedFd) -> io::Result<Self> {
         let mut shape = Shape::default();
-        let attr = InfoAttr {
-            fd: fd.as_raw_fd().cast_unsigned(),
-            len: narrow(size_of::<Shape>())?,
-            info: (&raw mut shape).expose_provenance() as u64,
-        };
-        bpf(BPF_OBJ_GET_INFO_BY_FD, &attr)?;
+        info(fd.as_fd(), &mut shape)?;
         // Of a program or a link the same words mean other things, and the kernel refuses them as maps below.
         let one = shape.value_size as usize;
         let value =
@@ -260,6 +255,18 @@ pub(crate) fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<i32> {
     // SAFETY: `attr` comes with its size and outlives the call, as what it points to does, by this function's contract.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
     i32::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)
+}
+
+/// Has the kernel write what it knows of the object behind `fd` to `info`, the head of the structure for its kind. `T` has
+/// nothing but integers in it, which may have any value: that is its caller's to see to.
+pub(crate) fn info<T>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    let attr = InfoAttr {
+        fd: fd.as_raw_fd().cast_unsigned(),
+        len: narrow(size_of::<T>())?,
+        // Exposed, for the kernel writes through it.
+        info: std::ptr::from_mut(info).expose_provenance() as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &attr).map(drop)
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! hierarchy. bpf(2), `BPF_PROG_TYPE_CGROUP_DEVICE`, Linux ≥ 4.15, CAP_BPF or CAP_SYS_ADMIN.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::bpf::bpf;
+use crate::bpf::{bpf, info};
 
 /// Block or character device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,7 +186,6 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_DETACH: libc::c_int = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
@@ -229,14 +228,6 @@ struct QueryAttr {
     prog_ids: u64,
     prog_cnt: u32,
     padding: u32,
-}
-
-/// The head of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
-#[repr(C)]
-struct InfoAttr {
-    bpf_fd: u32,
-    info_len: u32,
-    info: u64,
 }
 
 /// The head of `struct bpf_prog_info`.
@@ -302,14 +293,9 @@ fn attached(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
 }
 
 fn name(program: &OwnedFd) -> io::Result<[u8; 16]> {
-    let mut info = Info::default();
-    let attr = InfoAttr {
-        bpf_fd: program.as_raw_fd().cast_unsigned(),
-        info_len: u32::try_from(size_of::<Info>()).unwrap_or(0),
-        info: (&raw mut info).expose_provenance() as u64,
-    };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &attr)?;
-    Ok(info.name)
+    let mut found = Info::default();
+    info(program.as_fd(), &mut found)?;
+    Ok(found.name)
 }
 
 fn load(code: &[Instruction]) -> io::Result<OwnedFd> {

@@ -114,17 +114,22 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     }
 
-    #[test]
-    fn a_filter_governs_the_thread_that_installs_it() {
+    /// What becomes of getppid(2); every other call is allowed.
+    fn on_getppid(action: u32) -> [Instruction; 4] {
         const ALLOW: u32 = 0x7fff_0000;
-        const ENOTTY: u32 = 0x0005_0000 | 25;
         let getppid = u32::try_from(libc::SYS_getppid).expect("system call numbers are small");
-        let filter = [
+        [
             Instruction { code: 0x20, jt: 0, jf: 0, k: 0 },
             Instruction { code: 0x15, jt: 0, jf: 1, k: getppid },
-            Instruction { code: 0x06, jt: 0, jf: 0, k: ENOTTY },
+            Instruction { code: 0x06, jt: 0, jf: 0, k: action },
             Instruction { code: 0x06, jt: 0, jf: 0, k: ALLOW },
-        ];
+        ]
+    }
+
+    #[test]
+    fn a_filter_governs_the_thread_that_installs_it() {
+        const ENOTTY: u32 = 0x0005_0000 | 25;
+        let filter = on_getppid(ENOTTY);
         let errno = std::thread::spawn(move || {
             nix::sys::prctl::set_no_new_privs().expect("no_new_privs can always be set");
             install(&filter, Flags { spec_allow: true, ..Flags::NONE }).expect("the filter is valid");
@@ -138,14 +143,7 @@ mod tests {
     #[test]
     fn a_listener_comes_with_the_filter() {
         const NOTIFY: u32 = 0x7fc0_0000;
-        const ALLOW: u32 = 0x7fff_0000;
-        let getppid = u32::try_from(libc::SYS_getppid).expect("system call numbers are small");
-        let filter = [
-            Instruction { code: 0x20, jt: 0, jf: 0, k: 0 },
-            Instruction { code: 0x15, jt: 0, jf: 1, k: getppid },
-            Instruction { code: 0x06, jt: 0, jf: 0, k: NOTIFY },
-            Instruction { code: 0x06, jt: 0, jf: 0, k: ALLOW },
-        ];
+        let filter = on_getppid(NOTIFY);
         let answer = std::thread::spawn(move || {
             nix::sys::prctl::set_no_new_privs().expect("no_new_privs can always be set");
             let flags = Flags { listener: true, ..Flags::NONE };

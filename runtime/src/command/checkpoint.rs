@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use skiff_runtime::container::{Container, Process};
 use skiff_runtime::oci::Bundle;
 use skiff_runtime::oci::spec::{self, Status};
+use skiff_runtime::plan::dev::DEVICES;
 
 use crate::args::{Args, Global, Images};
 use crate::criu::{Message, Service, Task, option};
@@ -199,11 +200,9 @@ pub(crate) fn inside(path: &str) -> String {
 
 /// Devices are the host's where the container has a user namespace, which cannot make any.
 pub(crate) fn devices(bundle: &Bundle) -> impl Iterator<Item = String> {
-    const COMMON: [&str; 6] =
-        ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
     let linux = bundle.spec.linux.as_ref().filter(|linux| !linux.uid_mappings.is_empty());
     let own = linux.into_iter().flat_map(|linux| linux.devices.iter().map(|device| inside(&device.path)));
-    let common = COMMON.iter().filter(move |_| linux.is_some()).map(|path| (*path).to_owned());
+    let common = DEVICES.iter().filter(move |_| linux.is_some()).map(|(name, ..)| format!("/dev/{name}"));
     let mut all: Vec<String> = own.chain(common).collect();
     all.sort();
     all.dedup();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use skiff_runtime::cause;
+use skiff_runtime::{OneLine, cause};
 
 /// A failure to report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +47,7 @@ impl From<skiff_runtime::Error> for Failure {
 impl fmt::Display for Failure {
     /// The message on one line, whatever names found their way into it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.message.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        OneLine(&self.message).fmt(f)
     }
 }
 

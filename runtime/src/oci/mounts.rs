@@ -20,7 +20,7 @@ use crate::cgroup::{self, Controller, Layout};
 use crate::host::Node;
 use crate::plan::{
     self, ChangeRoot, Hide, IdMap, MountFlags, Propagate, Step, Symlinks, Target, TargetKind, Upper, c_path,
-    relative,
+    dev, relative,
 };
 
 /// What the file tree depends on beside the bundle's configuration.
@@ -370,45 +370,16 @@ impl Planner<'_> {
     /// What every container finds in `/dev` (config-linux.md, "Default Devices"; runtime-linux.md, "Dev symbolic
     /// links"), and the devices asked for, which come before a default of their name.
     fn dev(&mut self, devices: &[spec::Device]) -> Result<(), Error> {
-        let common = [
-            ("null", 1, 3),
-            ("zero", 1, 5),
-            ("full", 1, 7),
-            ("random", 1, 8),
-            ("urandom", 1, 9),
-            ("tty", 5, 0),
-        ];
         let is_given = |path: &Path| devices.iter().any(|device| Path::new(&device.path) == path);
-        for (name, major, minor) in common {
-            let path = Path::new("/dev").join(name);
-            if !is_given(&path) {
-                self.steps.push(Step::Node(node(path, Kind::Char, major, minor)));
-            }
-        }
+        let common = dev::nodes().filter(|node| !is_given(&node.target));
+        self.steps.extend(common.map(Step::Node));
         for (index, given) in devices.iter().enumerate() {
             let place = || format!("linux.devices[{index}]: {}", given.path);
             self.steps.push(device(given).map_err(|error| error.about(&place()))?);
         }
-        let mut links = vec![
-            ("/proc/self/fd", "dev/fd"),
-            ("/proc/self/fd/0", "dev/stdin"),
-            ("/proc/self/fd/1", "dev/stdout"),
-            ("/proc/self/fd/2", "dev/stderr"),
-            ("pts/ptmx", "dev/ptmx"),
-        ];
-        if self.ground.kcore {
-            links.push(("/proc/kcore", "dev/core"));
-        }
-        for (content, path) in links {
-            self.steps.push(Step::Symlink { content: c_text(content, "dev")?, path: c_text(path, "dev")? });
-        }
+        self.steps.extend(dev::links(self.ground.kcore));
         Ok(())
     }
-}
-
-fn node(path: PathBuf, kind: Kind, major: u32, minor: u32) -> Node {
-    let access = "rwm".into();
-    Node { source: path.clone(), target: path, kind, major, minor, mode: 0o666, uid: 0, gid: 0, access }
 }
 
 /// A node of `linux.devices`.
@@ -433,7 +404,12 @@ fn device(given: &spec::Device) -> Result<Step, Error> {
         let number = number.ok_or_else(|| Error::Option("a device needs major and minor".into()))?;
         u32::try_from(number).map_err(|_| Error::Option(format!("invalid device number {number}")))
     };
-    Ok(Step::Node(Node { mode, uid, gid, ..node(path, kind, number(given.major)?, number(given.minor)?) }))
+    Ok(Step::Node(Node {
+        mode,
+        uid,
+        gid,
+        ..dev::node(path, kind, number(given.major)?, number(given.minor)?)
+    }))
 }
 
 /// Files of procfs that stand-ins such as lxcfs replace.

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use skiff_sys::device_filter::Kind;
 use skiff_sys::mount::{Attr, FsOption, Propagation};
 
 use super::process::relative;
 use super::{
     ChangeRoot, Hide, MountFlags, Propagate, Root, Step, Symlinks, Target, TargetKind, Upper, c_path, c_text,
-    hostname,
+    dev, hostname,
 };
 use crate::cgroup;
 use crate::host::{Host, Node, Source};
@@ -83,7 +82,7 @@ pub(super) fn steps(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Re
     let own_dev = !options.mounts.iter().any(|mount| target_of(mount) == Path::new("/dev"));
     steps.extend(own.into_iter().filter(|step| !is_replaced(step)));
     if own_dev {
-        steps.extend(dev_entries(host)?);
+        steps.extend(dev_entries(host));
     }
     let cwd = target(&options.cwd, TargetKind::Directory)?;
     steps.extend(asked_mounts(options, host)?);
@@ -171,45 +170,13 @@ fn cgroup_mounts(cgroup: &cgroup::Plan, read_only: Attr) -> Result<Vec<Step>, Er
 }
 
 /// Nodes and links of `/dev`.
-fn dev_entries(host: &Host) -> Result<Vec<Step>, Error> {
-    let mut steps = Vec::new();
-    let common = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
-    let mut nodes: Vec<Node> = common.iter().map(|(name, minor)| common_node(name, 1, *minor)).collect();
-    nodes.push(common_node("tty", 5, 0));
+fn dev_entries(host: &Host) -> Vec<Step> {
+    let mut nodes: Vec<Node> = dev::nodes().collect();
     for node in &host.devices {
         nodes.retain(|known| known.target != node.target);
         nodes.push(node.clone());
     }
-    steps.extend(nodes.into_iter().map(Step::Node));
-    let mut links = vec![
-        ("/proc/self/fd", "dev/fd"),
-        ("/proc/self/fd/0", "dev/stdin"),
-        ("/proc/self/fd/1", "dev/stdout"),
-        ("/proc/self/fd/2", "dev/stderr"),
-        ("pts/ptmx", "dev/ptmx"),
-    ];
-    if host.kcore {
-        links.push(("/proc/kcore", "dev/core"));
-    }
-    for (content, path) in links {
-        steps.push(Step::Symlink { content: c_text(content)?, path: c_text(path)? });
-    }
-    Ok(steps)
-}
-
-fn common_node(name: &str, major: u32, minor: u32) -> Node {
-    let path = Path::new("/dev").join(name);
-    Node {
-        source: path.clone(),
-        target: path,
-        kind: Kind::Char,
-        major,
-        minor,
-        mode: 0o666,
-        uid: 0,
-        gid: 0,
-        access: "rwm".into(),
-    }
+    nodes.into_iter().map(Step::Node).chain(dev::links(host.kcore)).collect()
 }
 
 /// What was asked for, parents before what lies in them, otherwise in the order given.

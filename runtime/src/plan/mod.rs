@@ -4,6 +4,7 @@
 //! privileges. `launch` carries it out and decides nothing. [`files`] plans the file tree, [`process`] what the program
 //! is started with.
 
+pub mod dev;
 mod files;
 mod process;
 

@@ -367,7 +367,7 @@ fn a_device_keeps_what_was_said_of_it() {
         Step::Node(node) if node.target == Path::new("/opt/x") => Some(node.clone()),
         _ => None,
     });
-    let wanted = Node { mode: 0o600, uid: 6, gid: 7, ..node("/opt/x".into(), Kind::Char, 4, 5) };
+    let wanted = Node { mode: 0o600, uid: 6, gid: 7, ..dev::node("/opt/x".into(), Kind::Char, 4, 5) };
     assert_eq!(found, Some(wanted));
 }
 
