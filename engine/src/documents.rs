@@ -1,37 +1,12 @@
-//! What is told of containers, as JSON.
+//! What is told of figures and pools, as JSON.
 
 use serde_json::{Value, json};
 use skiff_runtime::cgroup::{Cgroup, Paths};
-use skiff_runtime::options::Namespace;
 
 use crate::containers::Life;
 use crate::ending::now_ns;
 use crate::pool::Summary;
 use crate::{Error, Record};
-
-/// One line of a list: all that can be filtered by or shown in a table.
-pub(crate) fn listed(record: &Record) -> Value {
-    let options = &record.spec.options;
-    json!({
-        "id": record.id,
-        "name": record.name,
-        "image": record.spec.image,
-        "image_id": record.image_id,
-        "command": options.argv.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>(),
-        "created_ns": record.created_ns,
-        "state": record.state,
-        "pid": record.process.as_ref().map(|process| process.pid),
-        "started_ns": record.started_ns,
-        "finished_ns": record.finished_ns,
-        "exit_code": record.exit_code,
-        "restart_count": record.restart_count,
-        "labels": options.labels,
-        "mounts": options.mounts.iter().map(|mount| mount.target().display().to_string()).collect::<Vec<_>>(),
-        "network": if options.network == Namespace::Host { "host" } else { "none" },
-        "tty": options.tty,
-        "auto_remove": record.spec.auto_remove,
-    })
-}
 
 /// Where the figures of a container that runs are read. Reading them waits for the kernel: not to be done where others wait.
 #[derive(Debug)]

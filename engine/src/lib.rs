@@ -11,6 +11,7 @@ mod connection;
 mod container;
 mod containers;
 pub mod daemon;
+pub mod document;
 mod documents;
 mod ending;
 mod engine;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use skiff_runtime::cgroup;
 
 use crate::Spec;
+use crate::health::Health;
 use crate::state::State;
 
 /// The record's name in the container's directory.
@@ -67,10 +68,12 @@ pub struct Record {
     pub error: String,
     /// What its cgroups had counted by its last end.
     pub usage: Option<Usage>,
+    /// How it is, if that is checked.
+    pub health: Option<Health>,
 }
 
 /// A process that is known again after its daemon has been another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its id on the host.
     pub pid: i32,

@@ -13,7 +13,7 @@ use crate::ending::now_ns;
 use crate::engine::{Engine, Ready};
 use crate::protocol::{Reply, Request};
 use crate::spec::LogDriver;
-use crate::{Error, Record, Spec, documents, image, log, names};
+use crate::{Error, Record, Spec, document, documents, image, log, names};
 
 /// What `run` and `start` are told at most, beside the end.
 type Answer = Result<Reply, Error>;
@@ -348,7 +348,7 @@ fn list(engine: &Engine, all: bool) -> Reply {
     let mut records: Vec<_> = engine.containers.borrow().all().iter().map(|entry| entry.record()).collect();
     records.retain(|record| all || record.state.is_live());
     records.sort_by_key(|record| std::cmp::Reverse(record.created_ns));
-    let documents = records.iter().map(|record| documents::listed(record)).collect();
+    let documents = records.iter().map(|record| document::summary(record)).collect();
     Reply::Documents { documents, errors: Vec::new() }
 }
 
@@ -357,9 +357,9 @@ fn inspect(engine: &Engine, containers: &[String]) -> Reply {
     let (mut documents, mut errors) = (Vec::new(), Vec::new());
     for word in containers {
         let found = engine.containers.borrow().find(word);
-        let document = found.and_then(|entry| {
-            let text = |error: serde_json::Error| Error::Host(error.to_string());
-            serde_json::to_value(&*entry.record()).map_err(text)
+        let document = found.map(|entry| {
+            let record = entry.record();
+            document::inspect(&record, &engine.records.directory(&record.id))
         });
         match document {
             Ok(document) => documents.push(document),

@@ -14,8 +14,8 @@ use crate::host::{Host, Node, Source};
 use crate::options::{self, Mount, Namespace, Options, Rootfs};
 use crate::{Error, host};
 
-/// Hidden because they tell about the host or let it be disturbed; docker's list.
-const MASKED: [&str; 12] = [
+/// Hidden because they tell about the host or let it be disturbed; docker's list, without the leading slash.
+pub const MASKED: [&str; 12] = [
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",
@@ -30,8 +30,8 @@ const MASKED: [&str; 12] = [
     "sys/firmware",
 ];
 
-/// Not to be written to; docker's list.
-const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+/// Not to be written to; docker's list, likewise.
+pub const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
 /// Files that skiff puts into every container.
 const FILES: [&str; 3] = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];

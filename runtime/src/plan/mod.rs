@@ -29,6 +29,7 @@ pub(crate) use files::shown;
 pub use skiff_sys::schedule::Policy as Scheduler;
 
 pub(crate) use files::targets;
+pub use files::{MASKED, READ_ONLY};
 pub use process::environment;
 pub(crate) use process::{DEFAULT_PATH, directories, relative, search};
 
