@@ -1,8 +1,9 @@
-//! Sets the executable's entry point to the one that moves it out of containers' reach (`skiff_sys::self_exe`).
+//! Sets the executable's entry point to the one that moves it, where it launches containers itself, out of their reach
+//! (`skiff_sys::self_exe`).
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
-        println!("cargo:rustc-link-arg-bins=-Wl,--entry=skiff_entry");
+        println!("cargo:rustc-link-arg-bins=-Wl,--entry=skiff_client_entry");
     }
 }

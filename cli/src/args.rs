@@ -1,18 +1,17 @@
-//! The command line of `skiff run`: `skiff run [OPTIONS] IMAGE [COMMAND…]` becomes [`Args`].
+//! The command line of `skiff run` and `skiff create`: `[OPTIONS] IMAGE [COMMAND…]` becomes [`Args`].
 //!
 //! Options end at IMAGE, or at `--`; one `--` right after IMAGE is dropped. The flags themselves are declared in
 //! [`crate::flags`]. Reads files that flags name (`--env-file`, `--security-opt seccomp=`) and the caller's
 //! environment, and changes nothing.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use skiff_engine::Spec;
+use skiff_engine::spec::{HealthSpec, HealthTest, Restart};
 use skiff_runtime::options::{Mount, Namespace};
 
 use crate::failure::Failure;
-use crate::flags::{self, ALIASES, Flag, Takes, UNSUPPORTED};
+use crate::line::{Command, Rest};
 use crate::values::Reason;
 
 /// The smallest memory limit with which a container can be expected to start.
@@ -29,6 +28,12 @@ pub(crate) struct Args {
     pub(crate) sig_proxy: bool,
     /// `--profile`.
     pub(crate) profile: Option<Report>,
+    /// `--detach`: do not wait for the container.
+    pub(crate) detach: bool,
+    /// `--no-healthcheck`.
+    pub(crate) no_healthcheck: bool,
+    /// `--pool`: whether a container that was made ahead may be used.
+    pub(crate) pool: bool,
 }
 
 /// Where the profile goes.
@@ -65,118 +70,35 @@ pub(crate) enum Parsed {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { spec: Spec::default(), cidfile: None, sig_proxy: true, profile: None }
+        Self {
+            spec: Spec::default(),
+            cidfile: None,
+            sig_proxy: true,
+            profile: None,
+            detach: false,
+            no_healthcheck: false,
+            pool: true,
+        }
     }
 }
 
-/// Understands what follows `skiff run`.
-pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Failure> {
-    let mut words = words.into_iter();
+/// Understands what follows the name of `command`: [`flags::RUN`] or [`flags::CREATE`].
+pub(crate) fn parse(command: &Command<Args>, words: Rest<'_>) -> Result<Parsed, Failure> {
     let mut args = Box::<Args>::default();
-    let image = loop {
-        let word = words.next().ok_or_else(|| usage("no image given"))?;
-        match word.as_bytes() {
-            b"--help" => return Ok(Parsed::Help),
-            b"--" => break words.next().ok_or_else(|| usage("no image given"))?,
-            [b'-', b'-', long @ ..] => long_flag(&mut args, long, &mut words)?,
-            [b'-', cluster @ ..] if !cluster.is_empty() => short_flags(&mut args, cluster, &mut words)?,
-            _ => break word,
-        }
-    };
+    let Some(operands) = command.parse(&mut args, words)? else { return Ok(Parsed::Help) };
+    let mut operands = operands.into_iter();
+    let image = operands.next().ok_or_else(|| command.usage("no image given"))?;
     args.spec.image =
         image.into_string().map_err(|_| Failure::engine("the image's name is not valid UTF-8"))?;
-    args.spec.command = words.collect();
+    args.spec.command = operands.collect();
     if args.spec.command.first().is_some_and(|first| first == "--") {
         args.spec.command.remove(0);
     }
     consistent(&args).map_err(Failure::engine)?;
+    if args.no_healthcheck {
+        args.spec.health.test = Some(HealthTest::None);
+    }
     Ok(Parsed::Run(args))
-}
-
-/// `--name`, `--name=value` or `--name value`.
-fn long_flag(args: &mut Args, word: &[u8], rest: &mut impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    let (name, attached) = match word.iter().position(|&b| b == b'=') {
-        Some(at) => (&word[..at], Some(OsStr::from_bytes(&word[at + 1..]))),
-        None => (word, None),
-    };
-    let name = String::from_utf8_lossy(name);
-    let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(&*name, |(_, name)| name);
-    match flags::all().find(|flag| flag.long == name) {
-        Some(flag) => set(args, flag, attached, rest),
-        None if UNSUPPORTED.iter().any(|(long, _)| *long == name) => Err(unsupported(name)),
-        None => Err(usage(&format!("unknown flag: --{name}"))),
-    }
-}
-
-/// A cluster of one-letter flags: switches, and at its end a flag whose value may be attached (`-itm512m`, `-m=1g`).
-fn short_flags(
-    args: &mut Args,
-    cluster: &[u8],
-    rest: &mut impl Iterator<Item = OsString>,
-) -> Result<(), Failure> {
-    let mut at = 0;
-    while at < cluster.len() {
-        let letter = char::from(cluster[at]);
-        let Some(flag) = flags::all().find(|flag| flag.short == Some(letter)) else {
-            return Err(unknown_letter(letter, cluster));
-        };
-        at += 1;
-        let tail = &cluster[at..];
-        let value = tail.strip_prefix(b"=").unwrap_or(tail);
-        let attached = match flag.takes {
-            Takes::Nothing(_) if tail.len() == value.len() => None,
-            _ if tail.is_empty() => None,
-            _ => Some(OsStr::from_bytes(value)),
-        };
-        if attached.is_some() {
-            at = cluster.len();
-        }
-        set(args, flag, attached, rest)?;
-    }
-    Ok(())
-}
-
-fn unknown_letter(letter: char, cluster: &[u8]) -> Failure {
-    match UNSUPPORTED.iter().find(|(_, short)| *short == Some(letter)) {
-        Some((long, _)) => unsupported(long),
-        None if cluster.len() == 1 => usage(&format!("unknown flag: -{letter}")),
-        None => usage(&format!("unknown flag: '{letter}' in -{}", String::from_utf8_lossy(cluster))),
-    }
-}
-
-/// Gives `flag` its value: the attached one, or the next word if it needs one.
-fn set(
-    args: &mut Args,
-    flag: &Flag,
-    attached: Option<&OsStr>,
-    rest: &mut impl Iterator<Item = OsString>,
-) -> Result<(), Failure> {
-    let next = match flag.takes {
-        Takes::Value(..) | Takes::Bytes(..) if attached.is_none() => {
-            Some(rest.next().ok_or_else(|| usage(&format!("--{} needs a value", flag.long)))?)
-        }
-        _ => None,
-    };
-    let value = attached.or(next.as_deref());
-    let done = match (&flag.takes, value) {
-        (Takes::Nothing(set), None) => {
-            set(args, true);
-            Ok(())
-        }
-        (Takes::Nothing(set), Some(value)) => flags::position(value).map(|on| set(args, on)),
-        (Takes::Value(_, set), value) => {
-            flags::text(value.unwrap_or_default()).and_then(|value| set(args, value))
-        }
-        (Takes::Bytes(_, set), value) => set(args, value.unwrap_or_default()),
-        (Takes::Optional(_, set), value) => {
-            set(args, value);
-            Ok(())
-        }
-    };
-    done.map_err(|reason| {
-        let value = value.unwrap_or_default().to_string_lossy();
-        Failure::engine(format!("invalid value '{value}' for --{}: {reason}", flag.long))
-    })
 }
 
 /// Whether the flags go together.
@@ -190,7 +112,22 @@ fn consistent(args: &Args) -> Result<(), Reason> {
     if options.uts == Namespace::Host && (options.hostname.is_some() || options.domainname.is_some()) {
         return Err("--hostname and --domainname do not go with --uts host".into());
     }
+    lifecycle(args)?;
     targets(&options.mounts)
+}
+
+fn lifecycle(args: &Args) -> Result<(), Reason> {
+    let spec = &args.spec;
+    if spec.auto_remove && spec.restart != Restart::No {
+        return Err("--rm does not go with --restart".into());
+    }
+    if args.no_healthcheck && spec.health != HealthSpec::default() {
+        return Err("--no-healthcheck does not go with other flags of health".into());
+    }
+    if args.detach && args.profile.is_some() {
+        return Err("--profile does not go with --detach".into());
+    }
+    Ok(())
 }
 
 fn memory(args: &Args) -> Result<(), Reason> {
@@ -226,14 +163,6 @@ fn targets(all: &[Mount]) -> Result<(), Reason> {
         }
     }
     Ok(())
-}
-
-fn unsupported(name: &str) -> Failure {
-    Failure::engine(format!("--{name} is not supported yet"))
-}
-
-fn usage(message: &str) -> Failure {
-    Failure::engine(format!("{message}, see 'skiff run --help'"))
 }
 
 #[cfg(test)]

@@ -1,51 +1,77 @@
-//! Every flag of `skiff run`, declared once. The parser, `--help` and their tests read this table.
+//! Every flag of `skiff run` and `skiff create`, declared once. The parser, `--help` and their tests read these tables.
 //!
 //! Names and meanings are those of `docker run`. What docker has and skiff has not is in [`UNSUPPORTED`].
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use skiff_engine::spec::HealthTest;
+
 use crate::args::{Args, Pull, Report};
-use crate::values::{self, Reason, environment, integer, limits, mounts, names, security, signals, sizes};
+use crate::line::{Command, Flag, Order, Section, Takes, add, put};
+use crate::values::{
+    Reason, environment, health, integer, limits, log, mounts, names, security, signals, sizes, time,
+};
 
-/// Flags that belong together, under one heading of the help.
-#[derive(Debug)]
-pub(crate) struct Section {
-    pub(crate) title: &'static str,
-    pub(crate) flags: &'static [Flag],
-}
+/// `skiff run`.
+pub(crate) static RUN: Command<Args> = Command {
+    name: "run",
+    operands: "[OPTIONS] IMAGE [COMMAND [ARGUMENT…]]",
+    about: "\
+Starts a container from IMAGE, waits for it and exits with its code (125: skiff failed, 126: the command cannot
+be invoked, 127: it was not found, 128+n: killed by signal n).
 
-/// One flag.
-#[derive(Debug)]
-pub(crate) struct Flag {
-    /// Without the dashes.
-    pub(crate) long: &'static str,
-    pub(crate) short: Option<char>,
-    /// One line, for the help.
-    pub(crate) help: &'static str,
-    pub(crate) takes: Takes,
-}
+IMAGE is one of
+  host                        the host's own programs, below a private, throw-away overlay
+  rootfs:DIR                  a directory with a root file system
+  oci:DIR[:TAG]               an OCI image layout
+  oci-archive:FILE[:TAG]      the same as a tar file
+  docker-archive:FILE[:TAG]   what 'docker save' writes
+",
+    sections: &[
+        Section { title: "Waiting", flags: WAITING },
+        Section { title: "Program", flags: PROGRAM },
+        Section { title: "Lifecycle", flags: LIFECYCLE },
+        Section { title: "Health", flags: HEALTH },
+        Section { title: "Files", flags: FILES },
+        Section { title: "Limits", flags: LIMITS },
+        Section { title: "Security", flags: SECURITY },
+        Section { title: "Namespaces", flags: NAMESPACES },
+        Section { title: "Observation", flags: OBSERVATION },
+    ],
+    order: Order::FlagsFirst,
+    aliases: ALIASES,
+    unsupported: UNSUPPORTED,
+};
 
-/// What follows a flag, and what it does to the arguments.
-#[derive(Debug)]
-pub(crate) enum Takes {
-    /// Nothing, or `=true` or `=false`.
-    Nothing(fn(&mut Args, bool)),
-    /// A value, shown in the help by this word.
-    Value(&'static str, fn(&mut Args, &str) -> Result<(), Reason>),
-    /// A value that need not be text.
-    Bytes(&'static str, fn(&mut Args, &OsStr) -> Result<(), Reason>),
-    /// Nothing, or `=value`.
-    Optional(&'static str, fn(&mut Args, Option<&OsStr>)),
-}
+/// `skiff create`.
+pub(crate) static CREATE: Command<Args> = Command {
+    name: "create",
+    operands: "[OPTIONS] IMAGE [COMMAND [ARGUMENT…]]",
+    about: "\
+Makes a container from IMAGE, which 'skiff start' starts, and prints its id. IMAGE is what it is to 'skiff run'.
+",
+    sections: &[
+        Section { title: "Program", flags: PROGRAM },
+        Section { title: "Lifecycle", flags: LIFECYCLE },
+        Section { title: "Health", flags: HEALTH },
+        Section { title: "Files", flags: FILES },
+        Section { title: "Limits", flags: LIMITS },
+        Section { title: "Security", flags: SECURITY },
+        Section { title: "Namespaces", flags: NAMESPACES },
+    ],
+    order: Order::FlagsFirst,
+    aliases: ALIASES,
+    unsupported: UNSUPPORTED,
+};
 
 const fn switch(
     short: Option<char>,
     long: &'static str,
     help: &'static str,
     set: fn(&mut Args, bool),
-) -> Flag {
-    Flag { long, short, help, takes: Takes::Nothing(set) }
+) -> Flag<Args> {
+    Flag::switch(short, long, help, set)
 }
 
 const fn value(
@@ -54,8 +80,8 @@ const fn value(
     placeholder: &'static str,
     help: &'static str,
     set: fn(&mut Args, &str) -> Result<(), Reason>,
-) -> Flag {
-    Flag { long, short, help, takes: Takes::Value(placeholder, set) }
+) -> Flag<Args> {
+    Flag::value(short, long, placeholder, help, set)
 }
 
 const fn bytes(
@@ -64,34 +90,19 @@ const fn bytes(
     placeholder: &'static str,
     help: &'static str,
     set: fn(&mut Args, &OsStr) -> Result<(), Reason>,
-) -> Flag {
-    Flag { long, short, help, takes: Takes::Bytes(placeholder, set) }
+) -> Flag<Args> {
+    Flag::bytes(short, long, placeholder, help, set)
 }
 
-/// Puts a parsed value where it belongs.
-fn put<T>(slot: &mut T, parsed: T) -> Result<(), Reason> {
-    *slot = parsed;
-    Ok(())
-}
-
-/// Adds a parsed value to those already there.
-fn add<T>(list: &mut Vec<T>, parsed: T) -> Result<(), Reason> {
-    list.push(parsed);
-    Ok(())
-}
-
-/// The flags of `skiff run`.
-pub(crate) static SECTIONS: &[Section] = &[
-    Section { title: "Program", flags: PROGRAM },
-    Section { title: "Lifecycle", flags: LIFECYCLE },
-    Section { title: "Files", flags: FILES },
-    Section { title: "Limits", flags: LIMITS },
-    Section { title: "Security", flags: SECURITY },
-    Section { title: "Namespaces", flags: NAMESPACES },
-    Section { title: "Observation", flags: OBSERVATION },
+static WAITING: &[Flag<Args>] = &[
+    switch(Some('d'), "detach", "do not wait: print the container's id", |a, on| a.detach = on),
+    switch(None, "sig-proxy", "pass signals on to the program (default true)", |a, on| a.sig_proxy = on),
+    value(None, "pool", "NUMBER", "0: use no container that was made ahead", |a, v| {
+        put(&mut a.pool, integer(v, 0..=i64::from(u16::MAX))? > 0)
+    }),
 ];
 
-static PROGRAM: &[Flag] = &[
+static PROGRAM: &[Flag<Args>] = &[
     switch(Some('i'), "interactive", "pass standard input on; it is /dev/null otherwise", |a, on| {
         a.spec.options.interactive = on;
     }),
@@ -128,15 +139,17 @@ static PROGRAM: &[Flag] = &[
     }),
 ];
 
-static LIFECYCLE: &[Flag] = &[
+static LIFECYCLE: &[Flag<Args>] = &[
     value(None, "name", "NAME", "name the container", |a, v| {
         put(&mut a.spec.options.name, Some(names::container(v)?))
     }),
-    switch(
+    switch(None, "rm", "remove the container when it has ended", |a, on| a.spec.auto_remove = on),
+    value(
         None,
-        "rm",
-        "remove the container when it exits; always done, with or without this flag",
-        |_, _| {},
+        "restart",
+        "POLICY",
+        "no, on-failure[:TIMES], always or unless-stopped (default no)",
+        |a, v| put(&mut a.spec.restart, names::restart(v)?),
     ),
     bytes(None, "cidfile", "FILE", "write the container's id to a new file", |a, v| {
         put(&mut a.cidfile, Some(PathBuf::from(v)))
@@ -145,12 +158,11 @@ static LIFECYCLE: &[Flag] = &[
         add(&mut a.spec.options.labels, names::label(v)?)
     }),
     value(None, "pull", "never", "images come from files: only 'never' is accepted", |_, v| Pull::check(v)),
-    switch(None, "sig-proxy", "pass signals on to the program (default true)", |a, on| a.sig_proxy = on),
     value(
         None,
         "stop-signal",
         "SIGNAL",
-        "signal that --timeout sends (default the image's, else TERM)",
+        "signal that asks it to stop (default the image's, else TERM)",
         |a, v| put(&mut a.spec.stop_signal, Some(signals::signal(v)?)),
     ),
     value(
@@ -167,9 +179,60 @@ static LIFECYCLE: &[Flag] = &[
         let seconds = integer(v, 0..=i64::from(i32::MAX))?;
         put(&mut a.spec.timeout_s, u64::try_from(seconds).ok().filter(|&s| s > 0))
     }),
+    value(None, "log-driver", "none|file|journald", "where its output goes (default file)", |a, v| {
+        put(&mut a.spec.log.driver, log::driver(v)?)
+    }),
+    value(
+        None,
+        "log-opt",
+        "KEY=VALUE",
+        "max-size=SIZE of a file (10m), max-file=NUMBER of files (3)",
+        |a, v| log::option(v, &mut a.spec.log),
+    ),
 ];
 
-static FILES: &[Flag] = &[
+static HEALTH: &[Flag<Args>] = &[
+    value(
+        None,
+        "health-cmd",
+        "COMMAND",
+        "healthy if this exits with 0, by the container's /bin/sh",
+        |a, v| put(&mut a.spec.health.test, Some(HealthTest::Shell(v.to_owned()))),
+    ),
+    value(None, "health-tcp", "PORT", "healthy if this port can be connected to; runs nothing", |a, v| {
+        put(&mut a.spec.health.test, Some(HealthTest::Tcp(health::port(v)?)))
+    }),
+    value(
+        None,
+        "health-http",
+        "PORT/PATH",
+        "healthy if a GET is answered by 200 to 399; runs nothing",
+        |a, v| put(&mut a.spec.health.test, Some(health::http(v)?)),
+    ),
+    value(None, "health-interval", "TIME", "between checks, such as 1m30s (default 30s)", |a, v| {
+        put(&mut a.spec.health.interval, health::interval(v)?)
+    }),
+    value(None, "health-timeout", "TIME", "for one check (default 30s)", |a, v| {
+        put(&mut a.spec.health.timeout, health::interval(v)?)
+    }),
+    value(None, "health-start-period", "TIME", "how long failures do not count (default 0s)", |a, v| {
+        put(&mut a.spec.health.start_period, Some(time::duration(v)?))
+    }),
+    value(None, "health-start-interval", "TIME", "between checks in that time (default 5s)", |a, v| {
+        put(&mut a.spec.health.start_interval, health::interval(v)?)
+    }),
+    value(None, "health-retries", "NUMBER", "so many failures in a row are too many (default 3)", |a, v| {
+        put(
+            &mut a.spec.health.retries,
+            u32::try_from(integer(v, 0..=i64::from(u32::MAX))?).ok().filter(|n| *n > 0),
+        )
+    }),
+    switch(None, "no-healthcheck", "no check, whatever the image says", |a, on| {
+        a.no_healthcheck = on;
+    }),
+];
+
+static FILES: &[Flag<Args>] = &[
     value(
         Some('v'),
         "volume",
@@ -193,7 +256,7 @@ static FILES: &[Flag] = &[
     }),
 ];
 
-static LIMITS: &[Flag] = &[
+static LIMITS: &[Flag<Args>] = &[
     value(Some('m'), "memory", "SIZE", "memory limit, at least 6m", |a, v| {
         put(&mut a.spec.options.resources.memory_bytes, Some(sizes::bytes(v)?).filter(|&size| size != 0))
     }),
@@ -247,7 +310,7 @@ static LIMITS: &[Flag] = &[
     }),
 ];
 
-static SECURITY: &[Flag] = &[
+static SECURITY: &[Flag<Args>] = &[
     value(None, "cap-add", "NAME", "add a capability, or ALL", |a, v| {
         add(&mut a.spec.options.cap_add, v.to_owned())
     }),
@@ -269,7 +332,7 @@ static SECURITY: &[Flag] = &[
     }),
 ];
 
-static NAMESPACES: &[Flag] = &[
+static NAMESPACES: &[Flag<Args>] = &[
     value(Some('h'), "hostname", "NAME", "host name (default the first 12 digits of the id)", |a, v| {
         put(&mut a.spec.options.hostname, names::host(v)?)
     }),
@@ -293,7 +356,7 @@ static NAMESPACES: &[Flag] = &[
     }),
 ];
 
-static OBSERVATION: &[Flag] = &[Flag {
+static OBSERVATION: &[Flag<Args>] = &[Flag {
     long: "profile",
     short: None,
     help: "report what the run cost the kernel to standard error, and as JSON to FILE",
@@ -304,10 +367,10 @@ static OBSERVATION: &[Flag] = &[Flag {
 }];
 
 /// Other names of flags.
-pub(crate) const ALIASES: [(&str, &str); 1] = [("net", "network")];
+const ALIASES: &[(&str, &str)] = &[("net", "network")];
 
 /// Flags of `docker run` that are refused by name, with their short forms.
-pub(crate) const UNSUPPORTED: &[(&str, Option<char>)] = &[
+const UNSUPPORTED: &[(&str, Option<char>)] = &[
     ("add-host", None),
     ("annotation", None),
     ("attach", Some('a')),
@@ -317,7 +380,6 @@ pub(crate) const UNSUPPORTED: &[(&str, Option<char>)] = &[
     ("cpu-percent", None),
     ("cpu-rt-period", None),
     ("cpu-rt-runtime", None),
-    ("detach", Some('d')),
     ("detach-keys", None),
     ("device-cgroup-rule", None),
     ("device-read-bps", None),
@@ -331,12 +393,6 @@ pub(crate) const UNSUPPORTED: &[(&str, Option<char>)] = &[
     ("dns-search", None),
     ("expose", None),
     ("gpus", None),
-    ("health-cmd", None),
-    ("health-interval", None),
-    ("health-retries", None),
-    ("health-start-interval", None),
-    ("health-start-period", None),
-    ("health-timeout", None),
     ("io-maxbandwidth", None),
     ("io-maxiops", None),
     ("ip", None),
@@ -346,19 +402,15 @@ pub(crate) const UNSUPPORTED: &[(&str, Option<char>)] = &[
     ("label-file", None),
     ("link", None),
     ("link-local-ip", None),
-    ("log-driver", None),
-    ("log-opt", None),
     ("mac-address", None),
     ("memory-swappiness", None),
     ("net-alias", None),
     ("network-alias", None),
-    ("no-healthcheck", None),
     ("oom-kill-disable", None),
     ("platform", None),
     ("publish", Some('p')),
     ("publish-all", Some('P')),
     ("quiet", Some('q')),
-    ("restart", None),
     ("runtime", None),
     ("storage-opt", None),
     ("use-api-socket", None),
@@ -367,40 +419,31 @@ pub(crate) const UNSUPPORTED: &[(&str, Option<char>)] = &[
     ("volumes-from", None),
 ];
 
-/// Every flag, in the order of the help.
-pub(crate) fn all() -> impl Iterator<Item = &'static Flag> {
-    SECTIONS.iter().flat_map(|section| section.flags)
-}
-
-/// The text of a value that has to be text.
-pub(crate) fn text(value: &OsStr) -> Result<&str, Reason> {
-    value.to_str().ok_or_else(|| "not valid UTF-8".into())
-}
-
-/// The switch's position in `=VALUE`.
-pub(crate) fn position(value: &OsStr) -> Result<bool, Reason> {
-    values::boolean(text(value)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn no_name_stands_for_two_flags() {
-        let long: Vec<&str> = all()
-            .map(|f| f.long)
-            .chain(UNSUPPORTED.iter().map(|f| f.0))
-            .chain(ALIASES.map(|a| a.0))
-            .collect();
-        let short: Vec<char> =
-            all().filter_map(|f| f.short).chain(UNSUPPORTED.iter().filter_map(|f| f.1)).collect();
-        for (index, name) in long.iter().enumerate() {
-            assert!(!long[..index].contains(name), "--{name} is there twice");
+        for command in [&RUN, &CREATE] {
+            let long: Vec<&str> = command
+                .flags()
+                .map(|f| f.long)
+                .chain(command.unsupported.iter().map(|f| f.0))
+                .chain(command.aliases.iter().map(|a| a.0))
+                .collect();
+            let short: Vec<char> = command
+                .flags()
+                .filter_map(|f| f.short)
+                .chain(command.unsupported.iter().filter_map(|f| f.1))
+                .collect();
+            for (index, name) in long.iter().enumerate() {
+                assert!(!long[..index].contains(name), "--{name} is there twice");
+            }
+            for (index, name) in short.iter().enumerate() {
+                assert!(!short[..index].contains(name), "-{name} is there twice");
+            }
+            assert!(command.aliases.iter().all(|(_, name)| command.flags().any(|flag| flag.long == *name)));
         }
-        for (index, name) in short.iter().enumerate() {
-            assert!(!short[..index].contains(name), "-{name} is there twice");
-        }
-        assert!(ALIASES.iter().all(|(_, name)| all().any(|flag| flag.long == *name)));
     }
 }

@@ -1,38 +1,27 @@
 //! What `--help` prints, laid out from the table of flags.
 
-use crate::flags::{Flag, SECTIONS, Takes};
+use crate::client;
+use crate::line::{Command, Flag, Takes};
 
-/// `skiff --help`.
-pub(crate) const OVERVIEW: &str = "\
+/// `skiff --help`, around the commands of the client.
+const OVERVIEW: [&str; 2] = [
+    "\
 skiff runs programs in containers and shows what they cost the kernel.
 
 Usage: skiff [--debug] COMMAND
 
 Commands:
-  run          start a container, wait for it and pass its exit code on
+",
+    "\
   observe      let containers be counted, whoever starts them by skiff or skiff-runtime
-  stats        show what containers that are counted are doing
   profile      show what a container that is counted has cost the kernel so far
 
 Options:
   --debug      log what skiff does to standard error, or as SKIFF_LOG=trace|debug|info says
   --help       show this help; 'skiff COMMAND --help' shows that of a command
   --version    show the version
-";
-
-const RUN: &str = "\
-Usage: skiff run [OPTIONS] IMAGE [COMMAND [ARGUMENT…]]
-
-Starts a container from IMAGE, waits for it and exits with its code (125: skiff failed, 126: the command cannot
-be invoked, 127: it was not found, 128+n: killed by signal n).
-
-IMAGE is one of
-  host                        the host's own programs, below a private, throw-away overlay
-  rootfs:DIR                  a directory with a root file system
-  oci:DIR[:TAG]               an OCI image layout
-  oci-archive:FILE[:TAG]      the same as a tar file
-  docker-archive:FILE[:TAG]   what 'docker save' writes
-";
+",
+];
 
 /// `skiff observe --help`.
 const OBSERVE: &str = "\
@@ -45,16 +34,6 @@ first instruction on. Without an argument: shows whether it is on, and what it c
   on                                load and attach the programs; mounts bpf at /sys/fs/bpf if it is not there
       --slots NUMBER                count so many containers at once (default 16); more run uncounted
   off                               remove everything that was left; what was counted is lost
-";
-
-/// `skiff stats --help`.
-const STATS: &str = "\
-Usage: skiff stats [--no-stream] [--format text|json] [CONTAINER…]
-
-Shows, second by second, what the containers that are counted are doing, of whichever engine: 'skiff observe on' first.
-
-      --format text|json            a table, or one JSON object per container and line
-      --no-stream                   show one second, then exit
 ";
 
 /// `skiff profile --help`.
@@ -70,21 +49,25 @@ ended and not been deleted: 'skiff observe on' first. CONTAINER is its id, or th
 /// The help of a command, or of all.
 pub(crate) fn of(command: Option<&str>) -> String {
     match command {
-        Some("run") => run(),
         Some("observe") => OBSERVE.to_owned(),
-        Some("stats") => STATS.to_owned(),
         Some("profile") => PROFILE.to_owned(),
-        _ => OVERVIEW.to_owned(),
+        Some(name) => client::help(name).unwrap_or_else(overview),
+        None => overview(),
     }
+}
+
+fn overview() -> String {
+    let [before, after] = OVERVIEW;
+    format!("{before}{}{after}", client::overview())
 }
 
 /// Help texts start in this column.
 const COLUMN: usize = 36;
 
-/// `skiff run --help`.
-pub(crate) fn run() -> String {
-    let mut text = String::from(RUN);
-    for section in SECTIONS {
+/// The help of a command that has a table.
+pub(crate) fn command<A>(command: &Command<A>) -> String {
+    let mut text = format!("Usage: skiff {} {}\n\n{}", command.name, command.operands, command.about);
+    for section in command.sections {
         text.push_str(&format!("\n{}:\n", section.title));
         for flag in section.flags {
             text.push_str(&line(flag));
@@ -94,7 +77,7 @@ pub(crate) fn run() -> String {
 }
 
 /// One flag: its names and value, then its help, on a line of its own if the names are long.
-fn line(flag: &Flag) -> String {
+fn line<A>(flag: &Flag<A>) -> String {
     let mut line = match flag.short {
         Some(short) => format!("  -{short}, --{}", flag.long),
         None => format!("      --{}", flag.long),
@@ -118,8 +101,8 @@ mod tests {
 
     #[test]
     fn every_flag_is_in_the_help_on_lines_of_a_terminal() {
-        let help = run();
-        for flag in flags::all() {
+        let help = command(&flags::RUN);
+        for flag in flags::RUN.flags() {
             assert!(help.contains(&format!("--{}", flag.long)), "{}", flag.long);
             assert!(help.contains(flag.help), "{}", flag.long);
         }
@@ -131,7 +114,7 @@ mod tests {
     #[test]
     fn every_flag_is_in_the_guide() {
         let guide = include_str!("../../docs/run.md");
-        for flag in flags::all() {
+        for flag in flags::RUN.flags() {
             let name = flag
                 .short
                 .map_or_else(|| format!("`--{}", flag.long), |short| format!("`-{short}`/`--{}`", flag.long));
@@ -141,7 +124,7 @@ mod tests {
 
     #[test]
     fn flags_show_their_short_form_and_value() {
-        let help = run();
+        let help = command(&flags::RUN);
         for expected in [
             "  -i, --interactive                 pass standard input on",
             "      --name NAME                   name the container",

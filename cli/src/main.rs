@@ -4,12 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod client;
 mod counted;
 mod failure;
 mod flags;
-#[allow(dead_code, reason = "the commands of the engine print with it")]
 mod format;
 mod help;
+mod line;
 mod observe;
 mod output;
 mod profile;
@@ -24,7 +25,6 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use args::Parsed;
 use failure::Failure;
 use skiff_runtime::{init, spawner};
 use tracing::level_filters::LevelFilter;
@@ -61,21 +61,20 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     let Some(word) = word else {
         return Err(Failure::engine("no command given, see 'skiff --help'"));
     };
-    match word.to_str() {
-        Some("run") => {
-            skiff_runtime::seal::seal(c"skiff")?;
-            run(words)
+    let name = word.to_str().unwrap_or_default();
+    match name {
+        "observe" => small("observe", words, &mut |words| print(&observe::run(words)?)),
+        "profile" => small("profile", words, &mut |words| print(&profile::run(words)?)),
+        "help" => {
+            let topic: Vec<String> = words.filter_map(|word| word.into_string().ok()).collect();
+            print(&help::of(Some(&topic.join(" "))))
         }
-        Some("observe") => small("observe", words, &mut |words| print(&observe::run(words)?)),
-        Some("stats") => small("stats", words, &mut |words| stats::run(words).map(|()| 0)),
-        Some("profile") => small("profile", words, &mut |words| print(&profile::run(words)?)),
-        Some("help") => print(&help::of(words.next().and_then(|topic| topic.into_string().ok()).as_deref())),
-        Some("--help" | "-h") => print(help::OVERVIEW),
-        Some("version" | "--version" | "-v") => print(concat!("skiff ", env!("CARGO_PKG_VERSION"), "\n")),
-        _ => {
+        "--help" | "-h" => print(&help::of(None)),
+        "--version" | "-v" => print(concat!("skiff ", env!("CARGO_PKG_VERSION"), "\n")),
+        _ => client::command(name, &mut words).unwrap_or_else(|| {
             let kind = if word.as_encoded_bytes().starts_with(b"-") { "flag" } else { "command" };
             Err(Failure::engine(format!("unknown {kind}: {}, see 'skiff --help'", word.display())))
-        }
+        }),
     }
 }
 
@@ -107,13 +106,6 @@ fn spawn(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     };
     spawner::run(state_root.as_ref(), run_root.as_ref())?;
     Ok(0)
-}
-
-fn run(words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
-    match args::parse(words)? {
-        Parsed::Help => print(&help::run()),
-        Parsed::Run(args) => run::run(&args),
-    }
 }
 
 fn print(text: &str) -> Result<u8, Failure> {

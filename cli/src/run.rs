@@ -1,4 +1,4 @@
-//! `skiff run`, from its arguments to its exit code.
+//! `skiff run` without a daemon, from its arguments to its exit code: with `--profile`, or where `SKIFF_DAEMON=off` says so.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use skiff_ebpf::{Profiler, Record, Slot};
 use skiff_engine::image;
+use skiff_engine::spec::{HealthTest, Restart};
 use skiff_runtime::cgroup::Usage;
 use skiff_runtime::launch::{self, Exit, Running, Stamps};
 use skiff_runtime::observe::Counted;
@@ -22,8 +23,14 @@ use crate::roots::Roots;
 use crate::profile;
 use crate::values::cause;
 
+/// Whether containers are to be run without a daemon.
+pub(crate) fn is_alone() -> bool {
+    std::env::var_os("SKIFF_DAEMON").is_some_and(|value| value == "off")
+}
+
 /// Runs a container and returns what skiff is to exit with.
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    needs_no_daemon(args)?;
     supervise::check_terminal(args.spec.options.interactive, args.spec.options.tty)?;
     let roots = Roots::find()?;
     let image = Store::open(&roots.state)?.resolve(&ImageRef::parse(&args.spec.image)?)?;
@@ -56,6 +63,22 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         profiling.report(args, &options, begin_ns, &ended)?;
     }
     Ok(exit_code(ended.exit))
+}
+
+/// Refuses what outlives the command that asks for it.
+fn needs_no_daemon(args: &Args) -> Result<(), Failure> {
+    let spec = &args.spec;
+    let asked = [
+        ("detach", args.detach),
+        ("restart", spec.restart != Restart::No),
+        ("health-…", spec.health.test.as_ref().is_some_and(|test| *test != HealthTest::None)),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((flag, _)) => Err(Failure::engine(format!(
+            "--{flag} needs the daemon, which does not go with --profile and SKIFF_DAEMON=off"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What is left of a container that has ended.

@@ -1,12 +1,14 @@
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use skiff_runtime::options::{Propagation, Resources, Seccomp, Ulimit};
 
 use super::*;
+use crate::flags::{CREATE, RUN};
 
 /// Parses a line of words between spaces.
 fn line(text: &str) -> Result<Parsed, Failure> {
-    parse(text.split(' ').filter(|word| !word.is_empty()).map(OsString::from))
+    parse(&RUN, &mut words(text).into_iter())
 }
 
 fn args(text: &str) -> Args {
@@ -96,9 +98,8 @@ fn variables_keep_their_order_and_bytes() {
     check("-eA=1 -e B=2 --env=C=3 -e=D=4 host", |a| a.spec.env.clone(), words("A=1 B=2 C=3 D=4"));
     check("-e SKIFF_TEST_NOT_SET_ANYWHERE host", |a| a.spec.env.clone(), vec![]);
     let raw = OsString::from_vec(b"A=\xff".to_vec());
-    let Ok(Parsed::Run(parsed)) = parse(["-e".into(), raw.clone(), "host".into(), raw.clone()]) else {
-        panic!()
-    };
+    let words: [OsString; 4] = ["-e".into(), raw.clone(), "host".into(), raw.clone()];
+    let Ok(Parsed::Run(parsed)) = parse(&RUN, &mut words.into_iter()) else { panic!() };
     assert_eq!((parsed.spec.env, parsed.spec.command), (vec![raw.clone()], vec![raw]));
 }
 
@@ -246,11 +247,40 @@ fn what_is_unknown_is_named() {
 }
 
 #[test]
+fn lives_of_their_own_are_described() {
+    let args = args(
+        "-d --restart on-failure:3 --health-http 80/up --health-retries 5 --log-opt max-size=1m --pool 0 host",
+    );
+    let spec = &args.spec;
+    assert!(args.detach && !args.pool && !spec.auto_remove);
+    assert_eq!(spec.restart, Restart::OnFailure(Some(3)));
+    assert_eq!(spec.health.test, Some(HealthTest::Http { port: 80, path: "/up".into() }));
+    assert_eq!((spec.health.retries, spec.log.max_bytes), (Some(5), 1 << 20));
+    check("--no-healthcheck host", |a| a.spec.health.test.clone(), Some(HealthTest::None));
+    check("--rm --rm=false host", |a| a.spec.auto_remove, false);
+    refused("--rm --restart always host", "--rm does not go with --restart");
+    refused(
+        "--no-healthcheck --health-tcp 80 host",
+        "--no-healthcheck does not go with other flags of health",
+    );
+    refused("-d --profile host", "--profile does not go with --detach");
+    refused("--health-tcp 0 host", "invalid value '0' for --health-tcp: not a port, 1 to 65535");
+}
+
+#[test]
+fn what_belongs_to_waiting_is_not_for_create() {
+    let create = |text: &str| parse(&CREATE, &mut words(text).into_iter());
+    assert!(matches!(create("--rm --name web host true"), Ok(Parsed::Run(_))));
+    for flag in ["-d", "--sig-proxy", "--pool=0", "--profile"] {
+        assert!(create(&format!("{flag} host true")).is_err(), "{flag}");
+    }
+}
+
+#[test]
 fn every_flag_of_docker_is_taken_or_refused_by_name() {
     refused("-p 80:80 host", "--publish is not supported yet");
-    refused("-itd host", "--detach is not supported yet");
-    refused("--restart=always host", "--restart is not supported yet");
-    for (long, short) in UNSUPPORTED {
+    refused("-itP host", "--publish-all is not supported yet");
+    for (long, short) in RUN.unsupported {
         refused(&format!("--{long} x host"), &format!("--{long} is not supported yet"));
         if let Some(short) = short {
             refused(&format!("-{short} host"), &format!("--{long} is not supported yet"));

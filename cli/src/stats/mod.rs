@@ -1,4 +1,4 @@
-//! `skiff stats`: what the containers that are counted are doing, second by second.
+//! What the containers that are counted are doing, second by second: `skiff stats` where programs are pinned.
 //!
 //! Figures per second are differences of two samples of the maps and of the cgroups' files; docker's columns mean what they
 //! mean there.
@@ -15,9 +15,10 @@ use skiff_ebpf::pinned::Pinned;
 use crate::failure::Failure;
 use crate::profile::off;
 use crate::values::cause;
-use crate::words::{Format, Words};
+use crate::words::Format;
 use crate::{counted, observe};
 use sample::{Sample, Stats};
+pub(crate) use sample::{host_memory, network};
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -32,9 +33,17 @@ struct Args {
     names: Vec<String>,
 }
 
-/// Carries out `skiff stats …` until it is interrupted, or once.
-pub(crate) fn run(words: &mut Words) -> Result<(), Failure> {
-    let args = parse(words)?;
+/// Shows what containers that are counted are doing until it is interrupted, or `once`.
+pub(crate) fn run(once: bool, format: Option<&str>, names: Vec<String>) -> Result<(), Failure> {
+    let format = match format {
+        Some("json") => Format::Json,
+        None | Some("table" | "text") => Format::Text,
+        Some(other) => {
+            let why = "of what pinned programs count, only text and json are shown";
+            return Err(Failure::engine(format!("--format {other}: {why}")));
+        }
+    };
+    let args = Args { once, format, names };
     let mut before = sample(&args)?;
     loop {
         thread::sleep(INTERVAL);
@@ -48,19 +57,6 @@ pub(crate) fn run(words: &mut Words) -> Result<(), Failure> {
         }
         before = now;
     }
-}
-
-fn parse(words: &mut Words) -> Result<Args, Failure> {
-    let mut args = Args::default();
-    while let Some(word) = words.next()? {
-        match word.as_str() {
-            "--no-stream" => args.once = true,
-            "--format" => args.format = words.format()?,
-            flag if flag.starts_with('-') => return Err(words.unknown(&word)),
-            _ => args.names.push(word),
-        }
-    }
-    Ok(args)
 }
 
 fn sample(args: &Args) -> Result<Vec<Sample>, Failure> {

@@ -162,8 +162,7 @@ fn memory(paths: &Paths) -> Option<u64> {
 fn memory_limit(paths: &Paths) -> Option<u64> {
     let unified = paths.unified.as_ref().and_then(|path| number(&path.join("memory.max")));
     let legacy = || number(&paths.legacy.get(&Controller::Memory)?.join("memory.limit_in_bytes"));
-    let host = field(Path::new("/proc/meminfo"), "MemTotal:").map(|kib| kib << 10);
-    unified.or_else(legacy).into_iter().chain(host).min()
+    unified.or_else(legacy).into_iter().chain(host_memory()).min()
 }
 
 fn processes(paths: &Paths) -> Option<u64> {
@@ -176,8 +175,13 @@ fn processes(paths: &Paths) -> Option<u64> {
     unified.or_else(legacy).or_else(listed)
 }
 
+/// All memory of the host, bytes.
+pub(crate) fn host_memory() -> Option<u64> {
+    field(Path::new("/proc/meminfo"), "MemTotal:").map(|kib| kib << 10)
+}
+
 /// Bytes received and sent by the interfaces of the network namespace of `pid`; none if that is the host's.
-fn network(pid: i32) -> Option<[u64; 2]> {
+pub(crate) fn network(pid: i32) -> Option<[u64; 2]> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     if namespace(&pid.to_string())? == namespace("self")? {
         return None;

@@ -2,12 +2,15 @@
 //! which flag it was given to.
 
 pub(crate) mod environment;
+pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod limits;
+pub(crate) mod log;
 pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod security;
-
 pub(crate) mod sizes;
+pub(crate) mod time;
 
 pub(crate) use skiff_runtime::{cause, signals};
 

@@ -1,5 +1,6 @@
 //! Names of containers, hosts, namespaces and networks; labels and sysctls.
 
+use skiff_engine::spec::Restart;
 use skiff_runtime::options::Namespace;
 
 use super::Reason;
@@ -14,6 +15,24 @@ pub(crate) fn container(text: &str) -> Result<String, Reason> {
         _ => None,
     }
     .ok_or_else(|| "a name is [a-zA-Z0-9][a-zA-Z0-9_.-]+".into())
+}
+
+/// A restart policy.
+pub(crate) fn restart(text: &str) -> Result<Restart, Reason> {
+    match text.split_once(':') {
+        None => match text {
+            "" | "no" => Ok(Restart::No),
+            "always" => Ok(Restart::Always),
+            "unless-stopped" => Ok(Restart::UnlessStopped),
+            "on-failure" => Ok(Restart::OnFailure(None)),
+            _ => Err("not no, on-failure[:TIMES], always or unless-stopped".into()),
+        },
+        Some(("on-failure", times)) => {
+            let times: u32 = times.parse().map_err(|_| "not a whole number of times".to_owned())?;
+            Ok(Restart::OnFailure(Some(times).filter(|times| *times > 0)))
+        }
+        Some(_) => Err("only on-failure takes a number of times".into()),
+    }
 }
 
 /// A host or domain name: what sethostname(2) takes and `/etc/hosts` can hold.
@@ -71,6 +90,23 @@ pub(crate) fn sysctl(text: &str) -> Result<(String, String), Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restart_policies_are_docker_s() {
+        for (text, expected) in [
+            ("no", Restart::No),
+            ("always", Restart::Always),
+            ("unless-stopped", Restart::UnlessStopped),
+            ("on-failure", Restart::OnFailure(None)),
+            ("on-failure:0", Restart::OnFailure(None)),
+            ("on-failure:3", Restart::OnFailure(Some(3))),
+        ] {
+            assert_eq!(restart(text), Ok(expected), "{text}");
+        }
+        for text in ["never", "on-failure:", "on-failure:-1", "always:3"] {
+            assert!(restart(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn container_names_have_docker_s_form() {

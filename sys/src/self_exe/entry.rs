@@ -6,6 +6,9 @@
 //! out of reach already and, if not, executes it again from a read-only mount of its own. Whatever fails leads to the C
 //! library's `_start`, and `main` sees to the rest by [`super::sealed`].
 //!
+//! A program that only sometimes launches containers itself has `skiff_client_entry` as its entry, which does so only where
+//! the environment has `SKIFF_DAEMON=off`.
+//!
 //! Assembly, because nothing that a compiler may call – `memcpy`, thread-local storage – is there yet.
 
 #[cfg(target_arch = "x86_64")]
@@ -81,4 +84,34 @@ std::arch::global_asm!(
     open_tree = const libc::SYS_open_tree,
     mount_setattr = const libc::SYS_mount_setattr,
     execveat = const libc::SYS_execveat,
+);
+
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text.skiff_client_entry, \"ax\", @progbits",
+    ".globl skiff_client_entry",
+    ".type skiff_client_entry, @function",
+    "skiff_client_entry:",
+    "mov rcx, [rsp]",
+    "lea rcx, [rsp + rcx * 8 + 16]", // the environment: pointers to strings, then 0
+    "mov r8, [rip + 5f]",
+    "mov r9, [rip + 5f + 8]",
+    "2:",
+    "mov rax, [rcx]",
+    "test rax, rax",
+    "jz 3f",
+    "add rcx, 8",
+    // Reads of 8 bytes stay on the stack: behind the last string are the program's name and 8 zero bytes.
+    "cmp [rax], r8",
+    "jne 2b",
+    "cmp [rax + 8], r9",
+    "jne 2b",
+    "cmp byte ptr [rax + 16], 0",
+    "jne 2b",
+    "jmp skiff_entry",
+    "3:",
+    "xor ebp, ebp",
+    "jmp _start",
+    "5: .ascii \"SKIFF_DAEMON=off\"",
+    ".popsection",
 );

@@ -1,0 +1,90 @@
+//! `skiff exec`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use skiff_engine::protocol::{ExecSpec, Reply, Request};
+use skiff_runtime::supervise;
+
+use super::attend::{Wishes, attend};
+use super::{connect, print, refused, unexpected};
+use crate::failure::Failure;
+use crate::help;
+use crate::line::{Command, Flag, Order, Rest, Section, operand, put};
+use crate::values::environment;
+
+#[derive(Debug, Default)]
+pub(super) struct Args {
+    spec: ExecSpec,
+    env_file: Vec<OsString>,
+    detach: bool,
+}
+
+pub(super) static COMMAND: Command<Args> = Command {
+    name: "exec",
+    operands: "[OPTIONS] CONTAINER COMMAND [ARGUMENT…]",
+    about: "\
+Runs one more process in a container that runs, waits for it and exits with its code (125: skiff failed, 126: the
+command cannot be invoked, 127: it was not found, 128+n: killed by signal n).
+",
+    sections: &[Section {
+        title: "Options",
+        flags: &[
+            Flag::switch(Some('d'), "detach", "do not wait; its output goes nowhere", |a, on| a.detach = on),
+            Flag::switch(Some('i'), "interactive", "pass standard input on; it is /dev/null otherwise", |a, on| {
+                a.spec.interactive = on;
+            }),
+            Flag::switch(Some('t'), "tty", "run on a terminal of its own", |a, on| a.spec.tty = on),
+            Flag::bytes(Some('e'), "env", "NAME[=VALUE]", "add a variable; without =VALUE, the caller's own", |a, v| {
+                a.spec.env.extend(environment::variable(v)?);
+                Ok(())
+            }),
+            Flag::bytes(None, "env-file", "FILE", "add the variables of a file, one per line", |a, v| {
+                a.env_file.extend(environment::file(v)?);
+                Ok(())
+            }),
+            Flag::value(Some('w'), "workdir", "DIR", "working directory (default the container's)", |a, v| {
+                if !v.starts_with('/') {
+                    return Err("not an absolute path".into());
+                }
+                put(&mut a.spec.cwd, Some(PathBuf::from(v)))
+            }),
+            Flag::value(Some('u'), "user", "USER[:GROUP]", "run as a user and group (default the container's)", |a, v| {
+                put(&mut a.spec.user, Some(v.to_owned()))
+            }),
+            Flag::switch(None, "privileged", "with all capabilities", |a, on| a.spec.privileged = on),
+        ],
+    }],
+    order: Order::FlagsFirst,
+    aliases: &[],
+    unsupported: &[("detach-keys", None)],
+};
+
+pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+    let mut args = Args::default();
+    let Some(operands) = COMMAND.parse(&mut args, words)? else { return print(&help::command(&COMMAND)) };
+    let Args { mut spec, mut env_file, detach } = args;
+    let mut operands = operands.into_iter();
+    let container = operand(operands.next().ok_or_else(|| refused(COMMAND.usage("no container given")))?)?;
+    spec.argv = operands.collect();
+    if spec.argv.is_empty() {
+        return Err(refused(COMMAND.usage("no command given")));
+    }
+    env_file.append(&mut spec.env);
+    spec.env = env_file;
+    if !detach {
+        supervise::check_terminal(spec.interactive, spec.tty)?;
+    }
+    let wishes =
+        Wishes { streams: !spec.tty, interactive: spec.interactive, sig_proxy: true, stop_timeout: None };
+    let request = Request::Exec { container, exec: Box::new(spec), attach: !detach };
+    let mut client = connect()?;
+    if !detach {
+        return attend(&mut client, &request, &wishes, &mut |_| Ok(()));
+    }
+    client.request(&request, &[])?;
+    match client.reply()?.0 {
+        Reply::Started { .. } => Ok(0),
+        other => Err(unexpected(&other)),
+    }
+}

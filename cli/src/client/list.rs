@@ -1,0 +1,104 @@
+//! `skiff ps`.
+
+use serde_json::Value;
+use skiff_engine::protocol::Request;
+
+use super::{documents, now_ns, print, refused, report, rows, template, understand};
+use crate::failure::Failure;
+use crate::format::filter::Filters;
+use crate::format::{Listing, Row};
+use crate::line::{Command, Flag, Order, Rest, Section, put};
+use crate::values::integer;
+
+#[derive(Debug, Default)]
+pub(super) struct Args {
+    all: bool,
+    quiet: bool,
+    no_trunc: bool,
+    filters: Filters,
+    format: Option<String>,
+    /// Only so many, the newest.
+    last: Option<usize>,
+}
+
+pub(super) static COMMAND: Command<Args> = Command {
+    name: "ps",
+    operands: "[OPTIONS]",
+    about: "\
+Lists the containers that run, the newest first.
+",
+    sections: &[Section {
+        title: "Options",
+        flags: &[
+            Flag::switch(Some('a'), "all", "those that do not run too", |a, on| a.all = on),
+            Flag::switch(Some('q'), "quiet", "ids only", |a, on| a.quiet = on),
+            Flag::switch(None, "no-trunc", "show ids and commands in full", |a, on| a.no_trunc = on),
+            Flag::value(
+                Some('f'),
+                "filter",
+                "KEY=VALUE",
+                "by ancestor, before, exited, health, id, label, name, network, since, status, volume",
+                |a, v| a.filters.add(v),
+            ),
+            Flag::value(
+                None,
+                "format",
+                "FORMAT",
+                "table, json, or a template of Go's: '{{.ID}} {{.Names}}'",
+                |a, v| put(&mut a.format, Some(v.to_owned())),
+            ),
+            Flag::value(
+                Some('n'),
+                "last",
+                "NUMBER",
+                "the newest so many, whether they run or not",
+                |a, v| put(&mut a.last, usize::try_from(integer(v, -1..=i64::from(i32::MAX))?).ok()),
+            ),
+            Flag::switch(Some('l'), "latest", "the newest, whether it runs or not", |a, on| {
+                a.last = on.then_some(1).or(a.last);
+            }),
+        ],
+    }],
+    order: Order::Mixed,
+    aliases: &[],
+    unsupported: &[("size", Some('s'))],
+};
+
+pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+    let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
+    if let Some(operand) = operands.first() {
+        return Err(refused(COMMAND.usage(&format!("unexpected argument: {operand}"))));
+    }
+    let listing = listing(&args)?;
+    // Filters may name containers that are not shown.
+    let (listed, errors) = documents(&Request::List { all: true })?;
+    let everything: Vec<Value> = listed.iter().map(rows::summary).collect();
+    let reason = |reason: String| refused(Failure::engine(reason));
+    let mut shown = args.filters.select(&everything, &everything).map_err(reason)?;
+    if let Some(last) = args.last {
+        shown.truncate(last);
+    } else if !args.all && !args.filters.ask_for_stopped() {
+        shown.retain(|container| container["State"].as_str().is_some_and(is_live));
+    }
+    let now_ns = now_ns();
+    let rows: Vec<Value> =
+        shown.iter().map(|container| rows::row(container, now_ns, args.no_trunc)).collect();
+    let rows =
+        rows.iter().zip(&shown).map(|(document, container)| Row { document, labels: &container["Labels"] });
+    let text = listing.print(&rows.collect::<Vec<_>>(), &rows::names()).map_err(template)?;
+    print(&text)?;
+    Ok(report(&errors))
+}
+
+/// How it is printed. As with docker, `-q` yields to a template, and to no other format.
+fn listing(args: &Args) -> Result<Listing, Failure> {
+    let format =
+        args.format.as_deref().filter(|format| !args.quiet || !matches!(*format, "table" | "json" | ""));
+    let format = format.or(args.quiet.then_some("{{.ID}}"));
+    Listing::parse(format, rows::USUAL).map_err(template)
+}
+
+/// Whether a container in this state is listed without `-a`.
+fn is_live(state: &str) -> bool {
+    matches!(state, "running" | "paused" | "restarting")
+}

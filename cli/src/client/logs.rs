@@ -1,0 +1,71 @@
+//! `skiff logs`. The log is read here, by a descriptor of its directory: a slow reader holds up nobody.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use skiff_engine::log::{self, Query};
+use skiff_engine::protocol::{Reply, Request};
+
+use super::{connect, failed, now_ns, only, os, refused, understand, unexpected};
+use crate::failure::Failure;
+use crate::line::{Command, Flag, Order, Rest, Section, put};
+use crate::values::time;
+
+#[derive(Debug, Default)]
+pub(super) struct Args {
+    follow: bool,
+    query: Query,
+}
+
+pub(super) static COMMAND: Command<Args> = Command {
+    name: "logs",
+    operands: "[OPTIONS] CONTAINER",
+    about: "\
+Shows what a container has written where nobody's streams were its own: its output on standard output, its errors on
+standard error. TIME is 2026-01-02T15:04:05Z, a part of that, seconds since 1970, or a span before now such as 1m30s.
+",
+    sections: &[Section {
+        title: "Options",
+        flags: &[
+            Flag::switch(Some('f'), "follow", "go on with what it writes until it ends", |a, on| a.follow = on),
+            Flag::value(Some('n'), "tail", "NUMBER", "so many lines from the end, or all (default all)", |a, v| {
+                put(&mut a.query.tail, tail(v)?)
+            }),
+            Flag::value(None, "since", "TIME", "only what was written since then", |a, v| {
+                put(&mut a.query.since_ns, Some(time::moment(v, now_ns())?))
+            }),
+            Flag::value(None, "until", "TIME", "only what was written before then", |a, v| {
+                put(&mut a.query.until_ns, Some(time::moment(v, now_ns())?))
+            }),
+            Flag::switch(Some('t'), "timestamps", "begin each line with its time", |a, on| a.query.timestamps = on),
+        ],
+    }],
+    order: Order::Mixed,
+    aliases: &[],
+    unsupported: &[("details", None)],
+};
+
+pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+    let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
+    let container = only(&COMMAND, operands)?;
+    let mut client = connect().map_err(refused)?;
+    client.request(&Request::Logs { container, follow: args.follow }, &[]).map_err(failed)?;
+    let (reply, descriptors) = client.reply().map_err(failed)?;
+    let (Reply::Log { .. }, Some(directory)) = (&reply, descriptors.into_iter().next()) else {
+        return Err(unexpected(&reply));
+    };
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let end = args.follow.then_some(client.as_fd());
+    log::show(directory, &args.query, stdout.as_fd(), stderr.as_fd(), end)
+        .map_err(|error| refused(os("read the log", &error)))?;
+    Ok(0)
+}
+
+/// A number of lines; all for `all` and for what is below zero.
+fn tail(text: &str) -> Result<Option<u64>, String> {
+    match text.parse::<i64>() {
+        Ok(lines) => Ok(u64::try_from(lines).ok()),
+        Err(_) if text == "all" => Ok(None),
+        Err(_) => Err("not a number of lines, or all".into()),
+    }
+}

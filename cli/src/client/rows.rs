@@ -1,0 +1,216 @@
+//! What `skiff ps` shows of a container, in docker's words. Pure.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use skiff_engine::log::stamp::rfc3339;
+
+/// The usual table.
+pub(super) const USUAL: &str =
+    "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+
+/// What is shown of a command unless all of it is wanted, in characters.
+const COMMAND_CHARACTERS: usize = 20;
+
+/// The same of a mount's source.
+const MOUNT_CHARACTERS: usize = 15;
+
+/// What the fields of a row are called above their columns.
+pub(super) fn names() -> Value {
+    json!({
+        "ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT",
+        "RunningFor": "CREATED", "Ports": "PORTS", "State": "STATE", "Status": "STATUS", "Size": "SIZE",
+        "Labels": "LABELS", "Mounts": "MOUNTS", "LocalVolumes": "LOCAL VOLUMES", "Networks": "NETWORKS",
+    })
+}
+
+/// What the daemon says of a container, in the words of docker's interface.
+pub(super) fn summary(listed: &Value) -> Value {
+    let words = listed["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let pairs = listed["labels"].as_array().into_iter().flatten();
+    let labels = pairs.filter_map(|pair| Some((pair[0].as_str()?.to_owned(), pair[1].clone())));
+    let mounts = listed["mounts"].as_array().into_iter().flatten().cloned();
+    json!({
+        "Id": listed["id"],
+        "Names": [format!("/{}", listed["name"].as_str().unwrap_or_default())],
+        "Image": listed["image"],
+        "ImageID": listed["image_id"],
+        "Command": words.collect::<Vec<_>>().join(" "),
+        "CreatedNs": listed["created_ns"],
+        "StartedNs": listed["started_ns"],
+        "FinishedNs": listed["finished_ns"],
+        "State": listed["state"],
+        "Health": listed["health"],
+        "ExitCode": listed["exit_code"],
+        "Labels": labels.collect::<serde_json::Map<_, _>>(),
+        "Mounts": mounts.map(|target| json!({ "Destination": target })).collect::<Vec<_>>(),
+        "HostConfig": { "NetworkMode": listed["network"] },
+    })
+}
+
+/// The row of a container that the daemon describes by `container`, at the time `now_ns` since 1970.
+pub(super) fn row(container: &Value, now_ns: u64, no_trunc: bool) -> Value {
+    let text = |field: &str| container[field].as_str().unwrap_or_default();
+    let (id, command) = (text("Id"), text("Command"));
+    let cut = |text: &str, characters| if no_trunc { text.to_owned() } else { ellipsis(text, characters) };
+    let created_ns = container["CreatedNs"].as_u64().unwrap_or(0);
+    let mounts: Vec<&Value> = container["Mounts"].as_array().into_iter().flatten().collect();
+    let mount = |mount: &&Value| {
+        let name = mount["Name"].as_str().filter(|name| !name.is_empty()).or(mount["Source"].as_str());
+        cut(name.unwrap_or_default(), MOUNT_CHARACTERS)
+    };
+    let volumes = mounts.iter().filter(|mount| mount["Type"] == "volume").count();
+    json!({
+        "ID": if no_trunc { id } else { id.get(..12).unwrap_or(id) },
+        "Names": list(&container["Names"], |name| name.trim_start_matches('/').to_owned()),
+        "Image": text("Image"),
+        "Command": format!("{:?}", cut(command, COMMAND_CHARACTERS)),
+        "CreatedAt": date(created_ns),
+        "RunningFor": format!("{} ago", span(now_ns, created_ns)),
+        "Ports": "",
+        "State": text("State"),
+        "Status": status(container, now_ns),
+        "Size": "0B",
+        "Labels": labels(&container["Labels"]),
+        "Mounts": mounts.iter().map(mount).collect::<Vec<_>>().join(","),
+        "LocalVolumes": volumes.to_string(),
+        "Networks": container["HostConfig"]["NetworkMode"].as_str().unwrap_or_default(),
+    })
+}
+
+/// What it is doing, and since when.
+fn status(container: &Value, now_ns: u64) -> String {
+    let since = |field: &str| span(now_ns, container[field].as_u64().unwrap_or(now_ns));
+    let code = container["ExitCode"].as_u64().unwrap_or(0);
+    match container["State"].as_str().unwrap_or_default() {
+        "running" => {
+            let health = match container["Health"].as_str().unwrap_or_default() {
+                "" | "none" => String::new(),
+                "starting" => " (health: starting)".to_owned(),
+                health => format!(" ({health})"),
+            };
+            format!("Up {}{health}", since("StartedNs"))
+        }
+        "paused" => format!("Up {} (Paused)", since("StartedNs")),
+        "restarting" => format!("Restarting ({code}) {} ago", since("FinishedNs")),
+        "exited" => format!("Exited ({code}) {} ago", since("FinishedNs")),
+        "created" => "Created".into(),
+        "removing" => "Removal In Progress".into(),
+        "dead" => "Dead".into(),
+        other => other.to_owned(),
+    }
+}
+
+/// How long it is from `then_ns` to `now_ns`, as people say it.
+fn span(now_ns: u64, then_ns: u64) -> String {
+    let seconds = Duration::from_nanos(now_ns.saturating_sub(then_ns)).as_secs();
+    let minutes = seconds / 60;
+    let hours = (seconds + 1800) / 3600;
+    match (seconds, minutes, hours) {
+        (0, ..) => "Less than a second".into(),
+        (1, ..) => "1 second".into(),
+        (..60, ..) => format!("{seconds} seconds"),
+        (_, 1, _) => "About a minute".into(),
+        (_, ..60, _) => format!("{minutes} minutes"),
+        (.., 1) => "About an hour".into(),
+        (.., ..48) => format!("{hours} hours"),
+        (.., ..336) => format!("{} days", hours / 24),
+        (.., ..1440) => format!("{} weeks", hours / 24 / 7),
+        (.., ..17_520) => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// `2026-01-02 15:04:05 +0000 UTC`.
+fn date(time_ns: u64) -> String {
+    let text = rfc3339(time_ns);
+    format!("{} {} +0000 UTC", text.get(..10).unwrap_or_default(), text.get(11..19).unwrap_or_default())
+}
+
+/// So many characters, the last of them an ellipsis if there are more.
+fn ellipsis(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(characters - 1).chain(['…']).collect(),
+    }
+}
+
+fn list(values: &Value, show: impl Fn(&str) -> String) -> String {
+    let values = values.as_array().into_iter().flatten().filter_map(Value::as_str);
+    values.map(show).collect::<Vec<_>>().join(",")
+}
+
+/// `a=b,c=d`.
+fn labels(labels: &Value) -> String {
+    let pairs = labels.as_object().into_iter().flatten();
+    let show = |(key, value): (&String, &Value)| format!("{key}={}", value.as_str().unwrap_or_default());
+    pairs.map(show).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    #[test]
+    fn spans_are_said_as_docker_says_them() {
+        let check = |seconds: u64, expected: &str| assert_eq!(span(seconds * S, 0), expected, "{seconds}");
+        check(0, "Less than a second");
+        check(1, "1 second");
+        check(59, "59 seconds");
+        check(60, "About a minute");
+        check(120, "2 minutes");
+        check(46 * 60, "46 minutes");
+        check(60 * 60, "About an hour");
+        check(90 * 60, "2 hours");
+        check(47 * 3600, "47 hours");
+        check(48 * 3600, "2 days");
+        check(14 * 86_400, "2 weeks");
+        check(60 * 86_400, "2 months");
+        check(2 * 365 * 86_400, "2 years");
+    }
+
+    #[test]
+    fn a_row_has_docker_s_words() {
+        let container = json!({
+            "Id": "0123456789abcdef", "Names": ["/web"], "Image": "host", "Command": "sh -c 'echo \"a long command\"'",
+            "CreatedNs": 951_827_696 * S, "StartedNs": 951_827_700 * S, "State": "running", "Health": "healthy",
+            "Labels": {"a": "b", "c": "d"}, "HostConfig": {"NetworkMode": "none"},
+            "Mounts": [{"Type": "bind", "Source": "/a/very/long/path/on/the/host"}, {"Type": "volume", "Name": "v"}],
+        });
+        let row = row(&container, 951_827_760 * S, false);
+        let check = |field: &str, expected: &str| assert_eq!(row[field], expected, "{field}");
+        check("ID", "0123456789ab");
+        check("Names", "web");
+        check("Command", "\"sh -c 'echo \\\"a long…\"");
+        check("CreatedAt", "2000-02-29 12:34:56 +0000 UTC");
+        check("RunningFor", "About a minute ago");
+        check("Status", "Up About a minute (healthy)");
+        check("Labels", "a=b,c=d");
+        check("Mounts", "/a/very/long/p…,v");
+        check("LocalVolumes", "1");
+        check("Networks", "none");
+        let names = names();
+        assert!(row.as_object().expect("an object").keys().all(|field| names[field].is_string()));
+    }
+
+    #[test]
+    fn a_status_says_how_it_is() {
+        let check = |container: Value, expected: &str| assert_eq!(status(&container, 70 * S), expected);
+        check(
+            json!({"State": "exited", "ExitCode": 137, "FinishedNs": 65 * S}),
+            "Exited (137) 5 seconds ago",
+        );
+        check(
+            json!({"State": "restarting", "ExitCode": 1, "FinishedNs": 69 * S}),
+            "Restarting (1) 1 second ago",
+        );
+        check(json!({"State": "paused", "StartedNs": 60 * S}), "Up 10 seconds (Paused)");
+        check(
+            json!({"State": "running", "StartedNs": 60 * S, "Health": "starting"}),
+            "Up 10 seconds (health: starting)",
+        );
+        check(json!({"State": "created"}), "Created");
+    }
+}

@@ -1,0 +1,118 @@
+//! `skiff run` and `skiff create`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use skiff_engine::protocol::{Reply, Request};
+use skiff_runtime::supervise;
+
+use super::attend::{Wishes, attend};
+use super::{connect, print, unexpected};
+use crate::args::{self, Args, Parsed};
+use crate::failure::Failure;
+use crate::flags;
+use crate::help;
+use crate::line::Rest;
+use crate::output::Output;
+
+/// `skiff run …`.
+pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+    let words: Vec<OsString> = words.collect();
+    // Before anything is read: it starts this program anew. What looks like the flag and is none does no harm.
+    if crate::run::is_alone() || words.iter().any(|word| word.as_bytes().starts_with(b"--profile")) {
+        skiff_runtime::seal::seal(c"skiff")?;
+    }
+    let mut args = match args::parse(&flags::RUN, &mut words.into_iter())? {
+        Parsed::Help => return print(&help::command(&flags::RUN)),
+        Parsed::Run(args) => args,
+    };
+    if crate::run::is_alone() || args.profile.is_some() {
+        return crate::run::run(&args);
+    }
+    if !args.detach {
+        supervise::check_terminal(args.spec.options.interactive, args.spec.options.tty)?;
+    }
+    args.spec.image = absolute(&args.spec.image);
+    let mut cidfile = args.cidfile.as_deref().map(Output::make).transpose()?;
+    let mut note = |id: &str| keep(&mut cidfile, id);
+    let wishes = wishes(&args);
+    let request = Request::Run { attach: !args.detach, pool: args.pool, spec: Box::new(args.spec) };
+    let mut client = connect()?;
+    if !args.detach {
+        return attend(&mut client, &request, &wishes, &mut note);
+    }
+    client.request(&request, &[])?;
+    match client.reply()?.0 {
+        Reply::Started { id, .. } => {
+            note(&id)?;
+            print(&format!("{id}\n"))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `skiff create …`.
+pub(super) fn create(words: Rest<'_>) -> Result<u8, Failure> {
+    let mut args = match args::parse(&flags::CREATE, words)? {
+        Parsed::Help => return print(&help::command(&flags::CREATE)),
+        Parsed::Run(args) => args,
+    };
+    args.spec.image = absolute(&args.spec.image);
+    let mut cidfile = args.cidfile.as_deref().map(Output::make).transpose()?;
+    let mut client = connect()?;
+    client.request(&Request::Create { spec: Box::new(args.spec) }, &[])?;
+    match client.reply()?.0 {
+        Reply::Created { id } => {
+            keep(&mut cidfile, &id)?;
+            print(&format!("{id}\n"))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn wishes(args: &Args) -> Wishes {
+    Wishes {
+        streams: !args.spec.options.tty,
+        interactive: args.spec.options.interactive,
+        sig_proxy: args.sig_proxy,
+        stop_timeout: args.spec.stop_timeout_s.map(Duration::from_secs),
+    }
+}
+
+/// Writes the id to the file that was asked for, which stays then.
+fn keep(file: &mut Option<Output>, id: &str) -> Result<(), Failure> {
+    let Some(mut file) = file.take() else { return Ok(()) };
+    file.write(id)?;
+    file.keep();
+    Ok(())
+}
+
+/// IMAGE with its path from the root on: the daemon has another working directory.
+fn absolute(image: &str) -> String {
+    match image.split_once(':') {
+        Some((form @ ("rootfs" | "oci" | "oci-archive" | "docker-archive"), path))
+            if !path.is_empty() && !path.starts_with('/') =>
+        {
+            std::env::current_dir()
+                .map_or_else(|_| image.to_owned(), |here| format!("{form}:{}", here.join(path).display()))
+        }
+        _ => image.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_absolute_paths() {
+        let here = std::env::current_dir().expect("a directory");
+        let check = |image: &str, expected: &str| assert_eq!(absolute(image), expected, "{image}");
+        check("host", "host");
+        check("rootfs:/srv", "rootfs:/srv");
+        check("oci:img:tag", &format!("oci:{}/img:tag", here.display()));
+        check("rootfs:", "rootfs:");
+        check("web:1", "web:1");
+    }
+}

@@ -1,0 +1,52 @@
+//! `skiff start`.
+
+use std::time::Duration;
+
+use skiff_engine::protocol::Request;
+
+use super::attend::{Wishes, attend};
+use super::{carry_out, connect, only, some, understand};
+use crate::failure::Failure;
+use crate::line::{Command, Flag, Order, Rest, Section};
+
+#[derive(Debug, Default)]
+pub(super) struct Args {
+    attach: bool,
+    interactive: bool,
+}
+
+pub(super) static COMMAND: Command<Args> = Command {
+    name: "start",
+    operands: "[OPTIONS] CONTAINER…",
+    about: "\
+Starts containers that do not run, and prints their names. With -a or -i: one, which is waited for and whose exit code
+is passed on.
+",
+    sections: &[Section {
+        title: "Options",
+        flags: &[
+            Flag::switch(Some('a'), "attach", "its output comes here, and signals go to it", |a, on| a.attach = on),
+            Flag::switch(Some('i'), "interactive", "so does input go to it", |a, on| a.interactive = on),
+        ],
+    }],
+    order: Order::Mixed,
+    aliases: &[],
+    unsupported: &[("checkpoint", None), ("checkpoint-dir", None), ("detach-keys", None)],
+};
+
+/// How long a container may take when nobody takes its output any more.
+const GRACE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+    let Some((args, containers)) = understand(&COMMAND, words)? else { return Ok(0) };
+    if !args.attach && !args.interactive {
+        some(&COMMAND, &containers)?;
+        return carry_out(&Request::Start { containers, attach: false });
+    }
+    let container = only(&COMMAND, containers)?;
+    let wishes =
+        Wishes { streams: true, interactive: args.interactive, sig_proxy: true, stop_timeout: Some(GRACE) };
+    let mut client = connect()?;
+    let request = Request::Start { containers: vec![container], attach: true };
+    attend(&mut client, &request, &wishes, &mut |_| Ok(()))
+}
