@@ -151,6 +151,8 @@ impl Spawner {
     fn serve(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 64];
         while !self.is_leaving {
+            self.begin()?;
+            self.settle_link()?;
             let timeout = if self.link.is_none() { EpollTimeout::from(IDLE_MS) } else { EpollTimeout::NONE };
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => continue,
@@ -168,8 +170,6 @@ impl Spawner {
                     number => self.follow(number)?,
                 }
             }
-            self.begin()?;
-            self.settle_link()?;
         }
         Ok(())
     }
