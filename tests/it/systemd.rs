@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::checkpoint::{COUNT, checkpoint, count, criu_works, launched, prepared, restore, wait_until};
 use crate::oci::Bundle;
 use crate::oci::bundle::{fails, succeeds};
 use crate::oci::hosting::lacks;
@@ -276,4 +277,59 @@ fn the_message_bus_serves_where_the_private_socket_does_not() {
     bundle.wait_ready(&["/bin/probe", "wait"]);
     check_properties(&bundle, &[("TasksMax", "50"), ("ActiveState", "active")]);
     bundle.end();
+}
+
+#[test]
+fn a_restored_container_is_in_a_scope_with_its_limits() {
+    if !booted() {
+        return lacks("systemd");
+    }
+    if !criu_works() {
+        return;
+    }
+    let mut bundle = prepared(bundle(), COUNT);
+    bundle.set("/linux/resources/pids", json!({ "limit": 50 }));
+    let bundle = launched(bundle);
+    wait_until(|| count(&bundle) > 0);
+    let images = bundle.dir.join("images").display().to_string();
+    checkpoint(&bundle, &["--image-path", &images]);
+    check_properties(&bundle, &[("LoadState", "not-found")]);
+    let before = count(&bundle);
+    restore(&bundle, &images);
+    wait_until(|| count(&bundle) > before + 1);
+    let group = format!("/skiff.slice/skiff-test.slice/{}", unit(&bundle));
+    check_properties(&bundle, &[("ActiveState", "active"), ("ControlGroup", &group), ("TasksMax", "50")]);
+    check_files(&bundle, &[("pids.max", "50")]);
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", bundle.pid())).expect("its cgroup");
+    assert_eq!(groups.trim(), format!("0::{group}"));
+    let processes = succeeds(&bundle.runtime(&["ps", "--format", "json", &bundle.id]));
+    assert!(processes.contains(&bundle.pid().to_string()), "{processes}");
+    systemctl(&["daemon-reload"]);
+    check_files(&bundle, &[("pids.max", "50")]);
+    let text = succeeds(&bundle.runtime(&["exec", &bundle.id, "/bin/cat", "/proc/self/cgroup"]));
+    assert_eq!(text, "0::/\n");
+    bundle.end();
+    check_properties(&bundle, &[("LoadState", "not-found")]);
+}
+
+#[test]
+fn a_failed_restoration_leaves_no_unit() {
+    if !booted() {
+        return lacks("systemd");
+    }
+    let mut bundle = bundle();
+    bundle.args(&["/bin/probe", "wait"]);
+    bundle.write();
+    let images = bundle.subdir("images").display().to_string();
+    let directory = bundle.dir.display().to_string();
+    // The real one finds no images; the other never answers.
+    for program in ["criu", "/bin/false"] {
+        let words =
+            ["--criu", program, "restore", "--bundle", &directory, "--image-path", &images, &bundle.id];
+        let output = bundle.runtime(&words);
+        assert_eq!((output.code, output.stderr.lines().count()), (1, 1), "{output}");
+        check_properties(&bundle, &[("LoadState", "not-found")]);
+        assert!(!self::directory(&bundle).exists());
+        fails(&bundle.runtime(&["state", &bundle.id]));
+    }
 }

@@ -306,6 +306,7 @@ fn last_error(log: &Path) -> io::Result<Option<String>> {
             !rest.contains("finished with error")
                 && !rest.contains("Dumping FAILED")
                 && !rest.contains("Restoring FAILED")
+                && !rest.contains("failed with -1")
                 && !rest.contains("exited with")
         });
     Ok(line.map(|rest| rest.split_once("): ").map_or(rest, |(_, said)| said).trim().to_owned()))
@@ -348,7 +349,7 @@ mod tests {
     fn the_last_error_of_a_log_is_told() {
         let path = std::env::temp_dir().join(format!("skiff-criu-{}", std::process::id()));
         let log = "(00.1) Warn  (a.c:1): x\n(00.2) Error (criu/files.c:7): Can't open: No such file\n\
-                   (00.3) Error (criu/cr-dump.c:1): Dumping FAILED.\n";
+                   (00.3) Error (criu/cr-dump.c:2): Dump files (pid: 3) failed with -1\n(00.3) Error (criu/cr-dump.c:1): Dumping FAILED.\n";
         fs::write(&path, log).expect("write");
         let line = last_error(&path).expect("read");
         fs::remove_file(&path).expect("remove");

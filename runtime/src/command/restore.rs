@@ -19,7 +19,7 @@ use skiff_runtime::oci::Bundle;
 use skiff_runtime::oci::spec::Status;
 use skiff_runtime::plan::{Plan, Step};
 use skiff_runtime::supervise::Signals;
-use skiff_runtime::{Error, hooks, oci};
+use skiff_runtime::{hooks, oci};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
 
@@ -34,22 +34,23 @@ use crate::{lifecycle, pid_file};
 pub(crate) fn restore(global: &Global, args: &Args) -> Result<u8, Failure> {
     let flags = &args.launch;
     let mut making = Making::begin(global, args)?;
-    if making.plan.cgroup.order.is_some() {
-        return Err(Error::Option("restore cannot have systemd make the cgroups".into()).into());
-    }
     create::check_terminal(&making.plan.process, flags, flags.detach)?;
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
     let (begin_ns, mut counted) = (monotonic_ns(), Counted::default());
     let mut cgroup = Cgroup::create(&making.plan.cgroup)?;
-    // What it does is set-up to those who read it: nothing is executed that would begin a program.
-    counted.arm(cgroup.id(), &making.plan.id, 0, begin_ns);
     take_root(&making.record.rootfs)?;
     // In the new mount namespace, for criu mounts things there.
     let places = Places::open(&args.images, "restore.log")?;
     let namespaces = Given::open(&making.bundle, &making.plan)?;
     let options = options(&making, &args.images, &places, &namespaces)?;
     let criu = Service::start(checkpoint::program(global), places.log.clone())?;
+    // criu waits for its request, so systemd can make a scope around it; what it restores is born there.
+    cgroup.order(&making.plan.cgroup, criu.pid())?;
+    making.record.cgroups = cgroup.made(&making.record.cgroups);
+    making.claim.write(&making.record)?;
+    // What it does is set-up to those who read it: nothing is executed that would begin a program.
+    counted.arm(cgroup.id(), &making.plan.id, 0, begin_ns);
     cgroup.take(criu.pid())?;
     // Its children are born where it is.
     create::enter_rdt(&mut making.record, criu.pid())?;

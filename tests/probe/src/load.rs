@@ -1,8 +1,11 @@
 //! Loads for the limits to stop: memory, processes, processor time, files.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pause};
@@ -38,6 +41,26 @@ pub(crate) fn eat_in_child(mib: usize) -> Result<(), String> {
             out::line(&end);
             Ok(())
         }
+    }
+}
+
+/// Sends 1, 2, 3, … to a datagram socket, ten a second, through one that stays connected.
+pub(crate) fn tell(socket: &str) -> Result<(), String> {
+    let own = UnixDatagram::unbound().map_err(|e| e.to_string())?;
+    own.connect(socket).map_err(|e| e.to_string())?;
+    for number in 1_u64.. {
+        own.send(number.to_string().as_bytes()).map_err(|e| e.to_string())?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// Makes a file and locks it, until it is killed. flock(2)
+pub(crate) fn lock(file: &str) -> Result<(), String> {
+    let file = File::create(file).map_err(|e| e.to_string())?;
+    let _locked = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| e.to_string())?;
+    loop {
+        pause();
     }
 }
 

@@ -21,7 +21,7 @@ use std::ffi::{c_char, c_int};
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
                      eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | calls N M P B [fork|threads K] | \
-                     hunt SIZE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
+                     hunt SIZE | tell SOCKET | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
 /// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
 #[unsafe(no_mangle)]
@@ -57,6 +57,8 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["fill", path, mib] => load::fill(path, number(mib)?),
         ["calls", amounts @ ..] => calls::run(amounts)?,
         ["hook", file, name, rest @ ..] => return hook::run(file, name, rest),
+        ["lock", file] => load::lock(file)?,
+        ["tell", socket] => load::tell(socket)?,
         ["hunt", size] => attempt::hunt(number(size)?),
         ["with", settings @ ..] => return with::exec(settings),
         _ => return Err(format!("usage: probe {VERBS}")),

@@ -9,8 +9,10 @@ use serde_json::json;
 use crate::harness::{installed, patience, skip};
 use crate::oci::{Bundle, lacks};
 
+mod options;
+
 /// Whether criu can do anything here, else the test is skipped: Debian's does not know the vDSO of newer kernels.
-fn criu_works() -> bool {
+pub(crate) fn criu_works() -> bool {
     if !installed("criu") {
         skip("criu");
         return false;
@@ -26,11 +28,19 @@ fn criu_works() -> bool {
 /// A container that runs `script` in a directory of the bundle, with streams that belong to nobody: what is open
 /// outside of the container cannot be written to files.
 fn start(script: &str) -> Bundle {
-    let mut bundle = Bundle::new();
+    launched(prepared(Bundle::new(), script))
+}
+
+/// The same, not yet made.
+pub(crate) fn prepared(mut bundle: Bundle, script: &str) -> Bundle {
     let data = bundle.subdir("data");
     bundle
         .mount(json!({ "destination": "/data", "type": "bind", "source": data, "options": ["rbind", "rw"] }));
     bundle.args(&["/bin/sh", "-c", &format!("cd /data; {script}")]);
+    bundle
+}
+
+pub(crate) fn launched(bundle: Bundle) -> Bundle {
     bundle.write();
     let directory = bundle.dir.display().to_string();
     quietly(&bundle, &["create", "--bundle", &directory, &bundle.id]);
@@ -41,19 +51,40 @@ fn start(script: &str) -> Bundle {
 /// Runs the runtime with streams that belong to nobody; it must succeed.
 fn quietly(bundle: &Bundle, words: &[&str]) {
     let mut command = bundle.command(words);
-    let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("run the runtime");
-    assert!(done.success(), "{words:?}: {done}");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let errors = bundle.dir.join("errors");
+    if words[0] == "restore" {
+        // What it says goes to nobody that it makes.
+        command.stderr(fs::File::create(&errors).expect("a file for errors"));
+    }
+    let done = command.status().expect("run the runtime");
+    let said = fs::read_to_string(&errors).unwrap_or_default();
+    assert!(done.success(), "{words:?}: {done} {said}{}", complaints(bundle));
 }
 
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i > new; mv new count; sleep 0.1; done";
+/// What criu has complained of in its logs below the bundle.
+fn complaints(bundle: &Bundle) -> String {
+    let below = fs::read_dir(&bundle.dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let logs = below.flat_map(|path| ["dump.log", "restore.log"].map(|name| path.join(name)));
+    let texts =
+        logs.filter_map(|log| Some(format!("\n{}:\n{}", log.display(), fs::read_to_string(&log).ok()?)));
+    let is_complaint = |line: &&str| ["Error", "Warn"].iter().any(|word| line.contains(word));
+    texts
+        .flat_map(|text| {
+            text.lines().filter(is_complaint).map(|line| format!("{line}\n")).collect::<Vec<_>>()
+        })
+        .collect()
+}
 
-fn count(bundle: &Bundle) -> u64 {
+pub(crate) const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i > new; mv new count; sleep 0.1; done";
+
+pub(crate) fn count(bundle: &Bundle) -> u64 {
     let text = fs::read_to_string(bundle.dir.join("data/count")).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
 }
 
 #[track_caller]
-fn wait_until(holds: impl Fn() -> bool) {
+pub(crate) fn wait_until(holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10) * patience();
     while !holds() {
         assert!(Instant::now() < deadline, "it has not come about in time");
@@ -62,15 +93,20 @@ fn wait_until(holds: impl Fn() -> bool) {
 }
 
 /// `checkpoint` with these flags, which must succeed.
-fn checkpoint(bundle: &Bundle, flags: &[&str]) {
+pub(crate) fn checkpoint(bundle: &Bundle, flags: &[&str]) {
     let words = [&["checkpoint"], flags, &[bundle.id.as_str()]].concat();
     let output = bundle.runtime(&words);
-    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(output.code, 0, "{output}{}", complaints(bundle));
 }
 
-fn restore(bundle: &Bundle, images: &str) {
+pub(crate) fn restore(bundle: &Bundle, images: &str) {
+    restore_with(bundle, images, &[]);
+}
+
+pub(crate) fn restore_with(bundle: &Bundle, images: &str, flags: &[&str]) {
     let directory = bundle.dir.display().to_string();
-    quietly(bundle, &["restore", "--detach", "--bundle", &directory, "--image-path", images, &bundle.id]);
+    let words = ["restore", "--detach", "--bundle", &directory, "--image-path", images];
+    quietly(bundle, &[&words[..], flags, &[&bundle.id]].concat());
 }
 
 #[test]
