@@ -107,6 +107,7 @@ fn copy_below(from: &Path, to: &Path, except: &[&str]) -> Result<()> {
         let kind = entry.file_type()?;
         let copied = if kind.is_dir() {
             fs::create_dir(&target)
+                .and_then(|()| fs::set_permissions(&target, entry.metadata()?.permissions()))
         } else if kind.is_symlink() {
             fs::read_link(&source).and_then(|text| symlink(text, &target))
         } else {

@@ -25,11 +25,8 @@ enum Verdict {
     Fail(String),
 }
 
-/// The machine that boots systemd, by the argument that asks for it.
+/// The first argument of a machine that boots systemd; the others name tests, as they do elsewhere.
 const SYSTEMD: &str = "systemd";
-
-/// Its tests, by their names: those that need systemd, or criu.
-const TESTS: [&str; 2] = [SYSTEMD, "checkpoint"];
 
 fn main() -> Result<Infallible> {
     let is_first = std::process::id() == 1;
@@ -69,10 +66,10 @@ fn supervise() -> Result<()> {
 
 fn report(with_systemd: bool) -> Result<()> {
     let filters: Vec<String> =
-        if with_systemd { TESTS.map(str::to_owned).to_vec() } else { std::env::args().skip(1).collect() };
+        if with_systemd { filters_of_systemd()? } else { std::env::args().skip(1).collect() };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
     println!("vm: kernel {}", release.trim());
-    let results = [premise::check(with_systemd)?, suite::run(&filters)?].concat();
+    let results = [premise::check(with_systemd)?, suite::run(&filters, with_systemd)?].concat();
     for (name, verdict) in &results {
         match verdict {
             Verdict::Pass => println!("vm: pass {name}"),
@@ -82,4 +79,11 @@ fn report(with_systemd: bool) -> Result<()> {
     }
     println!("vm: end {}", results.len());
     Ok(())
+}
+
+/// What init has been told to run before it became systemd. The kernel leaves what stands behind the dashes to init.
+fn filters_of_systemd() -> Result<Vec<String>> {
+    let line = fs::read_to_string("/proc/cmdline").context("read the kernel's command line")?;
+    let arguments = line.split_once(" -- ").map_or("", |(_, arguments)| arguments);
+    Ok(arguments.split_whitespace().skip(1).map(str::to_owned).collect())
 }

@@ -25,8 +25,12 @@ const MISSING: [&str; 13] = [
     "zstd",
 ];
 
+/// The same for machines that boot systemd, which are there for the tests that need it and what else they have; nor may
+/// their kernel lack anything.
+const MISSING_BESIDE_SYSTEMD: [&str; 2] = ["control groups of the user's own", "freedom from systemd"];
+
 /// Runs the tests of the suite that match a filter, or all; its own output goes to the serial line, for the log.
-pub(crate) fn run(filters: &[String]) -> Result<Vec<(String, Verdict)>> {
+pub(crate) fn run(filters: &[String], with_systemd: bool) -> Result<Vec<(String, Verdict)>> {
     let mut suite = Command::new("/bin/it");
     suite.args(["--show-output", "--test-threads=2"]).args(filters).current_dir("/tmp");
     suite.env_clear().env("PATH", "/bin:/sbin").env("CARGO_TARGET_DIR", "/target");
@@ -42,7 +46,7 @@ pub(crate) fn run(filters: &[String]) -> Result<Vec<(String, Verdict)>> {
         lines.push(line);
     }
     let status = suite.wait().context("wait for /bin/it")?;
-    let results = parse(&lines);
+    let results = parse(&lines, with_systemd);
     ensure!(!results.is_empty(), "/bin/it ran no test and ended with {status}");
     let failed = results.iter().any(|(_, verdict)| matches!(verdict, Verdict::Fail(_)));
     ensure!(status.success() || failed, "/bin/it ended with {status} although no test failed");
@@ -57,7 +61,7 @@ pub(crate) fn run(filters: &[String]) -> Result<Vec<(String, Verdict)>> {
 /// ---- NAME stdout ----
 /// skip: needs WHAT                   (or why the test failed)
 /// ```
-fn parse(lines: &[String]) -> Vec<(String, Verdict)> {
+fn parse(lines: &[String], with_systemd: bool) -> Vec<(String, Verdict)> {
     let mut results = Vec::new();
     let mut section = None;
     for line in lines {
@@ -68,7 +72,7 @@ fn parse(lines: &[String]) -> Vec<(String, Verdict)> {
         {
             section = results.iter().position(|(known, _)| known == name);
         } else if let Some(index) = section {
-            explain(&mut results[index].1, line);
+            explain(&mut results[index].1, line, with_systemd);
         }
     }
     results
@@ -79,15 +83,19 @@ fn verdict_of(word: &str) -> Verdict {
 }
 
 /// Takes a line that the test itself has printed into account.
-fn explain(verdict: &mut Verdict, line: &str) {
-    let skipped = line.strip_prefix("skip: needs ");
-    // What a kernel or a runtime need not have.
-    if let (Verdict::Pass, Some(what)) = (&*verdict, line.strip_prefix("skip: lacks ")) {
-        *verdict = Verdict::Skip(format!("lacks {what}"));
-        return;
-    }
+fn explain(verdict: &mut Verdict, line: &str, with_systemd: bool) {
+    let (missing, skipped): (&[&str], _) = match line.strip_prefix("skip: lacks ") {
+        Some(what) if with_systemd => (&MISSING_BESIDE_SYSTEMD, Some(what)),
+        // What a kernel or a runtime need not have.
+        Some(what) if *verdict == Verdict::Pass => {
+            *verdict = Verdict::Skip(format!("lacks {what}"));
+            return;
+        }
+        _ if with_systemd => (&MISSING_BESIDE_SYSTEMD, line.strip_prefix("skip: needs ")),
+        _ => (&MISSING, line.strip_prefix("skip: needs ")),
+    };
     match (&*verdict, skipped) {
-        (Verdict::Pass, Some(what)) if MISSING.iter().any(|missing| what.contains(missing)) => {
+        (Verdict::Pass, Some(what)) if missing.iter().any(|missing| what.contains(missing)) => {
             *verdict = Verdict::Skip(format!("needs {what}"));
         }
         (Verdict::Pass, Some(what)) => *verdict = Verdict::Fail(format!("skipped, needs {what}")),
@@ -121,6 +129,9 @@ mod tests {
             ("b::lacks_a_kernel", Verdict::Fail("skipped, needs BTF".into())),
             ("b::lacks_a_label", Verdict::Skip("lacks SELinux".into())),
         ];
-        assert_eq!(parse(&lines), expected.map(|(name, verdict)| (name.to_owned(), verdict)));
+        assert_eq!(parse(&lines, false), expected.map(|(name, verdict)| (name.to_owned(), verdict)));
+        let lines = ["test a ... ok", "---- a stdout ----", "skip: lacks a kernel that criu knows"]
+            .map(str::to_owned);
+        assert!(matches!(&parse(&lines, true)[..], [(_, Verdict::Fail(_))]));
     }
 }

@@ -21,6 +21,11 @@ impl Archive {
         self.entry(path, DIRECTORY | 0o755, (0, 0), b"");
     }
 
+    /// A directory in which anyone may make files, and remove their own.
+    pub(crate) fn shared_directory(&mut self, path: &str) {
+        self.entry(path, DIRECTORY | 0o1777, (0, 0), b"");
+    }
+
     /// A regular file.
     pub(crate) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
         self.entry(path, FILE | permissions, (0, 0), content);

@@ -30,7 +30,7 @@ pub(crate) struct Programs {
     pub(crate) suite: PathBuf,
 }
 
-const DIRECTORIES: [&str; 15] = [
+const DIRECTORIES: [&str; 14] = [
     "/dev",
     "/etc",
     "/modules",
@@ -41,7 +41,6 @@ const DIRECTORIES: [&str; 15] = [
     "/sys",
     "/target",
     "/target/fixtures",
-    "/tmp",
     "/usr",
     "/usr/bin",
     "/var",
@@ -66,6 +65,7 @@ pub(crate) fn build(programs: &Programs, modules: &[Module], userland: Option<&P
     for directory in DIRECTORIES {
         archive.directory(directory);
     }
+    archive.shared_directory("/tmp");
     // Without it the kernel starts init with no standard streams.
     archive.device("/dev/console", (5, 1));
     let busybox = command::need("busybox")?;

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: the runtime and every eBPF program on other kernels.
 //!
 //! Boots Debian's kernels under qemu with a root file system made here. Inside, `tests/vm-init` sets up a machine with
-//! pure cgroup v2 – or, for the machine `systemd`, leaves that to Debian's systemd –, runs the black-box suite there, and
+//! pure cgroup v2 – or, for the machines `systemd` and `engines`, leaves that to Debian's systemd –, runs the black-box suite there, and
 //! reports on the serial line, one line each:
 //!
 //! ```text
@@ -31,36 +31,19 @@ mod userland;
 use initramfs::Programs;
 use kernel::Kernel;
 use report::Report;
+use userland::Userland;
 
 pub(crate) const ARGUMENTS: &str = "[SERIES…] [-- FILTER…]";
 pub(crate) const HELP: &str =
-    "boots Debian's kernels of these series under qemu (default: 6.1 6.12 systemd) and checks
-                               the runtime and every eBPF program there, on pure cgroup v2; systemd: a machine that
-                               boots it, with criu, for the tests that need them; FILTER chooses tests";
+    "boots Debian's kernels of these series under qemu (default: 6.1 6.12 systemd) and
+                               checks the runtime and every eBPF program there, on pure cgroup v2; systemd: a machine
+                               that boots it, with criu; engines: the same with docker, containerd and podman; FILTER
+                               chooses tests";
 
-const MACHINES: [&str; 3] = ["6.1", "6.12", SYSTEMD];
+const MACHINES: [&str; 3] = ["6.1", "6.12", "systemd"];
 
-/// The machine that boots systemd, which has this kernel.
-const SYSTEMD: &str = "systemd";
+/// The kernel of the machines that boot systemd.
 const SYSTEMD_SERIES: &str = "6.1";
-
-/// What criu asks the kernel for, of sockets and packet filters above all.
-const CRIU: &[&str] = &[
-    "overlay",
-    "crc32c_generic",
-    "tun",
-    "unix_diag",
-    "tcp_diag",
-    "udp_diag",
-    "raw_diag",
-    "netlink_diag",
-    "af_packet_diag",
-    "nf_tables",
-    "nf_conntrack_netlink",
-    "nft_compat",
-    "xt_mark",
-    "veth",
-];
 
 /// Under emulation the suite takes some ten minutes; a hanging machine must not hold up everything.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -95,15 +78,16 @@ struct Machine {
     /// Of its log: the kernel's release, or what else is special.
     name: String,
     kernel: Kernel,
-    /// The root directory of a system with systemd.
-    userland: Option<PathBuf>,
+    /// A system with systemd, and its root directory.
+    userland: Option<(&'static Userland, PathBuf)>,
 }
 
 impl Machine {
     fn named(name: &str) -> Result<Self> {
-        if name == SYSTEMD {
-            let (kernel, userland) = (kernel::fetch(SYSTEMD_SERIES)?, userland::fetch()?);
-            return Ok(Self { name: name.to_owned(), kernel, userland: Some(userland) });
+        static BOOTED: [Userland; 2] = userland::ALL;
+        if let Some(userland) = BOOTED.iter().find(|userland| userland.name == name) {
+            let (kernel, root) = (kernel::fetch(SYSTEMD_SERIES)?, userland::fetch(userland)?);
+            return Ok(Self { name: name.to_owned(), kernel, userland: Some((userland, root)) });
         }
         let kernel = kernel::fetch(name)?;
         Ok(Self { name: kernel.release.clone(), kernel, userland: None })
@@ -111,16 +95,15 @@ impl Machine {
 
     /// What the tests need of the kernel that is not built in.
     fn modules(&self) -> &'static [&'static str] {
-        if self.userland.is_some() { CRIU } else { &["overlay"] }
+        self.userland.as_ref().map_or(&["overlay"], |(userland, _)| userland.modules)
     }
 
-    /// What its init is told: the machine's kind, if it is a special one, and which tests to run.
+    /// What its init is told: whether systemd is to be booted, and which tests to run.
     fn arguments(&self, filters: &[String]) -> Vec<String> {
-        match self.userland {
-            // The other machines run the rest, and skip what needs systemd.
-            Some(_) => vec![SYSTEMD.to_owned()],
-            None => filters.to_vec(),
-        }
+        let Some((userland, _)) = &self.userland else { return filters.to_vec() };
+        let own = || userland.tests.iter().map(|test| (*test).to_owned()).collect();
+        let tests = if filters.is_empty() { own() } else { filters.to_vec() };
+        [vec!["systemd".to_owned()], tests].concat()
     }
 }
 
@@ -131,7 +114,8 @@ fn one(machine: &Machine, programs: &Programs, filters: &[String]) -> Result<()>
     let archive = scratch.join(format!("{name}.cpio"));
     let log = scratch.join(format!("{name}.log"));
     let see = || format!("machine {name}, see {}", log.display());
-    let content = initramfs::build(programs, &kernel.modules(machine.modules())?, userland.as_deref())?;
+    let root = userland.as_ref().map(|(_, root)| root.as_path());
+    let content = initramfs::build(programs, &kernel.modules(machine.modules())?, root)?;
     std::fs::write(&archive, content).with_context(|| format!("write {}", archive.display()))?;
     eprintln!("+ boot {name} under qemu, log in {}", log.display());
     let mut running = machine::boot(&kernel.image, &archive, &machine.arguments(filters), &log, LIMIT)?;

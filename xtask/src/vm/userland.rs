@@ -1,6 +1,7 @@
-//! A small Debian with systemd and criu, for the machine that boots it.
+//! Small Debians with systemd, for the machines that boot it.
 //!
-//! Made once by debootstrap, in `target/vm/debian-bookworm-criu/`, which appears by rename, so it is whole or absent.
+//! Each is made once by debootstrap, in `target/vm/debian-bookworm-NAME/`, which appears by rename, so it is whole or
+//! absent.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,8 +13,54 @@ use anyhow::{Context, Result};
 use super::cpio::Archive;
 use crate::{command, workspace};
 
+/// A system that systemd boots, and what is tested there.
+#[derive(Debug)]
+pub(crate) struct Userland {
+    /// The machine's name.
+    pub(crate) name: &'static str,
+    /// Packages beyond those of the smallest system.
+    packages: &'static str,
+    /// What the tests need of the kernel that is not built in.
+    pub(crate) modules: &'static [&'static str],
+    /// The tests, by what their names contain; the other machines run the rest, and skip these.
+    pub(crate) tests: &'static [&'static str],
+}
+
+pub(crate) const ALL: [Userland; 2] = [
+    Userland {
+        name: "systemd",
+        packages: "--include=apparmor,criu,dbus,dbus-user-session,iproute2,iptables,libpam-systemd,systemd,systemd-sysv,uidmap",
+        modules: CRIU,
+        tests: &["systemd", "checkpoint"],
+    },
+    Userland {
+        name: "engines",
+        packages: "--include=apparmor,catatonit,conmon,containerd,crun,dbus,dbus-user-session,docker.io,iproute2,\
+                   libpam-systemd,netavark,podman,runc,systemd,systemd-sysv,uidmap",
+        modules: &["overlay"],
+        tests: &["peers"],
+    },
+];
+
+/// What criu asks the kernel for, of sockets and packet filters above all.
+const CRIU: &[&str] = &[
+    "overlay",
+    "crc32c_generic",
+    "tun",
+    "unix_diag",
+    "tcp_diag",
+    "udp_diag",
+    "raw_diag",
+    "netlink_diag",
+    "af_packet_diag",
+    "nf_tables",
+    "nf_conntrack_netlink",
+    "nft_compat",
+    "xt_mark",
+    "veth",
+];
+
 const SUITE: &str = "bookworm";
-const PACKAGES: &str = "--include=criu,dbus,iproute2,iptables,systemd,systemd-sysv";
 
 /// What a running machine has of its own, and what nobody reads there.
 const LEFT_OUT: [&str; 17] = [
@@ -36,7 +83,15 @@ const LEFT_OUT: [&str; 17] = [
     "var",
 ];
 
-const DIRECTORIES: [&str; 8] = ["/dev", "/proc", "/run", "/sys", "/tmp", "/var", "/var/lib", "/var/lib/dbus"];
+const DIRECTORIES: [&str; 7] = ["/dev", "/proc", "/run", "/sys", "/var", "/var/lib", "/var/lib/dbus"];
+
+/// An ordinary user with subordinate ids, beside whom the system knows.
+const USER: [(&str, &str); 4] = [
+    ("etc/passwd", "someone:x:1000:1000::/:/bin/sh\n"),
+    ("etc/group", "someone:x:1000:\n"),
+    ("etc/subuid", "someone:100000:65536\n"),
+    ("etc/subgid", "someone:100000:65536\n"),
+];
 
 /// The target that the machine boots into: the checks, with a message bus beside them.
 const FILES: [(&str, &str); 3] = [
@@ -51,9 +106,9 @@ const FILES: [(&str, &str); 3] = [
     ),
 ];
 
-/// The directory, made if need be.
-pub(crate) fn fetch() -> Result<PathBuf> {
-    let place = workspace::scratch("vm")?.join(format!("debian-{SUITE}-criu"));
+/// Its directory, made if need be.
+pub(crate) fn fetch(userland: &Userland) -> Result<PathBuf> {
+    let place = workspace::scratch("vm")?.join(format!("debian-{SUITE}-{}", userland.name));
     if place.is_dir() {
         return Ok(place);
     }
@@ -63,7 +118,7 @@ pub(crate) fn fetch() -> Result<PathBuf> {
     }
     command::run(
         Command::new(command::need("debootstrap")?)
-            .args(["--variant=minbase", PACKAGES, SUITE])
+            .args(["--variant=minbase", userland.packages, SUITE])
             .arg(&partial),
     )?;
     fs::rename(&partial, &place)
@@ -79,8 +134,14 @@ pub(crate) fn add(archive: &mut Archive, userland: &Path) -> Result<()> {
     for directory in DIRECTORIES {
         archive.directory(directory);
     }
+    archive.shared_directory("/var/tmp");
     for (name, content) in FILES {
         archive.file(name, 0o644, content.as_bytes());
+    }
+    for (name, line) in USER {
+        // What comes later in an archive replaces what came before.
+        let known = fs::read_to_string(userland.join(name)).with_context(|| format!("read {name}"))?;
+        archive.file(name, 0o644, (known + line).as_bytes());
     }
     Ok(())
 }
