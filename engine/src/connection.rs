@@ -75,7 +75,8 @@ impl Connection {
 
     /// Waits until the client has gone, or says what nobody has asked for.
     pub(crate) async fn gone(&self) {
-        // Whatever comes of it, it is the end.
-        drop(self.stream.readable().await);
+        // Readiness may be left over from the request: only a look tells. Whatever comes of it, it is the end.
+        let look = || socket::receive(self.stream.as_fd(), &mut [0], &mut Vec::new(), true);
+        drop(self.stream.async_io(Interest::READABLE, look).await);
     }
 }

@@ -71,8 +71,7 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     }
     let listing = listing(&args)?;
     // Filters may name containers that are not shown.
-    let (listed, errors) = documents(&Request::List { all: true })?;
-    let everything: Vec<Value> = listed.iter().map(rows::summary).collect();
+    let (everything, errors) = documents(&Request::List { all: true })?;
     let reason = |reason: String| refused(Failure::engine(reason));
     let mut shown = args.filters.select(&everything, &everything).map_err(reason)?;
     if let Some(last) = args.last {

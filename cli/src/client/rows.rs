@@ -24,30 +24,6 @@ pub(super) fn names() -> Value {
     })
 }
 
-/// What the daemon says of a container, in the words of docker's interface.
-pub(super) fn summary(listed: &Value) -> Value {
-    let words = listed["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let pairs = listed["labels"].as_array().into_iter().flatten();
-    let labels = pairs.filter_map(|pair| Some((pair[0].as_str()?.to_owned(), pair[1].clone())));
-    let mounts = listed["mounts"].as_array().into_iter().flatten().cloned();
-    json!({
-        "Id": listed["id"],
-        "Names": [format!("/{}", listed["name"].as_str().unwrap_or_default())],
-        "Image": listed["image"],
-        "ImageID": listed["image_id"],
-        "Command": words.collect::<Vec<_>>().join(" "),
-        "CreatedNs": listed["created_ns"],
-        "StartedNs": listed["started_ns"],
-        "FinishedNs": listed["finished_ns"],
-        "State": listed["state"],
-        "Health": listed["health"],
-        "ExitCode": listed["exit_code"],
-        "Labels": labels.collect::<serde_json::Map<_, _>>(),
-        "Mounts": mounts.map(|target| json!({ "Destination": target })).collect::<Vec<_>>(),
-        "HostConfig": { "NetworkMode": listed["network"] },
-    })
-}
-
 /// The row of a container that the daemon describes by `container`, at the time `now_ns` since 1970.
 pub(super) fn row(container: &Value, now_ns: u64, no_trunc: bool) -> Value {
     let text = |field: &str| container[field].as_str().unwrap_or_default();
