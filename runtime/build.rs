@@ -3,6 +3,6 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
-        println!("cargo:rustc-link-arg-bins=-Wl,--entry=skiff_entry");
+        println!("cargo:rustc-link-arg-bins=-Wl,--entry=skiff_runtime_entry,--wrap=pthread_getattr_np");
     }
 }

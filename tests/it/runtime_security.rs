@@ -156,6 +156,30 @@ fn the_runtime_cannot_be_looked_into_while_it_enters() {
     prey.is_unharmed();
 }
 
+/// Commands that enter no container run from the file itself: nobody in a container may come by it through them.
+#[test]
+fn the_binary_of_commands_that_enter_no_container_is_within_no_containers_reach() {
+    let mut victim = Bundle::new();
+    let prey = Prey::new(&victim, 10);
+    victim.args(&["/bin/probe", "wait"]).write();
+    let hunt = format!("echo ready; exec probe hunt {}", prey.size);
+    let (mut apart, mut beside) = (Bundle::new(), Bundle::new());
+    apart.wait_ready(&["/bin/sh", "-c", &hunt]);
+    beside.share("pid").wait_ready(&["/bin/sh", "-c", &hunt]);
+    for _ in 0..20 {
+        victim.create();
+        for words in [&["state", &victim.id][..], &["start", &victim.id], &["ps", &victim.id], &["list"]] {
+            assert_eq!(prey.runs(&victim, words).code, 0, "{words:?}");
+        }
+        assert_eq!(prey.runs(&victim, &["kill", &victim.id, "KILL"]).code, 0);
+        assert_eq!(prey.runs(&victim, &["delete", "--force", &victim.id]).code, 0);
+    }
+    for hunter in [apart, beside] {
+        assert_eq!(hunter.rest(), "nothing\n");
+    }
+    prey.is_unharmed();
+}
+
 /// The runtime, started with a directory of the host open at descriptor 7 and others.
 fn with_leaks(bundle: &Bundle, treasure: &Path, words: &[&str]) -> Output {
     let leaks = ["7", "3", "200"].map(|fd| format!("fd={fd}:{}", treasure.display()));

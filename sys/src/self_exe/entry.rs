@@ -7,7 +7,10 @@
 //! library's `_start`, and `main` sees to the rest by [`super::sealed`].
 //!
 //! A program that only sometimes launches containers itself has `skiff_client_entry` as its entry, which does so only where
-//! the environment has `SKIFF_DAEMON=off`.
+//! the environment has `SKIFF_DAEMON=off`. One whose commands do not all enter containers has `skiff_runtime_entry`, which
+//! does so only where an argument is the name of one that does (`create`, `run`, `exec`, `restore`). Neither decides anything:
+//! what they miss sees to it by [`super::sealed`] that it is out of reach before it does anything, at the price of starting
+//! twice.
 //!
 //! Assembly, because nothing that a compiler may call – `memcpy`, thread-local storage – is there yet.
 
@@ -114,4 +117,65 @@ std::arch::global_asm!(
     "jmp _start",
     "5: .ascii \"SKIFF_DAEMON=off\"",
     ".popsection",
+);
+
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text.skiff_runtime_entry, \"ax\", @progbits",
+    ".globl skiff_runtime_entry",
+    ".type skiff_runtime_entry, @function",
+    "skiff_runtime_entry:",
+    "lea rcx, [rsp + 8]", // the arguments: pointers to strings, then 0
+    "2:",
+    "add rcx, 8",
+    "mov r8, [rcx]",
+    "test r8, r8",
+    "jz 5f",
+    "mov eax, [r8]", // on the stack still: behind the last string are the program's name and 8 zero bytes
+    "cmp eax, {run}",
+    "je skiff_entry",
+    "cmp eax, {exec}",
+    "jne 3f",
+    "cmp byte ptr [r8 + 4], 0",
+    "je skiff_entry",
+    "3:",
+    "cmp eax, {crea}",
+    "jne 4f",
+    "cmp dword ptr [r8 + 3], {ate}",
+    "je skiff_entry",
+    "4:",
+    "cmp eax, {rest}",
+    "jne 2b",
+    "cmp dword ptr [r8 + 4], {ore}",
+    "jne 2b",
+    "jmp skiff_entry",
+    "5:",
+    "xor ebp, ebp",
+    "jmp _start",
+    ".popsection",
+    run = const word(b"run\0"),
+    exec = const word(b"exec"),
+    crea = const word(b"crea"),
+    ate = const word(b"ate\0"),
+    rest = const word(b"rest"),
+    ore = const word(b"ore\0"),
+);
+
+#[cfg(target_arch = "x86_64")]
+const fn word(text: &[u8; 4]) -> i32 {
+    i32::from_le_bytes(*text)
+}
+
+// In the place of pthread_getattr_np (the linker's `--wrap`): std asks for the stack's bounds, for the sake of a message when
+// it overflows, and the C library would read and parse /proc/self/maps to answer.
+#[cfg(target_arch = "x86_64")]
+std::arch::global_asm!(
+    ".pushsection .text.skiff_stack_bounds, \"ax\", @progbits",
+    ".globl __wrap_pthread_getattr_np",
+    ".type __wrap_pthread_getattr_np, @function",
+    "__wrap_pthread_getattr_np:",
+    "mov eax, {enosys}",
+    "ret",
+    ".popsection",
+    enosys = const libc::ENOSYS,
 );
