@@ -140,23 +140,28 @@ fn enable(level: &Path, controllers: &Enable) -> Result<(), Error> {
 }
 
 /// A new v1 cpuset is empty and takes no process until it has CPUs and nodes: gives each level down to `path` those of
-/// the one above, where it has none.
-pub(super) fn inherit_cpuset(mount: &Path, path: &Path) -> Result<(), Error> {
+/// the one above, where it has none. If `path` `is_new`, it is known to have none.
+pub(super) fn inherit_cpuset(mount: &Path, path: &Path, is_new: bool) -> Result<(), Error> {
     let mut level = mount.to_path_buf();
-    for component in path {
+    let mut left = path.iter();
+    while let Some(component) = left.next() {
         let above = level.clone();
         level.push(component);
+        let is_empty = is_new && left.as_path().as_os_str().is_empty();
         for file in ["cpuset.cpus", "cpuset.mems"] {
-            inherit_file(&above.join(file), &level.join(file))?;
+            let (from, to) = (above.join(file), level.join(file));
+            if is_empty || read_file(&to)?.trim().is_empty() {
+                write_file(&to, read_file(&from)?.trim())?;
+            }
         }
     }
     Ok(())
 }
 
-fn inherit_file(from: &Path, to: &Path) -> Result<(), Error> {
-    let read = |path: &Path| fs::read_to_string(path).context(|| format!("read {}", path.display()));
-    if read(to)?.trim().is_empty() {
-        fs::write(to, read(from)?.trim()).context(|| format!("write {}", to.display()))?;
-    }
-    Ok(())
+fn read_file(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).context(|| format!("read {}", path.display()))
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), Error> {
+    fs::write(path, text).context(|| format!("write {}", path.display()))
 }

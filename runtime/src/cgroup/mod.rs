@@ -189,16 +189,26 @@ impl Layout {
     /// A few statfs(2) calls: reading mountinfo would cost in proportion to the host's mounts.
     fn probe(root: &Path) -> Self {
         use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
-        let magic = |path: &Path| statfs(path).ok().map(|found| found.filesystem_type());
+        let of_kind = |path: &Path, kind| statfs(path).ok().filter(|found| found.filesystem_type() == kind);
         let unified = [root.to_path_buf(), root.join("unified")]
             .into_iter()
-            .find(|path| magic(path) == Some(CGROUP2_SUPER_MAGIC));
-        let legacy = Controller::ALL
+            .find(|path| of_kind(path, CGROUP2_SUPER_MAGIC).is_some());
+        let found: Vec<_> = Controller::ALL
             .into_iter()
             .map(|controller| (controller, root.join(controller.name())))
-            // Controllers that are mounted together are symlinks to their common directory: `cpu` to `cpu,cpuacct`.
-            .map(|(controller, path)| (controller, path.read_link().map_or(path, |to| root.join(to))))
-            .filter(|(_, path)| magic(path) == Some(CGROUP_SUPER_MAGIC))
+            .filter_map(|(controller, path)| {
+                let hierarchy = of_kind(&path, CGROUP_SUPER_MAGIC)?.filesystem_id();
+                Some((controller, path, hierarchy))
+            })
+            .collect();
+        let is_shared = |hierarchy| found.iter().filter(|(.., other)| *other == hierarchy).count() > 1;
+        let legacy = found
+            .iter()
+            .map(|(controller, path, hierarchy)| {
+                // Controllers that are mounted together are symlinks to their common directory: `cpu` to `cpu,cpuacct`.
+                let common = if is_shared(*hierarchy) { path.read_link().ok() } else { None };
+                (*controller, common.map_or_else(|| path.clone(), |to| root.join(to)))
+            })
             .collect();
         let unified_controllers = unified
             .as_ref()
@@ -213,7 +223,7 @@ impl Layout {
     pub fn hierarchies(&self) -> Vec<(&Path, Vec<Controller>)> {
         let mut found: Vec<(&Path, Vec<Controller>)> = Vec::new();
         for (controller, mount) in &self.legacy {
-            match found.iter_mut().find(|(known, _)| known == mount) {
+            match found.iter_mut().find(|(known, _)| known.as_os_str() == mount.as_os_str()) {
                 Some((_, controllers)) => controllers.push(*controller),
                 None => found.push((mount, vec![*controller])),
             }
