@@ -12,6 +12,7 @@ pub mod heap;
 pub mod mount;
 pub mod net;
 pub mod netlink;
+pub mod netns;
 pub mod page;
 pub mod process;
 pub mod random;

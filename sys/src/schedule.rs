@@ -2,6 +2,7 @@
 
 use std::io;
 
+use nix::fcntl::OFlag;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -53,6 +54,25 @@ pub fn set_policy(policy: &Policy) -> io::Result<()> {
     // SAFETY: `attr` tells its own size and outlives the call, which only reads it.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
     check(result)
+}
+
+/// Whether a processor that this process may run on is likely to be idle: fewer threads run, or could, than it has
+/// processors. proc_loadavg(5), sched_getaffinity(2).
+#[must_use]
+pub fn has_idle_processor() -> bool {
+    let mut text = [0; 128];
+    let read = crate::file::open(c"/proc/loadavg", OFlag::O_RDONLY, 0)
+        .and_then(|file| Ok(nix::unistd::read(&file, &mut text)?));
+    let runnable = read.ok().and_then(|length| runnable(&text[..length]));
+    let Ok(own) = sched_getaffinity(Pid::from_raw(0)) else { return false };
+    let processors = (0..CpuSet::count()).filter(|processor| own.is_set(*processor) == Ok(true)).count();
+    runnable.is_some_and(|runnable| runnable < processors)
+}
+
+/// The number before the slash: those that run or could.
+fn runnable(loadavg: &[u8]) -> Option<usize> {
+    let field = loadavg.split(|byte| *byte == b' ').nth(3)?;
+    std::str::from_utf8(field.split(|byte| *byte == b'/').next()?).ok()?.parse().ok()
 }
 
 /// Sets the calling thread's I/O priority: class << 13 | level. ioprio_set(2).
@@ -172,5 +192,11 @@ mod tests {
             let error = set_memory_policy(MPOL_BIND, &[5000]).expect_err("no such node");
             assert!(error.raw_os_error().is_some());
         });
+    }
+
+    #[test]
+    fn those_that_could_run_stand_before_the_slash() {
+        assert_eq!(runnable(b"0.26 0.97 2.13 3/120 4974\n"), Some(3));
+        assert_eq!(runnable(b"0.26 0.97\n"), None);
     }
 }

@@ -136,7 +136,7 @@ fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Fail
         channel.receive_go().at(Stage::Wait)?;
         program::run_hooks("createContainer", &plan.hooks.create_container, program, Status::Creating)?;
     }
-    set_kernel_parameters(plan, &tree)?;
+    set_kernel_parameters(launch, &tree)?;
     for (index, hide) in plan.hide.iter().enumerate() {
         match hide {
             Hide::Mask(path) => tree.mask(path),
@@ -156,8 +156,9 @@ pub(super) const fn has_hooks_before_pivot(hooks: &Hooks) -> bool {
 }
 
 /// Loopback, host and domain name, and `/proc/sys`, the last through the container's own procfs.
-fn set_kernel_parameters(plan: &Plan, tree: &Tree<'_>) -> Result<(), Failure> {
-    if plan.loopback {
+fn set_kernel_parameters(launch: &Launch<'_>, tree: &Tree<'_>) -> Result<(), Failure> {
+    let Launch { plan, joins, .. } = *launch;
+    if plan.loopback && !joins.have_made_network() {
         net::loopback_up().at(Stage::Loopback)?;
     }
     if let Some(name) = &plan.hostname {

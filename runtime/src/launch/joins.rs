@@ -19,7 +19,11 @@ use crate::plan::{Join, c_path};
 
 /// The namespaces to enter, opened.
 #[derive(Debug)]
-pub(super) struct Joins(Vec<Opened>);
+pub(super) struct Joins {
+    opened: Vec<Opened>,
+    /// A new network namespace, made beside the launch.
+    network: Option<OwnedFd>,
+}
 
 #[derive(Debug)]
 struct Opened {
@@ -48,7 +52,18 @@ impl Joins {
                 file::open(&c_path(&join.path)?, OFlag::O_RDONLY, 0).context(|| describe(join))?;
             Ok(Opened { kind: join.kind, namespace, is_entered: Cell::new(false) })
         };
-        joins.iter().map(open).collect::<Result<_, Error>>().map(Self)
+        let opened = joins.iter().map(open).collect::<Result<_, Error>>()?;
+        Ok(Self { opened, network: None })
+    }
+
+    /// Has the child enter `namespace`, which nobody has entered yet.
+    pub(super) fn add_network(&mut self, namespace: OwnedFd) {
+        self.network = Some(namespace);
+    }
+
+    /// Whether a network namespace was [added](Self::add_network).
+    pub(super) const fn have_made_network(&self) -> bool {
+        self.network.is_some()
     }
 
     /// Forks a process where the new `namespaces` and those joined here meet. Runs in: parent.
@@ -66,7 +81,7 @@ impl Joins {
         }
         let is_other_user = user.is_some() || namespaces.contains(CloneFlags::CLONE_NEWUSER);
         match pid {
-            _ if is_other_user && !self.0.is_empty() => {
+            _ if is_other_user && !self.opened.is_empty() => {
                 process::spawn_from(|| self.enter_around(user), namespaces, cgroup, memory, run)
             }
             Some(pid) => match ForChildren::enter(&pid.namespace)? {
@@ -93,7 +108,7 @@ impl Joins {
             CloneFlags::CLONE_NEWUTS,
             CloneFlags::CLONE_NEWCGROUP,
         ];
-        for join in self.0.iter().filter(|join| EARLY.contains(&join.kind)) {
+        for join in self.opened.iter().filter(|join| EARLY.contains(&join.kind)) {
             match setns(&join.namespace, join.kind) {
                 Ok(()) => join.is_entered.set(true),
                 Err(nix::Error::EPERM) => {}
@@ -109,7 +124,9 @@ impl Joins {
     ///
     /// Errors: with the index of the one that could not be entered.
     pub(super) fn enter(&self) -> Result<(), (usize, io::Error)> {
-        let left = self.0.iter().enumerate().filter(|(_, join)| !join.is_entered.get());
+        let made = self.network.as_ref().map_or(Ok(()), |network| setns(network, CloneFlags::CLONE_NEWNET));
+        made.map_err(|error| (usize::MAX, error.into()))?;
+        let left = self.opened.iter().enumerate().filter(|(_, join)| !join.is_entered.get());
         left.into_iter().try_for_each(|(index, join)| join.enter().map_err(|error| (index, error)))
     }
 
@@ -118,9 +135,10 @@ impl Joins {
         self.find(CloneFlags::CLONE_NEWUSER).is_some()
     }
 
-    /// The network namespace that is joined.
+    /// The network namespace that the child enters.
     pub(super) fn network(&self) -> Option<BorrowedFd<'_>> {
-        self.find(CloneFlags::CLONE_NEWNET).map(|join| join.namespace.as_fd())
+        let joined = self.find(CloneFlags::CLONE_NEWNET).map(|join| &join.namespace);
+        joined.or(self.network.as_ref()).map(AsFd::as_fd)
     }
 
     /// Whether a time namespace is joined, which a process must not share its memory for.
@@ -129,7 +147,7 @@ impl Joins {
     }
 
     fn find(&self, kind: CloneFlags) -> Option<&Opened> {
-        self.0.iter().find(|join| join.kind == kind)
+        self.opened.iter().find(|join| join.kind == kind)
     }
 }
 

@@ -5,14 +5,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::sched::CloneFlags;
 use skiff_sys::clock::monotonic_ns;
+use skiff_sys::netns::Nascent;
 use skiff_sys::process::{self, Child, Exit, Memory};
+use skiff_sys::schedule::has_idle_processor;
 
 use super::gate::Gate;
 use super::joins::Joins;
 use super::note::{self, Note};
 use super::own::OomScore;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, in_user_namespace};
 use super::program::Stop;
 use super::sync::{Channel, Message, Page};
 use super::{child, console, devices, listener, maps, report};
@@ -96,8 +99,9 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         Bond::None => None,
     };
     process::keep_children().context(|| "take SIGCHLD".into())?;
+    let network = begin_network(plan);
     let console_socket = console_socket.map(console::connect).transpose()?;
-    let joins = Joins::open(&plan.joins)?;
+    let mut joins = Joins::open(&plan.joins)?;
     // What a bundle mounts may be its own cgroups: these come first then.
     let own_cgroup = if plan.bond == Bond::None { Some(Cgroup::create(&plan.cgroup)?) } else { None };
     let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
@@ -116,8 +120,14 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
     };
     let (channel, childs) = Channel::pair().context(|| "make a socket".into())?;
     let memory = memory(plan, &joins, gate);
+    let mut namespaces = plan.namespaces;
+    // If it has come to nothing, the clone makes one, or says why it cannot.
+    if let Some(Ok(network)) = network.map(Nascent::finish) {
+        joins.add_network(network);
+        namespaces.remove(CloneFlags::CLONE_NEWNET);
+    }
     let score = OomScore::lend(&plan.process)?;
-    let spawned = joins.spawn(plan.namespaces, cgroup.unified_fd(), memory, |memory| {
+    let spawned = joins.spawn(namespaces, cgroup.unified_fd(), memory, |memory| {
         // The child must not hold the end whose closing tells it that its parent has died.
         channel.close_in_child();
         let (prepared, joins, cgroup, channel) = (&prepared, &joins, &cgroup, &childs);
@@ -136,6 +146,13 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
     running.let_go(plan, &joins, born, &channel)?;
     running.follow(&channel, page, &Of { plan: Some(plan), process: &plan.process }, console_socket)?;
     Ok(running)
+}
+
+/// Has the container's network namespace made while the parent goes on: where it belongs to the parent's user namespace, and
+/// where a processor is idle, or whoever makes it would only be waited for.
+fn begin_network(plan: &Plan) -> Option<Nascent> {
+    let is_own = plan.namespaces.contains(CloneFlags::CLONE_NEWNET) && !in_user_namespace(plan);
+    if is_own && has_idle_processor() { Nascent::begin(plan.loopback).ok() } else { None }
 }
 
 /// The child works in its parent's memory, unless the parent has to work beside it, or the child is not to be one with it

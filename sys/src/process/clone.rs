@@ -10,19 +10,22 @@ use super::pidfd::{own, reap};
 /// The C library's declaration of `struct clone_args`, size 88 (Linux ≥ 5.7, with `cgroup`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
+pub(crate) struct CloneArgs {
+    pub(crate) flags: u64,
+    pub(crate) pidfd: u64,
+    pub(crate) child_tid: u64,
+    pub(crate) parent_tid: u64,
+    pub(crate) exit_signal: u64,
+    pub(crate) stack: u64,
+    pub(crate) stack_size: u64,
+    pub(crate) tls: u64,
+    pub(crate) set_tid: u64,
+    pub(crate) set_tid_size: u64,
+    pub(crate) cgroup: u64,
 }
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use shared::clone3_onto;
 
 const CLONE_FILES: u64 = 0x400;
 const CLONE_PARENT: u64 = 0x8000;
@@ -192,10 +195,30 @@ mod shared {
             stack_size: STACK_BYTES as u64,
             ..*args
         };
-        let result: i64;
         // SAFETY: the parent's thread is suspended (CLONE_VFORK) until the child has left its memory, so the child may use
         // `run`, what that borrows, and the C library's state as if it were called. It runs on `stack`, which is mapped
-        // until then, and `enter` does not return.
+        // until then.
+        let result = unsafe { clone3_onto(&args, std::ptr::from_mut(run), enter::<F>) };
+        // SAFETY: the child has left the stack, and no reference to it is left.
+        unsafe { munmap(stack, STACK_BYTES) }?;
+        Ok(i32::try_from(result).ok().filter(|pid| *pid > 0))
+    }
+
+    /// The system call alone, of a child that runs `enter` with `argument` on the stack that `args` names; the parent gets the
+    /// child's id or a negative errno.
+    ///
+    /// # Safety
+    ///
+    /// The stack is the child's alone, and stays while the child is in this memory. So does what `argument` points to, which
+    /// `enter` may use, beside all that the parent does meanwhile.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn clone3_onto<T>(
+        args: &CloneArgs,
+        argument: *mut T,
+        enter: unsafe extern "C" fn(*mut T) -> !,
+    ) -> i64 {
+        let result: i64;
+        // SAFETY: by this function's contract; `enter` does not return.
         unsafe {
             std::arch::asm!(
                 "syscall",
@@ -207,17 +230,15 @@ mod shared {
                 "ud2",
                 "2:",
                 inlateout("rax") libc::SYS_clone3 => result,
-                in("rdi") &raw const args,
+                in("rdi") std::ptr::from_ref(args),
                 in("rsi") size_of::<CloneArgs>(),
-                in("r8") std::ptr::from_mut(run),
-                in("r9") enter::<F> as unsafe extern "C" fn(*mut Option<F>) -> !,
+                in("r8") argument,
+                in("r9") enter,
                 lateout("rcx") _,
                 lateout("r11") _,
             );
         }
-        // SAFETY: the child has left the stack, and no reference to it is left.
-        unsafe { munmap(stack, STACK_BYTES) }?;
-        Ok(i32::try_from(result).ok().filter(|pid| *pid > 0))
+        result
     }
 
     #[cfg(not(target_arch = "x86_64"))]

@@ -16,9 +16,13 @@ pub use capabilities::{
     raise_ambient, set_capabilities,
 };
 pub use clone::{Child, Memory, exit_now, fork, spawn, spawn_from};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use clone::{CloneArgs, clone3_onto};
 pub use descriptors::{
     cloexec_from, close_in_child, close_others_in_child, descriptor_flags, give_descriptor,
 };
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pidfd::own;
 pub use pidfd::{Exit, Stat, cgroup_of, exit_of, open_pidfd, reap, send_signal, stat};
 
 /// Kill this process when its parent ends. prctl(2); forgotten by the kernel when credentials change.

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use super::check;
 
 /// Takes the descriptor that clone3 has made for the parent.
-pub(super) fn own(pidfd: RawFd) -> OwnedFd {
+pub(crate) fn own(pidfd: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just written this descriptor (CLONE_PIDFD); nobody else owns it.
     unsafe { OwnedFd::from_raw_fd(pidfd) }
 }
@@ -64,8 +64,11 @@ pub struct Stat {
 
 /// Reads `/proc/PID/stat` of the process `pid`.
 pub fn stat(pid: i32) -> io::Result<Stat> {
-    let bytes = std::fs::read(format!("/proc/{pid}/stat"))?;
-    parse_stat(&bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))
+    let path = std::ffi::CString::new(format!("/proc/{pid}/stat"))?;
+    // The kernel writes all of it at once: 52 numbers, and a name of at most 64 bytes.
+    let mut text = [0; 2048];
+    let length = nix::unistd::read(crate::file::open(&path, nix::fcntl::OFlag::O_RDONLY, 0)?, &mut text)?;
+    parse_stat(&text[..length]).ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))
 }
 
 /// The name, which may hold any byte, stands between the first `(` and the last `)`.
