@@ -69,10 +69,11 @@ impl Mark {
 }
 
 impl Cgroup {
-    /// Takes the directories for the container of `mark`.
+    /// Takes the directories, if there are any yet, for the container of `mark`.
     pub(super) fn bear(&mut self, mark: Option<&Mark>) -> Result<(), Error> {
-        if let Some(mark) = mark {
-            self.at_marked(|directory| mark.set(directory)).context(|| "mark the cgroup".into())?;
+        let Some(mark) = mark else { return Ok(()) };
+        let set = self.at_marked(|directory| mark.set(directory)).context(|| "mark the cgroup".into())?;
+        if set.is_some() {
             self.mark = Some(mark.clone());
         }
         Ok(())
