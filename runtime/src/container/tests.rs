@@ -183,3 +183,11 @@ fn a_lock_is_waited_for_and_a_container_that_is_gone_is_noticed() {
         assert!(waiting.join().expect("join"), "it has been removed meanwhile");
     });
 }
+
+#[test]
+fn the_seed_of_the_fuzz_target_is_a_record_with_everything() {
+    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/state/record.json");
+    let record = Record::read(&seed).expect("of that form").expect("it is there");
+    assert!(record.rdt.is_some() && record.cgroups.mark.is_some() && record.cgroups.unit.is_some());
+    assert_eq!(record.to_json().expect("written"), fs::read(&seed).expect("read"));
+}
