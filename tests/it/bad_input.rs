@@ -61,6 +61,15 @@ fn an_unknown_flag_is_125() {
 }
 
 #[test]
+fn what_outlives_the_command_needs_a_daemon() {
+    let case = Case::new();
+    for flag in ["--detach", "--restart=always", "--health-cmd=true"] {
+        case.run(&[flag], &["true"]).fails(125, "needs the daemon");
+    }
+    case.skiff(&["ps"]).output().fails(1, "there is no daemon to ask: SKIFF_DAEMON=off");
+}
+
+#[test]
 fn dockers_flags_that_are_not_supported_are_named() {
     let case = Case::new();
     let with_value = [
@@ -74,19 +83,16 @@ fn dockers_flags_that_are_not_supported_are_named() {
         "--dns",
         "--expose",
         "--gpus",
-        "--health-cmd",
         "--ip",
         "--isolation",
         "--kernel-memory",
         "--label-file",
         "--link",
-        "--log-driver",
         "--mac-address",
         "--memory-swappiness",
         "--network-alias",
         "--platform",
         "--publish",
-        "--restart",
         "--runtime",
         "--storage-opt",
         "--userns",
@@ -97,13 +103,11 @@ fn dockers_flags_that_are_not_supported_are_named() {
         case.run(&[&format!("{flag}=x")], &["true"]).fails(125, flag);
         case.run(&[flag, "x"], &["true"]).fails(125, flag);
     }
-    let without = ["--detach", "--publish-all", "--oom-kill-disable", "--no-healthcheck"];
+    let without = ["--publish-all", "--oom-kill-disable"];
     for flag in without {
         case.run(&[flag], &["true"]).fails(125, flag);
     }
-    for (short, long) in
-        [("-d", "--detach"), ("-P", "--publish-all"), ("-p=80:80", "--publish"), ("-astdin", "--attach")]
-    {
+    for (short, long) in [("-P", "--publish-all"), ("-p=80:80", "--publish"), ("-astdin", "--attach")] {
         case.run(&[short], &["true"]).fails(125, long);
     }
 }

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::command::Skiff;
+use crate::peers::world::eventually;
 use super::live::{Live, Output};
 use super::{fixture, leak};
 
@@ -24,21 +25,29 @@ pub(crate) struct Case {
     /// Ids of containers, beyond those in the `cid.*` files.
     ids: RefCell<Vec<String>>,
     shared_state: bool,
+    /// Whether commands go to a daemon of this world.
+    daemon: bool,
     commands: AtomicUsize,
 }
 
 impl Case {
-    /// A world with an empty store.
+    /// A world with an empty store. Containers are run without a daemon, unless `SKIFF_TEST_DAEMON` is `on`.
     pub(crate) fn new() -> Self {
-        Self::make(None)
+        Self::make(None, by_daemon())
     }
 
     /// A world whose store is shared by all tests, so that big images are unpacked once.
     pub(crate) fn with_shared_store() -> Self {
-        Self::make(Some(fixture::store()))
+        // Two daemons cannot share a store.
+        if by_daemon() { Self::new() } else { Self::make(Some(fixture::store()), false) }
     }
 
-    fn make(store: Option<PathBuf>) -> Self {
+    /// A world with a daemon, which the first command starts and which ends with the test.
+    pub(crate) fn with_daemon() -> Self {
+        Self::make(None, true)
+    }
+
+    fn make(store: Option<PathBuf>, daemon: bool) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         leak::check_at_exit();
         let dir = leak::base().join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
@@ -47,10 +56,11 @@ impl Case {
         for made in [&state, &run, &dir.join("tmp")] {
             fs::create_dir_all(made).expect("a directory for the test");
         }
-        Self { dir, state, run, ids: RefCell::default(), shared_state, commands: AtomicUsize::new(0) }
+        Self { dir, state, run, ids: RefCell::default(), shared_state, daemon, commands: AtomicUsize::new(0) }
     }
 
-    /// `skiff ARGS…` in this world. A `run` gets a `--cidfile` unless it has one, so that the guard knows the id.
+    /// `skiff ARGS…` in this world. A `run` gets a `--cidfile` unless it has one, so that the guard knows the id. Where
+    /// [`Self::new`] has made the world, it gets `--rm`, too: without a daemon, a container is always removed.
     pub(crate) fn skiff<A: AsRef<str>>(&self, args: &[A]) -> Skiff {
         let mut args: Vec<String> = args.iter().map(|arg| arg.as_ref().to_owned()).collect();
         let number = self.commands.fetch_add(1, Ordering::Relaxed);
@@ -58,7 +68,11 @@ impl Case {
         {
             args.insert(1, format!("--cidfile={}", self.dir.join(format!("cid.{number}")).display()));
         }
+        if by_daemon() && args.first().is_some_and(|verb| verb == "run") {
+            args.insert(1, "--rm".into());
+        }
         Skiff::new(args)
+            .env("SKIFF_DAEMON", if self.daemon { "on" } else { "off" })
             .env("SKIFF_ROOT", &self.state)
             .env("SKIFF_RUN_ROOT", &self.run)
             .env("TMPDIR", self.dir.join("tmp"))
@@ -162,6 +176,20 @@ impl Case {
         found
     }
 
+    /// Removes all containers and ends the daemon, if one was started. What is left then has leaked.
+    fn end_daemon(&self) {
+        if !self.daemon || !self.run.join("skiff.sock").exists() {
+            return;
+        }
+        let listed = self.skiff(&["ps", "-aq", "--no-trunc"]).output().stdout;
+        let ids: Vec<&str> = listed.lines().collect();
+        self.ids.borrow_mut().extend(ids.iter().map(|id| (*id).to_owned()));
+        if !ids.is_empty() {
+            let _reported = self.skiff(&[&["rm", "-f"], &ids[..]].concat()).output();
+        }
+        let _reported = self.skiff(&["daemon", "--stop"]).output();
+    }
+
     fn all_ids(&self) -> Vec<String> {
         let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let cids = files.filter(|file| file.file_name().to_string_lossy().starts_with("cid"));
@@ -174,6 +202,11 @@ impl Case {
 
 impl Drop for Case {
     fn drop(&mut self) {
+        self.end_daemon();
+        // The daemon's own helper goes a moment after it.
+        if self.daemon {
+            eventually(|| self.leaks().is_empty());
+        }
         let leaks = self.leaks();
         leak::remember(self.all_ids());
         if leak::mounts_below(&self.dir).is_empty() {
@@ -186,6 +219,11 @@ impl Drop for Case {
             assert!(leaks.is_empty(), "left behind:\n{}", leaks.join("\n"));
         }
     }
+}
+
+/// Whether tests that do not care run their containers by a daemon.
+fn by_daemon() -> bool {
+    std::env::var_os("SKIFF_TEST_DAEMON").is_some_and(|value| value == "on")
 }
 
 /// Parses what the probe printed.
