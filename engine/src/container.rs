@@ -12,6 +12,7 @@ use skiff_runtime::cgroup::{Cgroup, Paths};
 use skiff_runtime::spawner::{self, End};
 use skiff_runtime::{cause, launch::park::Parked};
 use skiff_sys::process;
+use skiff_sys::terminal;
 use tokio::io::Interest;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use crate::containers::{Entry, Life};
 use crate::ending::{self, Ending, now_ns};
 use crate::engine::{Engine, Ready};
 use crate::log::{self, Origin, Streams, Target};
+use crate::protocol::TerminalSize;
 use crate::reaper::Remains;
 use crate::record::Process;
 use crate::state::{State, Verdict, Wish, legal};
@@ -74,6 +76,8 @@ pub(crate) struct Start {
     pub(crate) streams: Option<[OwnedFd; 3]>,
     /// Whether whoever asks wants to have its descriptors.
     pub(crate) is_attached: bool,
+    /// The size of its terminal, if it has one.
+    pub(crate) terminal: Option<TerminalSize>,
 }
 
 /// What came of it.
@@ -239,12 +243,18 @@ impl Owner {
     }
 
     async fn start(&mut self, start: Start) -> Result<Started, Error> {
-        let Start { ready, streams, is_attached } = start;
+        let Start { ready, streams, is_attached, terminal } = start;
         let is_fresh = ready.is_some();
         let mut ready = match ready {
             Some(ready) => ready,
             None => self.make().await?,
         };
+        if let (Some(size), Some(master)) = (terminal, ready.parked.terminal()) {
+            let size = terminal::Size { rows: size.rows, columns: size.columns };
+            if let Err(error) = terminal::set_size(master, size) {
+                tracing::debug!("resize a terminal: {}", cause(&error));
+            }
+        }
         let started = match self.run(&mut ready, streams).await {
             Ok(ends) => Ok(self.started(ready, ends, is_attached)),
             Err(error) => Err((error, ready)),

@@ -46,6 +46,8 @@ pub enum Request {
         attach: bool,
         /// Whether one that was made ahead may be taken (`--pool`).
         pool: bool,
+        /// The size that its terminal, if it has one, begins with.
+        terminal: Option<TerminalSize>,
     },
     /// Makes a container.
     Create {
@@ -58,6 +60,8 @@ pub enum Request {
         containers: Vec<String>,
         /// As with [`Request::Run`].
         attach: bool,
+        /// As with [`Request::Run`].
+        terminal: Option<TerminalSize>,
     },
     /// Asks containers to stop, and kills those that do not in time.
     Stop {
@@ -174,6 +178,17 @@ pub struct ExecSpec {
     pub privileged: bool,
     /// Whether the client's input is passed on.
     pub interactive: bool,
+    /// The size that its terminal begins with.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
 }
 
 /// What the daemon answers.

@@ -11,7 +11,7 @@ use crate::container::{Command, Done, Owner, Start, Started};
 use crate::containers::Entry;
 use crate::ending::now_ns;
 use crate::engine::{Engine, Ready};
-use crate::protocol::{Reply, Request};
+use crate::protocol::{Reply, Request, TerminalSize};
 use crate::spec::LogDriver;
 use crate::{Error, Record, Spec, document, documents, image, log, names};
 
@@ -28,11 +28,12 @@ pub(crate) async fn carry_out(
     descriptors: Vec<OwnedFd>,
 ) -> std::io::Result<()> {
     let answer = match request {
-        Request::Run { spec, attach, pool } => {
-            return run(engine, connection, *spec, attach.then_some(descriptors), pool).await;
+        Request::Run { spec, attach, pool, terminal } => {
+            let streams = attach.then_some(descriptors);
+            return run(engine, connection, *spec, streams, Use::Now { pool }, terminal).await;
         }
-        Request::Start { containers, attach: true } => {
-            return start_attached(engine, connection, &containers, descriptors).await;
+        Request::Start { containers, attach: true, terminal } => {
+            return start_attached(engine, connection, &containers, descriptors, terminal).await;
         }
         Request::Wait { containers } => return wait(engine, connection, &containers).await,
         Request::Logs { container, follow } => return logs(engine, connection, &container, follow).await,
@@ -40,7 +41,7 @@ pub(crate) async fn carry_out(
         Request::Create { spec } => make(engine, *spec, Use::Later)
             .await
             .map(|(entry, _)| Reply::Created { id: entry.record().id.clone() }),
-        Request::Start { containers, attach: false } => {
+        Request::Start { containers, attach: false, .. } => {
             each(engine, containers, &|| Command::Start(Box::default())).await
         }
         Request::Stop { containers, signal, timeout } => {
@@ -136,18 +137,19 @@ async fn run(
     connection: &Connection,
     spec: Spec,
     streams: Option<Vec<OwnedFd>>,
-    pool: bool,
+    purpose: Use,
+    terminal: Option<TerminalSize>,
 ) -> std::io::Result<()> {
     let is_attached = streams.is_some();
     let made = match streams_of(streams.unwrap_or_default(), is_attached && !spec.options.tty) {
-        Ok(streams) => make(engine, spec, Use::Now { pool }).await.map(|made| (made, streams)),
+        Ok(streams) => make(engine, spec, purpose).await.map(|made| (made, streams)),
         Err(error) => Err(error),
     };
     let ((entry, ready), streams) = match made {
         Ok(made) => made,
         Err(error) => return tell(connection, Err(error), &[]).await,
     };
-    start(connection, &entry, Start { ready, streams, is_attached }).await
+    start(connection, &entry, Start { ready, streams, is_attached, terminal }).await
 }
 
 async fn start_attached(
@@ -155,6 +157,7 @@ async fn start_attached(
     connection: &Connection,
     containers: &[String],
     descriptors: Vec<OwnedFd>,
+    terminal: Option<TerminalSize>,
 ) -> std::io::Result<()> {
     let one = match containers {
         [one] => engine.containers.borrow().find(one),
@@ -166,7 +169,8 @@ async fn start_attached(
     });
     match found {
         Ok((streams, entry)) => {
-            start(connection, &entry, Start { ready: None, streams, is_attached: true }).await
+            let start = Start { ready: None, streams, is_attached: true, terminal };
+            self::start(connection, &entry, start).await
         }
         Err(error) => tell(connection, Err(error), &[]).await,
     }

@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_engine::Client;
-use skiff_engine::protocol::{Reply, Request};
+use skiff_engine::protocol::{Reply, Request, TerminalSize};
 use skiff_runtime::supervise::{self, Caller, Signals, Terms};
+use skiff_sys::process::send_signal;
+use skiff_sys::terminal;
 
 use super::{os, unexpected};
 use crate::failure::Failure;
+
+/// How long the daemon may take to answer after a signal that ends the client, ms.
+const PATIENCE_MS: u16 = 1000;
 
 /// What the caller wants of a process that runs.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +35,7 @@ pub(super) struct Wishes {
 
 /// Asks for a process to be started, tells `started` of its container, and attends the process; its exit code.
 ///
-/// A signal that would end the client ends it also while the daemon makes ready. From then on signals go to the process.
+/// Signals go to the process, also those that come while the daemon makes ready.
 pub(super) fn attend(
     client: &mut Client,
     request: &Request,
@@ -40,9 +45,10 @@ pub(super) fn attend(
     // Never dropped: that would take system calls to restore what ends with the client.
     let signals = ManuallyDrop::new(Signals::block().map_err(|error| os("block signals", &error))?);
     ask(client, request, wishes)?;
-    if let Some(signal) = interrupted(client, &signals)? {
-        return Ok(128 + signal);
-    }
+    let taken = match answered(client, &signals)? {
+        Ok(taken) => taken,
+        Err(signal) => return Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+    };
     let (reply, descriptors) = client.reply()?;
     let Reply::Started { id, stop_signal, .. } = reply else { return Err(unexpected(&reply)) };
     let mut descriptors = descriptors.into_iter();
@@ -56,6 +62,7 @@ pub(super) fn attend(
         // The daemon's business, which outlives the client.
         timeout: None,
     };
+    pass_on(&taken, &process, &terms)?;
     stand_by(&process, descriptors.next().as_ref(), &signals, &terms)?;
     match client.reply()? {
         (Reply::Exited { code, .. }, _) => Ok(code),
@@ -79,25 +86,53 @@ fn ask(client: &mut Client, request: &Request, wishes: &Wishes) -> Result<(), Fa
     Ok(client.request(request, &[input, stdout.as_fd(), stderr.as_fd()])?)
 }
 
-/// Waits for an answer; the signal, if one comes first that is to end the client.
-fn interrupted(client: &Client, signals: &Signals) -> Result<Option<u8>, Failure> {
+/// Waits for an answer; takes signals meanwhile, which are returned to be passed on. One that would end the client does so
+/// if the daemon does not answer soon after it: then no process is there that it could go to.
+fn answered(client: &Client, signals: &Signals) -> Result<Result<Vec<i32>, i32>, Failure> {
+    let mut taken: Vec<i32> = Vec::new();
     loop {
+        let end = taken.iter().copied().find(|signal| ends(*signal));
+        let limit = if end.is_some() { PATIENCE_MS.into() } else { PollTimeout::NONE };
         let mut watched =
             [PollFd::new(client.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut watched, PollTimeout::NONE) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(os("wait for the daemon", &error.into())),
+        match (poll(&mut watched, limit), end) {
+            (Ok(0), Some(signal)) => return Ok(Err(signal)),
+            (Ok(_) | Err(nix::Error::EINTR), _) => {}
+            (Err(error), _) => return Err(os("wait for the daemon", &error.into())),
         }
         if watched[0].any().unwrap_or(true) {
-            return Ok(None);
+            return Ok(Ok(taken));
         }
-        let taken = signals.take().map_err(|error| os("take a signal", &error))?;
-        let ends =
-            |signal: &i32| matches!(*signal, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM);
-        if let Some(signal) = taken.into_iter().find(ends) {
-            return Ok(u8::try_from(signal).ok());
+        taken.extend(signals.take().map_err(|error| os("take a signal", &error))?);
+    }
+}
+
+/// Whether a signal usually ends a program that is asked to.
+const fn ends(signal: i32) -> bool {
+    matches!(signal, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM)
+}
+
+/// Passes on what has come before the process was known.
+fn pass_on(taken: &[i32], process: &OwnedFd, terms: &Terms) -> Result<(), Failure> {
+    for signal in taken.iter().copied() {
+        let signal = match signal {
+            libc::SIGWINCH | libc::SIGCONT => continue,
+            _ if terms.sig_proxy => signal,
+            _ if ends(signal) => libc::SIGKILL,
+            _ => continue,
+        };
+        match send_signal(process.as_fd(), signal) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            other => other.map_err(|error| os("pass a signal on", &error))?,
         }
     }
+    Ok(())
+}
+
+/// The size of the caller's terminal, if there is one.
+pub(super) fn terminal_size() -> Option<TerminalSize> {
+    let size = terminal::size(io::stdout().as_fd()).or_else(|_| terminal::size(io::stdin().as_fd())).ok()?;
+    Some(TerminalSize { rows: size.rows, columns: size.columns })
 }
 
 fn stand_by(

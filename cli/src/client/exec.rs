@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use skiff_engine::protocol::{ExecSpec, Reply, Request};
 use skiff_runtime::supervise;
 
-use super::attend::{Wishes, attend};
+use super::attend::{Wishes, attend, terminal_size};
 use super::{connect, print, refused, unexpected};
 use crate::failure::Failure;
 use crate::help;
@@ -72,6 +72,7 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     }
     env_file.append(&mut spec.env);
     spec.env = env_file;
+    spec.terminal = spec.tty.then(terminal_size).flatten();
     if !detach {
         supervise::check_terminal(spec.interactive, spec.tty)?;
     }

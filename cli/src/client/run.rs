@@ -7,7 +7,7 @@ use std::time::Duration;
 use skiff_engine::protocol::{Reply, Request};
 use skiff_runtime::supervise;
 
-use super::attend::{Wishes, attend};
+use super::attend::{Wishes, attend, terminal_size};
 use super::{connect, print, unexpected};
 use crate::args::{self, Args, Parsed};
 use crate::failure::Failure;
@@ -37,7 +37,8 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let mut cidfile = args.cidfile.as_deref().map(Output::make).transpose()?;
     let mut note = |id: &str| keep(&mut cidfile, id);
     let wishes = wishes(&args);
-    let request = Request::Run { attach: !args.detach, pool: args.pool, spec: Box::new(args.spec) };
+    let terminal = args.spec.options.tty.then(terminal_size).flatten();
+    let request = Request::Run { attach: !args.detach, pool: args.pool, terminal, spec: Box::new(args.spec) };
     let mut client = connect()?;
     if !args.detach {
         return attend(&mut client, &request, &wishes, &mut note);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skiff_engine::protocol::Request;
 
-use super::attend::{Wishes, attend};
+use super::attend::{Wishes, attend, terminal_size};
 use super::{carry_out, connect, only, some, understand};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section};
@@ -41,12 +41,12 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, containers)) = understand(&COMMAND, words)? else { return Ok(0) };
     if !args.attach && !args.interactive {
         some(&COMMAND, &containers)?;
-        return carry_out(&Request::Start { containers, attach: false });
+        return carry_out(&Request::Start { containers, attach: false, terminal: None });
     }
     let container = only(&COMMAND, containers)?;
     let wishes =
         Wishes { streams: true, interactive: args.interactive, sig_proxy: true, stop_timeout: Some(GRACE) };
     let mut client = connect()?;
-    let request = Request::Start { containers: vec![container], attach: true };
+    let request = Request::Start { containers: vec![container], attach: true, terminal: terminal_size() };
     attend(&mut client, &request, &wishes, &mut |_| Ok(()))
 }

@@ -10,9 +10,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::command::Skiff;
-use crate::peers::world::eventually;
 use super::live::{Live, Output};
 use super::{fixture, leak};
+use crate::peers::world::eventually;
 
 /// Directories for one test, and the guard that looks for leaks when it ends.
 ///
