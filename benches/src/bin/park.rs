@@ -1,9 +1,10 @@
-//! What a parked container costs, and what it saves: `bench park [--live N] [--count N]`.
+//! What a parked container costs, and what it saves: `bench park [--live N] [--count N] [--state DIR]`.
 //!
 //! Drives a spawner as an engine does, with docker's complete default configuration: parks containers, has each run a program
 //! that tells when its first instruction was run, waits for its end, and removes what is left of it. Prints medians of the
 //! way from *go* to the first instruction and to the reaped end, how many containers per second can be parked, run and
-//! removed, and what memory is held meanwhile. `--live` containers stand by for all of it.
+//! removed, and what memory is held meanwhile. `--live` containers stand by for all of it. Writable layers lie in memory unless
+//! DIR is given.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -32,18 +33,19 @@ fn main() -> Result<()> {
         let (state, run) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         return Ok(spawner::run(state.as_ref(), run.as_ref())?);
     }
-    let (mut live, mut count) = (0, 2000);
+    let (mut live, mut count, mut state) = (0, 2000, None);
     while let Some(word) = words.next() {
-        let value =
-            words.next().and_then(|word| word.to_str()?.parse().ok()).context("a number is missing")?;
+        let value = words.next().with_context(|| format!("{} wants a value", word.display()))?;
+        let number = || value.to_str().and_then(|value| value.parse().ok()).context("a number is missing");
         match word.to_str() {
-            Some("--live") => live = value,
-            Some("--count") => count = value,
+            Some("--live") => live = number()?,
+            Some("--count") => count = number()?,
+            Some("--state") => state = Some(PathBuf::from(&value)),
             _ => bail!("unknown option {}", word.display()),
         }
     }
     let lab = Lab::new(&["now", "pause"])?;
-    let mut bench = Bench::new(&lab)?;
+    let mut bench = Bench::new(&lab, state)?;
     bench.stand_by(live)?;
     println!("{live} containers live");
     bench.warm(500.min(count))?;
@@ -65,9 +67,12 @@ struct Bench {
 const KEY: u64 = 1;
 
 impl Bench {
-    fn new(lab: &Lab) -> Result<Self> {
-        let (state, run) = (lab.rootfs().with_file_name("engine"), lab.state());
+    /// With its writable layers below `state`, or in memory.
+    fn new(lab: &Lab, state: Option<PathBuf>) -> Result<Self> {
+        let run = lab.state().join("run");
+        let state = state.unwrap_or_else(|| lab.state().join("engine"));
         fs::create_dir_all(&state)?;
+        fs::create_dir_all(&run)?;
         let (client, child) = Client::start("/proc/self/exe".as_ref(), &state, &run)?;
         let options = Options { rootfs: Rootfs::Layers(vec![lab.rootfs()]), ..Options::default() };
         client.send(&Order::Plan { key: KEY, options: Box::new(options) }, &[])?;
@@ -203,7 +208,7 @@ impl Bench {
         let mut running: HashMap<String, Container> = HashMap::new();
         let null: OwnedFd = self.null.try_clone()?.into();
         let (mut asked, mut ended) = (0, 0);
-        let mut latest = Samples::new();
+        let before = self.ticks()?;
         while ended < count {
             while asked < count && asked - ended < AHEAD {
                 self.ask()?;
@@ -213,7 +218,7 @@ impl Bench {
                 (Report::Parked { container, .. }, descriptors) => {
                     let mut parked = Parked::new(*container, descriptors)?;
                     self.go(&mut parked, "/bin/now", &null)?;
-                    latest.push(us(wait(&mut parked)?.exec_seen));
+                    wait(&mut parked)?;
                     let container = parked.into_parts().0;
                     running.insert(container.id.clone(), container);
                 }
@@ -227,7 +232,18 @@ impl Bench {
         }
         let seconds = begin.elapsed().as_secs_f64();
         println!("\n{count} parked, run and removed: {:.0} per second", count as f64 / seconds);
+        let kinds = ["spawner, user", "spawner, kernel", "containers, user", "containers, kernel"];
+        for ((kind, before), after) in kinds.iter().zip(before).zip(self.ticks()?) {
+            println!("  {kind:<20} {:>6.0} µs each", (after - before) * 10_000.0 / count as f64);
+        }
         Ok(())
+    }
+
+    /// Ten milliseconds each: the spawner's, and those of its children that it has reaped.
+    fn ticks(&self) -> Result<Vec<f64>> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields = text.rsplit(')').next().context("no name")?.split_whitespace();
+        fields.skip(11).take(4).map(|field| Ok(field.parse()?)).collect()
     }
 
     fn memory(&mut self, count: usize) -> Result<()> {

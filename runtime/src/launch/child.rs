@@ -16,6 +16,7 @@ use skiff_sys::file::{self, Resolve};
 use skiff_sys::process::{self, Memory};
 use skiff_sys::{mount, net};
 
+use super::birthplace::Around;
 use super::joins::Joins;
 use super::own::{Labels, Own};
 use super::prepare::Prepared;
@@ -30,6 +31,8 @@ use crate::plan::{Hide, Hooks, Plan};
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
     pub(super) plan: &'a Plan,
+    /// What its mount namespace is a copy of.
+    pub(super) around: Around,
     pub(super) prepared: &'a Prepared,
     pub(super) joins: &'a Joins,
     pub(super) cgroup: &'a Cgroup,
@@ -60,7 +63,7 @@ pub(super) fn exit_code(failure: &Failure) -> u8 {
 }
 
 fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
-    let Launch { plan, prepared, joins, cgroup, stop, channel, page, memory } = *launch;
+    let Launch { plan, prepared, joins, cgroup, stop, channel, page, memory, .. } = *launch;
     let process = &plan.process;
     let pid = program::begin(channel, memory, cgroup)?;
     let mut own = Own::default();
@@ -120,9 +123,11 @@ pub(super) fn become_root(channel: &Channel) -> Result<(), Failure> {
 
 /// Mounts the container's files and makes them `/`, with the hooks that come in between.
 fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Failure> {
-    let Launch { plan, prepared, channel, .. } = *launch;
-    Tree::part_from_host(plan).at(Stage::Propagation)?;
-    let mut tree = Tree::mount_root(plan, prepared).at(Stage::Root)?;
+    let Launch { plan, around, prepared, channel, .. } = *launch;
+    if around == Around::Host {
+        Tree::part_from_host(plan).at(Stage::Propagation)?;
+    }
+    let mut tree = Tree::mount_root(plan, prepared, around).at(Stage::Root)?;
     for index in 0..plan.steps.len() {
         tree.step(index).at_index(Stage::Step, index)?;
     }

@@ -17,6 +17,7 @@
 //!
 //! At a gate, whoever opens it stands in the parent's place from 4 on.
 
+mod birthplace;
 mod child;
 mod console;
 mod devices;
@@ -38,6 +39,7 @@ mod report;
 mod sync;
 mod tree;
 
+pub(crate) use birthplace::Birthplace;
 pub use console::send as send_console;
 pub use exec::exec;
 pub(crate) use gate::socket_at;

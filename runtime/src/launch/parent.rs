@@ -11,6 +11,7 @@ use skiff_sys::netns::Nascent;
 use skiff_sys::process::{self, Child, Exit, Memory};
 use skiff_sys::schedule::has_idle_processor;
 
+use super::birthplace::Around;
 use super::gate::Gate;
 use super::joins::Joins;
 use super::note::{self, Note};
@@ -132,7 +133,8 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         channel.close_in_child();
         let (prepared, joins, cgroup, channel) = (&prepared, &joins, &cgroup, &childs);
         let stop = gate.map_or(Stop::Nowhere, Stop::Gate);
-        child::run(&child::Launch { plan, prepared, joins, cgroup, stop, channel, page, memory })
+        let around = Around::Host;
+        child::run(&child::Launch { plan, around, prepared, joins, cgroup, stop, channel, page, memory })
     });
     drop(score);
     drop(childs);

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use skiff_sys::process::{self, Child, Memory};
 
+use super::birthplace::{Around, Birthplace};
 use super::own::OomScore;
 use super::prepare::Prepared;
 use super::program::Stop;
@@ -43,29 +44,40 @@ pub(crate) enum Progress {
 impl Parking {
     /// Begins to make the container of `plan`, which joins no namespace, runs no hooks and has cgroups of its own.
     ///
+    /// It is born at `birthplace` if there is one and it can do there.
     /// The calling process must have one thread; what is to be reaped is its child.
-    pub(crate) fn begin(plan: &Plan) -> Result<Self, Error> {
+    pub(crate) fn begin(plan: &Plan, birthplace: Option<&Birthplace>) -> Result<Self, Error> {
         let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
         let cgroup = Cgroup::create(&plan.cgroup)?;
         let (page, page_memory) = Page::with_descriptor().context(|| "share a page with the child".into())?;
         let (line, childs) = Channel::pair().context(|| "make a socket".into())?;
         let joins = Joins::open(&[])?;
         let score = OomScore::lend(&plan.process)?;
-        let spawned = process::spawn(plan.namespaces, cgroup.unified_fd(), Memory::Copied, |memory| {
-            // Else the line would not end with whoever has its other end.
-            line.close_in_child();
-            let (prepared, joins, cgroup, channel, page) = (&prepared, &joins, &cgroup, &childs, &page);
-            child::run(&child::Launch {
-                plan,
-                prepared,
-                joins,
-                cgroup,
-                stop: Stop::Line,
-                channel,
-                page,
-                memory,
+        let birthplace = birthplace.filter(|_| prepared.is_all(plan));
+        let around = if birthplace.is_some() { Around::Nothing } else { Around::Host };
+        let spawn = || {
+            process::spawn(plan.namespaces, cgroup.unified_fd(), Memory::Copied, |memory| {
+                // Else the line would not end with whoever has its other end.
+                line.close_in_child();
+                let (prepared, joins, cgroup, channel, page) = (&prepared, &joins, &cgroup, &childs, &page);
+                let stop = Stop::Line;
+                child::run(&child::Launch {
+                    plan,
+                    around,
+                    prepared,
+                    joins,
+                    cgroup,
+                    stop,
+                    channel,
+                    page,
+                    memory,
+                })
             })
-        });
+        };
+        let spawned = match birthplace {
+            Some(birthplace) => birthplace.within(spawn).and_then(|spawned| spawned),
+            None => spawn(),
+        };
         drop(score);
         let child = spawned.map_err(|error| report::clone_error(plan, error))?;
         if !child.in_cgroup {

@@ -50,6 +50,18 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Whether a child that carries out `plan` needs no path of the host.
+    pub(super) fn is_all(&self, plan: &Plan) -> bool {
+        let is_copy = |source: &Option<Source>| source.as_ref().is_none_or(|source| source.is_copy);
+        !in_user_namespace(plan)
+            && self.root.is_some()
+            && self.null_mount.is_some()
+            && self.sources.iter().all(is_copy)
+            && !plan.steps.iter().any(|step| matches!(step, Step::OwnCgroup { .. }))
+    }
+}
+
 /// The device that hides files, opened on the host and seen to be what it is: an image's `/dev/null` may be anything
 /// (CVE-2025-31133).
 pub(super) fn open_null() -> Result<OwnedFd, Error> {

@@ -26,6 +26,7 @@ use skiff_sys::terminal::{self, Size};
 use root::{is_better_here, mount_home, mount_root_here, needs_home};
 use target::Place;
 
+use super::birthplace::Around;
 use super::prepare::{self, Prepared, Source};
 use super::sync::Channel;
 use crate::cgroup;
@@ -36,6 +37,7 @@ use crate::plan::{MountFlags, Plan, Propagate, Step, Symlinks, Target, TargetKin
 pub(super) struct Tree<'a> {
     plan: &'a Plan,
     prepared: &'a Prepared,
+    around: Around,
     root: OwnedFd,
     /// A tmpfs below the root's mount point, out of the container's sight, if anything is to lie there: files that are
     /// bound into the tree, and the writable layer of a root that keeps it in memory.
@@ -58,8 +60,9 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     /// Mounts the root on a directory of skiff's own and opens it; a bundle's on itself, where hooks look for it.
-    pub(super) fn mount_root(plan: &'a Plan, prepared: &'a Prepared) -> io::Result<Self> {
+    pub(super) fn mount_root(plan: &'a Plan, prepared: &'a Prepared, around: Around) -> io::Result<Self> {
         let path = match (&plan.root.layers[..], plan.root.upper) {
+            _ if around == Around::Nothing => Path::new("/"),
             ([only], Upper::Direct) => only,
             _ => &plan.run_root,
         };
@@ -86,6 +89,7 @@ impl<'a> Tree<'a> {
         Ok(Self {
             plan,
             prepared,
+            around,
             root,
             home,
             parent: None,

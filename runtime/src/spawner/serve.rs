@@ -28,7 +28,7 @@ use super::plans::Plans;
 use super::{End, Order, Report, SOCKET, wire};
 use crate::Error;
 use crate::error::Context;
-use crate::launch::{Facts, Parking, Progress, socket_at};
+use crate::launch::{Birthplace, Facts, Parking, Progress, socket_at};
 
 /// How many containers are made beside each other: more would only take turns.
 const AT_ONCE: usize = 8;
@@ -64,6 +64,8 @@ pub fn run(state_root: &Path, run_root: &Path) -> Result<(), Error> {
 
 struct Spawner {
     plans: Plans,
+    /// Where containers are born, if it could be made.
+    birthplace: Option<Birthplace>,
     accounts: Accounts,
     /// Orders to park that wait for their turn.
     queue: VecDeque<Park>,
@@ -124,6 +126,7 @@ impl Spawner {
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
         let mut spawner = Self {
             plans,
+            birthplace: Birthplace::make().context(what)?,
             accounts: Accounts::default(),
             queue: VecDeque::new(),
             making: HashMap::new(),
@@ -297,7 +300,7 @@ impl Spawner {
             return Err(Error::Option(format!("container {} is there already", order.id)));
         }
         let plan = self.plans.plan(order.key, &order.id)?;
-        Ok((Facts::of(&plan), Parking::begin(&plan)?))
+        Ok((Facts::of(&plan), Parking::begin(&plan, self.birthplace.as_ref())?))
     }
 
     fn number(&mut self) -> u64 {

@@ -11,7 +11,7 @@ use nix::mount::MsFlags;
 use skiff_sys::file;
 use skiff_sys::mount::{self, Attr, FsOption, Propagation};
 
-use super::{Tree, attach, bind};
+use super::{Around, Tree, attach, bind};
 use crate::launch::{note, overlay, prepare};
 use crate::plan::{ChangeRoot, Plan, Propagate, Root, Step, Upper};
 
@@ -32,9 +32,11 @@ impl Tree<'_> {
 
     /// Makes the root `/` of this process, with the host's tree out of reach, and lets mounts travel as planned.
     pub(in crate::launch) fn become_root(&self) -> io::Result<()> {
-        match self.plan.root.change {
-            ChangeRoot::Pivot => pivot(self.root())?,
-            ChangeRoot::Move => move_over(self.root())?,
+        match (self.around, self.plan.root.change) {
+            // It covers `/` already, and nothing but an empty directory.
+            (Around::Nothing, _) => enter(self.root())?,
+            (Around::Host, ChangeRoot::Pivot) => pivot(self.root())?,
+            (Around::Host, ChangeRoot::Move) => move_over(self.root())?,
         }
         match self.plan.root.propagation {
             // Not before: what is shared cannot be pivoted to.
@@ -129,6 +131,10 @@ fn move_over(root: BorrowedFd<'_>) -> io::Result<()> {
             let _gone = nix::mount::umount2(OsStr::from_bytes(&below), nix::mount::MntFlags::MNT_DETACH);
         }
     }
+    enter(root)
+}
+
+fn enter(root: BorrowedFd<'_>) -> io::Result<()> {
     nix::unistd::fchdir(root)?;
     nix::unistd::chroot(c".")?;
     Ok(nix::unistd::chdir(c"/")?)
