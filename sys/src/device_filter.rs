@@ -238,10 +238,25 @@ struct Info {
     name: [u8; 16],
 }
 
+/// Rules that the kernel has compiled, for as many cgroups as one likes.
+#[derive(Debug)]
+pub struct Filter(OwnedFd);
+
+impl Filter {
+    /// Loads the program of `rules`. bpf(2) `BPF_PROG_LOAD`, CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN.
+    pub fn load(rules: &[Rule]) -> io::Result<Self> {
+        load(&program(rules)).map(Self)
+    }
+
+    /// As [`restrict`].
+    pub fn restrict(&self, cgroup: BorrowedFd<'_>) -> io::Result<()> {
+        change(BPF_PROG_ATTACH, cgroup, &self.0)
+    }
+}
+
 /// Restricts the processes of the cgroup v2 directory `cgroup` to what `rules` allow, from now until it is removed.
 pub fn restrict(cgroup: BorrowedFd<'_>, rules: &[Rule]) -> io::Result<()> {
-    let program = load(&program(rules))?;
-    change(BPF_PROG_ATTACH, cgroup, &program)
+    Filter::load(rules)?.restrict(cgroup)
 }
 
 /// As [`restrict`], in the place of what [`restrict`] has said before; without rules, everything is allowed again.

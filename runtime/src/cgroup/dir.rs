@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
-use skiff_sys::device_filter;
+use skiff_sys::device_filter::{self, Filter};
 
 use super::devices::legacy_lines;
 use super::make::{enable_controllers, inherit_cpuset, make_directory};
@@ -58,10 +58,15 @@ impl Cgroup {
     ///
     /// Errors: a directory that is there already, unless the plan takes one that has no process in it.
     pub fn create(plan: &Plan) -> Result<Self, Error> {
+        Self::create_with(plan, None)
+    }
+
+    /// The same, where the device filter of the plan has been loaded before.
+    pub fn create_with(plan: &Plan, filter: Option<&Filter>) -> Result<Self, Error> {
         let mut cgroup = Self::default();
         match (&plan.order, &plan.unified) {
             (Some(order), _) => cgroup.systemd = Some(order.unit.connect()?),
-            (None, Some(mount)) => plan.tolerate(cgroup.make_unified(plan, mount))?,
+            (None, Some(mount)) => plan.tolerate(cgroup.make_unified(plan, mount, filter))?,
             (None, None) => {}
         }
         for join in &plan.joins {
@@ -72,7 +77,7 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    fn make_unified(&mut self, plan: &Plan, mount: &Path) -> Result<(), Error> {
+    fn make_unified(&mut self, plan: &Plan, mount: &Path, filter: Option<&Filter>) -> Result<(), Error> {
         enable_controllers(mount, &plan.path, &plan.enable)?;
         let path = self.make_directory(mount, plan)?;
         let opened = Unified::open(path.clone());
@@ -81,7 +86,7 @@ impl Cgroup {
             drop(fs::remove_dir(&path));
         }
         self.unified = Some(opened?);
-        self.limit_unified(plan)
+        self.limit_unified(plan, filter)
     }
 
     fn make_directory(&mut self, mount: &Path, plan: &Plan) -> Result<PathBuf, Error> {
@@ -92,7 +97,7 @@ impl Cgroup {
         Ok(path)
     }
 
-    fn limit_unified(&mut self, plan: &Plan) -> Result<(), Error> {
+    fn limit_unified(&mut self, plan: &Plan, filter: Option<&Filter>) -> Result<(), Error> {
         let Some(unified) = &self.unified else { return Ok(()) };
         write_all(&unified.path, &plan.writes)?;
         let Devices::Only(rules) = &plan.devices else { return Ok(()) };
@@ -100,7 +105,11 @@ impl Cgroup {
         if plan.has(Controller::Devices) && legacy_lines(rules).is_ok() {
             return Ok(());
         }
-        match device_filter::restrict(unified.fd.as_fd(), rules) {
+        let restricted = match filter {
+            Some(filter) => filter.restrict(unified.fd.as_fd()),
+            None => device_filter::restrict(unified.fd.as_fd(), rules),
+        };
+        match restricted {
             // Whoever may not load programs may have version 1 restrict devices.
             Err(error) if is_denied(&error) && plan.has(Controller::Devices) => Ok(()),
             other => {
@@ -166,7 +175,7 @@ impl Cgroup {
             }
         }
         self.bear(plan.mark.as_ref())?;
-        self.limit_unified(plan)?;
+        self.limit_unified(plan, None)?;
         plan.joins.iter().try_for_each(|join| self.limit_legacy(plan, join, &join.mount.join(&plan.path)))
     }
 

@@ -31,6 +31,8 @@ use crate::plan::{Hide, Hooks, Plan};
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
     pub(super) plan: &'a Plan,
+    /// Namespaces that it was not born in and is to make.
+    pub(super) own: CloneFlags,
     /// What its mount namespace is a copy of.
     pub(super) around: Around,
     pub(super) prepared: &'a Prepared,
@@ -73,6 +75,9 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
     }
     drop(own);
     joins.enter().map_err(|(index, error)| Failure { stage: Stage::Join, index, error })?;
+    if !launch.own.is_empty() {
+        unshare(launch.own).at(Stage::Namespaces)?;
+    }
     if plan.cgroup_namespace {
         // Not at birth: the namespace's root would be the parent's cgroup.
         unshare(CloneFlags::CLONE_NEWCGROUP).at(Stage::CgroupNamespace)?;

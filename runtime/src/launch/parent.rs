@@ -133,8 +133,8 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         channel.close_in_child();
         let (prepared, joins, cgroup, channel) = (&prepared, &joins, &cgroup, &childs);
         let stop = gate.map_or(Stop::Nowhere, Stop::Gate);
-        let around = Around::Host;
-        child::run(&child::Launch { plan, around, prepared, joins, cgroup, stop, channel, page, memory })
+        let (own, around) = (CloneFlags::empty(), Around::Host);
+        child::run(&child::Launch { plan, own, around, prepared, joins, cgroup, stop, channel, page, memory })
     });
     drop(score);
     drop(childs);

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sched::CloneFlags;
+use skiff_sys::device_filter::Filter;
 use skiff_sys::process::{self, Child, Memory};
 
 use super::birthplace::{Around, Birthplace};
@@ -30,6 +32,10 @@ pub(crate) struct Parking {
     cgroup: Cgroup,
 }
 
+/// The namespaces that a process need not be born in.
+const LATER: CloneFlags =
+    CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWUTS);
+
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -44,25 +50,34 @@ pub(crate) enum Progress {
 impl Parking {
     /// Begins to make the container of `plan`, which joins no namespace, runs no hooks and has cgroups of its own.
     ///
-    /// It is born at `birthplace` if there is one and it can do there.
+    /// It is born at `birthplace` if there is one and it can do there. `filter` is the plan's device filter, if it is loaded
+    /// already.
+    ///
     /// The calling process must have one thread; what is to be reaped is its child.
-    pub(crate) fn begin(plan: &Plan, birthplace: Option<&Birthplace>) -> Result<Self, Error> {
+    pub(crate) fn begin(
+        plan: &Plan,
+        birthplace: Option<&Birthplace>,
+        filter: Option<&Filter>,
+    ) -> Result<Self, Error> {
         let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
-        let cgroup = Cgroup::create(&plan.cgroup)?;
+        let cgroup = Cgroup::create_with(&plan.cgroup, filter)?;
         let (page, page_memory) = Page::with_descriptor().context(|| "share a page with the child".into())?;
         let (line, childs) = Channel::pair().context(|| "make a socket".into())?;
         let joins = Joins::open(&[])?;
         let score = OomScore::lend(&plan.process)?;
         let birthplace = birthplace.filter(|_| prepared.is_all(plan));
         let around = if birthplace.is_some() { Around::Nothing } else { Around::Host };
+        // Those that take their time it makes itself, beside its parent; not where they are to be a user namespace's.
+        let own = if plan.users.is_some() { CloneFlags::empty() } else { plan.namespaces & LATER };
         let spawn = || {
-            process::spawn(plan.namespaces, cgroup.unified_fd(), Memory::Copied, |memory| {
+            process::spawn(plan.namespaces.difference(own), cgroup.unified_fd(), Memory::Copied, |memory| {
                 // Else the line would not end with whoever has its other end.
                 line.close_in_child();
                 let (prepared, joins, cgroup, channel, page) = (&prepared, &joins, &cgroup, &childs, &page);
                 let stop = Stop::Line;
                 child::run(&child::Launch {
                     plan,
+                    own,
                     around,
                     prepared,
                     joins,

@@ -276,7 +276,7 @@ fn tmpfs(at: &Path, given: &[String]) -> Result<Step, Error> {
     })
 }
 
-fn files(options: &Options, host: &Host) -> Result<Vec<(Target, Vec<u8>)>, Error> {
+pub(super) fn files(options: &Options, host: &Host) -> Result<Vec<(Target, Vec<u8>)>, Error> {
     let name = hostname(options, host);
     let hosts = host.hosts.clone().unwrap_or_else(|| hosts(&name));
     let contents = [format!("{name}\n"), hosts, host.resolv_conf.clone()];

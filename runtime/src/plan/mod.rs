@@ -507,7 +507,7 @@ impl Plan {
         check_cpus(options, host)?;
         let caps = capabilities(options, host)?;
         let cgroup = cgroup::Plan::build(
-            format!("skiff-{}", options.id),
+            cgroup_name(options),
             &host.cgroups,
             &options.resources,
             devices(options, host, rootless)?,
@@ -539,6 +539,26 @@ impl Plan {
             cgroup,
         })
     }
+
+    /// Makes this, built of these very options but for the id, the plan of the container that they name now.
+    pub(crate) fn rename(&mut self, options: &Options, host: &Host) -> Result<(), Error> {
+        self.id.clone_from(&options.id);
+        self.cgroup.path = cgroup_name(options).into();
+        let name = hostname(options, host);
+        if self.hostname.is_some() {
+            self.hostname = Some(c_text(&name)?);
+        }
+        for step in &mut self.steps {
+            if let Step::Files(content) = step {
+                *content = files::files(options, host)?;
+            }
+        }
+        process::rename(&mut self.process, options, &name)
+    }
+}
+
+fn cgroup_name(options: &Options) -> String {
+    format!("skiff-{}", options.id)
 }
 
 fn check_cpus(options: &Options, host: &Host) -> Result<(), Error> {

@@ -55,6 +55,18 @@ pub(super) fn build(
     })
 }
 
+/// Puts the host name into the environment of a process, where its value is not one that was asked for.
+pub(super) fn rename(process: &mut Process, options: &Options, hostname: &str) -> Result<(), Error> {
+    const NAME: &str = "HOSTNAME";
+    let is_own = !options.env.iter().any(|entry| name(entry) == NAME.as_bytes());
+    let found =
+        process.env.iter_mut().find(|entry| name(OsStr::from_bytes(entry.to_bytes())) == NAME.as_bytes());
+    if let Some(entry) = found.filter(|_| is_own) {
+        *entry = c_text(&format!("{NAME}={hostname}"))?;
+    }
+    Ok(())
+}
+
 /// Docker's: a user other than root may gain what is in the bounding set, and holds nothing.
 fn kept(caps: CapSet, uid: u32) -> CapSets {
     let held = if uid == 0 { caps } else { CapSet::NONE };

@@ -299,3 +299,22 @@ fn what_cannot_be_honoured_is_refused() {
     );
     assert_eq!(refused(|options, _| options.argv = vec!["a\0b".into()]), "NUL byte in \"a\\0b\"");
 }
+
+#[test]
+fn a_renamed_plan_is_that_of_the_other_container() {
+    let changes: [fn(&mut Options, &mut Host); 5] = [
+        |_, _| {},
+        |options, _| options.hostname = Some("box".into()),
+        |options, _| options.uts = Namespace::Host,
+        |options, host| (options.network, host.hosts) = (Namespace::Host, Some("hosts".into())),
+        |options, _| options.env = vec!["HOSTNAME=mine".into()],
+    ];
+    for change in changes {
+        let (mut options, mut host) = (options(), host());
+        change(&mut options, &mut host);
+        let mut plan = Plan::build(&options, &host).expect("plan");
+        options.id = "fedcba9876543210".repeat(4);
+        plan.rename(&options, &host).expect("rename");
+        assert_eq!(format!("{plan:?}"), format!("{:?}", Plan::build(&options, &host).expect("plan")));
+    }
+}

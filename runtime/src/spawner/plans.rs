@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
+use skiff_sys::device_filter::Filter;
 
+use crate::cgroup::Devices;
 use crate::options::Options;
 use crate::plan::{Bond, Plan};
 use crate::{Error, Host};
@@ -34,8 +36,19 @@ pub(super) struct Plans {
 struct Kind {
     key: u64,
     options: Options,
-    facts: Option<(Host, Stamp)>,
+    ready: Option<Ready>,
     used: u64,
+}
+
+/// What has been found out about a kind.
+#[derive(Debug)]
+struct Ready {
+    host: Host,
+    stamp: Stamp,
+    /// Of the container that was asked for last.
+    plan: Plan,
+    /// Its device filter, if it could be loaded.
+    filter: Option<Filter>,
 }
 
 /// What changes with the content of a file: inode, seconds and nanoseconds.
@@ -61,40 +74,60 @@ impl Plans {
             oldest.map(|(index, _)| index).map(|index| self.kinds.swap_remove(index));
         }
         self.uses += 1;
-        self.kinds.push(Kind { key, options, facts: None, used: self.uses });
+        self.kinds.push(Kind { key, options, ready: None, used: self.uses });
     }
 
-    /// The plan of the container `id` of the kind `key`.
+    /// The plan of the container `id` of the kind `key`, and its device filter.
+    ///
+    /// One plan for all of a kind, of which no more is changed than has to be: so all have most of its memory in common.
     ///
     /// Errors: a kind that is not known; what cannot be had on this host.
-    pub(super) fn plan(&mut self, key: u64, id: &str) -> Result<Plan, Error> {
+    pub(super) fn plan(&mut self, key: u64, id: &str) -> Result<(&Plan, Option<&Filter>), Error> {
         self.uses += 1;
         let kind = self.kinds.iter_mut().find(|kind| kind.key == key);
         let kind = kind.ok_or_else(|| Error::Option("no such kind of containers is known".into()))?;
         kind.used = self.uses;
         kind.options.id.clear();
         kind.options.id.push_str(id);
-        let now = stamp();
+        let stamp = stamp();
         // What is bound from the host may be another thing by now.
-        let is_fresh =
-            kind.facts.as_ref().is_some_and(|(_, then)| *then == now) && !names_host_paths(&kind.options);
-        if !is_fresh {
-            kind.facts = Some((Host::probe(&kind.options, &self.state_root, &self.run_root)?, now));
-        }
-        let Some((host, _)) = &kind.facts else { return Err(Error::Option("nothing is known".into())) };
-        let mut plan = Plan::build(&kind.options, host)?;
-        plan.bond = Bond::None;
-        let limits = &mut plan.process.rlimits;
-        if !limits.iter().any(|(resource, ..)| *resource == Resource::RLIMIT_NOFILE) {
-            let (soft, hard) = self.open_files;
-            limits.push((Resource::RLIMIT_NOFILE, soft, hard));
-        }
-        Ok(plan)
+        let is_fresh = |ready: &Ready| ready.stamp == stamp && !names_host_paths(&kind.options);
+        let ready = match kind.ready.take().filter(is_fresh) {
+            Some(mut ready) => {
+                ready.plan.rename(&kind.options, &ready.host)?;
+                ready
+            }
+            None => {
+                let host = Host::probe(&kind.options, &self.state_root, &self.run_root)?;
+                let plan = plan(&kind.options, &host, self.open_files)?;
+                Ready { filter: filter(&plan), plan, host, stamp }
+            }
+        };
+        let ready = kind.ready.insert(ready);
+        Ok((&ready.plan, ready.filter.as_ref()))
     }
 
     /// For processes that are executed in containers.
     pub(super) fn roots(&self) -> (&Path, &Path) {
         (&self.state_root, &self.run_root)
+    }
+}
+
+fn plan(options: &Options, host: &Host, (soft, hard): (u64, u64)) -> Result<Plan, Error> {
+    let mut plan = Plan::build(options, host)?;
+    plan.bond = Bond::None;
+    let limits = &mut plan.process.rlimits;
+    if !limits.iter().any(|(resource, ..)| *resource == Resource::RLIMIT_NOFILE) {
+        limits.push((Resource::RLIMIT_NOFILE, soft, hard));
+    }
+    Ok(plan)
+}
+
+/// Where it cannot be loaded here, it is for the one container to say why.
+fn filter(plan: &Plan) -> Option<Filter> {
+    match &plan.cgroup.devices {
+        Devices::Only(rules) => Filter::load(rules).ok(),
+        Devices::All => None,
     }
 }
 
@@ -131,9 +164,9 @@ mod tests {
         let mut plans = Plans::new(Path::new("/state"), Path::new("/run"));
         plans.learn(7, Options { env: vec!["HOME=/x".into()], ..Options::default() });
         for id in ["a".repeat(64), "b".repeat(64)] {
-            let plan = plans.plan(7, &id).expect("plan");
+            let (plan, _) = plans.plan(7, &id).expect("plan");
             assert_eq!(plan.id, id);
-            assert_eq!(plan.hostname.expect("own").to_str(), Ok(&id[..12]));
+            assert_eq!(plan.hostname.as_ref().expect("own").to_str(), Ok(&id[..12]));
             assert_eq!(plan.cgroup.path, Path::new(&format!("skiff-{id}")));
             assert!(!plan.process.env.contains(&c"HOME=/x".into()));
         }

@@ -299,8 +299,8 @@ impl Spawner {
         if self.accounts.is_alive(&order.id) {
             return Err(Error::Option(format!("container {} is there already", order.id)));
         }
-        let plan = self.plans.plan(order.key, &order.id)?;
-        Ok((Facts::of(&plan), Parking::begin(&plan, self.birthplace.as_ref())?))
+        let (plan, filter) = self.plans.plan(order.key, &order.id)?;
+        Ok((Facts::of(plan), Parking::begin(plan, self.birthplace.as_ref(), filter)?))
     }
 
     fn number(&mut self) -> u64 {
@@ -430,7 +430,7 @@ impl Spawner {
             self.epoll.delete(parking.fd())?;
         }
         let plan = self.plans.plan(order.key, &order.id).ok();
-        let error = parking.failure(plan.as_ref());
+        let error = parking.failure(plan.map(|(plan, _)| plan));
         let end = End { exit: Exit::Code(error.exit_code().into()), at_ns: realtime_ns() };
         self.accounts.close(parking.pid(), end);
         self.accounts.forget(&order.id);
