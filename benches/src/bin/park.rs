@@ -256,12 +256,14 @@ impl Bench {
             held.push(self.parked()?);
         }
         let after = kernel_memory()?;
-        let mut pss = Samples::new();
+        let (mut pss, mut cpu) = (Samples::new(), Samples::new());
         for parked in &held {
+            let text = fs::read_to_string(format!("/proc/{}/schedstat", parked.container().pid))?;
+            cpu.push(us(text.split(' ').next().context("no time")?.parse()?));
             pss.push(memory_of(parked.container().pid, "Pss:")?);
         }
         let spawner = self.child.id().cast_signed();
-        println!("\n{count} parked: {:.0} KiB PSS each", pss.median());
+        println!("\n{count} parked: {:.0} KiB PSS and {:.0} µs of CPU time each", pss.median(), cpu.median());
         for ((name, before), (_, after)) in before.iter().zip(&after) {
             println!("  {name:<14} {:>8.1} KiB each", (after - before) / count as f64);
         }
