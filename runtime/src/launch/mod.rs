@@ -4,7 +4,7 @@
 //!
 //! | parent | child |
 //! |---|---|
-//! | notes the container ([`note`]), opens the host's side ([`prepare`], [`joins`]) | |
+//! | notes the container ([`note`]), has a network namespace made meanwhile, opens the host's side ([`prepare`], [`joins`]) | |
 //! | makes the cgroup, writes its limits, lets the caller arm it | |
 //! | clone3 into the cgroup | dies with its parent from here on |
 //! | writes id maps, tells of the birth, moves network devices ([`devices`]) → **1** `go` | joins v1 cgroups and namespaces, builds the file tree ([`tree`]) |
