@@ -30,5 +30,6 @@ mod runtime_security;
 mod security;
 mod signals;
 mod systemd;
+mod systemd_user;
 mod tree;
 mod tty;

@@ -114,11 +114,19 @@ fn unit(slice: &str, prefix: &str, name: &str, manager: Manager<'_>) -> Result<C
     Ok(CgroupsPath::Unit { slice: slice.to_owned(), unit, manager: above.to_path_buf() })
 }
 
-/// The cgroup of the user's systemd, below the root, found by where this process is: cgroups(7), user@.service(5).
+/// The cgroup of the user's systemd, below the root: found by where this process is, or by whose `$XDG_RUNTIME_DIR` is, for
+/// a session stands beside that systemd. cgroups(7), user@.service(5).
 #[must_use]
 pub fn user_manager() -> PathBuf {
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    manager_of(&text).unwrap_or_default()
+    let run = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
+    manager_of(&text).or_else(|| manager_at(Path::new(&run))).unwrap_or_default()
+}
+
+/// That of the user whose directory is `/run/user/UID`.
+fn manager_at(run: &Path) -> Option<PathBuf> {
+    let uid: u32 = run.strip_prefix("/run/user").ok()?.to_str()?.parse().ok()?;
+    Some(format!("user.slice/user-{uid}.slice/user@{uid}.service").into())
 }
 
 fn manager_of(cgroups: &str) -> Option<PathBuf> {
@@ -194,6 +202,8 @@ mod tests {
         let expect = "user.slice/user-7.slice/user@7.service/user.slice/skiff-web.scope";
         assert_eq!(path.directory(), Path::new(expect));
         assert_eq!(manager_of("4:memory:/a\n0::/user.slice/user-7.slice/session-1.scope\n"), None);
+        assert_eq!(manager_at(Path::new("/run/user/7")).as_deref(), Some(&*manager));
+        assert_eq!([manager_at(Path::new("/run/user/7/x")), manager_at(Path::new("/tmp/run"))], [None, None]);
     }
 
     #[test]

@@ -86,9 +86,10 @@ const LEFT_OUT: [&str; 17] = [
 const DIRECTORIES: [&str; 7] = ["/dev", "/proc", "/run", "/sys", "/var", "/var/lib", "/var/lib/dbus"];
 
 /// An ordinary user with subordinate ids, beside whom the system knows.
-const USER: [(&str, &str); 4] = [
+const USER: [(&str, &str); 5] = [
     ("etc/passwd", "someone:x:1000:1000::/:/bin/sh\n"),
     ("etc/group", "someone:x:1000:\n"),
+    ("etc/shadow", "someone:*:19000:0:99999:7:::\n"),
     ("etc/subuid", "someone:100000:65536\n"),
     ("etc/subgid", "someone:100000:65536\n"),
 ];
