@@ -45,6 +45,12 @@ const LEAVING: Duration = Duration::from_secs(10);
 /// How often pools are looked after.
 const TICK: Duration = Duration::from_secs(10);
 
+/// A spawner that goes sooner is not replaced at once.
+const SPAWNER_LIVES: Duration = Duration::from_secs(2);
+
+/// How long to wait then at first.
+const SPAWNER_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long what was parked may take to be cleared away when the daemon leaves.
 const CLEARED: Duration = Duration::from_secs(5);
 
@@ -181,11 +187,12 @@ async fn live(
     let tick = idle_timeout.map_or(TICK, |timeout| TICK.min(timeout / 4)).max(Duration::from_millis(10));
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut replaced = Replaced { at: Instant::now(), pause: SPAWNER_PAUSE };
     let mut idle_since = Instant::now();
     let mut trimmed = Instant::now();
     loop {
         tokio::select! {
-            _ = lost_spawners.recv() => replace_spawner(engine).await,
+            _ = lost_spawners.recv() => replaced.replace(engine).await,
             _ = signals.readable() => return,
             () = engine.activity.leave.notified() => return,
             _ = ticks.tick() => {
@@ -205,18 +212,36 @@ async fn live(
     }
 }
 
-/// Starts another spawner. What the former has parked is its children no more, and not trusted any longer.
-async fn replace_spawner(engine: &Rc<Engine>) {
-    tracing::warn!("the spawner has gone, starting another");
-    let mut wait = Duration::from_millis(1);
-    while let Err(error) = engine.link.restart() {
-        tracing::warn!("start the spawner: {}", cause(&error));
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(1));
+/// When the spawner was started, and how long to wait if it goes at once.
+#[derive(Debug)]
+struct Replaced {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Replaced {
+    /// Starts another spawner. What the former has parked is its child no more, and not trusted any longer.
+    async fn replace(&mut self, engine: &Rc<Engine>) {
+        tracing::warn!("the spawner has gone, starting another");
+        if self.at.elapsed() > SPAWNER_LIVES {
+            self.pause = SPAWNER_PAUSE;
+        } else {
+            self.wait().await;
+        }
+        while let Err(error) = engine.link.restart() {
+            tracing::warn!("start the spawner: {}", cause(&error));
+            self.wait().await;
+        }
+        self.at = Instant::now();
+        let lost = engine.pools.borrow_mut().lose_all();
+        lost.into_iter().for_each(|ready| engine.discard(ready));
+        engine.refill();
     }
-    let lost = engine.pools.borrow_mut().lose_all();
-    lost.into_iter().for_each(|ready| engine.discard(ready));
-    engine.refill();
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(SPAWNER_LIVES);
+    }
 }
 
 /// Reaps children that nobody waits for: spawners, and what they had not told of yet.
