@@ -12,7 +12,7 @@ use skiff_runtime::spawner::{End, Order};
 use skiff_sys::process;
 use tokio::sync::oneshot;
 
-use crate::container::{Command, Owner};
+use crate::container::{Command, From, Owner};
 use crate::containers::Life;
 use crate::ending::{Ending, UNKNOWN, now_ns};
 use crate::engine::Engine;
@@ -63,7 +63,7 @@ fn take_over(engine: &Rc<Engine>, mut record: Record, kept: Option<Kept>) -> Res
         if let Some(kept) = kept {
             forget(engine, &kept.id);
         }
-        let entry = Owner::begin(engine, record, None);
+        let entry = Owner::begin(engine, record, From::Record);
         match state {
             State::Removing | State::Dead => engine.ask_later(&entry, Command::Remove { force: true }),
             State::Exited if is_removed => engine.ask_later(&entry, Command::Remove { force: true }),
@@ -77,7 +77,7 @@ fn take_over(engine: &Rc<Engine>, mut record: Record, kept: Option<Kept>) -> Res
         (None, Some(process)) => of_another(engine, process),
         (None, None) => ended_unseen(None),
     };
-    Owner::begin(engine, record, Some((life, ending)));
+    Owner::begin(engine, record, From::Life(life, ending));
     Ok(())
 }
 

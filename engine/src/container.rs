@@ -24,6 +24,7 @@ use crate::log::{self, Origin, Streams, Target};
 use crate::protocol::TerminalSize;
 use crate::reaper::Remains;
 use crate::record::Process;
+use crate::restart::{self, Decision, Event, Found, History};
 use crate::state::{State, Verdict, Wish, legal};
 use crate::streams::{self, Ends};
 use crate::watched::watch;
@@ -107,6 +108,17 @@ enum Waiter {
     Remove(Reply),
 }
 
+/// Where a container comes from.
+#[derive(Debug)]
+pub(crate) enum From {
+    /// Somebody has just asked for it.
+    Client,
+    /// The daemon before had it, and it does not run.
+    Record,
+    /// The daemon before had it, and it runs, or its end has not been seen yet.
+    Life(Life, Ending),
+}
+
 /// The owner.
 #[derive(Debug)]
 pub(crate) struct Owner {
@@ -122,16 +134,17 @@ pub(crate) struct Owner {
     stop_at: Option<Instant>,
     /// When it is started again.
     start_at: Option<Instant>,
+    /// What its restart policy remembers.
+    history: History,
     is_gone: bool,
 }
 
 impl Owner {
     /// Makes the container of `record` known, whose name is given to it already, and its owner's task.
-    pub(crate) fn begin(engine: &Rc<Engine>, record: Record, life: Option<(Life, Ending)>) -> Rc<Entry> {
+    pub(crate) fn begin(engine: &Rc<Engine>, record: Record, from: From) -> Rc<Entry> {
         let id = record.id.clone();
         let (publish, record) = watch::channel(Arc::new(record));
         let (orders, queue) = mpsc::channel(QUEUE_LENGTH);
-        let (life, ending) = life.unzip();
         let entry = Rc::new(Entry { record, orders, life: None.into(), settled: Notify::new() });
         engine.containers.borrow_mut().add(&id, entry.clone());
         let mut owner = Self {
@@ -143,11 +156,17 @@ impl Owner {
             kill_at: None,
             stop_at: None,
             start_at: None,
+            history: History::default(),
             is_gone: false,
         };
-        if let (Some(life), Some(ending)) = (life, ending) {
-            owner.live(life, ending);
-            owner.write_log(Origin::Adopted);
+        match from {
+            From::Client => {}
+            From::Record => owner.found(),
+            From::Life(life, ending) => {
+                owner.history.count = owner.record().restart_count;
+                owner.live(life, ending);
+                owner.write_log(Origin::Adopted);
+            }
         }
         tokio::task::spawn_local(owner.own(queue));
         entry
@@ -235,6 +254,7 @@ impl Owner {
     /// Starts it because somebody wants it to run.
     async fn start_anew(&mut self, start: Start) -> Result<Started, Error> {
         self.start_at = None;
+        self.history = History::default();
         self.change(|record| {
             record.restart_count = 0;
             record.is_stopped = false;
@@ -361,6 +381,22 @@ impl Owner {
         let timeout = self.record().spec.timeout_s.map(Duration::from_secs);
         self.stop_at = timeout.map(|timeout| Instant::now() + timeout);
         Ok(Started { pid, descriptors })
+    }
+
+    /// It did not run when the daemon came up.
+    fn found(&mut self) {
+        let record = self.record();
+        let found = match record.state {
+            State::Created => Found::Created,
+            State::Exited => Found::Ended,
+            State::Restarting => Found::Waiting,
+            State::Running | State::Paused | State::Removing | State::Dead => return,
+        };
+        self.history.count = record.restart_count;
+        self.decide(&record, Event::DaemonStarted { found, stopped: record.is_stopped });
+        if record.state == State::Restarting && self.start_at.is_none() {
+            self.change(|record| record.state = State::Exited);
+        }
     }
 
     /// Begins to write its log, if what it writes comes here.
@@ -564,6 +600,9 @@ impl Owner {
         if is_removed {
             self.is_gone = true;
         } else {
+            if !is_restarted {
+                self.plan_restart();
+            }
             self.keep();
             let id = self.record().id.clone();
             self.engine.link.tell(&spawner::Order::Forget { id }, &[]).await;
@@ -582,6 +621,27 @@ impl Owner {
             // Whoever asked may have gone.
             drop(done.send(answer));
         }
+    }
+
+    /// Sees to it that it is started again, if its policy says so.
+    fn plan_restart(&mut self) {
+        let record = self.record();
+        let ran = Duration::from_nanos(record.finished_ns.saturating_sub(record.started_ns));
+        let event = Event::Ended { exit_code: record.exit_code, ran, stopped: record.is_stopped };
+        self.decide(&record, event);
+    }
+
+    /// Does what its restart policy makes of `event`.
+    fn decide(&mut self, record: &Record, event: Event) {
+        let Decision::Start { after } = restart::next(record.spec.restart, &mut self.history, event) else {
+            return;
+        };
+        self.start_at = Some(Instant::now() + after);
+        let count = self.history.count;
+        self.change(|record| {
+            record.restart_count = count;
+            record.state = State::Restarting;
+        });
     }
 
     /// Clears away its cgroups, and all of it if it is not wanted any more.
@@ -649,6 +709,11 @@ impl Owner {
             self.start_at = None;
             if let Err(error) = self.start(Start::default()).await {
                 tracing::warn!("start container {} again: {error}", self.record().id);
+                // As if it had ended at once.
+                let now_ns = now_ns();
+                self.change(|record| (record.started_ns, record.finished_ns) = (now_ns, now_ns + 1));
+                self.plan_restart();
+                self.keep();
             }
         }
     }

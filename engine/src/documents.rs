@@ -33,10 +33,11 @@ impl Figures {
     }
 }
 
-/// One pool.
-pub(crate) fn pool(summary: &Summary) -> Value {
+/// One pool, of containers of this image, which hold so much memory.
+pub(crate) fn pool(summary: &Summary, image: &str, memory_bytes: u64) -> Value {
     json!({
         "key": summary.key,
+        "image": image,
         "ready": summary.ready,
         "under_way": summary.under_way,
         "target": summary.target,
@@ -45,5 +46,13 @@ pub(crate) fn pool(summary: &Summary) -> Value {
         "hits": summary.figures.hits,
         "misses": summary.figures.misses,
         "wasted": summary.figures.wasted,
+        "memory_bytes": memory_bytes,
     })
+}
+
+/// What process `pid` has in memory. proc_pid_statm(5).
+pub(crate) fn resident_bytes(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages: u64 = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    pages * 4096
 }

@@ -28,6 +28,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Made {
     /// A container that waits for its program; absent for one more process in a container.
     pub(crate) container: Option<Container>,
+    /// Its process's id.
+    pub(crate) pid: i32,
     /// What came along.
     pub(crate) descriptors: Vec<OwnedFd>,
     /// Tells how it ends; fails if the spawner goes before.
@@ -259,12 +261,13 @@ impl Link {
             Report::Parked { ticket, container } => {
                 let (tell, end) = oneshot::channel();
                 state.ends.insert(Subject::Container(container.id.clone()), tell);
-                state.answer(ticket, Ok(Made { container: Some(*container), descriptors, end }));
+                let pid = container.pid;
+                state.answer(ticket, Ok(Made { container: Some(*container), pid, descriptors, end }));
             }
-            Report::ExecStarted { ticket, .. } => {
+            Report::ExecStarted { ticket, pid } => {
                 let (tell, end) = oneshot::channel();
                 state.ends.insert(Subject::Process(ticket), tell);
-                state.answer(ticket, Ok(Made { container: None, descriptors, end }));
+                state.answer(ticket, Ok(Made { container: None, pid, descriptors, end }));
             }
             Report::Failed { ticket, code, message } => state.answer(ticket, Err(failed(code, message))),
             Report::Exited { id, ticket, end, .. } => {

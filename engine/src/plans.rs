@@ -81,6 +81,16 @@ impl Plan {
         Self { key, options, is_ahead, told: Cell::new(0), watched }
     }
 
+    /// Where its files come from, for people.
+    pub(crate) fn image(&self) -> String {
+        match &self.options.rootfs {
+            Rootfs::Host => "host".into(),
+            Rootfs::Layers(layers) => {
+                layers.first().map_or_else(String::new, |top| top.display().to_string())
+            }
+        }
+    }
+
     /// What the host is like now.
     pub(crate) fn stamps(&self) -> Stamps {
         self.watched.iter().map(|path| stamp(path)).collect()

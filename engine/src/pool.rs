@@ -177,9 +177,9 @@ impl<T> Pools<T> {
         self.pools.values().map(|pool| pool.ready.len()).sum()
     }
 
-    /// What is ready.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.pools.values().flat_map(|pool| &pool.ready).map(|(_, one)| one)
+    /// What is ready of `key`.
+    pub fn iter(&self, key: u64) -> impl Iterator<Item = &T> {
+        self.pools.get(&key).into_iter().flat_map(|pool| &pool.ready).map(|(_, one)| one)
     }
 
     /// All pools, in the order of their keys.

@@ -3,16 +3,21 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use skiff_runtime::{Options, spawner};
 
 use crate::connection::Connection;
-use crate::container::{Command, Done, Owner, Start, Started};
+use crate::container::{Command, Done, From, Owner, Start, Started};
 use crate::containers::Entry;
-use crate::ending::now_ns;
+use crate::ending::{Ending, exit_code, now_ns};
 use crate::engine::{Engine, Ready};
-use crate::protocol::{Reply, Request, TerminalSize};
+use crate::link::Made;
+use crate::protocol::{ExecSpec, Reply, Request, TerminalSize};
 use crate::spec::LogDriver;
+use crate::state::{Verdict, Wish, legal};
 use crate::{Error, Record, Spec, document, documents, image, log, names};
 
 /// What `run` and `start` are told at most, beside the end.
@@ -63,7 +68,10 @@ pub(crate) async fn carry_out(
         Request::Stats { containers } => stats(engine, &containers).await,
         Request::Pools => Ok(pools(engine)),
         Request::Version => Ok(version(engine)),
-        other => Err(Error::Invalid(format!("not known to this daemon: {}", word(&other)))),
+        Request::Exec { container, exec, attach } => {
+            return run_one_more(engine, connection, &container, *exec, attach.then_some(descriptors)).await;
+        }
+        Request::Leave => Err(Error::Invalid("the daemon leaves by itself".into())),
     };
     tell(connection, answer, &[]).await
 }
@@ -88,6 +96,7 @@ enum Use {
 async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry>, Option<Ready>), Error> {
     let image = engine.images.resolve(&spec.image).await?;
     let (stop_signal, image_id) = (image::stop_signal(&spec, &image.config)?, image.id.clone());
+    let health = image::health(&spec, &image.config)?;
     let options = image::fold(&spec, image)?;
     let name = name(engine, options.name.as_deref())?;
     let ready = match purpose {
@@ -107,7 +116,7 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
         id,
         name,
         // What the image has, too, is in the options.
-        spec: Spec { options, env: Vec::new(), env_file: Vec::new(), ..spec },
+        spec: Spec { options, health, env: Vec::new(), env_file: Vec::new(), ..spec },
         image_id,
         stop_signal,
         created_ns: now_ns(),
@@ -120,7 +129,7 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
         let cause = skiff_runtime::cause(&error);
         return Err(Error::Host(format!("write the container's record: {cause}")));
     }
-    Ok((Owner::begin(engine, record, None), ready))
+    Ok((Owner::begin(engine, record, From::Client), ready))
 }
 
 /// The name that is wanted, if it is free; else one that is.
@@ -188,7 +197,15 @@ fn streams_of(descriptors: Vec<OwnedFd>, are_wanted: bool) -> Result<Option<[Own
 /// Starts a container, tells of it and, if somebody is attached, of its end.
 async fn start(connection: &Connection, entry: &Entry, start: Start) -> std::io::Result<()> {
     let is_attached = start.is_attached;
-    let Started { pid, descriptors } = match entry.ask(Command::Start(Box::new(start))).await {
+    let asked = tokio::select! {
+        asked = entry.ask(Command::Start(Box::new(start))) => asked,
+        () = connection.gone(), if is_attached => {
+            // Nobody will ever attend it.
+            let end = Command::Stop { signal: Some(libc::SIGKILL), timeout: Some(Duration::ZERO) };
+            return entry.ask(end).await.map(drop).or(Ok(()));
+        }
+    };
+    let Started { pid, descriptors } = match asked {
         Ok(Done::Started(started)) => started,
         Ok(Done::Done) => Started { pid: 0, descriptors: Vec::new() },
         Err(error) => return tell(connection, Err(error), &[]).await,
@@ -405,9 +422,13 @@ async fn stats(engine: &Engine, containers: &[String]) -> Answer {
 
 fn pools(engine: &Engine) -> Reply {
     let now_ns = skiff_sys::clock::monotonic_ns();
-    let pools = engine.pools.borrow();
-    let documents = pools.summaries(now_ns).iter().map(documents::pool).collect();
-    Reply::Documents { documents, errors: Vec::new() }
+    let (pools, plans) = (engine.pools.borrow(), engine.plans.borrow());
+    let documents = pools.summaries(now_ns).into_iter().map(|summary| {
+        let image = plans.get(summary.key).map(|plan| plan.image()).unwrap_or_default();
+        let pids = pools.iter(summary.key).map(|ready| ready.parked.container().pid);
+        documents::pool(&summary, &image, pids.map(documents::resident_bytes).sum())
+    });
+    Reply::Documents { documents: documents.collect(), errors: Vec::new() }
 }
 
 fn version(engine: &Engine) -> Reply {
@@ -419,9 +440,87 @@ fn version(engine: &Engine) -> Reply {
     Reply::Documents { documents: vec![document], errors: Vec::new() }
 }
 
-/// The name of a request that is not carried out here.
-fn word(request: &Request) -> String {
-    let value = serde_json::to_value(request).unwrap_or_default();
-    let key = |value: &Value| value.as_object().and_then(|map| map.keys().next().cloned());
-    key(&value).or_else(|| value.as_str().map(str::to_owned)).unwrap_or_default()
+/// Runs one more process in a container, and tells of its end if somebody is attached.
+async fn run_one_more(
+    engine: &Rc<Engine>,
+    connection: &Connection,
+    container: &str,
+    exec: ExecSpec,
+    streams: Option<Vec<OwnedFd>>,
+) -> std::io::Result<()> {
+    let is_attached = streams.is_some();
+    let made = match streams_of(streams.unwrap_or_default(), is_attached && !exec.tty) {
+        Ok(streams) => make_one_more(engine, container, exec, streams).await,
+        Err(error) => Err(error),
+    };
+    let (record, made) = match made {
+        Ok(made) => made,
+        Err(error) => return tell(connection, Err(error), &[]).await,
+    };
+    let started = Reply::Started { id: record.id.clone(), pid: made.pid, stop_signal: libc::SIGTERM };
+    if !is_attached {
+        return tell(connection, Ok(started), &[]).await;
+    }
+    tell(connection, Ok(started), &made.descriptors).await?;
+    let pidfd = made.descriptors.into_iter().next().map(Rc::new);
+    let mut ending = Ending::new(pidfd, Some(made.end));
+    let end = tokio::select! {
+        end = ending.wait() => end,
+        () = connection.gone() => return Ok(()),
+    };
+    let code = exit_code(end.exit);
+    tell(connection, Ok(Reply::Exited { id: record.id.clone(), code }), &[]).await
+}
+
+/// Has the spawner start it.
+async fn make_one_more(
+    engine: &Rc<Engine>,
+    container: &str,
+    exec: ExecSpec,
+    streams: Option<[OwnedFd; 3]>,
+) -> Result<(Arc<Record>, Made), Error> {
+    let entry = engine.containers.borrow().find(container)?;
+    let record = entry.record();
+    if let Verdict::Conflict(phrase) = legal(record.state, Wish::Exec) {
+        return Err(Error::Conflict(format!("container {} {phrase}", record.name)));
+    }
+    let life = entry.life.borrow().clone();
+    let pidfd = life.as_ref().and_then(|life| life.pidfd.clone());
+    let (Some(life), Some(pidfd)) = (life, pidfd) else {
+        return Err(Error::Conflict(format!("container {} is not running", record.name)));
+    };
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = OwnedFd::from(null.map_err(|error| Error::Host(format!("open /dev/null: {error}")))?);
+    let streams =
+        streams.as_ref().map_or([null.as_fd(); 3], |streams| streams.each_ref().map(OwnedFd::as_fd));
+    let options = options_of(&record, exec);
+    let order = |ticket| spawner::Order::Exec {
+        ticket,
+        options: Box::new(options),
+        pid: life.pid,
+        cgroups: life.cgroups.clone(),
+    };
+    let [stdin, stdout, stderr] = streams;
+    let made = engine.link.ask(order, &[pidfd.as_fd(), stdin, stdout, stderr]).await?;
+    Ok((record, made))
+}
+
+/// The options of one more process: the container's, but for what is its own.
+fn options_of(record: &Record, exec: ExecSpec) -> Options {
+    let mut options = Options {
+        id: record.id.clone(),
+        argv: exec.argv,
+        tty: exec.tty,
+        interactive: exec.interactive,
+        ..record.spec.options.clone()
+    };
+    options.env.extend(exec.env);
+    options.privileged |= exec.privileged;
+    if let Some(cwd) = exec.cwd {
+        options.cwd = cwd;
+    }
+    if let Some(user) = exec.user {
+        options.user = user;
+    }
+    options
 }
