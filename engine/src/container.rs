@@ -264,7 +264,6 @@ impl Owner {
 
     async fn start(&mut self, start: Start) -> Result<Started, Error> {
         let Start { ready, streams, is_attached, terminal } = start;
-        let is_fresh = ready.is_some();
         let mut ready = match ready {
             Some(ready) => ready,
             None => self.make().await?,
@@ -280,12 +279,7 @@ impl Owner {
             Err(error) => Err((error, ready)),
         };
         match started {
-            Ok(started) => {
-                if is_fresh {
-                    self.engine.refill();
-                }
-                started
-            }
+            Ok(started) => started,
             Err((error, ready)) => {
                 self.failed(&error);
                 if let Err(error) = self.engine.clear_parked(ready, false).await {

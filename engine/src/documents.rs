@@ -50,9 +50,10 @@ pub(crate) fn pool(summary: &Summary, image: &str, memory_bytes: u64) -> Value {
     })
 }
 
-/// What process `pid` has in memory. proc_pid_statm(5).
-pub(crate) fn resident_bytes(pid: i32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    let pages: u64 = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-    pages * 4096
+/// What process `pid` has in memory, its share of what it has in common with others. proc_pid_smaps(5), Linux ≥ 4.14.
+pub(crate) fn memory_bytes(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let share =
+        text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse().ok());
+    share.map_or(0, |kib: u64| kib * 1024)
 }

@@ -158,7 +158,7 @@ async fn run(
         Ok(made) => made,
         Err(error) => return tell(connection, Err(error), &[]).await,
     };
-    start(connection, &entry, Start { ready, streams, is_attached, terminal }).await
+    start(engine, connection, &entry, Start { ready, streams, is_attached, terminal }).await
 }
 
 async fn start_attached(
@@ -179,7 +179,7 @@ async fn start_attached(
     match found {
         Ok((streams, entry)) => {
             let start = Start { ready: None, streams, is_attached: true, terminal };
-            self::start(connection, &entry, start).await
+            self::start(engine, connection, &entry, start).await
         }
         Err(error) => tell(connection, Err(error), &[]).await,
     }
@@ -195,7 +195,12 @@ fn streams_of(descriptors: Vec<OwnedFd>, are_wanted: bool) -> Result<Option<[Own
 }
 
 /// Starts a container, tells of it and, if somebody is attached, of its end.
-async fn start(connection: &Connection, entry: &Entry, start: Start) -> std::io::Result<()> {
+async fn start(
+    engine: &Rc<Engine>,
+    connection: &Connection,
+    entry: &Entry,
+    start: Start,
+) -> std::io::Result<()> {
     let is_attached = start.is_attached;
     let asked = tokio::select! {
         asked = entry.ask(Command::Start(Box::new(start))) => asked,
@@ -212,7 +217,10 @@ async fn start(connection: &Connection, entry: &Entry, start: Start) -> std::io:
     };
     let record = entry.record();
     let reply = Reply::Started { id: record.id.clone(), pid, stop_signal: record.stop_signal };
-    tell(connection, Ok(reply), &descriptors).await?;
+    let told = tell(connection, Ok(reply), &descriptors).await;
+    // Only now, for what is made ahead competes with what was asked for.
+    engine.refill();
+    told?;
     drop(descriptors);
     if !is_attached {
         return Ok(());
@@ -426,7 +434,7 @@ fn pools(engine: &Engine) -> Reply {
     let documents = pools.summaries(now_ns).into_iter().map(|summary| {
         let image = plans.get(summary.key).map(|plan| plan.image()).unwrap_or_default();
         let pids = pools.iter(summary.key).map(|ready| ready.parked.container().pid);
-        documents::pool(&summary, &image, pids.map(documents::resident_bytes).sum())
+        documents::pool(&summary, &image, pids.map(documents::memory_bytes).sum())
     });
     Reply::Documents { documents: documents.collect(), errors: Vec::new() }
 }
