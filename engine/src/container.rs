@@ -8,9 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skiff_runtime::cause;
 use skiff_runtime::cgroup::{Cgroup, Paths};
+use skiff_runtime::launch::park::{Parked, Stamps};
 use skiff_runtime::spawner::{self, End};
-use skiff_runtime::{cause, launch::park::Parked};
 use skiff_sys::process;
 use skiff_sys::terminal;
 use tokio::io::Interest;
@@ -96,6 +97,8 @@ pub(crate) struct Started {
     pub(crate) pid: i32,
     /// Its pidfd, and the master of its terminal, if that was wanted.
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// When the parts of its launch were over.
+    pub(crate) times: Option<Stamps>,
 }
 
 type Reply = oneshot::Sender<Result<Done, Error>>;
@@ -275,7 +278,7 @@ impl Owner {
             }
         }
         let started = match self.run(&mut ready, streams).await {
-            Ok(ends) => Ok(self.started(ready, ends, is_attached)),
+            Ok((ends, times)) => Ok(self.started(ready, ends, is_attached, times)),
             Err(error) => Err((error, ready)),
         };
         match started {
@@ -306,7 +309,11 @@ impl Owner {
     }
 
     /// Has it run its program; what has to be kept of it is kept meanwhile. Returns the engine's ends of its streams.
-    async fn run(&mut self, ready: &mut Ready, streams: Option<[OwnedFd; 3]>) -> Result<Ends, Error> {
+    async fn run(
+        &mut self,
+        ready: &mut Ready,
+        streams: Option<[OwnedFd; 3]>,
+    ) -> Result<(Ends, Stamps), Error> {
         let record = self.record();
         let options = &record.spec.options;
         let container = ready.parked.container().clone();
@@ -351,13 +358,19 @@ impl Owner {
         if let Err(error) = self.engine.records.write(&running) {
             return Err(Error::Host(format!("write the container's record: {}", cause(&error))));
         }
-        outcome(&mut ready.parked).await?;
+        let stamps = outcome(&mut ready.parked).await?;
         self.publish.send_replace(Arc::new(running));
-        Ok(ends)
+        Ok((ends, stamps))
     }
 
     /// Takes over a container whose program runs.
-    fn started(&mut self, ready: Ready, ends: Ends, is_attached: bool) -> Result<Started, Error> {
+    fn started(
+        &mut self,
+        ready: Ready,
+        ends: Ends,
+        is_attached: bool,
+        times: Stamps,
+    ) -> Result<Started, Error> {
         let (container, pidfd, _) = ready.parked.into_parts();
         let text = |error: io::Error| Error::Host(format!("keep a container: {}", cause(&error)));
         let mut descriptors = Vec::new();
@@ -366,7 +379,7 @@ impl Owner {
             descriptors.extend(ends.terminal.as_ref().map(OwnedFd::try_clone).transpose().map_err(text)?);
         }
         let pidfd = Some(Rc::new(pidfd));
-        let ending = Ending::new(container.pid, pidfd.clone(), Some(ready.end));
+        let ending = Ending::new(pidfd.clone(), Some(ready.end));
         let (pid, cgroups) = (container.pid, container.cgroups);
         self.live(Life { pid, pidfd, ends, writer: RefCell::default(), cgroups }, ending);
         if !is_attached {
@@ -374,7 +387,7 @@ impl Owner {
         }
         let timeout = self.record().spec.timeout_s.map(Duration::from_secs);
         self.stop_at = timeout.map(|timeout| Instant::now() + timeout);
-        Ok(Started { pid, descriptors })
+        Ok(Started { pid, descriptors, times: Some(times) })
     }
 
     /// It did not run when the daemon came up.
@@ -728,17 +741,17 @@ async fn at(deadline: Option<Instant>) {
 }
 
 /// Waits until the program of a container runs, or cannot.
-async fn outcome(parked: &mut Parked) -> Result<(), Error> {
+async fn outcome(parked: &mut Parked) -> Result<Stamps, Error> {
     let text = |error: io::Error| Error::Host(format!("listen to the container: {}", cause(&error)));
-    if parked.outcome()?.is_some() {
-        return Ok(());
+    if let Some(stamps) = parked.outcome()? {
+        return Ok(stamps);
     }
     let line = parked.line_fd().try_clone_to_owned().map_err(text)?;
     let line = watch(line, Interest::READABLE).map_err(text)?;
     loop {
         let mut guard = line.readable().await.map_err(text)?;
         match parked.outcome()? {
-            Some(_) => return Ok(()),
+            Some(stamps) => return Ok(stamps),
             None => guard.clear_ready(),
         }
     }

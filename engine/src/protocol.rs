@@ -191,6 +191,23 @@ pub struct TerminalSize {
     pub columns: u16,
 }
 
+/// When the parts of a launch were over, ns of CLOCK_MONOTONIC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchTimes {
+    /// The daemon had read the request.
+    pub received: u64,
+    /// It had a container that was made up to its program, and its owner sent that the program.
+    pub sent: u64,
+    /// The container had read what it is to run.
+    pub woken: u64,
+    /// Its streams were in place.
+    pub streams_taken: u64,
+    /// The system call filter was the next thing to load, and then the program to be run.
+    pub security_done: u64,
+    /// The daemon knew that the program runs.
+    pub exec_seen: u64,
+}
+
 /// What the daemon answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -208,6 +225,8 @@ pub enum Reply {
         pid: i32,
         /// What asks it to stop.
         stop_signal: i32,
+        /// When its parts were over, if it was launched now.
+        times: Option<LaunchTimes>,
     },
     /// Where a container's log is. With descriptors: the log's directory; to `attach` also the process's
     /// pidfd; and, if there is one, what leads to its input: the write end of a pipe if input is asked for, and always the

@@ -15,7 +15,7 @@ use crate::containers::Entry;
 use crate::ending::{Ending, exit_code, now_ns};
 use crate::engine::{Engine, Ready};
 use crate::link::Made;
-use crate::protocol::{ExecSpec, Reply, Request, TerminalSize};
+use crate::protocol::{ExecSpec, LaunchTimes, Reply, Request, TerminalSize};
 use crate::spec::LogDriver;
 use crate::state::{Verdict, Wish, legal};
 use crate::{Error, Record, Spec, document, documents, image, log, names};
@@ -149,6 +149,7 @@ async fn run(
     purpose: Use,
     terminal: Option<TerminalSize>,
 ) -> std::io::Result<()> {
+    let received = skiff_sys::clock::monotonic_ns();
     let is_attached = streams.is_some();
     let made = match streams_of(streams.unwrap_or_default(), is_attached && !spec.options.tty) {
         Ok(streams) => make(engine, spec, purpose).await.map(|made| (made, streams)),
@@ -158,7 +159,7 @@ async fn run(
         Ok(made) => made,
         Err(error) => return tell(connection, Err(error), &[]).await,
     };
-    start(engine, connection, &entry, Start { ready, streams, is_attached, terminal }).await
+    start(engine, connection, &entry, Start { ready, streams, is_attached, terminal }, received).await
 }
 
 async fn start_attached(
@@ -168,6 +169,7 @@ async fn start_attached(
     descriptors: Vec<OwnedFd>,
     terminal: Option<TerminalSize>,
 ) -> std::io::Result<()> {
+    let received = skiff_sys::clock::monotonic_ns();
     let one = match containers {
         [one] => engine.containers.borrow().find(one),
         _ => Err(Error::Invalid("only one container can be attached to".into())),
@@ -179,7 +181,7 @@ async fn start_attached(
     match found {
         Ok((streams, entry)) => {
             let start = Start { ready: None, streams, is_attached: true, terminal };
-            self::start(engine, connection, &entry, start).await
+            self::start(engine, connection, &entry, start, received).await
         }
         Err(error) => tell(connection, Err(error), &[]).await,
     }
@@ -200,6 +202,7 @@ async fn start(
     connection: &Connection,
     entry: &Entry,
     start: Start,
+    received: u64,
 ) -> std::io::Result<()> {
     let is_attached = start.is_attached;
     let asked = tokio::select! {
@@ -210,13 +213,21 @@ async fn start(
             return entry.ask(end).await.map(drop).or(Ok(()));
         }
     };
-    let Started { pid, descriptors } = match asked {
+    let Started { pid, descriptors, times } = match asked {
         Ok(Done::Started(started)) => started,
-        Ok(Done::Done) => Started { pid: 0, descriptors: Vec::new() },
+        Ok(Done::Done) => Started { pid: 0, descriptors: Vec::new(), times: None },
         Err(error) => return tell(connection, Err(error), &[]).await,
     };
     let record = entry.record();
-    let reply = Reply::Started { id: record.id.clone(), pid, stop_signal: record.stop_signal };
+    let times = times.map(|times| LaunchTimes {
+        received,
+        sent: times.sent,
+        woken: times.woken,
+        streams_taken: times.streams_taken,
+        security_done: times.security_done,
+        exec_seen: times.exec_seen,
+    });
+    let reply = Reply::Started { id: record.id.clone(), pid, stop_signal: record.stop_signal, times };
     let told = tell(connection, Ok(reply), &descriptors).await;
     // Only now, for what is made ahead competes with what was asked for.
     engine.refill();
@@ -465,13 +476,14 @@ async fn run_one_more(
         Ok(made) => made,
         Err(error) => return tell(connection, Err(error), &[]).await,
     };
-    let started = Reply::Started { id: record.id.clone(), pid: made.pid, stop_signal: libc::SIGTERM };
+    let started =
+        Reply::Started { id: record.id.clone(), pid: made.pid, stop_signal: libc::SIGTERM, times: None };
     if !is_attached {
         return tell(connection, Ok(started), &[]).await;
     }
     tell(connection, Ok(started), &made.descriptors).await?;
     let pidfd = made.descriptors.into_iter().next().map(Rc::new);
-    let mut ending = Ending::new(made.pid, pidfd, Some(made.end));
+    let mut ending = Ending::new(pidfd, Some(made.end));
     let end = tokio::select! {
         end = ending.wait() => end,
         () = connection.gone() => return Ok(()),

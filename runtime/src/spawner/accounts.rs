@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use serde::{Deserialize, Serialize};
-
 use super::End;
 
 /// One container.
@@ -24,7 +22,7 @@ pub(super) struct Accounts {
 }
 
 /// Whose process one is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whose {
     /// A container's first one.
     Container(String),
@@ -76,14 +74,6 @@ impl Accounts {
 
     pub(super) fn get(&self, id: &str) -> Option<&Account> {
         self.containers.get(id)
-    }
-
-    pub(super) fn containers(&self) -> impl Iterator<Item = (&String, &Account)> {
-        self.containers.iter()
-    }
-
-    pub(super) fn processes(&self) -> impl Iterator<Item = (&i32, &Whose)> {
-        self.processes.iter()
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = &String> {
