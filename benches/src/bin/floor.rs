@@ -4,7 +4,7 @@
 //! floor ROOTFS FILTER CGROUP
 //! ```
 //!
-//! Runs `/bin/true` of the directory ROOTFS in new pid, net, ipc, uts, mount and cgroup namespaces and in a new cgroup
+//! Runs `/bin/now` of the directory ROOTFS in new pid, net, ipc, uts, mount and cgroup namespaces and in a new cgroup
 //! below the cgroup v2 directory CGROUP, with the mounts, masks, limits and capabilities that `runc spec` writes,
 //! under the seccomp program in the file FILTER (an array of `struct sock_filter`; none if FILTER is `-`), waits for it and removes the
 //! cgroup. It is the yardstick of `bench launch` and does what no real launcher can: it reads no configuration, knows
@@ -196,7 +196,7 @@ fn child(launch: &Launch<'_>) -> ! {
         );
     }
 
-    let (path, environment) = (c"/bin/true".as_ptr(), [c"PATH=/usr/bin:/bin".as_ptr(), null()]);
+    let (path, environment) = (c"/bin/now".as_ptr(), [c"PATH=/usr/bin:/bin".as_ptr(), null()]);
     // SAFETY: both arrays end with a null pointer and hold NUL-terminated strings.
     unsafe { libc::execve(path, [path, null()].as_ptr(), environment.as_ptr()) };
     die("execve", &nix::Error::last())

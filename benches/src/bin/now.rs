@@ -1,4 +1,4 @@
-//! Says when its first instruction was run, as eight bytes: ns of CLOCK_MONOTONIC. What `bench park` starts.
+//! Says when its first instruction was run, as eight bytes: ns of CLOCK_MONOTONIC. What `bench launch` and `bench park` start.
 //!
 //! In assembly as a whole, for nothing has aligned the stack for a function.
 #![no_main]
