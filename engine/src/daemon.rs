@@ -137,7 +137,6 @@ fn serve(
         .trim()
         .to_owned();
     let records = Records::open(state_root).map_err(host("open the containers' records".into()))?;
-    let found = records.read_all().map_err(host("read the containers' records".into()))?;
     let (lost, lost_spawners) = mpsc::channel(1);
     let engine = Rc::new(Engine {
         records,
@@ -161,6 +160,8 @@ fn serve(
         .map_err(host("start".into()))?;
     LocalSet::new().block_on(&runtime, async {
         let kept = engine.link.open().map_err(host("start the spawner".into()))?;
+        // Only now: from here on nobody but this daemon has containers made.
+        let found = engine.records.read_all().map_err(host("read the containers' records".into()))?;
         adopt(&engine, found, kept);
         let socket = Socket::open(run_root, settings.socket_group.as_deref())?;
         ready(&engine);
@@ -262,12 +263,16 @@ fn reap_strays(engine: &Engine) {
 /// Gives up what was made ahead, and the spawner if it has nobody to look after.
 async fn leave(engine: &Rc<Engine>) {
     let begin = monotonic_ns();
-    let parked = engine.pools.borrow_mut().lose_all();
-    parked.into_iter().for_each(|ready| engine.discard(ready));
     let cleared = async {
-        // What was just spawned has not begun yet.
-        tokio::task::yield_now().await;
-        while engine.activity.clearing.get() > 0 {
+        loop {
+            // Again, for some were being made.
+            let parked = engine.pools.borrow_mut().lose_all();
+            parked.into_iter().for_each(|ready| engine.discard(ready));
+            // What was just spawned has not begun yet.
+            tokio::task::yield_now().await;
+            if engine.activity.clearing.get() == 0 {
+                break;
+            }
             engine.activity.changed.notified().await;
         }
     };

@@ -29,8 +29,8 @@ use crate::record::Records;
 /// How often a container is made again because its spawner has gone meanwhile.
 const SPAWNERS_MAX: u32 = 3;
 
-/// How long a spawner takes to be replaced.
-const REPLACED: Duration = Duration::from_millis(20);
+/// How long a spawner may take to be replaced.
+const REPLACED: Duration = Duration::from_secs(5);
 
 /// The daemon's state.
 #[derive(Debug)]
@@ -169,8 +169,8 @@ impl Engine {
         }
         let order = |ticket| Order::Park { ticket, key: plan.key, id: id.to_owned() };
         let made = self.link.ask(order, &[]).await;
-        if made.is_err() && self.link.is_down() {
-            tokio::time::sleep(REPLACED).await;
+        if made.is_err() {
+            self.link.wait(REPLACED).await;
         }
         made
     }
@@ -188,9 +188,16 @@ impl Engine {
     }
 
     async fn make_ahead(self: Rc<Self>, key: u64) {
+        let _counted = self.activity.count(&self.activity.clearing);
         let plan = self.plans.borrow().get(key);
         let made = match (plan, names::draw_id()) {
-            (Some(plan), Ok(id)) => self.park(&plan, &id).await,
+            (Some(plan), Ok(id)) => match self.park(&plan, &id).await {
+                Err(error) => {
+                    self.clear_unmade(id).await;
+                    Err(error)
+                }
+                made => made,
+            },
             (None, _) => Err(Error::Host("its plan is forgotten".into())),
             (_, Err(error)) => Err(Error::Host(error.to_string())),
         };
@@ -204,6 +211,15 @@ impl Engine {
                 tracing::debug!("make a container ahead: {error}");
                 self.pools.borrow_mut().failed(key);
             }
+        }
+    }
+
+    /// Clears away what the spawner has got to of a container that could not be made and that no record speaks of.
+    async fn clear_unmade(&self, id: String) {
+        let directory = Some(self.records.directory(&id));
+        let remains = Remains { id, directory, ..Remains::default() };
+        if let Err(error) = self.reaper.clear(remains).await {
+            tracing::warn!("clear a container away that could not be made: {error}");
         }
     }
 

@@ -15,7 +15,7 @@ use skiff_runtime::cause;
 use skiff_runtime::spawner::{Client, Container, End, Order, Report};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Error;
 use crate::watched::watch;
@@ -56,6 +56,8 @@ pub(crate) struct Link {
     state: RefCell<State>,
     /// Told when a spawner has gone.
     lost: mpsc::Sender<()>,
+    /// Told when there is another.
+    up: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +96,7 @@ impl Link {
         lost: mpsc::Sender<()>,
     ) -> Self {
         let (state_root, run_root) = (state_root.to_owned(), run_root.to_owned());
-        Self { executable, state_root, run_root, state: RefCell::default(), lost }
+        Self { executable, state_root, run_root, state: RefCell::default(), lost, up: Notify::new() }
     }
 
     /// Connects to the spawner that an earlier daemon has left, and learns what it keeps; else starts one.
@@ -163,6 +165,7 @@ impl Link {
         state.generation += 1;
         state.socket = Some(socket.clone());
         drop(state);
+        self.up.notify_waiters();
         tokio::task::spawn_local(self.clone().listen(socket));
         Ok(())
     }
@@ -172,9 +175,15 @@ impl Link {
         self.state.borrow().generation
     }
 
-    /// Whether there is no spawner just now.
-    pub(crate) fn is_down(&self) -> bool {
-        self.state.borrow().socket.is_none()
+    /// Waits until there is a spawner, for so long at most.
+    pub(crate) async fn wait(&self, limit: Duration) {
+        let up = async {
+            while self.state.borrow().socket.is_none() {
+                self.up.notified().await;
+            }
+        };
+        // Whoever asks it for something learns that there is none.
+        drop(tokio::time::timeout(limit, up).await);
     }
 
     /// The spawner's process id; 0 if it is not known yet.

@@ -432,11 +432,15 @@ impl Spawner {
         let plan = self.plans.plan(order.key, &order.id).ok();
         let error = parking.failure(plan.map(|(plan, _)| plan));
         let end = End { exit: Exit::Code(error.exit_code().into()), at_ns: realtime_ns() };
-        self.accounts.close(parking.pid(), end);
+        let pid = parking.pid();
+        self.accounts.close(pid, end);
         self.accounts.forget(&order.id);
         drop(parking);
-        if self.link.as_ref().is_some_and(|link| link.number == order.link) {
-            self.tell(failed(order.ticket, &error), Vec::new());
+        match self.link.as_ref().map(|link| link.number) {
+            Some(link) if link == order.link => self.tell(failed(order.ticket, &error), Vec::new()),
+            // Another daemon, which may have been told of it as of one that runs.
+            Some(_) => self.tell(Report::Exited { id: order.id, pid, ticket: None, end }, Vec::new()),
+            None => {}
         }
         Ok(())
     }
