@@ -12,8 +12,7 @@ Usage: skiff [--debug] COMMAND
 
 Commands:
 ",
-    "\
-  observe      let containers be counted, whoever starts them by skiff or skiff-runtime
+    "  observe      let containers be counted, whoever starts them by skiff or skiff-runtime
   profile      show what a container that is counted has cost the kernel so far
 
 Options:

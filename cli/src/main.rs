@@ -98,13 +98,10 @@ fn container_init(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failu
     init::run(child).map_err(|error| Failure::engine(format!("init: {}", values::cause(&error))))
 }
 
-/// The parent of an engine's containers; what follows its name are the state root and the run root.
-fn spawn(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
+/// The parent of an engine's containers.
+fn spawn(words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     skiff_runtime::seal::seal(c"skiff-spawner")?;
-    let (Some(state_root), Some(run_root)) = (words.next(), words.next()) else {
-        return Err(Failure::engine("spawner: no state root and no run root"));
-    };
-    spawner::run(state_root.as_ref(), run_root.as_ref())?;
+    spawner::run(words)?;
     Ok(0)
 }
 

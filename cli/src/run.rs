@@ -208,7 +208,7 @@ fn write_id(path: &std::path::Path, id: &str) -> Result<Output, Failure> {
 }
 
 /// The program's own code, or 128 + n if signal n killed it.
-fn exit_code(exit: Exit) -> u8 {
+pub(crate) fn exit_code(exit: Exit) -> u8 {
     let code = match exit {
         Exit::Code(code) => code & 0xff,
         Exit::Signal(signal) => 128 + signal,

@@ -120,7 +120,7 @@ fn life(
 ) -> (Life, Ending) {
     let pidfd = pidfd.map(Rc::new);
     let life = Life { pid, pidfd: pidfd.clone(), ends, writer: Default::default(), cgroups };
-    (life, Ending::new(pidfd, end))
+    (life, Ending::new(pid, pidfd, end))
 }
 
 fn forget(engine: &Rc<Engine>, id: &str) {
@@ -138,7 +138,7 @@ async fn clear_leftover(engine: Rc<Engine>, id: String, kept: Option<Kept>) {
             // It may just have ended.
             drop(process::send_signal(std::os::fd::AsFd::as_fd(&**pidfd), libc::SIGKILL));
         }
-        Ending::new(pidfd, Some(kept.end)).wait().await;
+        Ending::new(kept.pid, pidfd, Some(kept.end)).wait().await;
     }
     let directory = Some(engine.records.directory(&id));
     let remains = Remains { id: id.clone(), directory, ..Remains::default() };

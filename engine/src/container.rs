@@ -379,7 +379,7 @@ impl Owner {
             descriptors.extend(ends.terminal.as_ref().map(OwnedFd::try_clone).transpose().map_err(text)?);
         }
         let pidfd = Some(Rc::new(pidfd));
-        let ending = Ending::new(pidfd.clone(), Some(ready.end));
+        let ending = Ending::new(container.pid, pidfd.clone(), Some(ready.end));
         let (pid, cgroups) = (container.pid, container.cgroups);
         self.live(Life { pid, pidfd, ends, writer: RefCell::default(), cgroups }, ending);
         if !is_attached {

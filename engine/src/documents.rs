@@ -22,7 +22,10 @@ impl Figures {
 
     /// Reads them.
     pub(crate) fn read(&self, record: &Record) -> Result<Value, Error> {
-        let stats = Cgroup::open(&self.cgroups)?.stats();
+        let mut stats = Cgroup::open(&self.cgroups)?.stats();
+        if stats.pids.current == 0 {
+            stats.pids.current = self.threads();
+        }
         Ok(json!({
             "id": record.id,
             "name": record.name,
@@ -30,6 +33,13 @@ impl Figures {
             "read_ns": now_ns(),
             "cgroup": stats,
         }))
+    }
+
+    /// How many threads there are where nothing counts them: those in the cgroup itself.
+    fn threads(&self) -> u64 {
+        let list =
+            self.cgroups.unified.as_ref().map(|path| std::fs::read_to_string(path.join("cgroup.threads")));
+        list.and_then(Result::ok).map_or(0, |list| list.lines().count() as u64)
     }
 }
 

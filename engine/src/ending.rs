@@ -25,15 +25,20 @@ const REAPED: Duration = Duration::from_secs(2);
 pub(crate) struct Ending {
     /// From the spawner, as long as that is its parent.
     told: Option<oneshot::Receiver<End>>,
+    pid: i32,
     /// Absent if it has been reaped, so that it has been told of.
     pidfd: Option<Rc<OwnedFd>>,
     watched: Option<AsyncFd<Rc<OwnedFd>>>,
 }
 
 impl Ending {
-    /// That of the process behind `pidfd`, which the spawner tells of, if it is its child.
-    pub(crate) const fn new(pidfd: Option<Rc<OwnedFd>>, told: Option<oneshot::Receiver<End>>) -> Self {
-        Self { told, pidfd, watched: None }
+    /// That of process `pid`, which is behind `pidfd`, and which the spawner tells of, if it is its child.
+    pub(crate) const fn new(
+        pid: i32,
+        pidfd: Option<Rc<OwnedFd>>,
+        told: Option<oneshot::Receiver<End>>,
+    ) -> Self {
+        Self { told, pid, pidfd, watched: None }
     }
 
     /// The process.
@@ -69,7 +74,7 @@ impl Ending {
                 Ok(Some(exit)) => return Ok(exit),
                 Ok(None) => guard.clear_ready(),
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
-                    return Ok(of_another(pidfd.as_fd()).await);
+                    return Ok(of_another(self.pid, pidfd.as_fd()).await);
                 }
                 Err(error) => return Err(error),
             }
@@ -78,17 +83,42 @@ impl Ending {
 }
 
 /// How a process has ended that somebody else reaps.
-async fn of_another(pidfd: BorrowedFd<'_>) -> Exit {
+async fn of_another(pid: i32, pidfd: BorrowedFd<'_>) -> Exit {
     let tries = async {
         loop {
-            match process::exit_of(pidfd) {
-                Ok(Some(exit)) => return exit,
-                Ok(None) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(_) => return UNKNOWN,
+            // Until it is reaped its line in procfs tells, from then on the kernel's own account, if it keeps one.
+            let reaped = process::exit_of(pidfd);
+            match (reaped, exit_of_zombie(pid, pidfd)) {
+                (Ok(Some(exit)), _) | (_, Some(exit)) => return exit,
+                (Ok(None), None) => tokio::time::sleep(Duration::from_millis(5)).await,
+                (Err(_), None) => return UNKNOWN,
             }
         }
     };
     tokio::time::timeout(REAPED, tries).await.unwrap_or(UNKNOWN)
+}
+
+/// How process `pid` has ended that nobody has reaped yet. proc_pid_stat(5).
+fn exit_of_zombie(pid: i32, pidfd: BorrowedFd<'_>) -> Option<Exit> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // Still there: so it was this process's line.
+    process::send_signal(pidfd, 0).ok()?;
+    exit_in_stat(&text)
+}
+
+/// The exit status in a line of procfs, if it is that of a process that has ended.
+fn exit_in_stat(line: &[u8]) -> Option<Exit> {
+    let end = line.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = std::str::from_utf8(line.get(end + 1..)?).ok()?.split_whitespace();
+    // Fields 3 and 52.
+    let is_over = fields.next()? == "Z";
+    let status: i32 = fields.nth(48)?.parse().ok()?;
+    let exit = if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Code(libc::WEXITSTATUS(status))
+    };
+    is_over.then_some(exit)
 }
 
 /// As a shell has it: the program's code, or 128 + n for signal n.
@@ -104,4 +134,30 @@ pub(crate) fn exit_code(exit: Exit) -> u8 {
 pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_nobody_has_reaped_tells_how_it_has_ended() {
+        let line = |state: &str, status: i32| {
+            let zeroes = vec!["0"; 48].join(" ");
+            format!("7 (a) b) {state} {zeroes} {status}\n")
+        };
+        assert_eq!(exit_in_stat(line("Z", 7 << 8).as_bytes()), Some(Exit::Code(7)));
+        assert_eq!(exit_in_stat(line("Z", 9).as_bytes()), Some(Exit::Signal(9)));
+        assert_eq!(exit_in_stat(line("S", 0).as_bytes()), None);
+        assert_eq!(exit_in_stat(b"7 (a) Z 0"), None);
+        let own = std::fs::read("/proc/self/stat").expect("procfs");
+        assert_eq!(exit_in_stat(&own), None);
+    }
+
+    #[test]
+    fn ends_are_told_as_a_shell_does() {
+        for (exit, code) in [(Exit::Code(0), 0), (Exit::Code(300), 44), (Exit::Signal(9), 137)] {
+            assert_eq!(exit_code(exit), code);
+        }
+    }
 }

@@ -242,7 +242,7 @@ impl Engine {
         if let Err(error) = skiff_sys::process::send_signal(std::os::fd::AsFd::as_fd(&pidfd), libc::SIGKILL) {
             tracing::debug!("end a parked container: {error}");
         }
-        Ending::new(Some(Rc::new(pidfd)), Some(ready.end)).wait().await;
+        Ending::new(container.pid, Some(Rc::new(pidfd)), Some(ready.end)).wait().await;
         let directory = with_directory.then(|| self.records.directory(&container.id));
         let cgroups = Some(container.cgroups);
         let remains = Remains { id: container.id.clone(), cgroups, directory, is_counted: false };

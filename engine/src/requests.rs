@@ -483,7 +483,7 @@ async fn run_one_more(
     }
     tell(connection, Ok(started), &made.descriptors).await?;
     let pidfd = made.descriptors.into_iter().next().map(Rc::new);
-    let mut ending = Ending::new(pidfd, Some(made.end));
+    let mut ending = Ending::new(made.pid, pidfd, Some(made.end));
     let end = tokio::select! {
         end = ending.wait() => end,
         () = connection.gone() => return Ok(()),

@@ -23,7 +23,7 @@ fn main() {
     let [name, rest @ ..] = &words[..] else { return };
     if name.as_bytes() == spawner::NAME.as_bytes() {
         seal::seal(c"skiff-spawner").expect("seal");
-        return spawner::run(rest[0].as_ref(), rest[1].as_ref()).expect("spawn");
+        return spawner::run(rest.iter().cloned()).expect("spawn");
     }
     if name.as_bytes() == init::NAME.to_bytes() {
         let child = rest[0].to_str().and_then(|word| word.parse().ok()).expect("a process id");
@@ -49,7 +49,7 @@ fn main() {
 
 type Check = fn(&mut Daemon);
 
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 15] = [
     ("a_parked_container_runs_what_it_is_told", runs),
     ("a_container_has_no_descriptors_but_its_streams", has_no_descriptors),
     ("a_parked_init_holds_nothing_but_its_line", holds_nothing),
@@ -63,6 +63,7 @@ const CHECKS: [(&str, Check); 14] = [
     ("a_process_runs_in_a_container", executes),
     ("a_frozen_container_holds_nobody_up", frozen),
     ("the_next_daemon_finds_all", next_daemon),
+    ("it_goes_on_as_another_executable", upgrades),
     ("what_is_no_order_is_passed_over", garbage),
 ];
 
@@ -473,6 +474,44 @@ fn next_daemon(daemon: &mut Daemon) {
     while !matches!(daemon.next().0, Report::Listed) {}
     // It serves the next one as it did the first.
     assert_eq!(daemon.run(daemon.options(), &["exit", "5"]).1, Exit::Code(5));
+}
+
+fn upgrades(daemon: &mut Daemon) {
+    let null = null();
+    let mut running = daemon.park(daemon.options()).expect("parked");
+    start(&mut running, &["wait"], [null.as_fd(); 3]).expect("runs");
+    let mut parked = daemon.park(daemon.options()).expect("parked");
+    let ids = [&running, &parked].map(|parked| parked.container().id.clone());
+    let keep = Order::Keep { id: ids[0].clone(), note: "note".into() };
+    daemon.client.send(&keep, &[null.as_fd(), running.pidfd()]).expect("send");
+    // What cannot be run changes nothing.
+    daemon.client.send(&Order::Upgrade, &[null.as_fd()]).expect("send");
+    daemon.hello();
+    let executable = File::open("/proc/self/exe").expect("open");
+    daemon.client.send(&Order::Upgrade, &[executable.as_fd()]).expect("send");
+    daemon.hello();
+    let open = fs::read_dir(format!("/proc/{}/fd", daemon.child.id())).expect("read").count();
+    assert!(open < 20, "{open} descriptors are open");
+    // Its children are its own, also the one that waits; and it keeps what it has kept.
+    assert_eq!(go(&mut parked, &["read", "/etc/passwd"]).expect("runs").lines().count(), 2);
+    assert_eq!(daemon.exited(&ids[1]), Exit::Code(0));
+    daemon.client.send(&Order::List, &[]).expect("send");
+    let mut count = 0;
+    loop {
+        match daemon.next() {
+            (Report::Kept { id, note, end: None, .. }, descriptors) => {
+                assert_eq!((&id, note.as_str(), descriptors.len()), (&ids[0], "note", 2));
+            }
+            (Report::Kept { id, end: Some(_), .. }, _) => assert_eq!(id, ids[1]),
+            (Report::Listed, _) => break,
+            (other, _) => panic!("{other:?}"),
+        }
+        count += 1;
+    }
+    assert_eq!(count, 2);
+    assert_eq!(daemon.run(daemon.options(), &["exit", "8"]).1, Exit::Code(8));
+    skiff_sys::process::send_signal(running.pidfd(), libc::SIGKILL).expect("kill");
+    assert_eq!(daemon.exited(&ids[0]), Exit::Signal(libc::SIGKILL));
 }
 
 fn garbage(daemon: &mut Daemon) {

@@ -8,6 +8,9 @@ mod harness;
 
 mod bad_input;
 mod checkpoint;
+mod client_daemon;
+mod client_lifecycle;
+mod client_lists;
 mod crash;
 mod fallback;
 mod flags_mounts;

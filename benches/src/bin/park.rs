@@ -30,8 +30,7 @@ fn main() -> Result<()> {
     let name = words.next().unwrap_or_default();
     if name.as_bytes() == spawner::NAME.as_bytes() {
         skiff_runtime::seal::seal(c"skiff-spawner")?;
-        let (state, run) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        return Ok(spawner::run(state.as_ref(), run.as_ref())?);
+        return Ok(spawner::run(words)?);
     }
     let (mut live, mut count, mut state) = (0, 2000, None);
     while let Some(word) = words.next() {

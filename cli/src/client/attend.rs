@@ -8,14 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use skiff_engine::Client;
 use skiff_engine::protocol::{Reply, Request, TerminalSize};
+use skiff_engine::{Client, Error};
 use skiff_runtime::supervise::{self, Caller, Signals, Terms};
-use skiff_sys::process::send_signal;
+use skiff_sys::process::{exit_of, send_signal};
 use skiff_sys::terminal;
 
-use super::{os, unexpected};
+use super::{connect, os, unexpected};
 use crate::failure::Failure;
+use crate::run::exit_code;
 
 /// How long the daemon may take to answer after a signal that ends the client, ms.
 const PATIENCE_MS: u16 = 1000;
@@ -64,9 +65,27 @@ pub(super) fn attend(
     };
     pass_on(&taken, &process, &terms)?;
     stand_by(&process, descriptors.next().as_ref(), &signals, &terms)?;
-    match client.reply()? {
-        (Reply::Exited { code, .. }, _) => Ok(code),
-        (other, _) => Err(unexpected(&other)),
+    let answer = match client.reply() {
+        Err(Error::Host(lost)) => return recover(&process, &id, Failure::engine(lost)),
+        other => other?.0,
+    };
+    match answer {
+        Reply::Exited { code, .. } => Ok(code),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The exit code of a process that has ended while no daemon was there: the kernel knows it, or the next daemon.
+fn recover(process: &OwnedFd, id: &str, lost: Failure) -> Result<u8, Failure> {
+    match exit_of(process.as_fd()) {
+        Ok(Some(exit)) => return Ok(exit_code(exit)),
+        Ok(None) | Err(_) => {}
+    }
+    let mut client = connect()?;
+    client.request(&Request::Wait { containers: vec![id.to_owned()] }, &[])?;
+    match client.reply() {
+        Ok((Reply::Exited { code, .. }, _)) => Ok(code),
+        _ => Err(lost),
     }
 }
 

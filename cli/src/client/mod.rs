@@ -19,8 +19,8 @@ mod system;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use skiff_engine::Client;
 use skiff_engine::protocol::{Reply, Request};
+use skiff_engine::{Client, Error};
 
 use crate::failure::Failure;
 use crate::help;
@@ -155,9 +155,21 @@ fn connect() -> Result<Client, Failure> {
 
 /// Asks for one thing that has one answer.
 fn ask(request: &Request) -> Result<Reply, Failure> {
-    let mut client = connect().map_err(refused)?;
-    client.request(request, &[]).map_err(failed)?;
-    Ok(client.reply().map_err(failed)?.0)
+    let once = || -> Result<Result<Reply, Error>, Failure> {
+        let mut client = connect().map_err(refused)?;
+        client.request(request, &[]).map_err(failed)?;
+        Ok(client.reply().map(|(reply, _)| reply))
+    };
+    match once()? {
+        // It was about to go when it was found. What changes nothing can be asked again, of the next.
+        Err(Error::Host(_)) if changes_nothing(request) => once()?.map_err(failed),
+        other => other.map_err(failed),
+    }
+}
+
+const fn changes_nothing(request: &Request) -> bool {
+    use Request::{Inspect, List, Pools, Stats, Version};
+    matches!(request, List { .. } | Inspect { .. } | Stats { .. } | Pools | Version)
 }
 
 /// Asks for something to be done to containers, and prints the names of those it was done to.

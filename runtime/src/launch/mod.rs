@@ -15,7 +15,8 @@
 //! | forwards it ([`listener`]) | loads the filter, **5** its listener → |
 //! | sees **6** end of file: runs or failed | execve |
 //!
-//! At a gate, whoever opens it stands in the parent's place from 4 on.
+//! At a gate, whoever opens it stands in the parent's place from 4 on. For the spawner [`parking`] stands in `parent`'s place: it
+//! does not wait, and from 4 on whoever has the [`park`]ed child's line tells it what to run.
 
 mod birthplace;
 mod child;

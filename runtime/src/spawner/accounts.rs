@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
+use serde::{Deserialize, Serialize};
+
 use super::End;
 
 /// One container.
@@ -22,7 +24,7 @@ pub(super) struct Accounts {
 }
 
 /// Whose process one is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Whose {
     /// A container's first one.
     Container(String),
@@ -74,6 +76,14 @@ impl Accounts {
 
     pub(super) fn get(&self, id: &str) -> Option<&Account> {
         self.containers.get(id)
+    }
+
+    pub(super) fn containers(&self) -> impl Iterator<Item = (&String, &Account)> {
+        self.containers.iter()
+    }
+
+    pub(super) fn processes(&self) -> impl Iterator<Item = (&i32, &Whose)> {
+        self.processes.iter()
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = &String> {

@@ -28,12 +28,12 @@ pub(super) struct Entry {
     pub(super) cgroups: Paths,
 }
 
-/// Begins to carry it out; returns the socket on which its one report comes. `descriptors` are those of the order.
+/// Begins to carry it out; returns the socket on which its one report comes, and the process between. `descriptors` are those of the order.
 pub(super) fn begin(
     entry: &Entry,
     descriptors: &[OwnedFd],
     (state_root, run_root): (&Path, &Path),
-) -> Result<OwnedFd, Error> {
+) -> Result<(OwnedFd, OwnedFd), Error> {
     let [init, stdin, stdout, stderr] = descriptors else {
         return Err(Error::Option("exec: one process and three streams are needed".into()));
     };
@@ -48,8 +48,8 @@ pub(super) fn begin(
             .and_then(|()| run(entry, init.as_fd(), state_root, run_root));
         u8::from(tell(its.as_fd(), entry.ticket, started).is_err())
     });
-    spawned.context(|| "clone3".into())?;
-    Ok(own)
+    let child = spawned.context(|| "clone3".into())?;
+    Ok((own, child.pidfd))
 }
 
 /// Runs in: the process between.

@@ -28,6 +28,12 @@ impl Link {
         Self { socket, number, untold: VecDeque::new() }
     }
 
+    /// Tells the daemon who it speaks to.
+    pub(super) fn greet(&mut self) {
+        let (version, pid) = (env!("CARGO_PKG_VERSION").to_owned(), nix::unistd::getpid().as_raw());
+        self.tell(Report::Hello { version, pid }, Vec::new());
+    }
+
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

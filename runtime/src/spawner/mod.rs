@@ -14,7 +14,7 @@
 //! | `keep` | what is to be kept | – |
 //! | `forget` | | – |
 //! | `list` | | `kept` for each container, with what is kept of it, then `listed` |
-//! | `upgrade` | the executable to go on as | – (`hello`, once that runs) |
+//! | `upgrade` | the executable to go on as | `hello`, once that runs, or of this one if it cannot |
 //! | `leave` | | end of file |
 //!
 //! `hello` is the first report of every connection; `exited` comes by itself. Orders are carried out beside each other: what is asked first need not be
@@ -26,6 +26,7 @@ mod entry;
 mod link;
 mod plans;
 mod serve;
+mod upgrade;
 mod wire;
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,8 @@ use crate::options::Options;
 pub use client::Client;
 pub use serve::run;
 
-/// The first word of the spawner's command line; the state root and the run root follow.
+/// The first word of the spawner's command line; the state root and the run root follow, and after an upgrade what it goes
+/// on with.
 pub const NAME: &str = "skiff-spawner";
 
 /// Its socket's name in the run root.

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::Resource;
 use skiff_sys::device_filter::Filter;
 
 use crate::cgroup::Devices;
@@ -55,10 +55,8 @@ struct Ready {
 type Stamp = [Option<(u64, i64, i64)>; 2];
 
 impl Plans {
-    /// To be called before this process changes its own limits.
-    pub(super) fn new(state_root: &Path, run_root: &Path) -> Self {
-        // What cannot be read is not set either.
-        let open_files = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 4096));
+    /// `open_files` is the limit that containers inherit, soft and hard.
+    pub(super) fn new(state_root: &Path, run_root: &Path, open_files: (u64, u64)) -> Self {
         let (state_root, run_root) = (state_root.to_owned(), run_root.to_owned());
         Self { state_root, run_root, open_files, kinds: Vec::new(), uses: 0 }
     }
@@ -107,6 +105,11 @@ impl Plans {
         Ok((&ready.plan, ready.filter.as_ref()))
     }
 
+    /// The limit of open files that containers inherit.
+    pub(super) const fn open_files(&self) -> (u64, u64) {
+        self.open_files
+    }
+
     /// For processes that are executed in containers.
     pub(super) fn roots(&self) -> (&Path, &Path) {
         (&self.state_root, &self.run_root)
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn kinds_are_remembered_and_the_oldest_goes() {
-        let mut plans = Plans::new(Path::new("/state"), Path::new("/run"));
+        let mut plans = Plans::new(Path::new("/state"), Path::new("/run"), (1024, 4096));
         for key in 0..=KINDS_MAX as u64 {
             plans.learn(key, Options { env: vec!["A=b".into()], ..Options::default() });
             // Asked for, so not the oldest.
@@ -161,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_plan_is_of_the_container_that_is_asked_for() {
-        let mut plans = Plans::new(Path::new("/state"), Path::new("/run"));
+        let mut plans = Plans::new(Path::new("/state"), Path::new("/run"), (1024, 4096));
         plans.learn(7, Options { env: vec!["HOME=/x".into()], ..Options::default() });
         for id in ["a".repeat(64), "b".repeat(64)] {
             let (plan, _) = plans.plan(7, &id).expect("plan");

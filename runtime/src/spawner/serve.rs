@@ -1,6 +1,7 @@
 //! The spawner's loop: one thread that waits for everything at once and for nothing alone.
 
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -25,6 +26,7 @@ use super::accounts::{Accounts, Whose};
 use super::entry::{self, Entry, failed};
 use super::link::Link;
 use super::plans::Plans;
+use super::upgrade::Handover;
 use super::{End, Order, Report, SOCKET, wire};
 use crate::Error;
 use crate::error::Context;
@@ -54,8 +56,17 @@ const OTHERS: u64 = 3;
 /// Serves daemons, the first of which has standard input as its connection, until it is told to leave or nobody needs it.
 ///
 /// To be called first in a process of its own of one thread, run from where no container can write to it ([`crate::seal`]).
-pub fn run(state_root: &Path, run_root: &Path) -> Result<(), Error> {
-    let mut spawner = Spawner::new(state_root, run_root)?;
+/// `words` are those that follow [`super::NAME`].
+pub fn run(mut words: impl Iterator<Item = OsString>) -> Result<(), Error> {
+    let (Some(state_root), Some(run_root)) = (words.next(), words.next()) else {
+        return Err(Error::Option("spawner: no state root and no run root".into()));
+    };
+    let (state_root, run_root) = (Path::new(&state_root), Path::new(&run_root));
+    let handover = words.next().map(|word| {
+        let number = word.to_str().and_then(|word| word.parse().ok()).unwrap_or(-1);
+        Handover::read(number).context(|| "go on with what there was".into())
+    });
+    let mut spawner = Spawner::new(state_root, run_root, handover.transpose()?)?;
     let served = spawner.serve().context(|| "serve".into());
     // Another spawner may have its socket there by now.
     spawner.listening.remove();
@@ -78,6 +89,8 @@ struct Spawner {
     signals: SignalFd,
     epoll: Epoll,
     is_leaving: bool,
+    /// The executable to go on as.
+    successor: Option<OwnedFd>,
 }
 
 /// An order to park.
@@ -103,10 +116,12 @@ struct Entering {
     id: String,
     link: u64,
     socket: OwnedFd,
+    /// The process between.
+    between: OwnedFd,
 }
 
 impl Spawner {
-    fn new(state_root: &Path, run_root: &Path) -> Result<Self, Error> {
+    fn new(state_root: &Path, run_root: &Path, mut handover: Option<Handover>) -> Result<Self, Error> {
         let what = || "begin".to_owned();
         // No key that is pressed at the daemon's terminal is for this process.
         match nix::unistd::setsid() {
@@ -116,8 +131,9 @@ impl Spawner {
         process::keep_children().context(what)?;
         // Orphans of processes between, and of containers in the host's PID namespace.
         nix::sys::prctl::set_child_subreaper(true).context(what)?;
-        let plans = Plans::new(state_root, run_root);
-        raise_open_files().context(what)?;
+        let own_files = raise_open_files().context(what)?;
+        let open_files = handover.as_ref().map_or(own_files, |handover| handover.open_files);
+        let plans = Plans::new(state_root, run_root, open_files);
         let first = take_stdin().context(what)?;
         crate::launch::make_private(run_root)?;
         let mut mask = SigSet::empty();
@@ -127,23 +143,33 @@ impl Spawner {
         let mut spawner = Self {
             plans,
             birthplace: Birthplace::make().context(what)?,
-            accounts: Accounts::default(),
+            accounts: handover.as_mut().map(Handover::take_accounts).unwrap_or_default(),
             queue: VecDeque::new(),
             making: HashMap::new(),
             entering: HashMap::new(),
             link: None,
             links: 0,
             next: OTHERS,
-            listening: Listening::at(run_root)?,
+            listening: match &handover {
+                Some(handover) => Listening::of(handover.listening, run_root),
+                None => Listening::at(run_root)?,
+            },
             signals: signals.context(what)?,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context(what)?,
             is_leaving: false,
+            successor: None,
         };
         spawner.watch(spawner.signals.as_fd(), SIGNALS).context(what)?;
         spawner.watch(spawner.listening.socket.as_fd(), LISTENING).context(what)?;
-        if let Some(first) = first {
+        let inherited = handover.and_then(|handover| handover.link);
+        if let Some((link, number)) = inherited {
+            spawner.links = number - 1;
+            spawner.connect(skiff_sys::file::received(link)).context(what)?;
+        } else if let Some(first) = first {
             spawner.connect(first).context(what)?;
         }
+        // Those that have ended between the executables.
+        spawner.reap().context(what)?;
         Ok(spawner)
     }
 
@@ -156,6 +182,7 @@ impl Spawner {
         while !self.is_leaving {
             self.begin()?;
             self.settle_link()?;
+            self.go_on()?;
             let timeout = if self.link.is_none() { EpollTimeout::from(IDLE_MS) } else { EpollTimeout::NONE };
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => continue,
@@ -197,8 +224,7 @@ impl Spawner {
         self.links += 1;
         self.watch(socket.as_fd(), LINK)?;
         let mut link = Link::new(socket, self.links);
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        link.tell(Report::Hello { version, pid: nix::unistd::getpid().as_raw() }, Vec::new());
+        link.greet();
         self.link = Some(link);
         Ok(())
     }
@@ -217,7 +243,7 @@ impl Spawner {
             return self.disconnect();
         }
         let mut interest = EpollFlags::empty();
-        if link.backlog() < BACKLOG && self.queue.len() < BACKLOG {
+        if link.backlog() < BACKLOG && self.queue.len() < BACKLOG && self.successor.is_none() {
             interest |= EpollFlags::EPOLLIN;
         }
         if link.backlog() > 0 {
@@ -235,7 +261,7 @@ impl Spawner {
     /// Carries out what the daemon has ordered.
     fn obey(&mut self) -> io::Result<()> {
         for _ in 0..ORDERS_AT_ONCE {
-            let Some(link) = &self.link else { return Ok(()) };
+            let Some(link) = self.link.as_ref().filter(|_| self.successor.is_none()) else { return Ok(()) };
             let number = link.number;
             match link.receive() {
                 Ok(Some((order, descriptors))) => self.carry_out(order, descriptors, number)?,
@@ -267,7 +293,12 @@ impl Spawner {
                     link.tell_all(&self.accounts);
                 }
             }
-            Order::Upgrade => {}
+            Order::Upgrade => {
+                self.successor = descriptors.into_iter().next();
+                if self.successor.is_some() {
+                    self.give_up_entering()?;
+                }
+            }
             Order::Leave => self.is_leaving = true,
         }
         Ok(())
@@ -341,11 +372,11 @@ impl Spawner {
 
     fn enter(&mut self, order: &Entry, descriptors: &[OwnedFd], link: u64) -> io::Result<()> {
         match entry::begin(order, descriptors, self.plans.roots()) {
-            Ok(socket) => {
+            Ok((socket, between)) => {
                 let number = self.number();
                 self.watch(socket.as_fd(), number)?;
                 let (ticket, id) = (order.ticket, order.options.id.clone());
-                self.entering.insert(number, Entering { ticket, id, link, socket });
+                self.entering.insert(number, Entering { ticket, id, link, socket, between });
             }
             Err(error) => self.tell(failed(order.ticket, &error), Vec::new()),
         }
@@ -359,7 +390,7 @@ impl Spawner {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             other => other.ok().flatten(),
         };
-        let Some(Entering { ticket, id, link, socket }) = self.entering.remove(&number) else {
+        let Some(Entering { ticket, id, link, socket, .. }) = self.entering.remove(&number) else {
             return Ok(());
         };
         self.epoll.delete(&socket)?;
@@ -382,6 +413,39 @@ impl Spawner {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Ends the processes between, which may be waiting for frozen containers.
+    fn give_up_entering(&mut self) -> io::Result<()> {
+        for (_, entering) in self.entering.drain() {
+            self.epoll.delete(&entering.socket)?;
+            process::send_signal(entering.between.as_fd(), nix::libc::SIGKILL).ok();
+            if let Some(link) = self.link.as_mut().filter(|link| link.number == entering.link) {
+                let error = Error::Option("the spawner goes on as another".into());
+                link.tell(failed(entering.ticket, &error), Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on as another executable, if that was ordered, once nothing is left that could not be handed over.
+    fn go_on(&mut self) -> io::Result<()> {
+        let is_told = self.link.as_ref().is_none_or(|link| link.backlog() == 0);
+        if !(self.making.is_empty() && self.queue.is_empty() && is_told) {
+            return Ok(());
+        }
+        let Some(successor) = self.successor.take() else { return Ok(()) };
+        let link = self.link.as_ref().map(|link| (link.fd().as_raw_fd(), link.number));
+        let open_files = self.plans.open_files();
+        let handover = Handover::new(&self.listening.socket, link, open_files, &self.accounts);
+        let (state_root, run_root) = self.plans.roots();
+        let error = handover.exec(&successor, state_root, run_root);
+        tracing::warn!("go on as another executable: {error}");
+        // It is seen by the version.
+        if let Some(link) = &mut self.link {
+            link.greet();
+        }
+        self.settle_link()
     }
 
     /// Takes notice of all processes that have ended.
@@ -453,6 +517,11 @@ struct Listening {
 }
 
 impl Listening {
+    /// That of the executable before.
+    fn of(number: i32, run_root: &Path) -> Self {
+        Self { socket: skiff_sys::file::received(number), path: run_root.join(SOCKET) }
+    }
+
     /// In the place of one that a spawner has left.
     fn at(run_root: &Path) -> Result<Self, Error> {
         let path = run_root.join(SOCKET);
@@ -478,10 +547,11 @@ impl Listening {
     }
 }
 
-/// As many descriptors as may be: it keeps some for every container.
-fn raise_open_files() -> io::Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+/// As many descriptors as may be: it keeps some for every container. Returns the limits before.
+fn raise_open_files() -> io::Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok((soft, hard))
 }
 
 /// The first daemon's connection, if standard input is one. Nothing is left of the daemon's streams but that for errors.

@@ -75,6 +75,13 @@ pub fn descriptor_flags(number: RawFd) -> io::Result<nix::fcntl::FdFlag> {
     check(flags.into()).map(|()| nix::fcntl::FdFlag::from_bits_retain(flags))
 }
 
+/// Sets the flags of the descriptor `number`, whoever owns it. fcntl(2) `F_SETFD`.
+pub fn set_descriptor_flags(number: RawFd, flags: nix::fcntl::FdFlag) -> io::Result<()> {
+    // SAFETY: takes integers only; whether an exec closes it is nothing that its owner relies on for memory safety.
+    let result = unsafe { libc::fcntl(number, libc::F_SETFD, flags.bits()) };
+    check(result.into())
+}
+
 /// Makes `user` the owner of what the descriptor `number` has open, unless that is the device `except`. fchown(2).
 pub fn give_descriptor(number: RawFd, user: u32, except: u64) -> io::Result<()> {
     // SAFETY: borrowed for this call only, which tells of a number that is not open.

@@ -20,6 +20,7 @@ pub use clone::{Child, Memory, exit_now, fork, spawn, spawn_from};
 pub(crate) use clone::{CloneArgs, clone3_onto};
 pub use descriptors::{
     cloexec_from, close_in_child, close_others_in_child, descriptor_flags, give_descriptor,
+    set_descriptor_flags,
 };
 #[cfg(target_arch = "x86_64")]
 pub(crate) use pidfd::own;

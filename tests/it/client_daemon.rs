@@ -1,0 +1,87 @@
+//! The daemon as its clients see it: it comes when it is needed, and its end is not that of containers.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Case, Output, fixture, parse};
+use crate::peers::world::eventually;
+
+fn run(case: &Case, words: &[&str]) -> Output {
+    case.skiff(words).output()
+}
+
+/// The daemon's process id.
+fn daemon(case: &Case) -> Pid {
+    let pid = run(case, &["version", "--format", "{{.Server.Pid}}"]).ok();
+    Pid::from_raw(pid.trim_end().parse().expect("a number"))
+}
+
+#[test]
+fn clients_that_come_together_start_one_daemon() {
+    let case = Case::with_daemon();
+    let words = ["version", "--format", "{{.Server.Pid}}"];
+    let clients: Vec<_> = (0..8).map(|_| case.skiff(&words).start()).collect();
+    let pids: Vec<String> = clients.into_iter().map(|client| client.finish().ok()).collect();
+    assert!(pids.iter().all(|pid| *pid == pids[0]), "{pids:?}");
+    let versions = parse(&run(&case, &["version", "--format", "json"]).ok());
+    assert_eq!(versions["Client"]["Version"], versions["Server"]["Version"]);
+}
+
+#[test]
+fn containers_outlive_a_daemon_that_is_killed() {
+    let case = Case::with_daemon();
+    let script = "echo before; read line; echo after; exit 9";
+    run(&case, &["run", "-d", "-i", "--name", "web", fixture::small_root(), "sh", "-c", script]).ok();
+    let pid = run(&case, &["inspect", "-f", "{{.State.Pid}}", "web"]).ok();
+    kill(daemon(&case), Signal::SIGKILL).expect("it runs");
+    assert!(eventually(|| run(&case, &["ps", "--format", "{{.Names}} {{.State}}"]).ok() == "web running\n"));
+    assert_eq!(run(&case, &["inspect", "-f", "{{.State.Pid}}", "web"]).ok(), pid, "the same process");
+    case.skiff(&["attach", "web"]).stdin(b"go\n").output();
+    assert_eq!(run(&case, &["wait", "web"]).ok(), "9\n");
+    assert_eq!(run(&case, &["logs", "web"]).ok(), "before\nafter\n");
+}
+
+#[test]
+fn who_waits_for_a_container_learns_its_code_although_the_daemon_is_killed() {
+    let case = Case::with_daemon();
+    let words =
+        ["run", "-i", "--name", "web", fixture::small_root(), "sh", "-c", "echo ready; read line; exit 9"];
+    let mut live = case.skiff(&words).stdin_open().start();
+    live.until("ready");
+    assert!(eventually(|| run(&case, &["ps", "-q"]).ok().lines().count() == 1));
+    kill(daemon(&case), Signal::SIGKILL).expect("it runs");
+    live.send(b"go\n");
+    assert_eq!(live.finish().code, 9);
+}
+
+#[test]
+fn a_daemon_that_is_asked_to_leave_leaves_containers_to_the_next() {
+    let case = Case::with_daemon();
+    run(&case, &["run", "-d", "--name", "web", fixture::small_root(), "probe", "trap"]).ok();
+    let first = daemon(&case);
+    run(&case, &["daemon", "--stop"]).ok();
+    run(&case, &["daemon", "--stop"]).fails(1, "no daemon is there");
+    assert_ne!(daemon(&case), first);
+    assert_eq!(run(&case, &["stop", "web"]).ok(), "web\n");
+    assert_eq!(run(&case, &["inspect", "-f", "{{.State.ExitCode}}", "web"]).ok(), "0\n");
+}
+
+#[test]
+fn a_daemon_that_was_started_on_demand_leaves_when_it_is_idle() {
+    let case = Case::with_daemon();
+    let words = ["run", "--rm", fixture::small_root(), "true"];
+    case.skiff(&words).env("SKIFF_IDLE_TIMEOUT_S", "1").output().ok();
+    assert!(eventually(|| !case.run.join("skiff.sock").exists()));
+}
+
+#[test]
+fn a_second_daemon_and_a_place_that_cannot_be_are_refused() {
+    let case = Case::with_daemon();
+    run(&case, &["ps"]).ok();
+    run(&case, &["daemon"]).fails(1, "a daemon runs already");
+    let nowhere = case.skiff(&["ps"]).env("SKIFF_RUN_ROOT", "/dev/null/run").output();
+    nowhere.fails(1, "/dev/null/run");
+    let nowhere =
+        case.skiff(&["ps"]).env("SKIFF_ROOT", "/dev/null/state").env("SKIFF_RUN_ROOT", case.subdir("other"));
+    nowhere.output().fails(1, "start the daemon");
+}
