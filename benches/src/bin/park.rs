@@ -12,7 +12,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -60,6 +60,7 @@ struct Bench {
     ids: u64,
     reports: VecDeque<(Report, Vec<OwnedFd>)>,
     null: File,
+    program: PathBuf,
     live: Vec<Container>,
 }
 
@@ -76,8 +77,9 @@ impl Bench {
         let options = Options { rootfs: Rootfs::Layers(vec![lab.rootfs()]), ..Options::default() };
         client.send(&Order::Plan { key: KEY, options: Box::new(options) }, &[])?;
         let null = File::options().read(true).write(true).open("/dev/null")?;
-        let mut bench =
-            Self { client, child, state, ids: 0, reports: VecDeque::new(), null, live: Vec::new() };
+        let (ids, reports, live) = (0, VecDeque::new(), Vec::new());
+        let program = lab.rootfs().join("bin/now");
+        let mut bench = Self { client, child, state, ids, reports, null, program, live };
         match bench.next()? {
             (Report::Hello { .. }, _) => Ok(bench),
             (other, _) => bail!("{other:?} instead of hello"),
@@ -163,8 +165,17 @@ impl Bench {
 
     /// One after the other, each of them parked before.
     fn warm(&mut self, count: usize) -> Result<()> {
-        const PARTS: [&str; 7] =
-            ["woken", "streams", "filter next", "first instruction", "exec seen", "reaped", "removed"];
+        const PARTS: [&str; 9] = [
+            "woken",
+            "streams",
+            "filter next",
+            "first instruction",
+            "exec seen",
+            "reaped",
+            "removed",
+            "plain exec: first",
+            "plain exec: reaped",
+        ];
         let mut parts = [const { Samples::new() }; PARTS.len()];
         for _ in 0..count {
             self.ask()?;
@@ -181,8 +192,10 @@ impl Bench {
             let Report::Exited { .. } = report else { bail!("{report:?} instead of an end") };
             let mut first = [0; 8];
             File::from(read).read_exact(&mut first)?;
+            let mounts = parked.take_mounts();
             let container = parked.into_parts().0;
             let before = monotonic_ns();
+            drop(mounts);
             self.remove(&container)?;
             let removed = monotonic_ns() - before;
             let first = u64::from_ne_bytes(first);
@@ -192,6 +205,9 @@ impl Bench {
                 part.push(us(end - stamps.sent));
             }
             parts[6].push(us(removed));
+            let (first, reaped) = self.plain()?;
+            parts[7].push(us(first));
+            parts[8].push(us(reaped));
         }
         println!("\nwarm, {count} times: from go, µs\n{:<20} {:>9} {:>9}", "", "p50", "p99");
         for (name, part) in PARTS.iter().zip(&parts) {
@@ -200,11 +216,28 @@ impl Bench {
         Ok(())
     }
 
+    /// The same program on the host, by vfork(2) and execve(2): from there to its first instruction and its reaped end, ns.
+    fn plain(&self) -> Result<(u64, u64)> {
+        let (read, write) = nix::unistd::pipe()?;
+        let mut command = Command::new(&self.program);
+        command.env_clear().stdin(Stdio::null()).stdout(write).stderr(Stdio::null());
+        let begin = monotonic_ns();
+        let mut child = command.spawn()?;
+        child.wait()?;
+        let reaped = monotonic_ns() - begin;
+        let mut first = [0; 8];
+        File::from(read).read_exact(&mut first)?;
+        Ok((u64::from_ne_bytes(first) - begin, reaped))
+    }
+
     /// As many as can be, with a few in every state at once.
     fn sustained(&mut self, count: usize) -> Result<()> {
         const AHEAD: usize = 16;
         let begin = Instant::now();
-        let mut running: HashMap<String, Container> = HashMap::new();
+        let mut running: HashMap<String, (Container, Option<OwnedFd>)> = HashMap::new();
+        // What waits for grace periods does so elsewhere, as an engine has it.
+        let (clear, cleared) = std::sync::mpsc::channel::<Option<OwnedFd>>();
+        let clearing = std::thread::spawn(move || cleared.into_iter().for_each(drop));
         let null: OwnedFd = self.null.try_clone()?.into();
         let (mut asked, mut ended) = (0, 0);
         let before = self.ticks()?;
@@ -218,17 +251,21 @@ impl Bench {
                     let mut parked = Parked::new(*container, descriptors)?;
                     self.go(&mut parked, "/bin/now", &null)?;
                     wait(&mut parked)?;
+                    let mounts = parked.take_mounts();
                     let container = parked.into_parts().0;
-                    running.insert(container.id.clone(), container);
+                    running.insert(container.id.clone(), (container, mounts));
                 }
                 (Report::Exited { id, .. }, _) => {
-                    let container = running.remove(&id).context("it was running")?;
+                    let (container, mounts) = running.remove(&id).context("it was running")?;
                     self.remove(&container)?;
+                    clear.send(mounts)?;
                     ended += 1;
                 }
                 (other, _) => bail!("{other:?} is not expected"),
             }
         }
+        drop(clear);
+        clearing.join().map_err(|_| anyhow::anyhow!("clear"))?;
         let seconds = begin.elapsed().as_secs_f64();
         println!("\n{count} parked, run and removed: {:.0} per second", count as f64 / seconds);
         let kinds = ["spawner, user", "spawner, kernel", "containers, user", "containers, kernel"];

@@ -32,6 +32,7 @@ pub struct Parked {
     line: Channel,
     page: Page,
     terminal: Option<OwnedFd>,
+    mounts: Option<OwnedFd>,
     sent_ns: u64,
 }
 
@@ -64,7 +65,9 @@ impl Parked {
             return Err(invalid());
         }
         let page = Page::map(page.as_fd())?;
-        Ok(Self { container, pidfd, line, page, terminal, sent_ns: 0 })
+        // An older kernel has no such question.
+        let mounts = process::mount_namespace(pidfd.as_fd()).ok();
+        Ok(Self { container, pidfd, line, page, terminal, mounts, sent_ns: 0 })
     }
 
     /// What is known of it.
@@ -83,6 +86,14 @@ impl Parked {
     #[must_use]
     pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Its mount namespace, where the kernel hands it out (Linux ≥ 6.11).
+    ///
+    /// Without somebody who has it, the end of the container is not told before all that is mounted in it has been taken down, which takes an
+    /// RCU grace period. Whoever has it last, pays for that when closing it; before that, the container cannot be made again.
+    pub fn take_mounts(&mut self) -> Option<OwnedFd> {
+        self.mounts.take()
     }
 
     /// Readable when there is an [outcome](Self::outcome).

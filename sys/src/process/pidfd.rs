@@ -130,6 +130,16 @@ pub fn exit_of(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     }))
 }
 
+/// The mount namespace of the process behind `pidfd`. ioctl(2) `PIDFD_GET_MNT_NAMESPACE`, Linux ≥ 6.11.
+///
+/// Errors: `ESRCH` if it has ended; `ENOTTY` or `EINVAL` on older kernels; `EPERM` for whoever may not look into it.
+pub fn mount_namespace(pidfd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const PIDFD_GET_MNT_NAMESPACE: libc::Ioctl = 0xff03;
+    // SAFETY: takes integers only.
+    let fd = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_MNT_NAMESPACE, 0) };
+    check(fd.into()).map(|()| own(fd))
+}
+
 fn pidfd_info(pidfd: BorrowedFd<'_>, mask: u64) -> io::Result<PidfdInfo> {
     const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b;
     let mut info = PidfdInfo { mask, ..PidfdInfo::default() };
