@@ -135,6 +135,8 @@ pub(crate) struct Owner {
     kill_at: Option<Instant>,
     /// When it is asked to stop.
     stop_at: Option<Instant>,
+    /// Held so that its end is told at once; goes when it is cleared away.
+    mounts: RefCell<Option<OwnedFd>>,
     /// When it is started again.
     start_at: Option<Instant>,
     /// What its restart policy remembers.
@@ -158,6 +160,7 @@ impl Owner {
             waiters: Vec::new(),
             kill_at: None,
             stop_at: None,
+            mounts: RefCell::default(),
             start_at: None,
             history: History::default(),
             is_gone: false,
@@ -366,11 +369,12 @@ impl Owner {
     /// Takes over a container whose program runs.
     fn started(
         &mut self,
-        ready: Ready,
+        mut ready: Ready,
         ends: Ends,
         is_attached: bool,
         times: Stamps,
     ) -> Result<Started, Error> {
+        self.mounts.replace(ready.parked.take_mounts());
         let (container, pidfd, _) = ready.parked.into_parts();
         let text = |error: io::Error| Error::Host(format!("keep a container: {}", cause(&error)));
         let mut descriptors = Vec::new();
@@ -655,7 +659,8 @@ impl Owner {
     async fn clear(&self, cgroups: Option<Paths>, is_removed: bool) -> Result<(), String> {
         let id = self.record().id.clone();
         let directory = is_removed.then(|| self.engine.records.directory(&id));
-        let remains = Remains { id: id.clone(), cgroups, directory, is_counted: !is_removed };
+        let mounts = self.mounts.take();
+        let remains = Remains { id: id.clone(), cgroups, directory, mounts, is_counted: !is_removed };
         let cleared = self.engine.reaper.clear(remains).await;
         if is_removed {
             self.engine.link.tell(&spawner::Order::Forget { id: id.clone() }, &[]).await;

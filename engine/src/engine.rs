@@ -235,7 +235,8 @@ impl Engine {
     }
 
     /// Ends a container that waits for its program, and clears away its cgroups, and its directory if asked to.
-    pub(crate) async fn clear_parked(&self, ready: Ready, with_directory: bool) -> Result<(), String> {
+    pub(crate) async fn clear_parked(&self, mut ready: Ready, with_directory: bool) -> Result<(), String> {
+        let mounts = ready.parked.take_mounts();
         let (container, pidfd, terminal) = ready.parked.into_parts();
         drop(terminal);
         // It ends when its line does, unless it is just on its way to a program.
@@ -245,7 +246,7 @@ impl Engine {
         Ending::new(container.pid, Some(Rc::new(pidfd)), Some(ready.end)).wait().await;
         let directory = with_directory.then(|| self.records.directory(&container.id));
         let cgroups = Some(container.cgroups);
-        let remains = Remains { id: container.id.clone(), cgroups, directory, is_counted: false };
+        let remains = Remains { id: container.id.clone(), cgroups, directory, mounts, is_counted: false };
         let cleared = self.reaper.clear(remains).await.map(drop);
         self.link.tell(&Order::Forget { id: container.id }, &[]).await;
         cleared

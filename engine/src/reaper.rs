@@ -3,6 +3,7 @@
 //! On two threads of their own, for removing waits for the kernel. What is asked for beyond the queue's length waits.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -34,6 +35,8 @@ pub(crate) struct Remains {
     pub(crate) cgroups: Option<Paths>,
     /// Its directory, if that is to go too.
     pub(crate) directory: Option<PathBuf>,
+    /// Its mount namespace, for which the end of its first process has not waited.
+    pub(crate) mounts: Option<OwnedFd>,
     /// Whether anybody wants to know what the cgroups have counted.
     pub(crate) is_counted: bool,
 }
@@ -54,7 +57,7 @@ impl Reaper {
             let work = move || {
                 while let Some(job) = next(&queue) {
                     // Whoever asked may have gone.
-                    drop(job.done.send(clear(&job.remains)));
+                    drop(job.done.send(clear(job.remains)));
                 }
             };
             thread::Builder::new().name("reaper".into()).stack_size(256 << 10).spawn(work)?;
@@ -75,7 +78,7 @@ fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> Option<Job> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv()
 }
 
-fn clear(remains: &Remains) -> Result<Option<Usage>, String> {
+fn clear(remains: Remains) -> Result<Option<Usage>, String> {
     let text = |error: skiff_runtime::Error| error.to_string();
     if let Some(directory) = &remains.directory {
         // First of all: what is left without a record is swept, whatever happens from here on.
@@ -96,6 +99,8 @@ fn clear(remains: &Remains) -> Result<Option<Usage>, String> {
             None
         }
     };
+    // Whatever is mounted of the directory is so no longer.
+    drop(remains.mounts);
     if let Some(directory) = &remains.directory {
         match launch::remove_tree(directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
