@@ -70,6 +70,12 @@ pub fn inspect(record: &Record, directory: &Path) -> Value {
     })
 }
 
+/// A capability's name in full, as docker shows it.
+fn capability(name: &str) -> String {
+    let name = name.to_ascii_uppercase();
+    if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
+}
+
 /// Program and arguments as one text; what has spaces is quoted.
 fn command(options: &Options) -> String {
     let words = options.argv.iter().enumerate().map(|(at, word)| {
@@ -144,8 +150,8 @@ fn host_config(record: &Record) -> Value {
         "PortBindings": {},
         "RestartPolicy": { "Name": restart, "MaximumRetryCount": most },
         "AutoRemove": spec.auto_remove,
-        "CapAdd": list(options.cap_add.clone()),
-        "CapDrop": list(options.cap_drop.clone()),
+        "CapAdd": list(options.cap_add.iter().map(|name| capability(name)).collect()),
+        "CapDrop": list(options.cap_drop.iter().map(|name| capability(name)).collect()),
         "CgroupnsMode": if options.cgroupns == Namespace::Host { "host" } else { "private" },
         "GroupAdd": list(options.group_add.clone()),
         "IpcMode": if options.ipc == Namespace::Host { "host" } else { "private" },
@@ -225,7 +231,7 @@ fn config(record: &Record, argv: &[String]) -> Value {
         "Entrypoint": list(entrypoint.into_iter().collect()),
         "OnBuild": null,
         "Labels": object(&options.labels),
-        "StopSignal": record.stop_signal.to_string(),
+        "StopSignal": skiff_runtime::signals::name(record.stop_signal),
     });
     if let Some(seconds) = spec.stop_timeout_s {
         config["StopTimeout"] = seconds.into();
@@ -485,7 +491,7 @@ mod tests {
         check("/HostConfig/Binds", json!(["/srv:/data:ro"]));
         check("/HostConfig/Tmpfs", json!({"/run": "rw,size=1m"}));
         check("/HostConfig/RestartPolicy", json!({"Name": "on-failure", "MaximumRetryCount": 5}));
-        check("/HostConfig/CapAdd", json!(["NET_ADMIN"]));
+        check("/HostConfig/CapAdd", json!(["CAP_NET_ADMIN"]));
         check("/HostConfig/CapDrop", Value::Null);
         check("/HostConfig/PidsLimit", Value::Null);
         check("/Mounts/1/Destination", json!("/var/lib"));

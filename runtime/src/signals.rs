@@ -19,6 +19,17 @@ pub fn signal(text: &str) -> Result<i32, String> {
         .ok_or_else(|| "no such signal".into())
 }
 
+/// What [`signal`] reads as `number`: `SIGTERM`, `SIGRTMIN+3`; the number itself where it has no name.
+#[must_use]
+pub fn name(number: i32) -> String {
+    match (Signal::try_from(number), number) {
+        (Ok(signal), _) => signal.as_str().to_owned(),
+        (Err(_), RTMIN) => "SIGRTMIN".to_owned(),
+        (Err(_), RTMIN..=RTMAX) => format!("SIGRTMIN+{}", number - RTMIN),
+        _ => number.to_string(),
+    }
+}
+
 fn by_number(text: &str) -> Option<i32> {
     text.parse().ok().filter(|number| (1..=RTMAX).contains(number))
 }
@@ -64,6 +75,14 @@ mod tests {
         check("RTMIN", 34);
         check("SIGRTMIN+3", 37);
         check("RTMAX-2", 62);
+    }
+
+    #[test]
+    fn a_name_is_read_as_its_number() {
+        for number in 1..=RTMAX {
+            assert_eq!(signal(&name(number)), Ok(number), "{}", name(number));
+        }
+        assert_eq!((name(2).as_str(), name(37).as_str(), name(32).as_str()), ("SIGINT", "SIGRTMIN+3", "32"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod harness;
 mod bad_input;
 mod checkpoint;
 mod client_daemon;
+mod client_docker;
 mod client_lifecycle;
 mod client_lists;
 mod crash;

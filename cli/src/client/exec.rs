@@ -8,7 +8,7 @@ use skiff_runtime::supervise;
 
 use super::attend::{Wishes, attend, terminal_size};
 use super::{connect, print, refused, unexpected};
-use crate::failure::Failure;
+use crate::failure::{ENGINE, Failure};
 use crate::help;
 use crate::line::{Command, Flag, Order, Rest, Section, operand, put};
 use crate::values::environment;
@@ -24,8 +24,8 @@ pub(super) static COMMAND: Command<Args> = Command {
     name: "exec",
     operands: "[OPTIONS] CONTAINER COMMAND [ARGUMENT…]",
     about: "\
-Runs one more process in a container that runs, waits for it and exits with its code (125: skiff failed, 126: the
-command cannot be invoked, 127: it was not found, 128+n: killed by signal n).
+Runs one more process in a container that runs, waits for it and exits with its code (1: there is no such
+container, or it does not run; 126: the command cannot be invoked, 127: it was not found, 128+n: killed by signal n).
 ",
     sections: &[Section {
         title: "Options",
@@ -79,13 +79,17 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let wishes =
         Wishes { streams: !spec.tty, interactive: spec.interactive, sig_proxy: true, stop_timeout: None };
     let request = Request::Exec { container, exec: Box::new(spec), attach: !detach };
-    let mut client = connect()?;
-    if !detach {
-        return attend(&mut client, &request, &wishes, &mut |_| Ok(()));
-    }
-    client.request(&request, &[])?;
-    match client.reply()?.0 {
-        Reply::Started { .. } => Ok(0),
-        other => Err(unexpected(&other)),
-    }
+    let done = || {
+        let mut client = connect()?;
+        if !detach {
+            return attend(&mut client, &request, &wishes, &mut |_| Ok(()));
+        }
+        client.request(&request, &[])?;
+        match client.reply()?.0 {
+            Reply::Started { .. } => Ok(0),
+            other => Err(unexpected(&other)),
+        }
+    };
+    // As with docker, 125 is of wrong words only.
+    done().map_err(|failure| if failure.code == ENGINE { refused(failure) } else { failure })
 }

@@ -7,7 +7,7 @@ use super::{documents, now_ns, print, refused, report, rows, template, understan
 use crate::failure::Failure;
 use crate::format::filter::Filters;
 use crate::format::{Listing, Row};
-use crate::line::{Command, Flag, Order, Rest, Section, put};
+use crate::line::{Command, Flag, Order, Rest, Section, add, put};
 use crate::values::integer;
 
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(super) struct Args {
     all: bool,
     quiet: bool,
     no_trunc: bool,
-    filters: Filters,
+    filters: Vec<String>,
     format: Option<String>,
     /// Only so many, the newest.
     last: Option<usize>,
@@ -38,7 +38,7 @@ Lists the containers that run, the newest first.
                 "filter",
                 "KEY=VALUE",
                 "by ancestor, before, exited, health, id, label, name, network, since, status, volume",
-                |a, v| a.filters.add(v),
+                |a, v| add(&mut a.filters, v.to_owned()),
             ),
             Flag::value(
                 None,
@@ -70,13 +70,15 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
         return Err(refused(COMMAND.usage(&format!("unexpected argument: {operand}"))));
     }
     let listing = listing(&args)?;
+    let reason = |reason: String| refused(Failure::engine(reason));
+    let mut filters = Filters::default();
+    args.filters.iter().try_for_each(|word| filters.add(word)).map_err(reason)?;
     // Filters may name containers that are not shown.
     let (everything, errors) = documents(&Request::List { all: true })?;
-    let reason = |reason: String| refused(Failure::engine(reason));
-    let mut shown = args.filters.select(&everything, &everything).map_err(reason)?;
+    let mut shown = filters.select(&everything, &everything).map_err(reason)?;
     if let Some(last) = args.last {
         shown.truncate(last);
-    } else if !args.all && !args.filters.ask_for_stopped() {
+    } else if !args.all && !filters.ask_for_stopped() {
         shown.retain(|container| container["State"].as_str().is_some_and(is_live));
     }
     let now_ns = now_ns();

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::append::{Log, discard};
+use super::directory::Directory;
 use super::journald::Journal;
 use super::record::Stream;
 use super::source::ready;
@@ -141,6 +142,8 @@ impl Writer {
     /// Errors: there is none, and the streams have ended.
     pub async fn live(&self) -> io::Result<Live> {
         if self.target.spec.driver == LogDriver::File {
+            // The thread may not have come to it yet.
+            Directory::make(&self.target.directory)?;
             let directory = open_directory(&self.target.directory)?;
             return Ok(Live { directory, _lookers: None });
         }

@@ -12,7 +12,7 @@ use crate::harness::{installed, need, programs};
 const SOCKET: &str = "/run/docker.sock";
 
 /// The running daemon; `None` where something that it needs is missing.
-fn docker() -> Option<&'static Engine> {
+pub(crate) fn docker() -> Option<&'static Engine> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
     ENGINE.get_or_init(|| is_possible().then(start)).as_ref()
 }

@@ -250,7 +250,7 @@ pub(crate) fn success(output: &Output) -> String {
 }
 
 /// The text with every long hexadecimal word replaced: ids are different each time.
-fn without_ids(text: &str) -> String {
+pub(crate) fn without_ids(text: &str) -> String {
     let mut result = String::new();
     for word in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
         let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -5,11 +5,11 @@
 //! ([`stories`]) that is told twice: with the runtime under test and, at the same time, with another runtime. Both must
 //! see the same, word for word, and what the story itself expects.
 
-mod engine;
+pub(crate) mod engine;
 mod observed;
 mod stories;
 pub(crate) mod world;
 
 mod containerd;
-mod docker;
+pub(crate) mod docker;
 mod podman;
