@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_runtime::cgroup::Cgroup;
 use skiff_runtime::launch::park::{Parked, Stamps};
 use skiff_runtime::launch::{Exit, remove_tree};
-use skiff_runtime::options::{Options, Rootfs};
+use skiff_runtime::options::{Options, Rootfs, Seccomp};
 use skiff_runtime::spawner::{self, Client, Container, Order, Report};
 use skiff_runtime::{Error, init, seal};
 
@@ -49,10 +49,11 @@ fn main() {
 
 type Check = fn(&mut Daemon);
 
-const CHECKS: [(&str, Check); 15] = [
+const CHECKS: [(&str, Check); 16] = [
     ("a_parked_container_runs_what_it_is_told", runs),
     ("a_container_has_no_descriptors_but_its_streams", has_no_descriptors),
     ("a_parked_init_holds_nothing_but_its_line", holds_nothing),
+    ("a_filter_governs_the_program_whenever_it_is_loaded", filtered),
     ("a_program_that_is_not_there_is_told_of", not_there),
     ("a_container_that_cannot_be_made_is_told_of", cannot_be_made),
     ("a_terminal_comes_with_its_container", terminal),
@@ -84,6 +85,15 @@ fn program(words: &[&str]) {
         }
         ["write", path, text] => fs::write(path, text).expect("write"),
         ["read", path] => print!("{}", fs::read_to_string(path).expect("read")),
+        ["filter"] => {
+            let status = fs::read_to_string("/proc/self/status").expect("read");
+            let line = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
+            println!("{}", line.expect("a line").trim());
+        }
+        ["mkdir", path] => match nix::unistd::mkdir(*path, nix::sys::stat::Mode::S_IRWXU) {
+            Ok(()) => println!("made"),
+            Err(error) => println!("{error:?}"),
+        },
         ["env"] => std::env::vars().for_each(|(name, value)| println!("{name}={value}")),
         ["who"] => println!("{} {}", std::process::id(), nix::unistd::getuid()),
         ["tty"] => println!("{}", nix::unistd::ttyname(io::stdout()).expect("a terminal").display()),
@@ -266,6 +276,27 @@ fn holds_nothing(daemon: &mut Daemon) {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("read its memory");
         assert_eq!(maps.lines().filter(|line| line.contains(" rw-s ")).count(), 1, "{maps}");
     }
+}
+
+fn filtered(daemon: &mut Daemon) {
+    // The second forbids what has still to be done once a container is parked.
+    let without = |names: &str| {
+        format!(
+            r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{{"names":[{names}],"action":"SCMP_ACT_ERRNO"}}]}}"#
+        )
+    };
+    for profile in [
+        Seccomp::Default,
+        Seccomp::Profile(without(r#""dup2","dup3","recvmsg""#)),
+        Seccomp::Profile(without(r#""mkdir""#)),
+    ] {
+        let options = Options { seccomp: profile, ..daemon.options() };
+        assert_eq!(daemon.run(options, &["filter"]).0, "2\n");
+    }
+    let options = Options { seccomp: Seccomp::Unconfined, ..daemon.options() };
+    assert_eq!(daemon.run(options, &["filter"]).0, "0\n");
+    let options = Options { seccomp: Seccomp::Profile(without(r#""mkdir""#)), ..daemon.options() };
+    assert_eq!(daemon.run(options, &["mkdir", "/made"]).0, "EPERM\n");
 }
 
 fn not_there(daemon: &mut Daemon) {

@@ -26,6 +26,7 @@ use crate::cgroup::Cgroup;
 use crate::hooks;
 use crate::oci::spec::Status;
 use crate::plan::{Bond, Hooks, Process};
+use crate::seccomp::certain;
 
 /// What leads to the program.
 #[derive(Debug)]
@@ -48,6 +49,34 @@ pub(super) struct Program<'a> {
     /// That of the container's first process, if this is another.
     pub(super) init_pid: Option<i32>,
 }
+
+/// All calls that a parked process makes from its waiting on: to hear what it is to run (which may lie in a file), to take the
+/// streams, for memory, to run the program, and to end if that fails.
+const CALLS_WHEN_PARKED: [nix::libc::c_long; 23] = [
+    nix::libc::SYS_sendmsg,
+    nix::libc::SYS_recvfrom,
+    nix::libc::SYS_recvmsg,
+    nix::libc::SYS_read,
+    nix::libc::SYS_pread64,
+    nix::libc::SYS_lseek,
+    nix::libc::SYS_fstat,
+    nix::libc::SYS_newfstatat,
+    nix::libc::SYS_statx,
+    nix::libc::SYS_dup2,
+    nix::libc::SYS_dup3,
+    nix::libc::SYS_fcntl,
+    nix::libc::SYS_close,
+    nix::libc::SYS_clock_gettime,
+    nix::libc::SYS_brk,
+    nix::libc::SYS_mmap,
+    nix::libc::SYS_mremap,
+    nix::libc::SYS_munmap,
+    nix::libc::SYS_madvise,
+    nix::libc::SYS_execve,
+    nix::libc::SYS_rt_sigreturn,
+    nix::libc::SYS_exit,
+    nix::libc::SYS_exit_group,
+];
 
 /// Where a process waits before it runs its program.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +134,12 @@ impl Program<'_> {
         // From here on the line decides: it is closed when nobody is left who could say what to run.
         process::outlive_parent().at(Stage::Gate)?;
         process::close_others_in_child(&[self.channel.descriptor()]).at(Stage::Gate)?;
+        // To load a filter takes as long as all else that is left: it is done before, if it lets that pass.
+        let filter = self.process.seccomp.as_ref();
+        let is_early = filter.is_some_and(|filter| certain::allows(filter, &CALLS_WHEN_PARKED));
+        if is_early {
+            self.load_filter(self.channel)?;
+        }
         self.channel.send_waiting().at(Stage::Gate)?;
         let (words, streams) = self.channel.receive_program().at(Stage::Gate)?;
         self.page.woken();
@@ -117,7 +152,9 @@ impl Program<'_> {
         }
         self.page.streams_taken();
         self.page.security_done();
-        self.load_filter(self.channel)?;
+        if !is_early {
+            self.load_filter(self.channel)?;
+        }
         let error = exec(&words.argv, &words.env, &words.path);
         self.page.write(words.argv[0].to_bytes());
         Err(error).at(Stage::Exec)

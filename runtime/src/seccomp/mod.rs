@@ -19,6 +19,7 @@
 //! (`cargo bench -p skiff-benches --bench seccomp`).
 
 mod bpf;
+pub(crate) mod certain;
 mod docker;
 mod json;
 mod multiplex;
