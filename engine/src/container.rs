@@ -18,9 +18,11 @@ use tokio::io::Interest;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::checkup::{self, Checkup};
 use crate::containers::{Entry, Life};
 use crate::ending::{self, Ending, now_ns};
 use crate::engine::{Engine, Ready};
+use crate::health::{Check, Outcome};
 use crate::log::{self, Origin, Streams, Target};
 use crate::protocol::TerminalSize;
 use crate::reaper::Remains;
@@ -141,6 +143,8 @@ pub(crate) struct Owner {
     start_at: Option<Instant>,
     /// What its restart policy remembers.
     history: History,
+    /// The next look at how it is.
+    checkup: Checkup,
     is_gone: bool,
 }
 
@@ -163,6 +167,7 @@ impl Owner {
             mounts: RefCell::default(),
             start_at: None,
             history: History::default(),
+            checkup: Checkup::default(),
             is_gone: false,
         };
         match from {
@@ -181,6 +186,7 @@ impl Owner {
     async fn own(mut self, mut orders: mpsc::Receiver<Box<Order>>) {
         while !self.is_gone {
             let deadline = [self.kill_at, self.stop_at, self.start_at].into_iter().flatten().min();
+            self.checkup.follow(&self.engine, &self.entry);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.carry_out(*order).await,
@@ -188,6 +194,7 @@ impl Owner {
                 },
                 end = ended(&mut self.ending) => self.ended(end).await,
                 () = at(deadline) => self.due().await,
+                outcome = self.checkup.outcome() => self.checked(outcome),
             }
         }
     }
@@ -355,6 +362,7 @@ impl Owner {
             started_ns: now_ns(),
             error: String::new(),
             is_oom_killed: false,
+            health: checkup::begun(&record.spec.health, record.health.as_ref()),
             ..(*record).clone()
         };
         drop(record);
@@ -434,6 +442,20 @@ impl Owner {
                 life.writer.replace(Some(Rc::new(self.engine.logs.write(target, streams, origin))));
             }
             Err(error) => tracing::warn!("write the log of container {}: {}", record.id, cause(&error)),
+        }
+    }
+
+    /// Notes how a check has gone.
+    fn checked(&self, outcome: Outcome) {
+        let mut has_changed = false;
+        self.change(|record| {
+            let check = Check::of(&record.spec.health);
+            if let (Some(check), Some(health)) = (check, &mut record.health) {
+                has_changed = health.note(&check, record.started_ns, outcome);
+            }
+        });
+        if has_changed {
+            self.keep();
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod adopt;
 pub mod attach;
+mod checkup;
 pub mod client;
 mod connection;
 mod container;

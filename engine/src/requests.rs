@@ -493,7 +493,7 @@ async fn run_one_more(
 }
 
 /// Has the spawner start it.
-async fn make_one_more(
+pub(crate) async fn make_one_more(
     engine: &Rc<Engine>,
     container: &str,
     exec: ExecSpec,

@@ -10,6 +10,7 @@ mod bad_input;
 mod checkpoint;
 mod client_daemon;
 mod client_docker;
+mod client_health;
 mod client_lifecycle;
 mod client_lists;
 mod crash;
