@@ -35,7 +35,7 @@ impl Series {
 /// Compares the launchers, and looks at the daemon alone.
 pub(crate) fn measure(report: &mut Report, lab: &Lab, daemon: &Daemon, options: &Options) -> Result<()> {
     let ms = Duration::from_millis;
-    let few = options.count.div_ceil(10);
+    let few = options.count.div_ceil(20);
     let shapes = [
         (true, ms(0), "taking turns without gaps", options.count),
         (true, ms(10), "10 ms gaps", options.count),
