@@ -64,9 +64,13 @@ fn an_unknown_flag_is_125() {
 fn what_outlives_the_command_needs_a_daemon() {
     let case = Case::new();
     for flag in ["--detach", "--restart=always", "--health-cmd=true"] {
-        case.run(&[flag], &["true"]).fails(125, "needs the daemon");
+        let words = ["run", flag, fixture::small_root(), "true"];
+        case.skiff(&words).env("SKIFF_DAEMON", "off").output().fails(125, "needs the daemon");
     }
-    case.skiff(&["ps"]).output().fails(1, "there is no daemon to ask: SKIFF_DAEMON=off");
+    case.skiff(&["ps"])
+        .env("SKIFF_DAEMON", "off")
+        .output()
+        .fails(1, "there is no daemon to ask: SKIFF_DAEMON=off");
 }
 
 #[test]

@@ -261,7 +261,7 @@ fn documents_are_alike() {
             "{{index .Config.Env 0}}",
             "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{json .HostConfig.CapAdd}} {{.HostConfig.ReadonlyRootfs}}",
             "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}} {{.HostConfig.NetworkMode}}",
-            "{{json .HostConfig.Tmpfs}} {{.HostConfig.Privileged}} {{.HostConfig.AutoRemove}}",
+            "{{.HostConfig.Privileged}} {{.HostConfig.AutoRemove}}",
             "{{json .HostConfig.Binds}} {{json .Mounts}}",
         ] {
             side.does(&["inspect", "--format", field, "document"]);

@@ -13,9 +13,21 @@ use anyhow::Result;
 use crate::{command, conformance, workspace};
 
 pub(crate) const ARGUMENTS: &str = "[FILTER] [-- ARGUMENTS]";
-pub(crate) const HELP: &str = "black-box tests of the release build (root); ARGUMENTS go to the test runner;
+pub(crate) const HELP: &str = "black-box tests of the release build (root), some of them once more by a
+                               daemon (SKIFF_TEST_DAEMON=on); ARGUMENTS go to the test runner;
                                SKIFF=PATH tests another binary, MUST_RUN=1 turns skips into failures;
                                RUNTIME=crun with the filter oci tests another OCI runtime";
+
+/// The modules that are run by a daemon, too.
+#[rustfmt::skip] // a list
+const BY_DAEMON: [&str; 10] = [
+    "bad_input::", "flags_mounts::", "flags_process::", "flags_resources::", "images::", "launch::", "namespaces::",
+    "signals::", "tree::", "tty::",
+];
+
+/// Of these, what is about the client's own process or mount namespace, which a daemon does not share; and other programs'
+/// modules whose names end alike.
+const NOT_BY_DAEMON: [&str; 3] = ["oci::", "runtime_", "propagation_is_as_asked_for"];
 
 /// What the suite needs.
 #[derive(Debug)]
@@ -34,13 +46,20 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     suite.env("RUNTIME", &runtime).env("SKIFF_PROBE", &programs.probe);
     suite.args(["test", "--package", "skiff-tests", "--test", "it"]).args(arguments);
     if !arguments.first().is_some_and(|filter| filter.starts_with("oci")) {
-        return command::run(&mut suite);
+        command::run(&mut suite)?;
+        return if arguments.is_empty() { command::run(by_daemon(&mut suite)) } else { Ok(()) };
     }
     if !arguments.iter().any(|argument| argument == "--") {
         suite.arg("--");
     }
     let name = runtime.file_name().unwrap_or_default().to_string_lossy();
     conformance::run(suite.arg("--show-output"), &name)
+}
+
+/// What is said of containers whoever runs them, of those that a daemon runs: a selection of the suite once more.
+fn by_daemon(suite: &mut Command) -> &mut Command {
+    suite.env("SKIFF_TEST_DAEMON", "on").arg("--").args(BY_DAEMON);
+    NOT_BY_DAEMON.iter().fold(suite, |suite, test| suite.args(["--skip", test]))
 }
 
 /// `cargo` in the root of the workspace. For another runtime it sees one more controller of cgroup v1 if the host has v1

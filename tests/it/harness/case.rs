@@ -27,6 +27,8 @@ pub(crate) struct Case {
     shared_state: bool,
     /// Whether commands go to a daemon of this world.
     daemon: bool,
+    /// Whether `run` gets `--rm`.
+    removes: bool,
     commands: AtomicUsize,
 }
 
@@ -44,7 +46,9 @@ impl Case {
 
     /// A world with a daemon, which the first command starts and which ends with the test.
     pub(crate) fn with_daemon() -> Self {
-        Self::make(None, true)
+        let mut case = Self::make(None, true);
+        case.removes = false;
+        case
     }
 
     fn make(store: Option<PathBuf>, daemon: bool) -> Self {
@@ -56,7 +60,16 @@ impl Case {
         for made in [&state, &run, &dir.join("tmp")] {
             fs::create_dir_all(made).expect("a directory for the test");
         }
-        Self { dir, state, run, ids: RefCell::default(), shared_state, daemon, commands: AtomicUsize::new(0) }
+        Self {
+            dir,
+            state,
+            run,
+            ids: RefCell::default(),
+            shared_state,
+            daemon,
+            removes: daemon,
+            commands: AtomicUsize::new(0),
+        }
     }
 
     /// `skiff ARGS…` in this world. A `run` gets a `--cidfile` unless it has one, so that the guard knows the id. Where
@@ -68,7 +81,7 @@ impl Case {
         {
             args.insert(1, format!("--cidfile={}", self.dir.join(format!("cid.{number}")).display()));
         }
-        if by_daemon() && args.first().is_some_and(|verb| verb == "run") {
+        if self.removes && args.first().is_some_and(|verb| verb == "run") {
             args.insert(1, "--rm".into());
         }
         Skiff::new(args)
@@ -112,6 +125,8 @@ impl Case {
     /// What the host's control group files say about a container with these flags, by file name.
     pub(crate) fn control_files(&self, flags: &[&str]) -> BTreeMap<String, String> {
         let live = self.waiting(flags);
+        // By a daemon, the program may run before its id is written down.
+        eventually(|| !self.all_ids().is_empty());
         let ids = self.all_ids();
         let groups = leak::groups(&ids);
         assert!(!groups.is_empty(), "no control group is named after {ids:?}");
