@@ -5,7 +5,7 @@
 //! boot. What has no record is nobody's, and cleared away.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use skiff_runtime::spawner::{End, Order};
@@ -60,10 +60,7 @@ fn take_over(engine: &Rc<Engine>, mut record: Record, kept: Option<Kept>) -> Res
     }
     let (state, is_removed) = (record.state, record.spec.auto_remove);
     if !state.is_live() {
-        if let Some(kept) = kept {
-            forget(engine, &kept.id);
-        }
-        let entry = Owner::begin(engine, record, From::Record);
+        let entry = Owner::begin(engine, record, From::Record(kept));
         match state {
             State::Removing | State::Dead => engine.ask_later(&entry, Command::Remove { force: true }),
             State::Exited if is_removed => engine.ask_later(&entry, Command::Remove { force: true }),
@@ -83,10 +80,8 @@ fn take_over(engine: &Rc<Engine>, mut record: Record, kept: Option<Kept>) -> Res
 
 /// A container whose process is the spawner's child, or was.
 fn of_spawner(kept: Kept, process: Option<Process>) -> (Life, Ending) {
-    let pid = kept.pid;
+    let (pid, pidfd) = (kept.pid, kept.open_process());
     let ends = Ends::restore(&kept.note, kept.descriptors);
-    // One that has ended is reaped already, and its end was told.
-    let pidfd = process::open_pidfd(pid).ok();
     let cgroups = process.map(|process| process.cgroups).unwrap_or_default();
     life(pid, pidfd, Some(kept.end), cgroups, ends)
 }
@@ -123,9 +118,22 @@ fn life(
     (life, Ending::new(pid, pidfd, end))
 }
 
-fn forget(engine: &Rc<Engine>, id: &str) {
-    let (engine, id) = (engine.clone(), id.to_owned());
-    tokio::task::spawn_local(async move { engine.link.tell(&Order::Forget { id }, &[]).await });
+impl Kept {
+    /// Its process, unless it has ended.
+    fn open_process(&self) -> Option<OwnedFd> {
+        // One that has ended is reaped, and its id free for others.
+        if self.is_over { None } else { process::open_pidfd(self.pid).ok() }
+    }
+
+    /// Kills it, and waits for its end.
+    pub(crate) async fn end(self) {
+        let pidfd = self.open_process().map(Rc::new);
+        if let Some(pidfd) = &pidfd {
+            // It may just have ended.
+            drop(process::send_signal(pidfd.as_fd(), libc::SIGKILL));
+        }
+        Ending::new(self.pid, pidfd, Some(self.end)).wait().await;
+    }
 }
 
 /// Ends and clears away what no record speaks of.
@@ -133,12 +141,7 @@ async fn clear_leftover(engine: Rc<Engine>, id: String, kept: Option<Kept>) {
     let _counted = engine.activity.count(&engine.activity.clearing);
     tracing::info!("clearing away container {id}, which has no record");
     if let Some(kept) = kept {
-        let pidfd = process::open_pidfd(kept.pid).ok().map(Rc::new);
-        if let Some(pidfd) = &pidfd {
-            // It may just have ended.
-            drop(process::send_signal(std::os::fd::AsFd::as_fd(&**pidfd), libc::SIGKILL));
-        }
-        Ending::new(kept.pid, pidfd, Some(kept.end)).wait().await;
+        kept.end().await;
     }
     let directory = Some(engine.records.directory(&id));
     let remains = Remains { id: id.clone(), directory, ..Remains::default() };
@@ -146,4 +149,19 @@ async fn clear_leftover(engine: Rc<Engine>, id: String, kept: Option<Kept>) {
         tracing::warn!("clear container {id} away: {error}");
     }
     engine.link.tell(&Order::Forget { id }, &[]).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_id_whose_process_has_ended_is_not_signalled() {
+        let (tell, end) = oneshot::channel();
+        tell.send(End { exit: UNKNOWN, at_ns: 1 }).expect("the receiver is there");
+        // Its id is this process's now.
+        let pid = std::process::id().cast_signed();
+        let (id, note, descriptors) = (String::new(), String::new(), Vec::new());
+        Kept { id, pid, note, descriptors, is_over: true, end }.end().await;
+    }
 }

@@ -23,6 +23,7 @@ use crate::containers::{Entry, Life};
 use crate::ending::{self, Ending, now_ns};
 use crate::engine::{Engine, Ready};
 use crate::health::{Check, Outcome};
+use crate::link::Kept;
 use crate::log::{self, Origin, Streams, Target};
 use crate::protocol::TerminalSize;
 use crate::reaper::Remains;
@@ -118,8 +119,9 @@ enum Waiter {
 pub(crate) enum From {
     /// Somebody has just asked for it.
     Client,
-    /// The daemon before had it, and it does not run.
-    Record,
+    /// The daemon before had it, and has not noted that it runs. What the spawner knows of it all the same was on its way to
+    /// its program when that daemon died.
+    Record(Option<Kept>),
     /// The daemon before had it, and it runs, or its end has not been seen yet.
     Life(Life, Ending),
 }
@@ -145,6 +147,8 @@ pub(crate) struct Owner {
     history: History,
     /// The next look at how it is.
     checkup: Checkup,
+    /// What is left of a start that nobody has noted.
+    unnoted: Option<Kept>,
     is_gone: bool,
 }
 
@@ -168,15 +172,18 @@ impl Owner {
             start_at: None,
             history: History::default(),
             checkup: Checkup::default(),
+            unnoted: None,
             is_gone: false,
         };
         match from {
             From::Client => {}
-            From::Record => owner.found(),
+            From::Record(None) => owner.found(),
+            From::Record(kept) => owner.unnoted = kept,
             From::Life(life, ending) => {
                 owner.history.count = owner.record().restart_count;
                 owner.live(life, ending);
                 owner.write_log(Origin::Adopted);
+                owner.limit();
             }
         }
         tokio::task::spawn_local(owner.own(queue));
@@ -184,6 +191,10 @@ impl Owner {
     }
 
     async fn own(mut self, mut orders: mpsc::Receiver<Box<Order>>) {
+        if let Some(kept) = self.unnoted.take() {
+            self.clear_unnoted(kept).await;
+            self.found();
+        }
         while !self.is_gone {
             let deadline = [self.kill_at, self.stop_at, self.start_at].into_iter().flatten().min();
             self.checkup.follow(&self.engine, &self.entry);
@@ -197,6 +208,17 @@ impl Owner {
                 outcome = self.checkup.outcome() => self.checked(outcome),
             }
         }
+    }
+
+    /// Ends a start of which nobody was told, so that it can be started again.
+    async fn clear_unnoted(&self, kept: Kept) {
+        let id = kept.id.clone();
+        kept.end().await;
+        let remains = Remains { id: id.clone(), ..Remains::default() };
+        if let Err(error) = self.engine.reaper.clear(remains).await {
+            tracing::warn!("clear container {id} away: {error}");
+        }
+        self.engine.link.tell(&spawner::Order::Forget { id }, &[]).await;
     }
 
     fn record(&self) -> Arc<Record> {
@@ -287,12 +309,20 @@ impl Owner {
                 tracing::debug!("resize a terminal: {}", cause(&error));
             }
         }
-        let started = match self.run(&mut ready, streams).await {
-            Ok((ends, times)) => Ok(self.started(ready, ends, is_attached, times)),
+        // First, for a program that runs cannot be taken back.
+        let handed_out = if is_attached { handed_out(&ready.parked) } else { Ok(Vec::new()) };
+        let started = match handed_out {
+            Ok(descriptors) => self.run(&mut ready, streams).await.map(|ran| (descriptors, ran)),
+            Err(error) => Err(error),
+        };
+        let started = match started {
+            Ok((descriptors, (ends, times))) => {
+                Ok(self.started(ready, ends, descriptors, is_attached, times))
+            }
             Err(error) => Err((error, ready)),
         };
         match started {
-            Ok(started) => started,
+            Ok(started) => Ok(started),
             Err((error, ready)) => {
                 self.failed(&error);
                 if let Err(error) = self.engine.clear_parked(ready, false).await {
@@ -379,17 +409,12 @@ impl Owner {
         &mut self,
         mut ready: Ready,
         ends: Ends,
+        descriptors: Vec<OwnedFd>,
         is_attached: bool,
         times: Stamps,
-    ) -> Result<Started, Error> {
+    ) -> Started {
         self.mounts.replace(ready.parked.take_mounts());
         let (container, pidfd, _) = ready.parked.into_parts();
-        let text = |error: io::Error| Error::Host(format!("keep a container: {}", cause(&error)));
-        let mut descriptors = Vec::new();
-        if is_attached {
-            descriptors.push(pidfd.try_clone().map_err(text)?);
-            descriptors.extend(ends.terminal.as_ref().map(OwnedFd::try_clone).transpose().map_err(text)?);
-        }
         let pidfd = Some(Rc::new(pidfd));
         let ending = Ending::new(container.pid, pidfd.clone(), Some(ready.end));
         let (pid, cgroups) = (container.pid, container.cgroups);
@@ -397,9 +422,16 @@ impl Owner {
         if !is_attached {
             self.write_log(Origin::New);
         }
-        let timeout = self.record().spec.timeout_s.map(Duration::from_secs);
-        self.stop_at = timeout.map(|timeout| Instant::now() + timeout);
-        Ok(Started { pid, descriptors, times: Some(times) })
+        self.limit();
+        Started { pid, descriptors, times: Some(times) }
+    }
+
+    /// Has it asked to stop when it has run for as long as it may.
+    fn limit(&mut self) {
+        let record = self.record();
+        let ran = Duration::from_nanos(now_ns().saturating_sub(record.started_ns));
+        let rest = record.spec.timeout_s.map(|timeout| Duration::from_secs(timeout).saturating_sub(ran));
+        self.stop_at = rest.and_then(|rest| Instant::now().checked_add(rest));
     }
 
     /// It did not run when the daemon came up.
@@ -707,6 +739,7 @@ impl Owner {
     /// Removes what does not run.
     async fn remove(&mut self) -> Result<Done, Error> {
         let former = self.record();
+        self.start_at = None;
         self.change(|record| record.state = State::Removing);
         let cgroups = former.process.as_ref().map(|process| process.cgroups.clone());
         match self.clear(cgroups, true).await {
@@ -765,6 +798,13 @@ async fn at(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
+}
+
+/// What a client that attends the container is given: its process, and its terminal if it has one.
+fn handed_out(parked: &Parked) -> Result<Vec<OwnedFd>, Error> {
+    let own = [parked.pidfd()].into_iter().chain(parked.terminal());
+    let copies: io::Result<_> = own.map(|descriptor| descriptor.try_clone_to_owned()).collect();
+    copies.map_err(|error| Error::Host(format!("keep a container: {}", cause(&error))))
 }
 
 /// Waits until the program of a container runs, or cannot.

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::adopt::adopt;
-use crate::containers::Registry;
+use crate::containers::{Entry, Registry};
 use crate::engine::{Activity, Engine};
 use crate::images::Images;
 use crate::link::Link;
@@ -33,6 +33,7 @@ use crate::plans::Plans;
 use crate::pool::Pools;
 use crate::reaper::Reaper;
 use crate::record::Records;
+use crate::state::State;
 use crate::watched::watch;
 use crate::{Error, client, log, server};
 
@@ -204,13 +205,19 @@ async fn live(
                 }
             }
         }
-        if engine.activity.is_busy() {
+        if is_busy(engine) {
             idle_since = Instant::now();
         } else if idle_timeout.is_some_and(|timeout| idle_since.elapsed() >= timeout) {
             tracing::debug!("idle");
             return;
         }
     }
+}
+
+/// Whether the daemon is of use now, or will be without anybody's asking.
+fn is_busy(engine: &Engine) -> bool {
+    let is_awaited = |entry: &Entry| entry.record().state == State::Restarting;
+    engine.activity.is_busy() || engine.containers.borrow().all().iter().any(|entry| is_awaited(entry))
 }
 
 /// When the spawner was started, and how long to wait if it goes at once.

@@ -43,6 +43,8 @@ pub(crate) struct Kept {
     pub(crate) pid: i32,
     pub(crate) note: String,
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// Whether it has ended: its process id may be another's by now.
+    pub(crate) is_over: bool,
     /// Tells how it ends.
     pub(crate) end: oneshot::Receiver<End>,
 }
@@ -136,13 +138,14 @@ impl Link {
             match report {
                 Report::Kept { id, pid, note, end: ended } => {
                     let (tell, end) = oneshot::channel();
+                    let is_over = ended.is_some();
                     if let Some(ended) = ended {
                         // The receiver is there.
                         let _told = tell.send(ended);
                     } else {
                         self.state.borrow_mut().ends.insert(Subject::Container(id.clone()), tell);
                     }
-                    kept.push(Kept { id, pid, note, descriptors, end });
+                    kept.push(Kept { id, pid, note, descriptors, is_over, end });
                 }
                 Report::Listed => return Ok(kept),
                 other => self.take(other, descriptors),

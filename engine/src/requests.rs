@@ -289,8 +289,11 @@ async fn logs(
         let text = |error: std::io::Error| {
             Error::Host(format!("open {}: {}", directory.display(), skiff_runtime::cause(&error)))
         };
-        // One that was never started has written nothing.
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory).map_err(text)?;
+        // One that was never started has written nothing; of one that is being removed nothing is made again.
+        match std::fs::DirBuilder::new().mode(0o755).create(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(text(error)),
+            _ => {}
+        }
         let opened = log::open_directory(&directory).map_err(text)?;
         Ok((Reply::Log { id: record.id.clone(), tty: record.spec.options.tty }, opened, entry.clone()))
     });

@@ -85,3 +85,35 @@ fn a_second_daemon_and_a_place_that_cannot_be_are_refused() {
         case.skiff(&["ps"]).env("SKIFF_ROOT", "/dev/null/state").env("SKIFF_RUN_ROOT", case.subdir("other"));
     nowhere.output().fails(1, "start the daemon");
 }
+
+#[test]
+fn a_start_that_a_killed_daemon_has_not_noted_is_undone() {
+    let case = Case::with_daemon();
+    let id = run(&case, &["run", "-d", "--name", "web", fixture::small_root(), "sleep", "1000"]).ok();
+    let pid = run(&case, &["inspect", "-f", "{{.State.Pid}}", "web"]).ok();
+    kill(daemon(&case), Signal::SIGKILL).expect("it runs");
+    // As if it had been killed before it could write that the container runs.
+    let path = case.state.join("containers").join(id.trim_end()).join("container.json");
+    let mut record = parse(&std::fs::read_to_string(&path).expect("a record"));
+    record["state"] = "created".into();
+    record["process"] = serde_json::Value::Null;
+    std::fs::write(&path, record.to_string()).expect("write");
+    let gone = std::path::Path::new("/proc").join(pid.trim_end());
+    assert_eq!(run(&case, &["start", "web"]).ok(), "web\n");
+    assert!(!gone.exists(), "it runs twice");
+    run(&case, &["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn a_daemon_stays_for_a_container_that_is_to_be_started_again() {
+    let case = Case::with_daemon();
+    let program = [fixture::small_root(), "sh", "-c", "exit 3"];
+    let words = [&["run", "-d", "--name", "web", "--restart", "on-failure:5"][..], &program].concat();
+    let id = case.skiff(&words).env("SKIFF_IDLE_TIMEOUT_S", "1").output().ok();
+    // Nobody asks meanwhile; the last pause is longer than a daemon without work stays.
+    let path = case.state.join("containers").join(id.trim_end()).join("container.json");
+    let record = || parse(&std::fs::read_to_string(&path).expect("a record"));
+    assert!(eventually(|| record()["restart_count"] == 5 && record()["state"] == "exited"));
+    assert!(eventually(|| !case.run.join("skiff.sock").exists()));
+    run(&case, &["rm", "web"]).ok();
+}
