@@ -131,7 +131,7 @@ fn serve(
     let _lock = lock(state_root, run_root)?;
     // Before there are threads, which inherit it.
     let signals = block_signals().map_err(host("block signals".into()))?;
-    raise_descriptors();
+    let open_files = raise_descriptors().map_err(host("look at the limit of open files".into()))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| host("adopt orphans".into())(error.into()))?;
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(host("read the boot's id".into()))?
@@ -143,7 +143,7 @@ fn serve(
         records,
         containers: RefCell::new(Registry::default()),
         images: Images::open(state_root)?,
-        link: Rc::new(Link::new("/proc/self/exe".into(), state_root, run_root, lost)),
+        link: Rc::new(Link::new("/proc/self/exe".into(), state_root, run_root, open_files, lost)),
         reaper: Reaper::start().map_err(host("start a thread".into()))?,
         logs: log::Thread::start().map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
@@ -326,14 +326,13 @@ fn lock(state_root: &Path, run_root: &Path) -> Result<Flock<File>, Error> {
     }
 }
 
-/// As many descriptors as may be: there are a few of each container.
-fn raise_descriptors() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
+/// As many descriptors as may be: there are a few of each container. Returns how many there could be, which containers inherit.
+fn raise_descriptors() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         tracing::debug!("raise the number of descriptors: {error}");
     }
+    Ok(soft)
 }
 
 /// The signals that ask the daemon to leave, blocked in every thread that is started from here on.

@@ -55,6 +55,8 @@ pub(crate) struct Link {
     executable: PathBuf,
     state_root: PathBuf,
     run_root: PathBuf,
+    /// How many files a container may have open.
+    open_files: u64,
     state: RefCell<State>,
     /// Told when a spawner has gone.
     lost: mpsc::Sender<()>,
@@ -95,10 +97,12 @@ impl Link {
         executable: PathBuf,
         state_root: &Path,
         run_root: &Path,
+        open_files: u64,
         lost: mpsc::Sender<()>,
     ) -> Self {
         let (state_root, run_root) = (state_root.to_owned(), run_root.to_owned());
-        Self { executable, state_root, run_root, state: RefCell::default(), lost, up: Notify::new() }
+        let (state, up) = (RefCell::default(), Notify::new());
+        Self { executable, state_root, run_root, open_files, state, lost, up }
     }
 
     /// Connects to the spawner that an earlier daemon has left, and learns what it keeps; else starts one.
@@ -155,7 +159,8 @@ impl Link {
 
     /// Starts a spawner in the place of one that is gone.
     pub(crate) fn restart(self: &Rc<Self>) -> io::Result<()> {
-        let (client, child) = Client::start(&self.executable, &self.state_root, &self.run_root)?;
+        let (client, child) =
+            Client::start(&self.executable, &self.state_root, &self.run_root, self.open_files)?;
         tracing::debug!("spawner {} started", child.id());
         self.state.borrow_mut().pid = child.id().cast_signed();
         self.talk_to(client)

@@ -101,6 +101,9 @@ fn program(words: &[&str]) {
     }
 }
 
+/// How many files containers may have open.
+const OPEN_FILES: u64 = 1024;
+
 struct Daemon {
     directory: PathBuf,
     client: Client,
@@ -119,7 +122,8 @@ impl Daemon {
         fs::write(directory.join("rootfs/etc/passwd"), "root:x:0:0::/root:\nweb:x:33:33::/srv:\n")
             .expect("write");
         let (state, run) = (directory.join("state"), directory.join("run"));
-        let (client, child) = Client::start("/proc/self/exe".as_ref(), &state, &run).expect("start");
+        let (client, child) =
+            Client::start("/proc/self/exe".as_ref(), &state, &run, OPEN_FILES).expect("start");
         let mut daemon = Self { directory, client, child, made: Vec::new(), count: 0 };
         daemon.hello();
         daemon

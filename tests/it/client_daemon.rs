@@ -1,5 +1,6 @@
 //! The daemon as its clients see it: it comes when it is needed, and its end is not that of containers.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -116,4 +117,14 @@ fn a_daemon_stays_for_a_container_that_is_to_be_started_again() {
     assert!(eventually(|| record()["restart_count"] == 5 && record()["state"] == "exited"));
     assert!(eventually(|| !case.run.join("skiff.sock").exists()));
     run(&case, &["rm", "web"]).ok();
+}
+
+#[test]
+fn containers_have_the_limit_of_open_files_that_the_daemon_was_started_with() {
+    let case = Case::with_daemon();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    // Other tests have hardly less.
+    setrlimit(Resource::RLIMIT_NOFILE, hard - 1, hard).expect("lower it");
+    let words = ["run", "--rm", fixture::small_root(), "sh", "-c", "ulimit -Sn; ulimit -Hn"];
+    assert_eq!(run(&case, &words).ok(), format!("{}\n{hard}\n", hard - 1));
 }

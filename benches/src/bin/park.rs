@@ -73,7 +73,7 @@ impl Bench {
         let state = state.unwrap_or_else(|| lab.state().join("engine"));
         fs::create_dir_all(&state)?;
         fs::create_dir_all(&run)?;
-        let (client, child) = Client::start("/proc/self/exe".as_ref(), &state, &run)?;
+        let (client, child) = Client::start("/proc/self/exe".as_ref(), &state, &run, 1024)?;
         let options = Options { rootfs: Rootfs::Layers(vec![lab.rootfs()]), ..Options::default() };
         client.send(&Order::Plan { key: KEY, options: Box::new(options) }, &[])?;
         let null = File::options().read(true).write(true).open("/dev/null")?;

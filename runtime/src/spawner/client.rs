@@ -18,12 +18,21 @@ pub struct Client(OwnedFd);
 impl Client {
     /// Starts a spawner, whose executable is `executable`, for containers below these roots.
     ///
+    /// Where they say nothing of it, containers may have `open_files` files open each, or as many as the spawner itself may:
+    /// its caller has raised its own limit, perhaps.
+    ///
     /// It is a child of the caller, as its containers are if it should die and the caller is a subreaper
     /// (`PR_SET_CHILD_SUBREAPER`, prctl(2)): the caller has to reap it.
-    pub fn start(executable: &Path, state_root: &Path, run_root: &Path) -> io::Result<(Self, Child)> {
+    pub fn start(
+        executable: &Path,
+        state_root: &Path,
+        run_root: &Path,
+        open_files: u64,
+    ) -> io::Result<(Self, Child)> {
         let (own, its) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let mut command = Command::new(executable);
-        command.arg0(NAME).arg(state_root).arg(run_root).current_dir("/").stdin(its);
+        command.arg0(NAME).arg(state_root).arg(run_root).arg(open_files.to_string());
+        command.current_dir("/").stdin(its);
         Ok((Self(own), command.spawn()?))
     }
 

@@ -62,11 +62,12 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> Result<(), Error> {
         return Err(Error::Option("spawner: no state root and no run root".into()));
     };
     let (state_root, run_root) = (Path::new(&state_root), Path::new(&run_root));
+    let open_files = words.next().and_then(|word| word.to_str()?.parse().ok());
     let handover = words.next().map(|word| {
         let number = word.to_str().and_then(|word| word.parse().ok()).unwrap_or(-1);
         Handover::read(number).context(|| "go on with what there was".into())
     });
-    let mut spawner = Spawner::new(state_root, run_root, handover.transpose()?)?;
+    let mut spawner = Spawner::new(state_root, run_root, open_files, handover.transpose()?)?;
     let served = spawner.serve().context(|| "serve".into());
     // Another spawner may have its socket there by now.
     spawner.listening.remove();
@@ -121,7 +122,12 @@ struct Entering {
 }
 
 impl Spawner {
-    fn new(state_root: &Path, run_root: &Path, mut handover: Option<Handover>) -> Result<Self, Error> {
+    fn new(
+        state_root: &Path,
+        run_root: &Path,
+        open_files: Option<u64>,
+        mut handover: Option<Handover>,
+    ) -> Result<Self, Error> {
         let what = || "begin".to_owned();
         // No key that is pressed at the daemon's terminal is for this process.
         match nix::unistd::setsid() {
@@ -131,7 +137,8 @@ impl Spawner {
         process::keep_children().context(what)?;
         // Orphans of processes between, and of containers in the host's PID namespace.
         nix::sys::prctl::set_child_subreaper(true).context(what)?;
-        let own_files = raise_open_files().context(what)?;
+        let (soft, hard) = raise_open_files().context(what)?;
+        let own_files = (open_files.map_or(soft, |wanted| wanted.min(hard)), hard);
         let open_files = handover.as_ref().map_or(own_files, |handover| handover.open_files);
         let plans = Plans::new(state_root, run_root, open_files);
         let first = take_stdin().context(what)?;
@@ -284,8 +291,11 @@ impl Spawner {
                 self.enter(&entry, &descriptors, link)?;
             }
             Order::Keep { id, note } => {
-                let kept = descriptors.iter().map(keep).collect::<io::Result<_>>();
-                self.accounts.keep(&id, note, kept?);
+                match descriptors.iter().map(keep).collect::<io::Result<_>>() {
+                    Ok(kept) => self.accounts.keep(&id, note, kept),
+                    // The container has them, and so has the daemon: there are too many for a third.
+                    Err(error) => tracing::warn!("keep what is of container {id}: {error}"),
+                }
             }
             Order::Forget { id } => self.accounts.forget(&id),
             Order::List => {

@@ -70,6 +70,7 @@ impl Handover {
                     word(NAME.as_bytes()),
                     word(state_root.as_os_str().as_bytes()),
                     word(run_root.as_os_str().as_bytes()),
+                    word(self.open_files.0.to_string().as_bytes()),
                     word(number.as_bytes()),
                 ];
                 skiff_sys::process::exec_fd(executable.as_fd(), &words, &environment)
