@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use skiff_runtime::spawner::{End, Order};
 use skiff_sys::process;
@@ -15,13 +16,16 @@ use tokio::sync::oneshot;
 use crate::container::{Command, From, Owner};
 use crate::containers::Life;
 use crate::ending::{Ending, UNKNOWN, now_ns};
-use crate::engine::Engine;
+use crate::engine::{Counted, Engine};
 use crate::link::Kept;
 use crate::reaper::Remains;
 use crate::record::{Found, Process};
 use crate::state::State;
 use crate::streams::Ends;
 use crate::{Error, Record};
+
+/// How long a leftover's process may take to end.
+const ENDED: Duration = Duration::from_secs(1);
 
 /// Takes over every container of `found`, with what the spawner has `kept`, and begins to clear away what is left over.
 pub(crate) fn adopt(engine: &Rc<Engine>, found: Found, kept: Vec<Kept>) {
@@ -36,16 +40,32 @@ pub(crate) fn adopt(engine: &Rc<Engine>, found: Found, kept: Vec<Kept>) {
         }
     }
     for id in found.bare {
-        // A note says that a skiff runs it that is no daemon.
-        let is_noted = engine.run_root.join("containers").join(&id).exists();
         let left = kept.remove(&id);
-        if !is_noted || left.is_some() {
-            tokio::task::spawn_local(clear_leftover(engine.clone(), id, left));
+        if !is_noted(engine, &id) || left.is_some() {
+            clear_leftover(engine, id, left);
         }
     }
     for (id, left) in kept {
-        tokio::task::spawn_local(clear_leftover(engine.clone(), id, Some(left)));
+        clear_leftover(engine, id, Some(left));
     }
+}
+
+/// Clears away directories that are nobody's: a spawner may have been about to make them when its daemon died.
+pub(crate) fn sweep(engine: &Rc<Engine>) {
+    let bare = engine.records.bare().unwrap_or_else(|error| {
+        tracing::warn!("look for leftovers: {}", skiff_runtime::cause(&error));
+        Vec::new()
+    });
+    for id in bare {
+        if !engine.knows(&id) && !is_noted(engine, &id) {
+            clear_leftover(engine, id, None);
+        }
+    }
+}
+
+/// Whether a note says that a skiff runs container `id` that is no daemon.
+fn is_noted(engine: &Engine, id: &str) -> bool {
+    engine.run_root.join("containers").join(id).exists()
 }
 
 fn take_over(engine: &Rc<Engine>, mut record: Record, kept: Option<Kept>) -> Result<(), Error> {
@@ -136,12 +156,25 @@ impl Kept {
     }
 }
 
+/// Clears away a container that has ended, and that a daemon before had asked for just before it died.
+pub(crate) fn clear_stray(engine: &Rc<Engine>, id: String) {
+    if !engine.containers.borrow().has(&id) {
+        clear_leftover(engine, id, None);
+    }
+}
+
 /// Ends and clears away what no record speaks of.
-async fn clear_leftover(engine: Rc<Engine>, id: String, kept: Option<Kept>) {
-    let _counted = engine.activity.count(&engine.activity.clearing);
+fn clear_leftover(engine: &Rc<Engine>, id: String, kept: Option<Kept>) {
+    tokio::task::spawn_local(clear_counted(engine.clone(), id, kept, engine.activity.work()));
+}
+
+async fn clear_counted(engine: Rc<Engine>, id: String, kept: Option<Kept>, _counted: Counted) {
     tracing::info!("clearing away container {id}, which has no record");
     if let Some(kept) = kept {
-        kept.end().await;
+        // One that was still being made may be nobody's to tell of; its cgroup is emptied in any case.
+        if tokio::time::timeout(ENDED, kept.end()).await.is_err() {
+            tracing::debug!("nothing is heard of the end of container {id}");
+        }
     }
     let directory = Some(engine.records.directory(&id));
     let remains = Remains { id: id.clone(), directory, ..Remains::default() };

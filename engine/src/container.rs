@@ -711,6 +711,7 @@ impl Owner {
 
     /// Clears away its cgroups, and all of it if it is not wanted any more.
     async fn clear(&self, cgroups: Option<Paths>, is_removed: bool) -> Result<(), String> {
+        let _counted = self.engine.activity.work();
         let id = self.record().id.clone();
         let directory = is_removed.then(|| self.engine.records.directory(&id));
         let mounts = self.mounts.take();

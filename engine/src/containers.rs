@@ -69,6 +69,11 @@ impl Registry {
         self.entries.get(id).cloned().ok_or_else(missing)
     }
 
+    /// Whether there is a container with this id.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.entries.contains_key(id)
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Rc<Entry>> {
         self.entries.values().cloned().collect()

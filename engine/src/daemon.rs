@@ -24,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::adopt::adopt;
+use crate::adopt::{self, adopt};
 use crate::containers::{Entry, Registry};
 use crate::engine::{Activity, Engine};
 use crate::images::Images;
@@ -139,15 +139,17 @@ fn serve(
         .to_owned();
     let records = Records::open(state_root).map_err(host("open the containers' records".into()))?;
     let (lost, lost_spawners) = mpsc::channel(1);
+    let (stray, strays) = mpsc::unbounded_channel();
     let engine = Rc::new(Engine {
         records,
         containers: RefCell::new(Registry::default()),
         images: Images::open(state_root)?,
-        link: Rc::new(Link::new("/proc/self/exe".into(), state_root, run_root, open_files, lost)),
+        link: Rc::new(Link::new("/proc/self/exe".into(), [state_root, run_root], open_files, lost, stray)),
         reaper: Reaper::start().map_err(host("start a thread".into()))?,
         logs: log::Thread::start().map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
         plans: RefCell::new(Plans::default()),
+        making: RefCell::default(),
         boot_id,
         activity: Activity::default(),
         run_root: run_root.to_owned(),
@@ -171,7 +173,7 @@ fn serve(
         let serving = tokio::task::spawn_local(server::serve(engine.clone(), listener, socket.is_shared));
         let signals = watch(signals, Interest::READABLE);
         let signals = signals.map_err(host("wait for signals".into()))?;
-        live(&engine, lost_spawners, &signals, settings.idle_timeout).await;
+        live(&engine, lost_spawners, strays, &signals, settings.idle_timeout).await;
         serving.abort();
         leave(&engine).await;
         drop(socket);
@@ -183,6 +185,7 @@ fn serve(
 async fn live(
     engine: &Rc<Engine>,
     mut lost_spawners: mpsc::Receiver<()>,
+    mut strays: mpsc::UnboundedReceiver<String>,
     signals: &AsyncFd<SignalFd>,
     idle_timeout: Option<Duration>,
 ) {
@@ -197,11 +200,13 @@ async fn live(
             _ = lost_spawners.recv() => replaced.replace(engine).await,
             _ = signals.readable() => return,
             () = engine.activity.leave.notified() => return,
+            Some(id) = strays.recv() => adopt::clear_stray(engine, id),
             _ = ticks.tick() => {
                 reap_strays(engine);
                 if trimmed.elapsed() >= TICK {
                     trimmed = Instant::now();
                     engine.refill();
+                    adopt::sweep(engine);
                 }
             }
         }
@@ -270,26 +275,32 @@ fn reap_strays(engine: &Engine) {
 /// Gives up what was made ahead, and the spawner if it has nobody to look after.
 async fn leave(engine: &Rc<Engine>) {
     let begin = monotonic_ns();
+    engine.activity.is_leaving.set(true);
+    let parked = engine.pools.borrow_mut().lose_all();
+    parked.into_iter().for_each(|ready| engine.discard(ready));
     let cleared = async {
-        loop {
-            // Again, for some were being made.
-            let parked = engine.pools.borrow_mut().lose_all();
-            parked.into_iter().for_each(|ready| engine.discard(ready));
-            // What was just spawned has not begun yet.
-            tokio::task::yield_now().await;
-            if engine.activity.clearing.get() == 0 {
-                break;
-            }
-            engine.activity.changed.notified().await;
-        }
+        settle(engine).await;
+        adopt::sweep(engine);
+        settle(engine).await;
     };
     if tokio::time::timeout(CLEARED, cleared).await.is_err() {
         tracing::warn!("not everything could be cleared away");
     }
     if engine.activity.live.get() == 0 {
         engine.link.tell(&Order::Leave, &[]).await;
+        // It would not hear that any more if the daemon went before.
+        while !engine.link.is_down() && monotonic_ns() - begin < 1_000_000_000 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
     tracing::debug!("left in {} µs", (monotonic_ns() - begin) / 1000);
+}
+
+/// Waits until nothing is being made ahead or cleared away.
+async fn settle(engine: &Engine) {
+    while engine.activity.clearing.get() > 0 {
+        engine.activity.changed.notified().await;
+    }
 }
 
 /// Takes the place of the daemon of this state.

@@ -3,6 +3,7 @@
 //! Everything here runs on one thread: a borrow of a cell never lasts beyond an `await`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::images::Images;
 use crate::link::Link;
 use crate::log;
 use crate::names;
-use crate::plans::{Plan, Plans, Stamps};
+use crate::plans::{Plan, Plans};
 use crate::pool::Pools;
 use crate::reaper::{Reaper, Remains};
 use crate::record::Records;
@@ -43,6 +44,8 @@ pub(crate) struct Engine {
     pub(crate) logs: log::Thread,
     pub(crate) pools: RefCell<Pools<Ready>>,
     pub(crate) plans: RefCell<Plans>,
+    /// Ids of containers that the spawner is making.
+    pub(crate) making: RefCell<HashSet<String>>,
     /// `/proc/sys/kernel/random/boot_id`.
     pub(crate) boot_id: String,
     pub(crate) activity: Activity,
@@ -54,13 +57,15 @@ pub(crate) struct Engine {
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     /// Connections.
-    pub(crate) clients: Cell<usize>,
+    pub(crate) clients: Rc<Cell<usize>>,
     /// Containers that run, or are about to.
     pub(crate) live: Cell<usize>,
-    /// Parked containers that are being cleared away.
-    pub(crate) clearing: Cell<usize>,
+    /// Containers that are being made ahead or cleared away.
+    pub(crate) clearing: Rc<Cell<usize>>,
+    /// Nothing is made ahead any more.
+    pub(crate) is_leaving: Cell<bool>,
     /// Told when one of them has become none.
-    pub(crate) changed: Notify,
+    pub(crate) changed: Rc<Notify>,
     /// Told when the daemon is to leave.
     pub(crate) leave: Notify,
 }
@@ -70,28 +75,35 @@ pub(crate) struct Activity {
 pub(crate) struct Ready {
     pub(crate) parked: Parked,
     pub(crate) end: oneshot::Receiver<End>,
-    /// What the host was like when it was asked for.
-    stamps: Stamps,
     /// Of [`monotonic_ns`].
     asked_ns: u64,
 }
 
 /// Counts one of [`Activity`]'s for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Counted<'a> {
-    count: &'a Cell<usize>,
-    changed: &'a Notify,
+pub(crate) struct Counted {
+    count: Rc<Cell<usize>>,
+    changed: Rc<Notify>,
 }
 
 impl Activity {
-    /// Counts one more.
-    pub(crate) fn count<'a>(&'a self, count: &'a Cell<usize>) -> Counted<'a> {
+    /// Counts one more client.
+    pub(crate) fn client(&self) -> Counted {
+        self.count(&self.clients)
+    }
+
+    /// Counts one more container that is being made ahead or cleared away.
+    pub(crate) fn work(&self) -> Counted {
+        self.count(&self.clearing)
+    }
+
+    fn count(&self, count: &Rc<Cell<usize>>) -> Counted {
         count.set(count.get() + 1);
-        Counted { count, changed: &self.changed }
+        Counted { count: count.clone(), changed: self.changed.clone() }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.count.set(self.count.get() - 1);
         if self.count.get() == 0 {
@@ -119,9 +131,22 @@ impl Engine {
     }
 
     /// The plan of a container with these options.
-    pub(crate) fn plan(&self, options: &Options) -> Rc<Plan> {
-        let pools = self.pools.borrow();
-        self.plans.borrow_mut().of(options, &|key| pools.has(key))
+    ///
+    /// If the host is not any more what it was when the plan was made, it is another one, and what was made by the former
+    /// is given up.
+    pub(crate) fn plan(self: &Rc<Self>, options: &Options) -> Rc<Plan> {
+        let find = || {
+            let pools = self.pools.borrow();
+            self.plans.borrow_mut().of(options, &|key| pools.has(key))
+        };
+        let plan = find();
+        if plan.holds() {
+            return plan;
+        }
+        self.plans.borrow_mut().forget(plan.key);
+        let closed = self.pools.borrow_mut().close(plan.key);
+        closed.into_iter().for_each(|ready| self.discard(ready));
+        find()
     }
 
     /// One that was made ahead, looked at and found to be what would be made now.
@@ -130,17 +155,30 @@ impl Engine {
             return None;
         }
         let mut ready = self.pools.borrow_mut().take(plan.key, monotonic_ns())?;
-        let stamps = plan.stamps();
-        while ready.stamps != stamps || !ready.parked.is_valid() {
+        while !ready.parked.is_valid() {
             self.discard(ready);
             ready = self.pools.borrow_mut().spoilt(plan.key)?;
         }
         Some(ready)
     }
 
+    /// Whether there is a container with this id, or is to be.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.containers.borrow().has(id)
+            || self.making.borrow().contains(id)
+            || self.pools.borrow().all().any(|ready| ready.parked.container().id == id)
+    }
+
     /// Makes container `id` of `plan` up to its program.
     pub(crate) async fn park(&self, plan: &Plan, id: &str) -> Result<Ready, Error> {
-        let (stamps, asked_ns) = (plan.stamps(), monotonic_ns());
+        self.making.borrow_mut().insert(id.to_owned());
+        let made = self.try_to_park(plan, id).await;
+        self.making.borrow_mut().remove(id);
+        made
+    }
+
+    async fn try_to_park(&self, plan: &Plan, id: &str) -> Result<Ready, Error> {
+        let asked_ns = monotonic_ns();
         let mut attempt = 0;
         loop {
             let generation = self.link.generation();
@@ -158,12 +196,13 @@ impl Engine {
             let parked = Parked::new(container, made.descriptors).map_err(|error| {
                 Error::Host(format!("make a container: {}", skiff_runtime::cause(&error)))
             })?;
-            return Ok(Ready { parked, end: made.end, stamps, asked_ns });
+            return Ok(Ready { parked, end: made.end, asked_ns });
         }
     }
 
     async fn ask(&self, plan: &Plan, id: &str, generation: u64) -> Result<crate::link::Made, Error> {
-        if plan.told.replace(generation) != generation {
+        // What names host paths is looked at anew each time.
+        if plan.told.replace(generation) != generation || !plan.is_ahead {
             let options = Box::new(plan.options.clone());
             self.link.tell(&Order::Plan { key: plan.key, options }, &[]).await;
         }
@@ -177,18 +216,20 @@ impl Engine {
 
     /// Makes ahead what is likely to be asked for next, and gives up what is not. Off every client's path.
     pub(crate) fn refill(self: &Rc<Self>) {
+        if self.activity.is_leaving.get() {
+            return;
+        }
         let excess = self.pools.borrow_mut().trim(monotonic_ns());
         excess.into_iter().for_each(|ready| self.discard(ready));
         let orders = self.pools.borrow_mut().order(monotonic_ns());
         for (key, count) in orders {
             for _ in 0..count {
-                tokio::task::spawn_local(self.clone().make_ahead(key));
+                tokio::task::spawn_local(self.clone().make_ahead(key, self.activity.work()));
             }
         }
     }
 
-    async fn make_ahead(self: Rc<Self>, key: u64) {
-        let _counted = self.activity.count(&self.activity.clearing);
+    async fn make_ahead(self: Rc<Self>, key: u64, _counted: Counted) {
         let plan = self.plans.borrow().get(key);
         let made = match (plan, names::draw_id()) {
             (Some(plan), Ok(id)) => match self.park(&plan, &id).await {
@@ -203,6 +244,10 @@ impl Engine {
         };
         let now_ns = monotonic_ns();
         match made {
+            // Its pool may have been closed meanwhile.
+            Ok(ready) if self.activity.is_leaving.get() || !self.pools.borrow().has(key) => {
+                self.discard(ready)
+            }
             Ok(ready) => {
                 let making_ns = now_ns.saturating_sub(ready.asked_ns);
                 self.pools.borrow_mut().put(key, ready, making_ns, now_ns);
@@ -225,9 +270,9 @@ impl Engine {
 
     /// Ends a container that waits for its program, and clears it away.
     pub(crate) fn discard(self: &Rc<Self>, ready: Ready) {
-        let engine = self.clone();
+        let (engine, counted) = (self.clone(), self.activity.work());
         tokio::task::spawn_local(async move {
-            let _counted = engine.activity.count(&engine.activity.clearing);
+            let _counted = counted;
             if let Err(error) = engine.clear_parked(ready, true).await {
                 tracing::warn!("clear a container away: {error}");
             }

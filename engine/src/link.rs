@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_runtime::cause;
 use skiff_runtime::spawner::{Client, Container, End, Order, Report};
+use skiff_sys::clock::monotonic_ns;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -62,6 +63,8 @@ pub(crate) struct Link {
     lost: mpsc::Sender<()>,
     /// Told when there is another.
     up: Notify,
+    /// Told of containers that have ended and that nobody here knows: they were asked for by a daemon that is dead.
+    strays: mpsc::UnboundedSender<String>,
 }
 
 #[derive(Debug, Default)]
@@ -95,14 +98,15 @@ impl Link {
     /// The way to no spawner yet.
     pub(crate) fn new(
         executable: PathBuf,
-        state_root: &Path,
-        run_root: &Path,
+        [state_root, run_root]: [&Path; 2],
         open_files: u64,
         lost: mpsc::Sender<()>,
+        strays: mpsc::UnboundedSender<String>,
     ) -> Self {
         let (state_root, run_root) = (state_root.to_owned(), run_root.to_owned());
-        let (state, up) = (RefCell::default(), Notify::new());
-        Self { executable, state_root, run_root, open_files, state, lost, up }
+        // No ticket is one of a daemon before, whose orders may still be carried out.
+        let state = RefCell::new(State { last_ticket: monotonic_ns(), ..State::default() });
+        Self { executable, state_root, run_root, open_files, state, lost, strays, up: Notify::new() }
     }
 
     /// Connects to the spawner that an earlier daemon has left, and learns what it keeps; else starts one.
@@ -192,6 +196,11 @@ impl Link {
         };
         // Whoever asks it for something learns that there is none.
         drop(tokio::time::timeout(limit, up).await);
+    }
+
+    /// Whether there is no spawner just now.
+    pub(crate) fn is_down(&self) -> bool {
+        self.state.borrow().socket.is_none()
     }
 
     /// The spawner's process id; 0 if it is not known yet.
@@ -288,10 +297,12 @@ impl Link {
             }
             Report::Failed { ticket, code, message } => state.answer(ticket, Err(failed(code, message))),
             Report::Exited { id, ticket, end, .. } => {
-                let subject = ticket.map_or(Subject::Container(id), Subject::Process);
-                if let Some(tell) = state.ends.remove(&subject) {
+                let subject = ticket.map_or_else(|| Subject::Container(id.clone()), Subject::Process);
+                match state.ends.remove(&subject) {
                     // Nobody may wait any more.
-                    let _told = tell.send(end);
+                    Some(tell) => drop(tell.send(end).is_ok()),
+                    None if ticket.is_none() => drop(self.strays.send(id)),
+                    None => {}
                 }
             }
             Report::Hello { version, pid } => {

@@ -35,10 +35,16 @@ pub(crate) struct Plan {
     pub(crate) told: Cell<u64>,
     /// What of the host it depends on.
     watched: Vec<PathBuf>,
+    /// What that was like when the plan was made.
+    stamps: Stamps,
+}
+
+fn stamps(watched: &[PathBuf]) -> Stamps {
+    watched.iter().map(|path| stamp(path)).collect()
 }
 
 /// What a part of the host was like: device, inode, change time (s, ns) and size; absent where there is nothing.
-pub(crate) type Stamps = Vec<Option<(u64, u64, i64, i64, u64)>>;
+type Stamps = Vec<Option<(u64, u64, i64, i64, u64)>>;
 
 impl Plans {
     /// The plan of a container with these options. Keys in use are those that `is_used` says.
@@ -66,6 +72,11 @@ impl Plans {
         plan
     }
 
+    /// Forgets the plan of this number: the next container of its kind has another.
+    pub(crate) fn forget(&mut self, key: u64) {
+        self.by_text.retain(|_, plan| plan.key != key);
+    }
+
     /// The plan of this number, if it is still known.
     pub(crate) fn get(&self, key: u64) -> Option<Rc<Plan>> {
         self.by_text.values().find(|plan| plan.key == key).cloned()
@@ -78,7 +89,13 @@ impl Plan {
         let is_ahead =
             !options.privileged && options.devices.is_empty() && !options.mounts.iter().any(names_host);
         let watched = watched(&options);
-        Self { key, options, is_ahead, told: Cell::new(0), watched }
+        let stamps = stamps(&watched);
+        Self { key, options, is_ahead, told: Cell::new(0), watched, stamps }
+    }
+
+    /// Whether the host is still what it was when the plan was made.
+    pub(crate) fn holds(&self) -> bool {
+        stamps(&self.watched) == self.stamps
     }
 
     /// Where its files come from, for people.
@@ -89,11 +106,6 @@ impl Plan {
                 layers.first().map_or_else(String::new, |top| top.display().to_string())
             }
         }
-    }
-
-    /// What the host is like now.
-    pub(crate) fn stamps(&self) -> Stamps {
-        self.watched.iter().map(|path| stamp(path)).collect()
     }
 }
 
@@ -179,14 +191,15 @@ mod tests {
         std::fs::create_dir_all(&layer).expect("mkdir");
         let rootfs = Rootfs::Layers(vec![layer.clone()]);
         let plan = Plans::default().of(&Options { rootfs, ..Options::default() }, &|_| true);
-        let before = plan.stamps();
-        assert_eq!(plan.stamps(), before);
+        assert!(plan.holds());
         std::fs::create_dir(layer.join("etc")).expect("mkdir");
-        assert_eq!(plan.stamps(), before);
+        assert!(plan.holds());
         std::fs::write(layer.join("etc/passwd"), "").expect("write");
-        assert_ne!(plan.stamps(), before);
+        assert!(!plan.holds());
+        std::fs::remove_file(layer.join("etc/passwd")).expect("remove");
+        assert!(plan.holds());
         std::fs::rename(&layer, root.join("old")).expect("rename");
-        assert_ne!(plan.stamps(), before);
+        assert!(!plan.holds());
         std::fs::remove_dir_all(root).expect("clean up");
     }
 

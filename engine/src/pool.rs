@@ -147,6 +147,12 @@ impl<T> Pools<T> {
         lost
     }
 
+    /// Nobody will ask for `key` any more: gives back what is ready.
+    pub fn close(&mut self, key: u64) -> Vec<T> {
+        let pool = self.pools.remove(&key);
+        pool.into_iter().flat_map(|pool| pool.ready).map(|(_, one)| one).collect()
+    }
+
     /// Gives back what is too much or too old. Pools that have been empty for long are forgotten.
     pub fn trim(&mut self, now_ns: u64) -> Vec<T> {
         let mut excess = Vec::new();
@@ -169,6 +175,11 @@ impl<T> Pools<T> {
     #[must_use]
     pub fn has(&self, key: u64) -> bool {
         self.pools.contains_key(&key)
+    }
+
+    /// All that is ready.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.pools.values().flat_map(|pool| &pool.ready).map(|(_, one)| one)
     }
 
     /// How many are ready.

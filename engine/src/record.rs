@@ -179,6 +179,20 @@ impl Records {
         fs::rename(fresh, directory.join(FILE))
     }
 
+    /// Ids of directories without a record, not even a damaged one.
+    pub fn bare(&self) -> io::Result<Vec<String>> {
+        let mut bare = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().filter(|name| is_id(name)) else { continue };
+            let directory = self.directory(id);
+            if ![FILE, DAMAGED].iter().any(|file| directory.join(file).exists()) {
+                bare.push(id.to_owned());
+            }
+        }
+        Ok(bare)
+    }
+
     /// Reads every record.
     pub fn read_all(&self) -> io::Result<Found> {
         let mut found = Found::default();

@@ -41,7 +41,7 @@ fn may_ask(stream: &UnixStream, is_shared: bool) -> bool {
 
 async fn attend(engine: Rc<Engine>, stream: UnixStream) {
     let clients = engine.activity.clients.get();
-    let _counted = engine.activity.count(&engine.activity.clients);
+    let _counted = engine.activity.client();
     let mut connection = Connection::new(stream);
     let result = if clients >= CLIENTS_MAX {
         let message = format!("the daemon serves {CLIENTS_MAX} clients already");

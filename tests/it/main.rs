@@ -14,6 +14,7 @@ mod client_health;
 mod client_lifecycle;
 mod client_lists;
 mod crash;
+mod engine;
 mod engine_logs;
 mod fallback;
 mod flags_mounts;

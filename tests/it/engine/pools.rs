@@ -1,0 +1,98 @@
+//! What is made ahead: used once, and no different from what is made when it is asked for.
+
+use serde_json::Value;
+
+use super::World;
+use crate::harness::{fixture, parse};
+use crate::peers::world::eventually;
+
+impl World {
+    /// How many launches have found something ready, and how many have not.
+    fn hits(&self) -> [u64; 2] {
+        let pools = self.ok(&["system", "pools", "--format", "{{json .}}"]);
+        let pools: Vec<Value> = pools.lines().map(parse).collect();
+        ["Hits", "Misses"].map(|field| pools.iter().filter_map(|pool| pool[field].as_u64()).sum())
+    }
+
+    fn ready(&self) -> u64 {
+        let pools = self.ok(&["system", "pools", "--format", "{{json .}}"]);
+        pools.lines().filter_map(|line| parse(line)["Ready"].as_u64()).sum()
+    }
+}
+
+#[test]
+fn a_container_made_ahead_is_no_different() {
+    let world = World::new();
+    let flags = ["--hostname", "same", "--memory", "64m", "--cap-drop", "CHOWN", "-e", "A=1"];
+    let mut cold = world.0.see(&flags);
+    assert!(eventually(|| world.ready() > 0));
+    let [hits, _] = world.hits();
+    let mut warm = world.0.see(&flags);
+    assert_eq!(world.hits()[0], hits + 1);
+    for seen in [&mut cold, &mut warm] {
+        forget_numbers(seen);
+    }
+    assert_eq!(cold, warm);
+}
+
+/// Leaves out what differs from one container to the next: the id, in paths, and numbers of inodes, devices and times.
+fn forget_numbers(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            *text = text.split(|c: char| c.is_ascii_hexdigit()).collect::<Vec<_>>().join("");
+        }
+        Value::Number(_) => *value = Value::Null,
+        Value::Array(list) => list.iter_mut().for_each(forget_numbers),
+        Value::Object(map) => map.values_mut().for_each(forget_numbers),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+#[test]
+fn what_was_made_for_another_state_of_the_host_is_not_used() {
+    let world = World::new();
+    let root = world.0.own_root();
+    world.0.run_root(&root, &["--user", "alice"], &["id", "-u"]).ok();
+    assert!(eventually(|| world.ready() > 0));
+    let passwd = std::fs::read_to_string(root.join("etc/passwd")).expect("passwd");
+    std::fs::write(root.join("etc/passwd"), passwd.replace("1234", "4321")).expect("write");
+    assert_eq!(world.0.run_root(&root, &["--user", "alice"], &["id", "-u"]).ok(), "4321\n");
+    assert_eq!(world.hits()[0], 0);
+}
+
+#[test]
+fn a_parked_container_that_was_killed_is_not_used() {
+    let world = World::new();
+    world.0.run(&[], &["true"]).ok();
+    assert!(eventually(|| world.ready() > 0));
+    let [_, spawner] = world.processes();
+    let children = std::fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children"));
+    let Ok(children) = children else { return crate::harness::skip("CONFIG_PROC_CHILDREN") };
+    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        super::destroy(nix::unistd::Pid::from_raw(child));
+    }
+    world.0.run(&[], &["true"]).ok();
+}
+
+#[test]
+fn what_names_paths_of_the_host_is_not_made_ahead() {
+    let world = World::new();
+    let shared = world.0.subdir("shared");
+    let volume = format!("{shared}:/shared");
+    for _ in 0..3 {
+        world.0.run(&["-v", &volume], &["true"]).ok();
+    }
+    assert_eq!(world.ready(), 0);
+}
+
+#[test]
+fn without_a_pool_all_is_the_same() {
+    let world = World::new();
+    let _daemon = world.0.skiff(&["daemon", "--pool", "0"]).start();
+    assert!(eventually(|| world.0.run.join("skiff.sock").exists()));
+    for _ in 0..3 {
+        world.skiff(&["run", "--rm", fixture::small_root(), "true"]).ok();
+    }
+    assert_eq!((world.ready(), world.hits()), (0, [0, 0]));
+    world.ok(&["daemon", "--stop"]);
+}
