@@ -77,9 +77,8 @@ pub(super) fn attend(
 
 /// The exit code of a process that has ended while no daemon was there: the kernel knows it, or the next daemon.
 fn recover(process: &OwnedFd, id: &str, lost: Failure) -> Result<u8, Failure> {
-    match exit_of(process.as_fd()) {
-        Ok(Some(exit)) => return Ok(exit_code(exit)),
-        Ok(None) | Err(_) => {}
+    if let Ok(Some(exit)) = exit_of(process.as_fd()) {
+        return Ok(exit_code(exit));
     }
     let mut client = connect()?;
     client.request(&Request::Wait { containers: vec![id.to_owned()] }, &[])?;
