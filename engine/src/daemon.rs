@@ -210,7 +210,8 @@ async fn live(
                 }
             }
         }
-        if is_busy(engine) {
+        // Most clients come and go between two looks.
+        if engine.activity.was_asked.take() || is_busy(engine) {
             idle_since = Instant::now();
         } else if idle_timeout.is_some_and(|timeout| idle_since.elapsed() >= timeout) {
             tracing::debug!("idle");

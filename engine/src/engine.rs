@@ -64,6 +64,8 @@ pub(crate) struct Activity {
     pub(crate) clearing: Rc<Cell<usize>>,
     /// Nothing is made ahead any more.
     pub(crate) is_leaving: Cell<bool>,
+    /// There was a client since this was last taken.
+    pub(crate) was_asked: Cell<bool>,
     /// Told when one of them has become none.
     pub(crate) changed: Rc<Notify>,
     /// Told when the daemon is to leave.
@@ -89,6 +91,7 @@ pub(crate) struct Counted {
 impl Activity {
     /// Counts one more client.
     pub(crate) fn client(&self) -> Counted {
+        self.was_asked.set(true);
         self.count(&self.clients)
     }
 

@@ -1,5 +1,7 @@
 //! The daemon as its clients see it: it comes when it is needed, and its end is not that of containers.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -73,6 +75,23 @@ fn a_daemon_that_was_started_on_demand_leaves_when_it_is_idle() {
     let words = ["run", "--rm", fixture::small_root(), "true"];
     case.skiff(&words).env("SKIFF_IDLE_TIMEOUT_S", "1").output().ok();
     assert!(eventually(|| !case.run.join("skiff.sock").exists()));
+}
+
+#[test]
+fn a_daemon_that_is_asked_now_and_then_does_not_leave() {
+    let case = Case::with_daemon();
+    let ask = || {
+        let words = ["run", "--rm", fixture::small_root(), "true"];
+        case.skiff(&words).env("SKIFF_IDLE_TIMEOUT_S", "1").output().ok();
+        daemon(&case)
+    };
+    let first = ask();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        // It is about time: idle for less than the timeout, over and over.
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(ask(), first, "another daemon after {:?}", begun.elapsed());
+    }
 }
 
 #[test]
