@@ -95,12 +95,12 @@ pub(crate) fn arms<'a>(lab: &Lab, daemon: &'a Daemon, seccomp: bool) -> Result<V
     ];
     if seccomp {
         all.push(Arm { name: "request", how: How::Request { daemon, pool: true } });
-        all.push(Arm { name: "request, pool 0", how: How::Request { daemon, pool: false } });
+        all.push(Arm { name: "request --pool 0", how: How::Request { daemon, pool: false } });
     }
     all.extend([
         arm("skiff", &run(""), "", shared(), false),
         arm("skiff --pool 0", &run("--pool 0"), "", shared(), false),
-        arm("skiff, daemon off", &run(""), "", own(), true),
+        arm("skiff alone", &run(""), "", own(), true),
         oci("crun"),
         oci("runc"),
         oci("youki"),

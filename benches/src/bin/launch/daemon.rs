@@ -49,7 +49,7 @@ impl Daemon {
     pub(crate) fn begin(&mut self) -> Result<Duration> {
         let mut command = Command::new(&self.program);
         // It leaves by itself if this program has no time to end it.
-        command.args(["daemon", "--idle-timeout", "60"]);
+        command.args(["daemon", "--idle-timeout", "600"]);
         command.env("SKIFF_ROOT", &self.state).env("SKIFF_RUN_ROOT", &self.run);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(self.run.join("stderr")).context("make a file for what goes wrong")?);

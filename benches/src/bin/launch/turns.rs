@@ -127,7 +127,7 @@ fn alone(report: &mut Report, daemon: &Daemon, count: usize) -> Result<()> {
     report.line(&format!("\n## requests back to back, nobody else, n = {count}"));
     let mut rows = Vec::new();
     let mut warm = None;
-    for (name, pool) in [("request", true), ("request, pool 0", false)] {
+    for (name, pool) in [("request", true), ("request --pool 0", false)] {
         let mut series = Series::default();
         for round in 0..WARM_UP + count {
             let sample = daemon.launch(pool)?;
