@@ -16,7 +16,8 @@ pub(crate) const HELP: &str = "measures side by side with what else is installed
                                         of those in $RUNTIME (paths, separated by commas)
                                profile  a system call traced by skiff, bpftrace, perf and strace
                                soak     launches through the daemon while containers, clients, spawner and daemon are
-                                        killed at random, and what that leaves behind ([--seed N] [--jobs N])
+                                        killed at random, and what that leaves behind
+                                        ([--seed N] [--jobs N] [--kill-every N])
                                micro    criterion's: compiling filters, planning, unpacking (any user)";
 
 /// Topics that are programs of `benches/`.

@@ -33,11 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How many failures are printed.
 const SHOWN: usize = 20;
 
-/// `[-n COUNT] [--seed N] [--jobs N] [--save]`
+/// `[-n COUNT] [--seed N] [--jobs N] [--kill-every N] [--save]`
 struct Terms {
     count: usize,
     seed: u64,
     jobs: usize,
+    /// Each of the victims is killed after one launch in so many; nobody is if 0.
+    kill_every: u64,
     save: bool,
 }
 
@@ -45,7 +47,8 @@ fn main() -> Result<()> {
     let terms = Terms::parse(std::env::args().skip(1))?;
     let lab = Lab::new(&["true", "pause"])?;
     let mut report = Report::start("soak", &[])?;
-    report.line(&format!("* {} launches, {} at once, seed {}\n", terms.count, terms.jobs, terms.seed));
+    let Terms { count, jobs, seed, kill_every, .. } = &terms;
+    report.line(&format!("* {count} launches, {jobs} at once, seed {seed}, kill one in {kill_every}\n"));
     let skiff = Skiff::new(&lab);
     let ids = Ids::watch(&skiff.state)?;
     let soak = Soak {
@@ -81,22 +84,28 @@ fn main() -> Result<()> {
 
 impl Terms {
     fn parse(arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut terms = Self { count: 50_000, seed: 1, jobs: 8, save: false };
+        let mut terms = Self { count: 50_000, seed: 1, jobs: 8, kill_every: 100, save: false };
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             let mut number = || {
                 let value = arguments.next().and_then(|value| value.parse::<u64>().ok());
-                value.filter(|value| *value > 0).with_context(|| format!("{argument} needs a number above 0"))
+                value.with_context(|| format!("{argument} needs a number"))
             };
             match argument.as_str() {
                 "-n" => terms.count = usize::try_from(number()?)?,
                 "--jobs" => terms.jobs = usize::try_from(number()?)?,
                 "--seed" => terms.seed = number()?,
+                "--kill-every" => terms.kill_every = number()?,
                 "--save" => terms.save = true,
                 other => {
-                    bail!("unknown argument {other:?}; there are -n COUNT, --seed N, --jobs N and --save")
+                    bail!(
+                        "unknown argument {other:?}; there are -n COUNT, --seed N, --jobs N, --kill-every N and --save"
+                    )
                 }
             }
+        }
+        if terms.count == 0 || terms.jobs == 0 {
+            bail!("-n and --jobs need a number above 0");
         }
         Ok(terms)
     }
@@ -122,6 +131,8 @@ struct Tally {
     killed: BTreeMap<Victim, u64>,
     /// Failed while the daemon or the spawner was killed.
     disturbed: u64,
+    /// How often with which message.
+    messages: BTreeMap<String, u64>,
     /// Failed for no such reason.
     unexpected: Vec<String>,
 }
@@ -181,7 +192,10 @@ impl Soak {
             let mut tally = self.tally();
             match result {
                 Ok(()) => *tally.done.entry(kind).or_default() += 1,
-                Err(_) if is_disturbed => tally.disturbed += 1,
+                Err(error) if is_disturbed => {
+                    tally.disturbed += 1;
+                    *tally.messages.entry(without_names(&format!("{error:#}"))).or_default() += 1;
+                }
                 Err(error) => {
                     if tally.unexpected.len() < SHOWN {
                         eprintln!("launch {number} ({kind:?}): {error:#}");
@@ -195,7 +209,10 @@ impl Soak {
     /// Kills somebody now and then.
     fn strike(&self, number: usize, random: &mut Random) {
         let spare_daemon = number * 2 < self.terms.count;
-        let Some(victim) = Victim::any(random, spare_daemon) else { return };
+        if self.terms.kill_every == 0 {
+            return;
+        }
+        let Some(victim) = Victim::any(random, self.terms.kill_every, spare_daemon) else { return };
         self.begun.fetch_add(1, Ordering::SeqCst);
         let killed = self.victims.kill(victim);
         self.done.fetch_add(1, Ordering::SeqCst);
@@ -254,10 +271,21 @@ impl Soak {
             tally.disturbed,
             tally.unexpected.len()
         ));
+        for (message, count) in &tally.messages {
+            report.line(&format!("* {count} × {message}"));
+        }
         for failure in tally.unexpected.iter().take(SHOWN) {
             report.line(&format!("* {failure}"));
         }
     }
+}
+
+/// A message, the same for all containers: digits, and so ids, are left out.
+fn without_names(message: &str) -> String {
+    let words = message.split(' ').map(|word| {
+        if word.bytes().any(|byte| byte.is_ascii_digit()) && word.len() > 5 { "…" } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ").replace('\n', "; ")
 }
 
 /// Numbers that follow from a seed and a launch's number. SplitMix64.

@@ -19,9 +19,9 @@ pub(crate) enum Victim {
 }
 
 impl Victim {
-    /// Whom the launch with these random numbers kills.
-    pub(crate) fn any(random: &mut Random, spare_daemon: bool) -> Option<Self> {
-        match (random.below(100), spare_daemon) {
+    /// Whom the launch with these random numbers kills; each of them one launch in `every`.
+    pub(crate) fn any(random: &mut Random, every: u64, spare_daemon: bool) -> Option<Self> {
+        match (random.below(every), spare_daemon) {
             (0, _) => Some(Self::Spawner),
             (1, false) => Some(Self::Daemon),
             (2, false) => Some(Self::Both),
