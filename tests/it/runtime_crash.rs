@@ -498,7 +498,8 @@ fn a_process_that_has_got_the_pid_of_another_is_let_alone() {
         .expect("kill");
     bundle.wait(first);
     // As if the number had come round: its process has begun at another time, which the kernel tells in hundredths of a second.
-    let mut record = parse(&fs::read_to_string(&state).expect("the state"));
+    let records = fs::read_to_string(&state).expect("the state");
+    let mut record = parse(records.lines().last().expect("a record"));
     let now = || Command::new("sleep").arg("1000").spawn().expect("start sleep");
     let mut innocent = now();
     while start_time(innocent.id()) == record["init"]["start_time"] {

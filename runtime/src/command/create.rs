@@ -234,7 +234,7 @@ impl Making {
         // Before anything is on record: what another container is in must not be taken for this one's.
         record.cgroups.found = plan.cgroup.found()?;
         plan.rdt.iter().try_for_each(|group| group.check(Path::new(rdt::ROOT)))?;
-        let claim = container::claim(&root, args.id())?;
+        let mut claim = container::claim(&root, args.id())?;
         claim.write(&record)?;
         claim.write_config(text.as_bytes())?;
         Ok(Self { bundle, plan, claim, record })

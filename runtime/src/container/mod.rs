@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <root>/<id>/       made by mkdir(2), which claims the id; locked (flock(2)) by whoever changes the container
-//!   state.json       [`Record`], replaced by rename(2); first written before there is a process
+//!   state.json       a [`Record`] on each line, of which the last whole one holds; the first, there by rename(2), is
+//!                    written before there is a cgroup or a process, and later ones are added
 //!   config.json      the bundle's configuration as it was then; under this name once the container is made
 //!   start.sock       by which a created container is started; gone once it has been
 //! ```
@@ -81,6 +82,8 @@ pub struct Lock {
 pub struct Claim {
     directory: PathBuf,
     lock: Option<Lock>,
+    /// Its record, once there is one.
+    state: Option<fs::File>,
 }
 
 /// Whether `id` can be a container's: letters, digits and `_+-.`, and not `.` or `..`.
@@ -111,7 +114,7 @@ pub fn claim(root: &Path, id: &str) -> Result<Claim, Error> {
         let lock = Lock::try_take(&directory).inspect_err(|_| drop(fs::remove_dir(&directory)))?;
         let is_free = lock.is_some() && !directory.join(STATE).exists();
         match lock {
-            Some(lock) if is_free => return Ok(Claim { directory, lock: Some(lock) }),
+            Some(lock) if is_free => return Ok(Claim { directory, lock: Some(lock), state: None }),
             // It was somebody's remains, and has just been removed.
             None if !directory.exists() => {}
             _ => return Err(Error::Option(format!("container with given ID already exists: {id}"))),
@@ -296,18 +299,26 @@ impl Claim {
     }
 
     /// Puts `record` on record, in the place of what was.
-    pub fn write(&self, record: &Record) -> Result<(), Error> {
-        let text = record.to_json()?;
+    ///
+    /// That is added to, not replaced: to replace a file has ext4 allocate its blocks and write them, at once and again when
+    /// it is removed.
+    pub fn write(&mut self, record: &Record) -> Result<(), Error> {
+        let line = record.to_line()?;
         let (new, path) = (self.directory.join(NEW_STATE), self.directory.join(STATE));
-        write(&new, &text)
-            .and_then(|()| fs::rename(&new, &path))
-            .context(|| format!("write {}", path.display()))
+        let written = match &mut self.state {
+            Some(state) => state.write_all(&line),
+            none => write(&new, &line).and_then(|state| {
+                *none = Some(state);
+                fs::rename(&new, &path)
+            }),
+        };
+        written.context(|| format!("write {}", path.display()))
     }
 
     /// Keeps a copy of the configuration.
     pub fn write_config(&self, text: &[u8]) -> Result<(), Error> {
         let path = self.directory.join(NEW_CONFIG);
-        write(&path, text).context(|| format!("write {}", path.display()))
+        write(&path, text).map(drop).context(|| format!("write {}", path.display()))
     }
 
     /// Lets the container be, which is made now.
@@ -328,9 +339,11 @@ impl Drop for Claim {
     }
 }
 
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+/// Makes a file of `text`, open at its end.
+fn write(path: &Path, text: &[u8]) -> io::Result<fs::File> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text)
+    file.write_all(text)?;
+    Ok(file)
 }
 
 /// Removes a container's directory; its record last, so that it is known as long as anything is left.

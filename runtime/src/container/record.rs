@@ -13,7 +13,7 @@ use crate::error::Context;
 use crate::oci::json;
 use crate::rdt::Group;
 
-/// The content of `state.json`.
+/// A line of `state.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Of its configuration.
@@ -53,18 +53,28 @@ pub struct Init {
 }
 
 impl Record {
-    /// Reads a record; `None` if there is none.
+    /// Reads the latest record of a file; `None` if there is no file.
     pub(super) fn read(file: &Path) -> Result<Option<Self>, Error> {
         let text = match fs::read_to_string(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(|| format!("read {}", file.display()))?,
         };
-        json::read(&text).map(Some).map_err(|error| Error::Option(format!("{}: {error}", file.display())))
+        json::read(latest(&text))
+            .map(Some)
+            .map_err(|error| Error::Option(format!("{}: {error}", file.display())))
     }
 
-    pub(super) fn to_json(&self) -> Result<Vec<u8>, Error> {
+    pub(super) fn to_line(&self) -> Result<Vec<u8>, Error> {
         // A path that is not UTF-8 has no place in JSON.
-        serde_json::to_vec(self)
-            .map_err(|error| Error::Option(format!("write the state of {}: {error}", self.id)))
+        let mut line = serde_json::to_vec(self)
+            .map_err(|error| Error::Option(format!("write the state of {}: {error}", self.id)))?;
+        line.push(b'\n');
+        Ok(line)
     }
+}
+
+/// The last whole line: what follows it is still being written, or whoever wrote it was killed.
+fn latest(text: &str) -> &str {
+    let whole = text.rsplit_once('\n').map_or(text, |(whole, _)| whole);
+    whole.rsplit_once('\n').map_or(whole, |(_, last)| last)
 }

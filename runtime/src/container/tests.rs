@@ -22,7 +22,7 @@ impl Root {
 
     /// A container whose first process is `child`.
     fn container(&self, id: &str, child: Option<&Child>) -> Container {
-        let claim = claim(&self.0, id).expect("claim");
+        let mut claim = claim(&self.0, id).expect("claim");
         let record = self.record(id, child);
         claim.write(&record).expect("write");
         claim.write_config(b"{}").expect("write");
@@ -102,10 +102,28 @@ fn a_record_comes_back_as_it_was_written() {
     record.annotations.insert("key".into(), "välue".into());
     record.cgroups.unified = Some("/sys/fs/cgroup/c".into());
     record.init = Some(Init { pid: 7, start_time: u64::MAX });
-    let claim = claim(&root.0, "c").expect("claim");
+    let mut claim = claim(&root.0, "c").expect("claim");
     claim.write(&record).expect("write");
     assert_eq!(*Container::open(&root.0, "c").expect("open").record(), record);
     assert!(!root.0.join("c").join(NEW_STATE).exists());
+}
+
+#[test]
+fn the_last_whole_record_holds() {
+    let root = Root::new("latest");
+    let (first, mut second) = (root.record("c", None), root.record("c", None));
+    second.init = Some(Init { pid: 7, start_time: 8 });
+    let mut claim = claim(&root.0, "c").expect("claim");
+    claim.write(&first).expect("write");
+    let path = claim.directory().join(STATE);
+    let alone = fs::read(&path).expect("read").len();
+    claim.write(&second).expect("write");
+    let text = fs::read(&path).expect("read");
+    for length in alone..=text.len() {
+        fs::write(&path, &text[..length]).expect("write");
+        let holds = if length == text.len() { &second } else { &first };
+        assert_eq!(Container::open(&root.0, "c").expect("open").record(), holds, "{length}");
+    }
 }
 
 #[test]
@@ -126,13 +144,12 @@ fn a_record_that_cannot_be_read_is_an_error_of_its_own_container_only() {
 #[test]
 fn a_container_is_creating_as_long_as_somebody_makes_it() {
     let root = Root::new("creating");
-    let claim = claim(&root.0, "c").expect("claim");
+    let mut claim = claim(&root.0, "c").expect("claim");
     claim.write(&root.record("c", None)).expect("write");
     assert_eq!(status(&root, "c"), Status::Creating);
     // Its maker is killed: the lock goes, the directory stays.
     let directory = claim.directory().to_owned();
-    std::mem::forget(Claim { directory: directory.clone(), lock: None });
-    let mut claim = claim;
+    std::mem::forget(Claim { directory: directory.clone(), lock: None, state: None });
     drop(claim.lock.take());
     assert_eq!(status(&root, "c"), Status::Stopped);
 }
@@ -157,7 +174,7 @@ fn a_container_runs_as_long_as_its_first_process() {
 fn another_process_with_the_same_id_is_not_the_container_s() {
     let root = Root::new("reused");
     let mut child = sleeper();
-    let claim = claim(&root.0, "c").expect("claim");
+    let mut claim = claim(&root.0, "c").expect("claim");
     let mut record = root.record("c", Some(&child));
     if let Some(init) = &mut record.init {
         init.start_time -= 1;
@@ -189,5 +206,6 @@ fn the_seed_of_the_fuzz_target_is_a_record_with_everything() {
     let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/state/record.json");
     let record = Record::read(&seed).expect("of that form").expect("it is there");
     assert!(record.rdt.is_some() && record.cgroups.mark.is_some() && record.cgroups.unit.is_some());
-    assert_eq!(record.to_json().expect("written"), fs::read(&seed).expect("read"));
+    let line = record.to_line().expect("written");
+    assert_eq!(line.strip_suffix(b"\n"), Some(&*fs::read(&seed).expect("read")));
 }
