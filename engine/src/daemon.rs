@@ -175,8 +175,9 @@ fn serve(
         let signals = signals.map_err(host("wait for signals".into()))?;
         live(&engine, lost_spawners, strays, &signals, settings.idle_timeout).await;
         serving.abort();
-        leave(&engine).await;
+        // Whoever comes from here on is for the next daemon.
         drop(socket);
+        leave(&engine).await;
         Ok(())
     })
 }

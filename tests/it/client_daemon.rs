@@ -111,15 +111,15 @@ fn a_start_that_a_killed_daemon_has_not_noted_is_undone() {
     let case = Case::with_daemon();
     let id = run(&case, &["run", "-d", "--name", "web", fixture::small_root(), "sleep", "1000"]).ok();
     let pid = run(&case, &["inspect", "-f", "{{.State.Pid}}", "web"]).ok();
-    kill(daemon(&case), Signal::SIGKILL).expect("it runs");
-    // As if it had been killed before it could write that the container runs.
+    // As if the daemon had been killed before it could write that the container runs.
     let path = case.state.join("containers").join(id.trim_end()).join("container.json");
     let mut record = parse(&std::fs::read_to_string(&path).expect("a record"));
     record["state"] = "created".into();
     record["process"] = serde_json::Value::Null;
     std::fs::write(&path, record.to_string()).expect("write");
     let gone = std::path::Path::new("/proc").join(pid.trim_end());
-    assert_eq!(run(&case, &["start", "web"]).ok(), "web\n");
+    kill(daemon(&case), Signal::SIGKILL).expect("it runs");
+    assert!(eventually(|| run(&case, &["start", "web"]).code == 0));
     assert!(!gone.exists(), "it runs twice");
     run(&case, &["rm", "-f", "web"]).ok();
 }
@@ -146,4 +146,19 @@ fn containers_have_the_limit_of_open_files_that_the_daemon_was_started_with() {
     setrlimit(Resource::RLIMIT_NOFILE, hard - 1, hard).expect("lower it");
     let words = ["run", "--rm", fixture::small_root(), "sh", "-c", "ulimit -Sn; ulimit -Hn"];
     assert_eq!(run(&case, &words).ok(), format!("{}\n{hard}\n", hard - 1));
+}
+
+#[test]
+fn users_are_those_of_the_tree_as_it_is_now() {
+    let case = Case::with_daemon();
+    let root = case.own_root();
+    for uid in ["33", "44"] {
+        std::fs::write(root.join("etc/passwd"), format!("web:x:{uid}:33::/:\n")).expect("write");
+        for _made_ahead in [false, true] {
+            let output = case.run_root(&root, &["--user", "web"], &["sh", "-c", "cat /proc/self/status"]);
+            let text = output.ok();
+            let found = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+            assert_eq!(found.and_then(|line| line.split_whitespace().next()), Some(uid));
+        }
+    }
 }

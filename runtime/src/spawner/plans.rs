@@ -1,6 +1,6 @@
 //! What containers are to be, and what of that can be found out before one is asked for.
 //!
-//! The facts about the host are gathered once for all containers of a kind; those that a host changes while it runs are looked at
+//! The facts about the host are gathered once for all containers of a kind; those that change while it runs are looked at
 //! each time, by the times of the files that they come from.
 
 use std::fs;
@@ -11,7 +11,7 @@ use nix::sys::resource::Resource;
 use skiff_sys::device_filter::Filter;
 
 use crate::cgroup::Devices;
-use crate::options::Options;
+use crate::options::{Options, Rootfs};
 use crate::plan::{Bond, Plan};
 use crate::{Error, Host};
 
@@ -20,6 +20,9 @@ const KINDS_MAX: usize = 256;
 
 /// Where facts come from that a host changes while it runs.
 const CHANGING: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// Where the users and groups of a file tree are.
+const ACCOUNTS: [&str; 2] = ["etc/passwd", "etc/group"];
 
 /// The kinds of containers that are known.
 #[derive(Debug)]
@@ -51,8 +54,8 @@ struct Ready {
     filter: Option<Filter>,
 }
 
-/// What changes with the content of a file: inode, seconds and nanoseconds.
-type Stamp = [Option<(u64, i64, i64)>; 2];
+/// What changes with the content of files: inode, seconds and nanoseconds of the last change.
+type Stamp = [Option<(u64, i64, i64)>; 4];
 
 impl Plans {
     /// `open_files` is the limit that containers inherit, soft and hard.
@@ -87,7 +90,7 @@ impl Plans {
         kind.used = self.uses;
         kind.options.id.clear();
         kind.options.id.push_str(id);
-        let stamp = stamp();
+        let stamp = stamp(&kind.options);
         // What is bound from the host may be another thing by now.
         let is_fresh = |ready: &Ready| ready.stamp == stamp && !names_host_paths(&kind.options);
         let ready = match kind.ready.take().filter(is_fresh) {
@@ -138,11 +141,19 @@ fn names_host_paths(options: &Options) -> bool {
     !options.mounts.is_empty() || !options.devices.is_empty() || options.privileged
 }
 
-fn stamp() -> Stamp {
-    CHANGING.map(|path| {
+/// That of what `options` are planned by now.
+fn stamp(options: &Options) -> Stamp {
+    let of = |path: &Path| {
         let found = fs::metadata(path).ok()?;
-        Some((found.ino(), found.mtime(), found.mtime_nsec()))
-    })
+        Some((found.ino(), found.ctime(), found.ctime_nsec()))
+    };
+    let [resolver, hosts] = CHANGING.map(|path| of(Path::new(path)));
+    // A directory that the caller names may change; layers of the store never do.
+    let [users, groups] = match &options.rootfs {
+        Rootfs::Layers(layers) if layers.len() == 1 => ACCOUNTS.map(|file| of(&layers[0].join(file))),
+        _ => [None; 2],
+    };
+    [resolver, hosts, users, groups]
 }
 
 #[cfg(test)]
