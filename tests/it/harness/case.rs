@@ -81,7 +81,8 @@ impl Case {
         {
             args.insert(1, format!("--cidfile={}", self.dir.join(format!("cid.{number}")).display()));
         }
-        if self.removes && args.first().is_some_and(|verb| verb == "run") {
+        let restarts = args.iter().any(|arg| arg.starts_with("--restart"));
+        if self.removes && !restarts && args.first().is_some_and(|verb| verb == "run") {
             args.insert(1, "--rm".into());
         }
         Skiff::new(args)
