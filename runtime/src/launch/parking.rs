@@ -1,7 +1,7 @@
 //! The spawner's side of [`super::park`]: makes a container up to where its program is to be run, beside others.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use skiff_sys::device_filter::Filter;
@@ -29,8 +29,13 @@ pub(crate) struct Parking {
     page: Page,
     page_memory: OwnedFd,
     terminal: Option<OwnedFd>,
+    /// Its process has a descriptor table of its own only once it has begun: until it is parked, all that it uses stays open.
+    _lent: (Prepared, Channel),
     cgroup: Cgroup,
 }
+
+/// Descriptors from here on are no child's business.
+pub(crate) const KEPT_FROM: i32 = 512;
 
 /// The namespaces that a process need not be born in.
 const LATER: CloneFlags =
@@ -69,10 +74,20 @@ impl Parking {
         let around = if birthplace.is_some() { Around::Nothing } else { Around::Host };
         // Those that take their time it makes itself, beside its parent; not where they are to be a user namespace's.
         let own = if plan.users.is_some() { CloneFlags::empty() } else { plan.namespaces & LATER };
+        // Where the modern call is, the other is too; and what is used must lie below.
+        let is_low = |number: i32| number < KEPT_FROM;
+        let shares_table =
+            birthplace.is_some() && is_low(childs.descriptor()) && prepared.descriptors().all(is_low);
+        let born_in = plan.namespaces.difference(own);
         let spawn = || {
-            process::spawn(plan.namespaces.difference(own), cgroup.unified_fd(), Memory::Copied, |memory| {
-                // Else the line would not end with whoever has its other end.
-                line.close_in_child();
+            let run = |memory| {
+                // Else the line would not end with whoever has its other end, nor those of others.
+                let keep = prepared.descriptors().chain(cgroup.legacy_tasks().map(|tasks| tasks.as_raw_fd()));
+                let keep: Vec<_> = keep.chain([childs.descriptor()]).collect();
+                let is_own = !shares_table || process::take_descriptors_below(KEPT_FROM).is_ok();
+                if !is_own || process::close_others_in_child(&keep).is_err() {
+                    return 125;
+                }
                 let (prepared, joins, cgroup, channel, page) = (&prepared, &joins, &cgroup, &childs, &page);
                 let stop = Stop::Line;
                 child::run(&child::Launch {
@@ -87,7 +102,11 @@ impl Parking {
                     page,
                     memory,
                 })
-            })
+            };
+            match shares_table {
+                true => process::spawn_with_descriptors(born_in, cgroup.unified_fd(), run),
+                false => process::spawn(born_in, cgroup.unified_fd(), Memory::Copied, run),
+            }
         };
         let spawned = match birthplace {
             Some(birthplace) => birthplace.within(spawn).and_then(|spawned| spawned),
@@ -95,14 +114,29 @@ impl Parking {
         };
         drop(score);
         let child = spawned.map_err(|error| report::clone_error(plan, error))?;
-        if !child.in_cgroup {
-            cgroup.adopt(child.pid)?;
+        let _lent = (prepared, childs);
+        let parking = Self { line, child, page, page_memory, terminal: None, _lent, cgroup };
+        match parking.let_go(plan) {
+            Ok(()) => Ok(parking),
+            Err(error) => {
+                // Nothing that it uses may be closed while it lives.
+                parking.kill();
+                process::reap(parking.child.pidfd.as_fd(), true).context(|| "end a child".into())?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Does what its process cannot do for itself, and lets it go on.
+    fn let_go(&self, plan: &Plan) -> Result<(), Error> {
+        let pid = self.child.pid;
+        if !self.child.in_cgroup {
+            self.cgroup.adopt(pid)?;
         }
         if let Some(users) = &plan.users {
-            maps::write(child.pid, users)?;
+            maps::write(pid, users)?;
         }
-        line.send_go(child.pid).context(|| "speak to the child".into())?;
-        Ok(Self { line, child, page, page_memory, terminal: None, cgroup })
+        self.line.send_go(pid).context(|| "speak to the child".into())
     }
 
     /// The process id of its first process.

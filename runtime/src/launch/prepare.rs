@@ -1,7 +1,7 @@
 //! What the parent opens and makes before the child is born, while every host path still means what it says.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -51,6 +51,14 @@ impl Prepared {
 }
 
 impl Prepared {
+    /// All that is open here.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let sources = self.sources.iter().flatten().map(|source| source.opened.as_raw_fd());
+        let others =
+            [&self.root, &self.null_mount, &self.executable].into_iter().flatten().map(AsRawFd::as_raw_fd);
+        sources.chain(others).chain([self.null.as_raw_fd()])
+    }
+
     /// Whether a child that carries out `plan` needs no path of the host.
     pub(super) fn is_all(&self, plan: &Plan) -> bool {
         let is_copy = |source: &Option<Source>| source.as_ref().is_none_or(|source| source.is_copy);

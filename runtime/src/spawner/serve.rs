@@ -30,7 +30,7 @@ use super::upgrade::Handover;
 use super::{End, Order, Report, SOCKET, wire};
 use crate::Error;
 use crate::error::Context;
-use crate::launch::{Birthplace, Facts, Parking, Progress, socket_at};
+use crate::launch::{Birthplace, Facts, KEPT_FROM, Parking, Progress, socket_at};
 
 /// How many containers are made beside each other: more would only take turns.
 const AT_ONCE: usize = 8;
@@ -43,9 +43,6 @@ const ORDERS_AT_ONCE: usize = 64;
 
 /// How long it stays without a daemon and without children, ms.
 const IDLE_MS: u16 = 10_000;
-
-/// Numbers of descriptors below are those that it works with; above are those that it keeps.
-const KEPT_FROM: i32 = 512;
 
 /// What the spawner waits for, by the number that epoll has for it; the rest are containers being made and processes between.
 const LISTENING: u64 = 0;
@@ -561,6 +558,10 @@ impl Listening {
 fn raise_open_files() -> io::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    // The table has its size from the beginning: while a child has it in common, to make it longer waits for a grace period.
+    let last = i32::try_from(hard.min(1 << 15)).unwrap_or(1 << 15) - 1;
+    let stderr = io::stderr();
+    drop(skiff_sys::file::received(fcntl(stderr.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(last))?));
     Ok((soft, hard))
 }
 

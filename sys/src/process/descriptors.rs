@@ -52,6 +52,17 @@ pub fn close_others_in_child(keep: &[RawFd]) -> io::Result<()> {
     close_range(first, RawFd::MAX)
 }
 
+/// Gives the calling process a descriptor table of its own, with those below `end` alone. close_range(2) with
+/// `CLOSE_RANGE_UNSHARE`, Linux ≥ 5.9.
+///
+/// In a child that has its parent's table; in a process whose table is its own, those from `end` on are closed, and nobody may own any.
+pub fn take_descriptors_below(end: RawFd) -> io::Result<()> {
+    const CLOSE_RANGE_UNSHARE: libc::c_uint = 2;
+    // SAFETY: takes integers only; that nobody uses what is left out is this function's contract.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, end, RawFd::MAX, CLOSE_RANGE_UNSHARE) };
+    check(result)
+}
+
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     // SAFETY: that nobody uses what is closed is the contract of the one caller.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {

@@ -15,12 +15,12 @@ pub use capabilities::{
     Capabilities, bounding_of, bounding_set, capabilities, clear_ambient, drop_bounding, keep_capabilities,
     raise_ambient, set_capabilities,
 };
-pub use clone::{Child, Memory, exit_now, fork, spawn, spawn_from};
+pub use clone::{Child, Memory, exit_now, fork, spawn, spawn_from, spawn_with_descriptors};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use clone::{CloneArgs, clone3_onto};
 pub use descriptors::{
     cloexec_from, close_in_child, close_others_in_child, descriptor_flags, give_descriptor,
-    set_descriptor_flags,
+    set_descriptor_flags, take_descriptors_below,
 };
 #[cfg(target_arch = "x86_64")]
 pub(crate) use pidfd::own;
