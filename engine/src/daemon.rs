@@ -55,6 +55,9 @@ const SPAWNER_PAUSE: Duration = Duration::from_millis(10);
 /// How long what was parked may take to be cleared away when the daemon leaves.
 const CLEARED: Duration = Duration::from_secs(5);
 
+/// The first descriptor that a service manager passes. sd_listen_fds(3)
+const FIRST_PASSED: RawFd = 3;
+
 /// What a daemon is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -80,6 +83,7 @@ impl Default for Settings {
 /// To be called by a process of one thread. Errors: another daemon is there; a directory or socket cannot be made.
 pub fn run(state_root: &Path, run_root: &Path, settings: &Settings) -> Result<(), Error> {
     let host = |what: &str, error: &io::Error| Error::Host(format!("{what}: {}", cause(error)));
+    close_inherited().map_err(|error| host("close what was inherited", &error))?;
     let mut waiting = settings.on_demand.then(detach).transpose().map_err(|error| host("detach", &error))?;
     let served = serve(state_root, run_root, settings, &mut |engine| ready(engine, &mut waiting));
     if let (Err(error), Some(mut waiting)) = (&served, waiting) {
@@ -87,6 +91,12 @@ pub fn run(state_root: &Path, run_root: &Path, settings: &Settings) -> Result<()
         drop(writeln!(waiting, "{error}"));
     }
     served
+}
+
+/// Closes what whoever has started the daemon had open: a pipe among it would not end before the daemon does.
+fn close_inherited() -> io::Result<()> {
+    let passed: &[RawFd] = if has_passed_socket() { &[FIRST_PASSED] } else { &[] };
+    skiff_sys::process::close_others_in_child(passed)
 }
 
 /// Leaves the client's session; returns what was standard output, where that is replaced.
@@ -419,16 +429,19 @@ impl Drop for Socket {
     }
 }
 
-fn passed_socket() -> io::Result<Option<UnixListener>> {
-    const FIRST: RawFd = 3;
+/// Whether the service manager has passed one. sd_listen_fds(3)
+fn has_passed_socket() -> bool {
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    if variable("LISTEN_PID") != Some(std::process::id())
-        || variable("LISTEN_FDS").is_none_or(|count| count < 1)
-    {
+    variable("LISTEN_PID") == Some(std::process::id())
+        && variable("LISTEN_FDS").is_some_and(|count| count > 0)
+}
+
+fn passed_socket() -> io::Result<Option<UnixListener>> {
+    if !has_passed_socket() {
         return Ok(None);
     }
-    let passed: OwnedFd = skiff_sys::file::received(FIRST);
-    skiff_sys::process::cloexec_from(FIRST)?;
+    let passed: OwnedFd = skiff_sys::file::received(FIRST_PASSED);
+    skiff_sys::process::cloexec_from(FIRST_PASSED)?;
     Ok(Some(passed.into()))
 }
 

@@ -39,6 +39,7 @@ pub fn cloexec_from(first: RawFd) -> io::Result<()> {
 /// the limit of open files.
 ///
 /// As for [`close_in_child`], nothing that is closed here is to be used again in the child.
+/// So it is with a process that has only begun, and closes what it was started with.
 pub fn close_others_in_child(keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<RawFd> = keep.iter().copied().filter(|number| *number > 2).collect();
     keep.sort_unstable();
@@ -64,7 +65,7 @@ pub fn take_descriptors_below(end: RawFd) -> io::Result<()> {
 }
 
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    // SAFETY: that nobody uses what is closed is the contract of the one caller.
+    // SAFETY: that nobody uses what is closed is the contract of the callers.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return Ok(());
     }
