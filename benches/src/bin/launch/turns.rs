@@ -147,7 +147,12 @@ fn alone(report: &mut Report, daemon: &Daemon, count: usize) -> Result<()> {
         aims(report, &series);
     }
     for pool in daemon.documents(&skiff_engine::protocol::Request::Pools)? {
-        report.line(&format!("* pool: {pool}"));
+        let [hits, misses, wasted] = ["hits", "misses", "wasted"].map(|field| pool[field].clone());
+        report.line(&format!(
+            "* pool {}: {hits} hits, {misses} misses, {wasted} wasted; making one takes {:.1} ms",
+            pool["key"],
+            pool["making_us"].as_f64().unwrap_or(f64::NAN) / 1e3
+        ));
     }
     Ok(())
 }
