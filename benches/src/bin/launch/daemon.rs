@@ -190,8 +190,20 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Removes whatever containers there are.
+    fn clear(&self) -> Result<()> {
+        let listed = self.documents(&Request::List { all: true })?;
+        let id = |container: &Value| container["Id"].as_str().map(str::to_owned);
+        self.remove(&listed.iter().filter_map(id).collect::<Vec<_>>())
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if let Err(error) = self.clear() {
+            eprintln!("remove what is left: {error:#}");
+        }
         let spawner = self.pids().ok().and_then(|pids| pids.get(1).copied());
         if let Ok(mut client) = self.client()
             && client.request(&Request::Leave, &[]).is_ok()
