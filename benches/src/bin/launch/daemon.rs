@@ -282,8 +282,8 @@ pub(crate) const STAGES: [&str; 6] = [
     "daemon takes a parked one, sends",
     "parked init wakes, reads",
     "streams, variables",
-    "user's limits and capabilities, filter next",
-    "filter, exec, first instruction",
+    "what is left of security",
+    "filter unless loaded ahead, execve, first instruction",
 ];
 
 impl AsFd for Asked {
