@@ -82,7 +82,7 @@ impl Default for Args {
     }
 }
 
-/// Understands what follows the name of `command`: [`flags::RUN`] or [`flags::CREATE`].
+/// Understands what follows the name of `command`: [`crate::flags::RUN`] or [`crate::flags::CREATE`].
 pub(crate) fn parse(command: &Command<Args>, words: Rest<'_>) -> Result<Parsed, Failure> {
     let mut args = Box::<Args>::default();
     let Some(operands) = command.parse(&mut args, words)? else { return Ok(Parsed::Help) };

@@ -53,7 +53,7 @@ pub struct Target {
     pub image: String,
     /// The driver and its bounds.
     pub spec: LogSpec,
-    /// Where the journal listens: [`JOURNAL`].
+    /// Where the journal listens: [`JOURNAL`](super::JOURNAL).
     pub journal: PathBuf,
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::check;
 
-/// Closes `fd` in a child of [`spawn`], whose descriptors are its own while the value that owns this one may lie in memory
+/// Closes `fd` in a child of [`spawn`](super::spawn), whose descriptors are its own while the value that owns this one may lie in memory
 /// that is its parent's.
 pub fn close_in_child(fd: BorrowedFd<'_>) {
     // SAFETY: the child is not to use `fd` again, which is this function's contract; its number is not reused for anything
@@ -34,7 +34,7 @@ pub fn cloexec_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor from 3 on but those in `keep`, in a child of [`spawn`] that has memory of its own and goes on for
+/// Closes every descriptor from 3 on but those in `keep`, in a child of [`spawn`](super::spawn) that has memory of its own and goes on for
 /// long: what it has a copy of would stay open as long. close_range(2), Linux ≥ 5.9; otherwise close(2) for each number up to
 /// the limit of open files.
 ///
