@@ -100,7 +100,7 @@ mod tests {
         check(
             "skiff-ebpf-abi: skiff-sys skiff",
             "skiff-ebpf-abi (floor 0) must not depend on skiff-sys (floor 0)\n\
-             skiff-ebpf-abi (floor 0) must not depend on skiff (floor 3)",
+             skiff-ebpf-abi (floor 0) must not depend on skiff (floor 4)",
         );
     }
 
