@@ -167,11 +167,12 @@ fn ends() -> io::Result<(Receiver, [OwnedFd; 3])> {
     Ok((Receiver::from_owned_fd(read)?, [null, write.try_clone()?, write]))
 }
 
-/// What was written before the end and has not been read.
+/// What was written before the end and has not been read. Asks the pipe itself, which does not block: the runtime may not have
+/// noticed yet that there is something.
 fn last_words(read: &Receiver, said: &mut Output) {
     let mut bytes = [0; 4096];
     for _ in 0..LAST_WORDS_BYTES / bytes.len() {
-        match read.try_read(&mut bytes) {
+        match nix::unistd::read(read, &mut bytes) {
             Ok(length) if length > 0 => said.take(&bytes[..length]),
             _ => return,
         }

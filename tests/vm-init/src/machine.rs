@@ -17,7 +17,8 @@ pub(crate) fn prepare() -> Result<()> {
     enable_controllers()?;
     nix::unistd::sethostname("vm").context("set the host name")?;
     fs::set_permissions("/root", fs::Permissions::from_mode(0o700)).context("close /root")?;
-    install_tools()
+    install_tools()?;
+    start_loopback()
 }
 
 /// Leaves the machine to systemd, which starts the checks as its unit `checks.service`.
@@ -94,6 +95,14 @@ fn install_tools() -> Result<()> {
     ensure!(status.success(), "busybox --install ended with {status}");
     // Of that name only; it knows few of the real one's options.
     std::fs::remove_file("/bin/setpriv").context("remove busybox's setpriv")?;
+    Ok(())
+}
+
+/// As every host has it.
+fn start_loopback() -> Result<()> {
+    let status = Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]).status();
+    let status = status.context("start busybox")?;
+    ensure!(status.success(), "busybox ip ended with {status}");
     Ok(())
 }
 
