@@ -2,16 +2,17 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest; written `sha256:` and 64 lower-case hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Digest([u8; 32]);
+pub struct Digest([u8; 32]);
 
 impl Digest {
-    pub(crate) fn of(data: &[u8]) -> Self {
+    /// Of `data`.
+    pub fn of(data: &[u8]) -> Self {
         Self(Sha256::digest(data).into())
     }
 
@@ -20,7 +21,7 @@ impl Digest {
     }
 
     /// From 64 lower-case hex digits.
-    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+    pub fn from_hex(text: &str) -> Option<Self> {
         let digit = |b: u8| match b {
             b'0'..=b'9' => Some(b - b'0'),
             b'a'..=b'f' => Some(b - b'a' + 10),
@@ -34,7 +35,8 @@ impl Digest {
         Some(Self(bytes))
     }
 
-    pub(crate) fn hex(&self) -> String {
+    /// The 64 digits alone.
+    pub fn hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let nibbles = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
         nibbles.map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
@@ -44,6 +46,12 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 
