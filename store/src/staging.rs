@@ -4,6 +4,7 @@
 //! tmp/HEX.lock          locked (flock) by whoever works on the layer
 //! tmp/HEX/tree          becomes layers/sha256/HEX by rename
 //! tmp/HEX/trash         what entries replaced
+//! tmp/HEX/recipe        becomes tars/sha256/HEX by rename
 //! ```
 //!
 //! The lock decides who owns `tmp/HEX`: whoever finds it free may take away what lies there, because its last owner
@@ -13,7 +14,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
@@ -24,6 +25,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use skiff_sys::file::{Resolve, open_beneath};
 
 use crate::digest::Digest;
+use crate::unpack::stream::Place;
 
 /// What came of trying to get at a layer's place.
 pub(crate) enum Try {
@@ -74,19 +76,35 @@ impl Claim {
         }
     }
 
-    /// Makes the two directories and opens them: tree and trash.
-    pub(crate) fn directories(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+    /// Makes what a layer is built in.
+    pub(crate) fn place(&self) -> io::Result<Place> {
         let make = |path: PathBuf| -> io::Result<OwnedFd> {
             DirBuilder::new().mode(0o700).create(&path)?;
             File::open(&path).map(OwnedFd::from)
         };
         DirBuilder::new().mode(0o700).create(self.tmp.join(&self.name))?;
-        Ok((make(self.tree())?, make(self.tmp.join(&self.name).join("trash"))?))
+        let root = make(self.tree())?;
+        let trash = make(self.tmp.join(&self.name).join("trash"))?;
+        let recipe =
+            File::options().read(true).write(true).create_new(true).mode(0o600).open(self.recipe())?;
+        Ok(Place { root, trash, recipe: Some(recipe) })
+    }
+
+    /// Moves the finished recipe to `target`, if there is one. The caller sees to it that its content is on disk first.
+    pub(crate) fn commit_recipe(&self, target: &Path) -> io::Result<()> {
+        if self.recipe().metadata()?.len() == 0 {
+            return Ok(());
+        }
+        fs::rename(self.recipe(), target)
     }
 
     /// Moves the finished tree to `target`. The caller sees to it that its content is on disk first.
     pub(crate) fn commit(&self, target: &Path) -> io::Result<()> {
         fs::rename(self.tree(), target)
+    }
+
+    fn recipe(&self) -> PathBuf {
+        self.tmp.join(&self.name).join("recipe")
     }
 
     fn tree(&self) -> PathBuf {

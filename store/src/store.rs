@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/version              the format's number
 //! ROOT/layers/sha256/HEX/   a layer by the digest of its content, as overlayfs wants it
+//! ROOT/tars/sha256/HEX      what is needed beside it to give its tar again, see recipe/mod.rs
 //! ROOT/tmp/                 layers in the making, see staging.rs
 //! ```
 //!
@@ -41,6 +42,7 @@ const VERSION: u32 = 1;
 pub struct Store {
     root: PathBuf,
     layers: PathBuf,
+    tars: PathBuf,
     tmp: PathBuf,
 }
 
@@ -54,9 +56,14 @@ impl Store {
         let root = root.canonicalize().map_err(fail)?;
         check_owner(&root)?;
         check_version(&root)?;
-        let store = Self { layers: root.join("layers/sha256"), tmp: root.join("tmp"), root };
-        make_directory(&store.root.join("layers")).map_err(fail)?;
+        let store = Self {
+            layers: root.join("layers/sha256"),
+            tars: root.join("tars/sha256"),
+            tmp: root.join("tmp"),
+            root,
+        };
         make_directory(&store.layers).map_err(fail)?;
+        make_directory(&store.tars).map_err(fail)?;
         make_directory(&store.tmp).map_err(fail)?;
         staging::sweep(&store.tmp).map_err(|e| store.error(&format!("sweep tmp: {}", cause(&e))))?;
         Ok(store)
@@ -86,8 +93,12 @@ impl Store {
         })
     }
 
-    fn path(&self, layer: Digest) -> PathBuf {
+    pub(crate) fn path(&self, layer: Digest) -> PathBuf {
         self.layers.join(layer.hex())
+    }
+
+    pub(crate) fn recipe(&self, layer: Digest) -> PathBuf {
+        self.tars.join(layer.hex())
     }
 
     /// Sees to it that all of `layers` are in the store.
@@ -154,15 +165,19 @@ impl Store {
     }
 
     fn commit(&self, claims: &[(&Layer, Claim)]) -> io::Result<()> {
-        let layers = File::open(&self.layers)?;
+        let (layers, tars) = (File::open(&self.layers)?, File::open(&self.tars)?);
         nix::unistd::syncfs(&layers)?;
+        for (layer, claim) in claims {
+            claim.commit_recipe(&self.recipe(layer.diff_id))?;
+        }
+        tars.sync_all()?;
         for (layer, claim) in claims {
             claim.commit(&self.path(layer.diff_id))?;
         }
         layers.sync_all()
     }
 
-    fn error(&self, reason: &str) -> Error {
+    pub(crate) fn error(&self, reason: &str) -> Error {
         Error::store(&self.root, reason)
     }
 
@@ -178,8 +193,8 @@ fn unpack(source: &Source, layer: &Layer, claim: &Claim, cancelled: &AtomicBool)
         diff_id: layer.diff_id,
         compression: layer.compression,
     };
-    let (tree, trash) = claim.directories().map_err(|e| format!("staging: {}", cause(&e)))?;
-    let skipped = stream::unpack(checked, tree, trash, Privilege::of_caller(), cancelled)?;
+    let place = claim.place().map_err(|e| format!("staging: {}", cause(&e)))?;
+    let skipped = stream::unpack(checked, place, Privilege::of_caller(), cancelled)?;
     if skipped != Skipped::default() {
         let Skipped { devices, xattrs } = skipped;
         tracing::warn!("layer {}: left out {devices} device nodes and {xattrs} attributes", layer.name());

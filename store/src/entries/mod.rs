@@ -122,6 +122,11 @@ impl<I: Input> Reader<I> {
         (self.offset, self.left)
     }
 
+    /// The input, to tell it something; nothing is to be read from it past the reader.
+    pub(crate) fn input(&mut self) -> &mut I {
+        &mut self.input
+    }
+
     /// The input, wherever it has been read to.
     pub(crate) fn into_inner(self) -> I {
         self.input

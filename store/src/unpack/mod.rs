@@ -32,6 +32,7 @@ use skiff_sys::xattr;
 
 use crate::entries::{Entry, Input, Kind, Reader, Segment};
 use crate::error::cause;
+use crate::recipe::{Recorder, Tap};
 pub(crate) use tree::Privilege;
 use tree::{Meta, Tree, c_string, set_meta};
 
@@ -54,14 +55,15 @@ pub(crate) struct Skipped {
 /// Unpacks every entry of `reader` into the empty directory `root`.
 ///
 /// `trash` is an empty directory on the same file system for what entries replace. Errors: one line that names the
-/// entry.
+/// entry. Where a recipe is recorded, the caller completes it with what it gets to know beside [`Skipped`].
 fn unpack<I: Input>(
-    reader: &mut Reader<I>,
+    reader: &mut Reader<Tap<I>>,
     root: OwnedFd,
     trash: OwnedFd,
     privilege: Privilege,
-) -> Result<Skipped, String> {
-    let tree = Tree::new(root, trash, privilege).map_err(|e| cause(&e))?;
+) -> Result<(Skipped, Tree), String> {
+    let keep = reader.input().recorder().is_some();
+    let tree = Tree::new(root, trash, privilege, keep).map_err(|e| cause(&e))?;
     let mut unpacking = Unpacking { tree, skipped: Skipped::default() };
     let mut last = None;
     for count in 0.. {
@@ -72,8 +74,22 @@ fn unpack<I: Input>(
         unpacking.entry(&entry, reader).map_err(|e| at(&entry, &e))?;
         last = Some(entry.path);
     }
-    unpacking.tree.finish().map_err(|e| format!("finish directories: {}", cause(&e)))?;
-    Ok(unpacking.skipped)
+    Ok((unpacking.skipped, unpacking.tree))
+}
+
+/// Completes what [`unpack`] has begun, once all of the archive has been read: the recipe, then the directories.
+fn finish(mut tree: Tree, recorder: Option<Recorder>) -> Result<(), String> {
+    if let Some(mut recorder) = recorder {
+        let lost = tree.lost();
+        if lost.is_none() {
+            recorder.give_up();
+        }
+        let mut find = |place, path: &[u8]| tree.find(place, path).map(File::from);
+        let mut scratch = || tree.scratch().map(File::from);
+        let done = recorder.finish(&lost.unwrap_or_default(), &mut find, &mut scratch);
+        done.map_err(|e| format!("record the archive: {}", cause(&e)))?;
+    }
+    tree.finish().map_err(|e| format!("finish directories: {}", cause(&e)))
 }
 
 struct Unpacking {
@@ -82,7 +98,10 @@ struct Unpacking {
 }
 
 impl Unpacking {
-    fn entry<I: Input>(&mut self, entry: &Entry, reader: &mut Reader<I>) -> io::Result<()> {
+    fn entry<I: Input>(&mut self, entry: &Entry, reader: &mut Reader<Tap<I>>) -> io::Result<()> {
+        if let Some(recorder) = reader.input().recorder() {
+            self.tree.files = recorder.files();
+        }
         let path = clean(&entry.path).ok_or_else(|| refuse("leaves the root"))?;
         let (parent, name) = split(&path);
         self.tree.enter(parent)?;
@@ -133,7 +152,7 @@ impl Unpacking {
         }
     }
 
-    fn file<I: Input>(&mut self, name: &CStr, entry: &Entry, reader: &mut Reader<I>) -> io::Result<()> {
+    fn file<I: Input>(&mut self, name: &CStr, entry: &Entry, reader: &mut Reader<Tap<I>>) -> io::Result<()> {
         const FLAGS: OFlag = OFlag::O_WRONLY
             .union(OFlag::O_CREAT)
             .union(OFlag::O_EXCL)
@@ -141,9 +160,20 @@ impl Unpacking {
             .union(OFlag::O_CLOEXEC);
         let file = self.tree.create(name, |dir| openat(dir, name, FLAGS, Mode::S_IRUSR | Mode::S_IWUSR))?;
         let mut file = File::from(file);
+        let readable = self.tree.privilege == Privilege::Root || entry.mode & 0o400 != 0;
+        let (_, stored) = reader.position();
+        if readable
+            && stored > 0
+            && let Some(recorder) = reader.input().recorder()
+        {
+            recorder.begin(&self.tree.path_of(name));
+        }
         match &entry.segments {
             None => write_all(&mut file, reader)?,
             Some(segments) => write_segments(&mut file, segments, entry.size, reader)?,
+        }
+        if let Some(recorder) = reader.input().recorder() {
+            recorder.end();
         }
         set_meta(file.as_fd(), &meta(entry), self.tree.privilege)?;
         self.xattrs(file.as_fd(), entry)
@@ -223,11 +253,14 @@ fn write_segments<I: Input>(
     file: &mut File,
     segments: &[Segment],
     size: u64,
-    reader: &mut Reader<I>,
+    reader: &mut Reader<Tap<I>>,
 ) -> io::Result<()> {
     file.set_len(size)?;
     for segment in segments {
         file.seek(SeekFrom::Start(segment.offset))?;
+        if let Some(recorder) = reader.input().recorder() {
+            recorder.seek(segment.offset);
+        }
         let mut left = segment.length;
         while left > 0 {
             let piece = reader.data()?;

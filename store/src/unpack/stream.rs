@@ -4,6 +4,7 @@
 //! hashed, so that damage is reported as a wrong digest rather than as its first symptom. Only the limit on the
 //! content's size cuts that short.
 
+use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use crate::blob::{Blob, Compression, decompress};
 use crate::digest::Digest;
 use crate::entries::{Input, Reader};
 use crate::error::cause;
+use crate::recipe::{Recorder, Tap};
 
 /// Bytes passed from thread to thread at once.
 const PIECE: usize = 256 << 10;
@@ -41,18 +43,28 @@ pub(crate) struct Checked {
     pub(crate) compression: Option<Compression>,
 }
 
-/// Unpacks a layer into the empty directory `root`; `trash` is another one on the same file system.
+/// Where a layer is made.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// An empty directory for its tree.
+    pub(crate) root: OwnedFd,
+    /// Another one, on the same file system, for what entries replace.
+    pub(crate) trash: OwnedFd,
+    /// An empty file for its recipe, open to be read as well; stays empty if the recipe would be too large.
+    pub(crate) recipe: Option<File>,
+}
+
+/// Unpacks a layer.
 ///
 /// Gives up soon after `cancelled` is set. Errors: one line, without the layer's name.
 pub(crate) fn unpack(
     layer: Checked,
-    root: OwnedFd,
-    trash: OwnedFd,
+    place: Place,
     privilege: Privilege,
     cancelled: &AtomicBool,
 ) -> Result<Skipped, String> {
     let limit = content_max(layer.blob.length());
-    unpack_within(limit, layer, root, trash, privilege, cancelled)
+    unpack_within(limit, layer, place, privilege, cancelled)
 }
 
 /// Most bytes that a blob of `length` bytes may have in it.
@@ -63,12 +75,12 @@ fn content_max(length: u64) -> u64 {
 fn unpack_within(
     limit: u64,
     layer: Checked,
-    root: OwnedFd,
-    trash: OwnedFd,
+    place: Place,
     privilege: Privilege,
     cancelled: &AtomicBool,
 ) -> Result<Skipped, String> {
     let diff_id = layer.diff_id;
+    let recorder = place.recipe.map(Recorder::new).transpose().map_err(|e| cause(&e))?;
     let (pieces, incoming) = bounded(PIECES);
     let (used, recycled) = bounded(PIECES + 2);
     thread::scope(|scope| {
@@ -83,10 +95,17 @@ fn unpack_within(
             limit,
             verdict: None,
         };
-        let mut reader = Reader::new(content);
-        let outcome = super::unpack(&mut reader, root, trash, privilege);
-        reader.into_inner().finish(diff_id)?;
-        outcome
+        let mut reader = Reader::new(Tap::new(content, recorder));
+        let outcome = super::unpack(&mut reader, place.root, place.trash, privilege);
+        let mut rest = reader.into_inner();
+        if outcome.is_ok() {
+            io::copy(&mut rest, &mut io::sink()).map_err(|e| cause(&e))?;
+        }
+        let (content, recorder) = rest.into_parts();
+        content.finish(diff_id)?;
+        let (skipped, tree) = outcome?;
+        super::finish(tree, recorder)?;
+        Ok(skipped)
     })
 }
 
@@ -259,7 +278,7 @@ impl Input for Content {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::io::Write;
     use std::sync::Arc;
 
@@ -292,7 +311,8 @@ mod tests {
         let diff_id = Digest::of(&zeros);
         let layer = Checked { blob, digest: Some(Digest::of(&packed)), diff_id, compression: None };
         let cancelled = AtomicBool::new(cancelled);
-        let got = unpack_within(limit, layer, root, trash, Privilege::of_caller(), &cancelled);
+        let place = Place { root, trash, recipe: None };
+        let got = unpack_within(limit, layer, place, Privilege::of_caller(), &cancelled);
         fs::remove_dir_all(dir).unwrap();
         got
     }

@@ -85,8 +85,9 @@ fn no_sequence_of_entries_reaches_outside() {
             fs::create_dir(dir.join(name)).unwrap();
             OwnedFd::from(File::open(dir.join(name)).unwrap())
         });
-        let mut reader = Reader::new(Cursor::new(&archive[..]));
-        match unpack(&mut reader, root, trash, Privilege::of_caller()) {
+        let mut reader = Reader::new(Tap::new(Cursor::new(&archive[..]), None));
+        let unpacked = unpack(&mut reader, root, trash, Privilege::of_caller());
+        match unpacked.and_then(|(_, tree)| finish(tree, None)) {
             Ok(_) => good += 1,
             Err(_) => refused += 1,
         }

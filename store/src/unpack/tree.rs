@@ -22,13 +22,15 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use skiff_sys::file::{Resolve, open_beneath};
 use skiff_sys::xattr;
 
+use crate::recipe::{Lost, Place};
+
 /// Most symlinks followed for one name, as in path_resolution(7).
 const SYMLINKS_MAX: usize = 40;
 
 /// Longest path that can be opened, with its end. Symlinks could lead the tree deeper than that.
 const PATH_MAX: usize = 4096;
 
-/// Most bytes of directory names remembered until the end of the layer.
+/// Most bytes of directory names remembered until the end of the layer, and of what has been replaced.
 const NAMES_MAX: usize = 256 << 20;
 
 /// Owner, mode and time of a file.
@@ -69,12 +71,16 @@ impl Privilege {
 #[derive(Debug)]
 pub(super) struct Tree {
     root: OwnedFd,
-    /// Where directories go that a later entry replaces.
+    /// Where directories go that a later entry replaces, and files if their content is wanted.
     trash: OwnedFd,
     trashed: u64,
     pub(super) privilege: Privilege,
     /// The parent of the last entry: consecutive entries mostly share it.
-    parent: Place,
+    parent: Parent,
+    /// What has been replaced so far; absent if nobody wants to know, or if it was too much.
+    lost: Option<Vec<Lost>>,
+    /// Files whose content somebody relies on; counted by whoever does.
+    pub(super) files: u64,
     /// What [`Tree::finish`] is to set, by real path below the root.
     directories: BTreeMap<Vec<u8>, Meta>,
     names_bytes: usize,
@@ -82,7 +88,7 @@ pub(super) struct Tree {
 
 /// An open directory.
 #[derive(Debug)]
-struct Place {
+struct Parent {
     /// As the entry named it, cleaned.
     asked: Vec<u8>,
     /// Where it really is; differs from `asked` if a symlink was on the way.
@@ -96,15 +102,18 @@ enum Found {
     Directory,
     Symlink,
     Whiteout,
+    File,
     Other,
 }
 
 impl Tree {
-    /// A tree in the empty directory `root`; `trash` is an empty directory on the same file system.
-    pub(super) fn new(root: OwnedFd, trash: OwnedFd, privilege: Privilege) -> io::Result<Self> {
-        let parent = Place { asked: Vec::new(), path: Vec::new(), fd: root.try_clone()? };
+    /// A tree in the empty directory `root`; `trash` is an empty directory on the same file system. With `keep`, files
+    /// that are replaced stay there.
+    pub(super) fn new(root: OwnedFd, trash: OwnedFd, privilege: Privilege, keep: bool) -> io::Result<Self> {
+        let parent = Parent { asked: Vec::new(), path: Vec::new(), fd: root.try_clone()? };
         let directories = BTreeMap::from([(Vec::new(), IMPLICIT)]);
-        Ok(Self { root, trash, trashed: 0, privilege, parent, directories, names_bytes: 0 })
+        let lost = keep.then(Vec::new);
+        Ok(Self { root, trash, trashed: 0, privilege, parent, lost, files: 0, directories, names_bytes: 0 })
     }
 
     /// Opens `path` (cleaned) as the directory that the next entries go to, and makes what is missing of it.
@@ -113,7 +122,7 @@ impl Tree {
             return Ok(());
         }
         self.parent = match self.open(path) {
-            Ok(fd) => Place { asked: path.to_vec(), path: path.to_vec(), fd },
+            Ok(fd) => Parent { asked: path.to_vec(), path: path.to_vec(), fd },
             Err(e) if is(&e, &[Errno::ENOENT, Errno::ELOOP, Errno::ENOTDIR]) => self.walk(path)?,
             Err(e) => return Err(e),
         };
@@ -123,6 +132,11 @@ impl Tree {
     /// The directory last entered.
     pub(super) fn parent(&self) -> BorrowedFd<'_> {
         self.parent.fd.as_fd()
+    }
+
+    /// Where `name` in the directory last entered really is, below the root.
+    pub(super) fn path_of(&self, name: &CStr) -> Vec<u8> {
+        join(&self.parent.path, name.to_bytes())
     }
 
     /// Creates something called `name` in the directory last entered, in place of whatever is there.
@@ -140,7 +154,7 @@ impl Tree {
 
     /// Makes sure that `name` in the directory last entered is a directory, and sets what it is to be in the end.
     pub(super) fn directory(&mut self, name: &CStr, meta: Meta) -> io::Result<()> {
-        let path = join(&self.parent.path, name.to_bytes());
+        let path = self.path_of(name);
         match mkdirat(self.parent(), name, Mode::S_IRWXU) {
             Err(Errno::EEXIST) => self.directory_again(name)?,
             made => made?,
@@ -152,7 +166,7 @@ impl Tree {
         match self.found(self.parent(), name)? {
             Found::Nothing | Found::Directory => Ok(()),
             Found::Whiteout => self.directory_over_whiteout(self.parent(), name),
-            Found::Symlink | Found::Other => {
+            Found::Symlink | Found::File | Found::Other => {
                 self.take_away(name)?;
                 make_directory(self.parent(), name)
             }
@@ -174,7 +188,7 @@ impl Tree {
                 let fd = open_one(self.parent(), name)?;
                 self.make_opaque(fd.as_fd())
             }
-            Found::Symlink | Found::Whiteout | Found::Other => Ok(()),
+            Found::Symlink | Found::Whiteout | Found::File | Found::Other => Ok(()),
         }
     }
 
@@ -203,7 +217,7 @@ impl Tree {
 
     /// Goes to `asked` component by component, making directories where there is nothing and following symlinks
     /// inside the tree: an absolute target starts at the tree's root, and nothing is above that root.
-    fn walk(&mut self, asked: &[u8]) -> io::Result<Place> {
+    fn walk(&mut self, asked: &[u8]) -> io::Result<Parent> {
         let mut to_go: Vec<Vec<u8>> = components(asked);
         let mut path = Vec::new();
         let mut fd = self.root.try_clone()?;
@@ -238,12 +252,12 @@ impl Tree {
                     to_go.extend(components(&target));
                     continue;
                 }
-                Found::Other => return Err(Errno::ENOTDIR.into()),
+                Found::File | Found::Other => return Err(Errno::ENOTDIR.into()),
             }
             fd = open_one(fd.as_fd(), &name)?;
             path = join(&path, &component);
         }
-        Ok(Place { asked: asked.to_vec(), path, fd })
+        Ok(Parent { asked: asked.to_vec(), path, fd })
     }
 
     fn found(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Found> {
@@ -254,6 +268,7 @@ impl Tree {
         Ok(match file_type(&stat) {
             SFlag::S_IFDIR => Found::Directory,
             SFlag::S_IFLNK => Found::Symlink,
+            SFlag::S_IFREG => Found::File,
             SFlag::S_IFCHR if stat.st_rdev == 0 => Found::Whiteout,
             _ => Found::Other,
         })
@@ -261,19 +276,65 @@ impl Tree {
 
     /// Removes `name` from the directory last entered, with all that is below it.
     fn take_away(&mut self, name: &CStr) -> io::Result<()> {
-        if !matches!(self.found(self.parent(), name)?, Found::Directory) {
+        let found = self.found(self.parent(), name)?;
+        if !matches!(found, Found::Directory | Found::File)
+            || matches!(found, Found::File) && self.lost.is_none()
+        {
             return Ok(unlinkat(self.parent(), name, UnlinkatFlags::NoRemoveDir)?);
         }
         let place = c_string(self.trashed.to_string().as_bytes())?;
-        self.trashed += 1;
         renameat(self.parent(), name, &self.trash, place.as_c_str())?;
-        let path = join(&self.parent.path, name.to_bytes());
+        let path = self.path_of(name);
+        self.lose(&path, Place::Trash(self.trashed));
+        self.trashed += 1;
         let below = [&path[..], b"/"].concat()..[&path[..], b"0"].concat();
         let gone: Vec<_> = self.directories.range(below).map(|(path, _)| path.clone()).collect();
         for path in gone.iter().chain([&path]) {
             self.directories.remove(path);
         }
         Ok(())
+    }
+
+    /// Notes that what has been written at and below `path` will not be found there.
+    fn lose(&mut self, path: &[u8], place: Place) {
+        self.names_bytes += path.len() + size_of::<Lost>();
+        match &mut self.lost {
+            Some(lost) if self.names_bytes <= NAMES_MAX => {
+                lost.push(Lost { path: path.to_vec(), files: self.files, place });
+            }
+            _ => self.lost = None,
+        }
+    }
+
+    /// All that has been replaced, and what nobody will be able to open once [`Tree::finish`] has set modes; none if it
+    /// is too much to remember.
+    pub(super) fn lost(&mut self) -> Option<Vec<Lost>> {
+        let closed = |meta: &Meta| self.privilege == Privilege::User && meta.mode & 0o100 == 0;
+        let closed: Vec<_> =
+            self.directories.iter().filter(|(_, meta)| closed(meta)).map(|(path, _)| path.clone()).collect();
+        for path in closed {
+            self.files = u64::MAX;
+            self.lose(&path, Place::Tree);
+        }
+        self.lost.take()
+    }
+
+    /// Opens a file that has been written earlier, to read it.
+    pub(super) fn find(&self, place: Place, path: &[u8]) -> io::Result<OwnedFd> {
+        let name = match place {
+            Place::Tree => {
+                return open_beneath(self.root.as_fd(), &name_or_dot(path)?, READ, 0, Resolve::NoSymlinks);
+            }
+            Place::Trash(number) => join(number.to_string().as_bytes(), path),
+        };
+        let name = c_string(name.strip_suffix(b"/").unwrap_or(&name))?;
+        open_beneath(self.trash.as_fd(), &name, READ, 0, Resolve::NoSymlinks)
+    }
+
+    /// A new file in the trash.
+    pub(super) fn scratch(&self) -> io::Result<OwnedFd> {
+        const FLAGS: OFlag = OFlag::O_RDWR.union(OFlag::O_CREAT).union(OFlag::O_EXCL);
+        open_beneath(self.trash.as_fd(), c"recipe", FLAGS, 0o600, Resolve::NoSymlinks)
     }
 
     /// A whiteout and a directory of one name in one layer: a directory that hides what is below it.
@@ -316,6 +377,7 @@ pub(super) fn c_string(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| io::Error::other("a name with a NUL in it"))
 }
 
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK);
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
 
 fn open_one(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {

@@ -306,7 +306,7 @@ pub(crate) fn check_archive(archive: Vec<u8>, what: &str, expect: &str) {
 pub(crate) fn assert_clean(store: &Path, layers: usize) {
     assert_eq!(names(&store.join("tmp")), [""; 0]);
     assert_eq!(names(&store.join("layers/sha256")).len(), layers);
-    assert_eq!(names(store), ["layers", "tmp", "version"]);
+    assert_eq!(names(store), ["layers", "tars", "tmp", "version"]);
 }
 
 pub(crate) fn names(dir: &Path) -> Vec<String> {

@@ -8,4 +8,5 @@ mod entries;
 mod fixture;
 mod images;
 mod processes;
+mod tars;
 mod whiteouts;

@@ -83,7 +83,7 @@ fn threads_open_a_new_store_at_once() {
                 });
             }
         });
-        assert_eq!(names(&root), ["layers", "tmp", "version"]);
+        assert_eq!(names(&root), ["layers", "tars", "tmp", "version"]);
     }
 }
 

@@ -1,0 +1,94 @@
+//! The tar that a layer was unpacked from, again.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
+use sha2::{Digest as _, Sha256};
+use skiff_sys::file::{Resolve, open_beneath};
+
+use crate::digest::Digest;
+use crate::recipe::{Opened, Replay};
+use crate::{Error, Store};
+
+/// A layer's tar, made of its files while it is read.
+///
+/// Reading ends with an error instead of the end if the bytes are not those that the layer's digest stands for: then
+/// somebody has changed a file of the layer.
+#[derive(Debug)]
+pub struct LayerTar {
+    replay: Replay<BufReader<File>>,
+    layer: Digest,
+    length: u64,
+    hasher: Sha256,
+    path: PathBuf,
+}
+
+impl LayerTar {
+    /// Bytes of the whole tar.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+impl Store {
+    /// The tar of the layer with this digest, byte for byte.
+    ///
+    /// Errors: the layer is not here; it was unpacked by a skiff that did not record what is needed, or was too
+    /// odd for that (over 1 GiB of what its tree does not have).
+    pub fn layer_tar(&self, layer: Digest) -> Result<LayerTar, Error> {
+        let fail = |what: &str, e: io::Error| {
+            self.error(&format!("layer {layer}: {what}: {}", crate::error::cause(&e)))
+        };
+        let path = self.path(layer);
+        let root = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(self.error(&format!("layer {layer} is not here")));
+            }
+            root => root.map_err(|e| fail("open", e))?,
+        };
+        let recipe = match File::open(self.recipe(layer)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let why =
+                    "it is not known how its archive looked; remove the image and pull or load it again";
+                return Err(self.error(&format!("layer {layer}: {why}")));
+            }
+            recipe => recipe.map_err(|e| fail("recipe", e))?,
+        };
+        let open: Opened = Box::new(move |path| {
+            const FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK);
+            let path = std::ffi::CString::new(path)?;
+            let file = open_beneath(root.as_fd(), &path, FLAGS, 0, Resolve::NoXdev).map(File::from)?;
+            match file.metadata()?.is_file() {
+                true => Ok(file),
+                false => Err(io::Error::other("not a regular file")),
+            }
+        });
+        let replay = Replay::new(BufReader::new(recipe), open).map_err(|e| fail("recipe", e))?;
+        let length = replay.left();
+        Ok(LayerTar { replay, layer, length, hasher: Sha256::new(), path })
+    }
+}
+
+impl Read for LayerTar {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.replay.read(buffer).map_err(|e| self.wrong(&crate::error::cause(&e)))?;
+        self.hasher.update(&buffer[..count]);
+        if count > 0 || buffer.is_empty() {
+            return Ok(count);
+        }
+        match Digest::finish(self.hasher.clone()) {
+            found if found == self.layer => Ok(0),
+            found => Err(self.wrong(&format!("content has digest {found}"))),
+        }
+    }
+}
+
+impl LayerTar {
+    fn wrong(&self, what: &str) -> io::Error {
+        let (layer, path) = (self.layer, self.path.display());
+        io::Error::new(io::ErrorKind::InvalidData, format!("layer {layer} in {path} is damaged: {what}"))
+    }
+}
