@@ -131,10 +131,11 @@ fn life(
     pidfd: Option<OwnedFd>,
     end: Option<oneshot::Receiver<End>>,
     cgroups: skiff_runtime::cgroup::Paths,
-    ends: Ends,
+    mut ends: Ends,
 ) -> (Life, Ending) {
     let pidfd = pidfd.map(Rc::new);
-    let life = Life { pid, pidfd: pidfd.clone(), ends, writer: Default::default(), cgroups };
+    let output = ends.output.take().into();
+    let life = Life { pid, pidfd: pidfd.clone(), ends, output, writer: Default::default(), cgroups };
     (life, Ending::new(pid, pidfd, end))
 }
 

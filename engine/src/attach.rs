@@ -385,7 +385,7 @@ mod tests {
             journal: JOURNAL.into(),
         };
         runtime.block_on(async {
-            let thread = Thread::start().expect("thread");
+            let thread = Thread::start(1).expect("thread");
             std::fs::create_dir_all(&target.directory).expect("directory");
             let path = target.directory.clone();
             let writer = thread.write(target, streams, Origin::New);

@@ -1,7 +1,7 @@
 //! One connection of a client: frames in and out, without blocking anybody else.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use skiff_sys::socket;
@@ -28,6 +28,11 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(stream: UnixStream) -> Self {
         Self { stream, inbox: Inbox::default() }
+    }
+
+    /// The number of its descriptor.
+    pub(crate) fn number(&self) -> RawFd {
+        self.stream.as_raw_fd()
     }
 
     /// What the client wants, with its descriptors; `None` if it has closed without a word.

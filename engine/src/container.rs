@@ -139,8 +139,8 @@ pub(crate) struct Owner {
     kill_at: Option<Instant>,
     /// When it is asked to stop.
     stop_at: Option<Instant>,
-    /// Held so that its end is told at once; goes when it is cleared away.
-    mounts: RefCell<Option<OwnedFd>>,
+    /// Held so that its end is told at once; goes when it is cleared away, or when too many others have been started since.
+    mounts: Rc<RefCell<Option<OwnedFd>>>,
     /// When it is started again.
     start_at: Option<Instant>,
     /// What its restart policy remembers.
@@ -168,7 +168,7 @@ impl Owner {
             waiters: Vec::new(),
             kill_at: None,
             stop_at: None,
-            mounts: RefCell::default(),
+            mounts: Rc::default(),
             start_at: None,
             history: History::default(),
             checkup: Checkup::default(),
@@ -408,17 +408,18 @@ impl Owner {
     fn started(
         &mut self,
         mut ready: Ready,
-        ends: Ends,
+        mut ends: Ends,
         descriptors: Vec<OwnedFd>,
         is_attached: bool,
         times: Stamps,
     ) -> Started {
-        self.mounts.replace(ready.parked.take_mounts());
+        self.mounts = self.engine.mounts.hold(ready.parked.take_mounts());
         let (container, pidfd, _) = ready.parked.into_parts();
         let pidfd = Some(Rc::new(pidfd));
         let ending = Ending::new(container.pid, pidfd.clone(), Some(ready.end));
         let (pid, cgroups) = (container.pid, container.cgroups);
-        self.live(Life { pid, pidfd, ends, writer: RefCell::default(), cgroups }, ending);
+        let output = ends.output.take().into();
+        self.live(Life { pid, pidfd, ends, output, writer: RefCell::default(), cgroups }, ending);
         if !is_attached {
             self.write_log(Origin::New);
         }
@@ -453,10 +454,8 @@ impl Owner {
     /// Begins to write its log, if what it writes comes here.
     fn write_log(&self, origin: Origin) {
         let Some(life) = self.entry.life.borrow().clone() else { return };
-        let streams = match (&life.ends.output, &life.ends.terminal) {
-            (Some([output, errors]), _) => output
-                .try_clone()
-                .and_then(|stdout| Ok(Streams::Pipes { stdout, stderr: errors.try_clone()? })),
+        let streams = match (life.output.take(), &life.ends.terminal) {
+            (Some([stdout, stderr]), _) => Ok(Streams::Pipes { stdout, stderr }),
             (None, Some(terminal)) => terminal.try_clone().map(Streams::Terminal),
             (None, None) => return,
         };

@@ -37,6 +37,8 @@ pub(crate) struct Life {
     pub(crate) pidfd: Option<Rc<OwnedFd>>,
     /// The engine's ends of its streams, but for what its log is written from.
     pub(crate) ends: Ends,
+    /// That, until somebody writes its log.
+    pub(crate) output: RefCell<Option<[OwnedFd; 2]>>,
     /// Who writes its log; nobody while its streams are a client's.
     pub(crate) writer: RefCell<Option<Rc<Writer>>>,
     /// Where its cgroups are.

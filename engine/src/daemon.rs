@@ -29,6 +29,7 @@ use crate::containers::{Entry, Registry};
 use crate::engine::{Activity, Engine};
 use crate::images::Images;
 use crate::link::Link;
+use crate::mounts::Mounts;
 use crate::plans::Plans;
 use crate::pool::Pools;
 use crate::reaper::Reaper;
@@ -54,6 +55,9 @@ const SPAWNER_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long what was parked may take to be cleared away when the daemon leaves.
 const CLEARED: Duration = Duration::from_secs(5);
+
+/// So many containers at most have descriptors that only make something faster.
+const HELD_MAX: usize = 1024;
 
 /// The first descriptor that a service manager passes. sd_listen_fds(3)
 const FIRST_PASSED: RawFd = 3;
@@ -141,7 +145,8 @@ fn serve(
     let _lock = lock(state_root, run_root)?;
     // Before there are threads, which inherit it.
     let signals = block_signals().map_err(host("block signals".into()))?;
-    let open_files = raise_descriptors().map_err(host("look at the limit of open files".into()))?;
+    let (open_files, descriptors_max) =
+        raise_descriptors().map_err(host("look at the limit of open files".into()))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| host("adopt orphans".into())(error.into()))?;
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(host("read the boot's id".into()))?
@@ -156,7 +161,9 @@ fn serve(
         images: Images::open(state_root)?,
         link: Rc::new(Link::new("/proc/self/exe".into(), [state_root, run_root], open_files, lost, stray)),
         reaper: Reaper::start().map_err(host("start a thread".into()))?,
-        logs: log::Thread::start().map_err(host("start a thread".into()))?,
+        mounts: Mounts::new(share(descriptors_max, 20)),
+        descriptors_max,
+        logs: log::Thread::start(share(descriptors_max, 40)).map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
         plans: RefCell::new(Plans::default()),
         making: RefCell::default(),
@@ -349,13 +356,22 @@ fn lock(state_root: &Path, run_root: &Path) -> Result<Flock<File>, Error> {
     }
 }
 
-/// As many descriptors as may be: there are a few of each container. Returns how many there could be, which containers inherit.
-fn raise_descriptors() -> io::Result<u64> {
+/// As many descriptors as may be: there are three of each container that is not waited for. Returns how many there could be, which
+/// containers inherit, and how many there can be.
+fn raise_descriptors() -> io::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        tracing::debug!("raise the number of descriptors: {error}");
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => Ok((soft, hard)),
+        Err(error) => {
+            tracing::debug!("raise the number of descriptors: {error}");
+            Ok((soft, soft))
+        }
     }
-    Ok(soft)
+}
+
+/// One of `parts` parts of the descriptors that there can be, but no more than are of use.
+fn share(descriptors_max: u64, parts: u64) -> usize {
+    usize::try_from(descriptors_max / parts).unwrap_or(usize::MAX).min(HELD_MAX)
 }
 
 /// The signals that ask the daemon to leave, blocked in every thread that is started from here on.

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::ending::Ending;
 use crate::images::Images;
 use crate::link::Link;
 use crate::log;
+use crate::mounts::Mounts;
 use crate::names;
 use crate::plans::{Plan, Plans};
 use crate::pool::Pools;
@@ -29,6 +31,9 @@ use crate::record::Records;
 
 /// How often a container is made again because its spawner has gone meanwhile.
 const SPAWNERS_MAX: u32 = 3;
+
+/// So many descriptors are left for what has to be done with the containers that there are.
+const DESCRIPTORS_LEFT: u64 = 256;
 
 /// How long a spawner may take to be replaced.
 const REPLACED: Duration = Duration::from_secs(5);
@@ -41,6 +46,9 @@ pub(crate) struct Engine {
     pub(crate) images: Images,
     pub(crate) link: Rc<Link>,
     pub(crate) reaper: Reaper,
+    pub(crate) mounts: Mounts,
+    /// How many descriptors the daemon may have.
+    pub(crate) descriptors_max: u64,
     pub(crate) logs: log::Thread,
     pub(crate) pools: RefCell<Pools<Ready>>,
     pub(crate) plans: RefCell<Plans>,
@@ -133,6 +141,16 @@ impl Engine {
         });
     }
 
+    /// Whether anything more may be begun, as the number of the descriptor tells that was opened last: the lowest one that was free.
+    pub(crate) fn room(&self, latest: RawFd) -> Result<(), Error> {
+        let max = self.descriptors_max;
+        let left = max.saturating_sub(u64::from(latest.unsigned_abs()));
+        if left > DESCRIPTORS_LEFT.min(max / 4) {
+            return Ok(());
+        }
+        Err(Error::Host(format!("the daemon has nearly as many files open as it may: {max} (RLIMIT_NOFILE)")))
+    }
+
     /// The plan of a container with these options.
     ///
     /// If the host is not any more what it was when the plan was made, it is another one, and what was made by the former
@@ -199,7 +217,12 @@ impl Engine {
             let parked = Parked::new(container, made.descriptors).map_err(|error| {
                 Error::Host(format!("make a container: {}", skiff_runtime::cause(&error)))
             })?;
-            return Ok(Ready { parked, end: made.end, asked_ns });
+            let ready = Ready { parked, end: made.end, asked_ns };
+            if let Err(error) = self.room(ready.parked.pidfd().as_raw_fd()) {
+                self.clear_parked(ready, false).await.map_err(Error::Host)?;
+                return Err(error);
+            }
+            return Ok(ready);
         }
     }
 

@@ -23,6 +23,7 @@ pub mod image;
 mod images;
 mod link;
 pub mod log;
+mod mounts;
 pub mod names;
 mod plans;
 pub mod pool;

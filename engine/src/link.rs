@@ -284,6 +284,11 @@ impl Link {
     fn take(&self, report: Report, descriptors: Vec<OwnedFd>) {
         let mut state = self.state.borrow_mut();
         match report {
+            // Its line is closed: it ends.
+            Report::Parked { ticket, .. } if descriptors.is_empty() => {
+                let message = "there are no descriptors left (RLIMIT_NOFILE)".to_owned();
+                state.answer(ticket, Err(Error::Host(message)));
+            }
             Report::Parked { ticket, container } => {
                 let (tell, end) = oneshot::channel();
                 state.ends.insert(Subject::Container(container.id.clone()), tell);

@@ -32,6 +32,13 @@ pub(crate) async fn carry_out(
     request: Request,
     descriptors: Vec<OwnedFd>,
 ) -> std::io::Result<()> {
+    let is_more = matches!(
+        request,
+        Request::Run { .. } | Request::Start { .. } | Request::Attach { .. } | Request::Exec { .. }
+    );
+    if is_more && let Err(error) = engine.room(connection.number()) {
+        return tell(connection, Err(error), &[]).await;
+    }
     let answer = match request {
         Request::Run { spec, attach, pool, terminal } => {
             let streams = attach.then_some(descriptors);

@@ -3,49 +3,21 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Case, Output, fixture};
+use crate::harness::fixture;
+use crate::harness::world::World;
 use crate::peers::world::eventually;
-
-/// A world with a daemon, and words for what is done in it.
-struct World(Case);
-
-impl World {
-    fn new() -> Self {
-        Self(Case::with_daemon())
-    }
-
-    fn skiff(&self, words: &[&str]) -> Output {
-        self.0.skiff(words).output()
-    }
-
-    /// `run -d --name NAME FLAGS… IMAGE COMMAND…`; the id.
-    fn start(&self, name: &str, flags: &[&str], command: &[&str]) -> String {
-        let words = [&["run", "-d", "--name", name], flags, &[fixture::small_root()], command].concat();
-        self.skiff(&words).ok().trim_end().to_owned()
-    }
-
-    /// The same, of a program that tells of signals and ends at SIGTERM, once it does.
-    fn start_trap(&self, name: &str, flags: &[&str]) {
-        self.start(name, flags, &["probe", "trap"]);
-        assert!(eventually(|| self.skiff(&["logs", name]).ok().starts_with("ready")), "{name} gets ready");
-    }
-
-    fn inspect(&self, name: &str, format: &str) -> String {
-        self.skiff(&["inspect", "--format", format, name]).ok().trim_end().to_owned()
-    }
-}
 
 #[test]
 fn a_detached_container_is_listed_stopped_and_removed() {
     let world = World::new();
-    let id = world.start("web", &[], &["probe", "trap"]);
+    let id = world.run("web", &[], &["probe", "trap"]);
     assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
     assert_eq!(world.skiff(&["ps", "-q", "--no-trunc"]).ok(), format!("{id}\n"));
     assert_eq!(world.skiff(&["ps", "--format", "{{.Names}} {{.State}}"]).ok(), "web running\n");
     assert!(eventually(|| world.skiff(&["logs", "web"]).ok() == "ready\n"));
     assert_eq!(world.skiff(&["stop", "web"]).ok(), "web\n");
     assert_eq!(world.skiff(&["ps", "-q"]).ok(), "");
-    assert_eq!(world.inspect("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 0");
+    assert_eq!(world.told("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 0");
     // By a beginning of its id, which is printed as it was given.
     assert_eq!(world.skiff(&["rm", &id[..10]]).ok(), format!("{}\n", &id[..10]));
     assert_eq!(world.skiff(&["ps", "-aq"]).ok(), "");
@@ -67,7 +39,7 @@ fn codes_of_programs_and_of_skiff_are_told_apart() {
 #[test]
 fn a_container_that_is_not_there_is_named_by_every_command() {
     let world = World::new();
-    world.start_trap("web", &[]);
+    world.run("web", &[], &["probe", "trap"]);
     for words in [
         &["start", "nope"][..],
         &["start", "-a", "nope"],
@@ -126,17 +98,17 @@ fn names_are_taken_once_and_can_be_changed() {
     assert_eq!(world.skiff(&["rename", "one", "three"]).ok(), "");
     assert_eq!(world.skiff(&["ps", "-a", "--format", "{{.Names}}"]).ok(), "two\nthree\n");
     let drawn = world.skiff(&["create", root, "true"]).ok();
-    assert!(world.inspect(drawn.trim_end(), "{{.Name}}").len() > 3, "every container has a name");
+    assert!(world.told(drawn.trim_end(), "{{.Name}}").len() > 3, "every container has a name");
 }
 
 #[test]
 fn signals_and_pauses_reach_containers() {
     let world = World::new();
-    world.start_trap("web", &[]);
+    world.run("web", &[], &["probe", "trap"]);
     assert_eq!(world.skiff(&["kill", "-s", "USR1", "web"]).ok(), "web\n");
     assert!(eventually(|| world.skiff(&["logs", "web"]).ok() == "ready\nSIGUSR1\n"));
     assert_eq!(world.skiff(&["pause", "web"]).ok(), "web\n");
-    assert_eq!(world.inspect("web", "{{.State.Status}} {{.State.Paused}}"), "paused true");
+    assert_eq!(world.told("web", "{{.State.Status}} {{.State.Paused}}"), "paused true");
     world.skiff(&["pause", "web"]).fails(1, "already paused");
     world.skiff(&["exec", "web", "true"]).fails(1, "paused");
     assert_eq!(world.skiff(&["unpause", "web"]).ok(), "web\n");
@@ -154,15 +126,15 @@ fn signals_and_pauses_reach_containers() {
 #[test]
 fn stopping_asks_first_and_kills_then() {
     let world = World::new();
-    world.start(
+    world.run(
         "stubborn",
         &["--stop-timeout", "1"],
         &["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"],
     );
     assert!(eventually(|| world.skiff(&["logs", "stubborn"]).ok() == "ready\n"));
     assert_eq!(world.skiff(&["stop", "stubborn"]).ok(), "stubborn\n");
-    assert_eq!(world.inspect("stubborn", "{{.State.ExitCode}}"), "137");
-    world.start_trap("other", &["--stop-signal", "USR1"]);
+    assert_eq!(world.told("stubborn", "{{.State.ExitCode}}"), "137");
+    world.run("other", &["--stop-signal", "USR1"], &["probe", "trap"]);
     assert_eq!(world.skiff(&["stop", "-t", "0", "other"]).ok(), "other\n");
     let log = world.skiff(&["logs", "other"]).ok();
     assert!(log == "ready\nSIGUSR1\n" || log == "ready\n", "{log}");
@@ -171,7 +143,7 @@ fn stopping_asks_first_and_kills_then() {
 #[test]
 fn a_container_with_rm_goes_when_it_ends() {
     let world = World::new();
-    world.start("short", &["--rm"], &["true"]);
+    world.run("short", &["--rm"], &["true"]);
     assert!(eventually(|| world.skiff(&["ps", "-aq"]).ok().is_empty()));
 }
 
@@ -181,13 +153,13 @@ fn a_client_that_goes_leaves_its_container_alone() {
     let words = ["run", "--name", "web", fixture::small_root(), "sh", "-c", "echo ready; exec sleep 1000"];
     let mut live = world.0.skiff(&words).start();
     live.until("ready");
-    assert!(eventually(|| world.inspect("web", "{{.State.Status}}") == "running"));
+    assert!(eventually(|| world.told("web", "{{.State.Status}}") == "running"));
     live.signal(Signal::SIGKILL);
     assert!(eventually(|| kill(live.pid(), None).is_err()
         || std::fs::read_to_string(format!("/proc/{}/stat", live.pid()))
             .is_ok_and(|stat| stat.contains(") Z "))));
-    assert_eq!(world.inspect("web", "{{.State.Status}}"), "running");
-    let pid: i32 = world.inspect("web", "{{.State.Pid}}").parse().expect("a number");
+    assert_eq!(world.told("web", "{{.State.Status}}"), "running");
+    let pid: i32 = world.told("web", "{{.State.Pid}}").parse().expect("a number");
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
     assert_eq!(world.skiff(&["wait", "web"]).ok(), "137\n");
 }
@@ -195,16 +167,16 @@ fn a_client_that_goes_leaves_its_container_alone() {
 #[test]
 fn a_failing_container_is_started_again_as_often_as_was_said() {
     let world = World::new();
-    world.start("flaky", &["--restart", "on-failure:2"], &["sh", "-c", "echo again; exit 5"]);
-    assert!(eventually(|| world.inspect("flaky", "{{.RestartCount}} {{.State.Status}}") == "2 exited"));
+    world.run("flaky", &["--restart", "on-failure:2"], &["sh", "-c", "echo again; exit 5"]);
+    assert!(eventually(|| world.told("flaky", "{{.RestartCount}} {{.State.Status}}") == "2 exited"));
     assert_eq!(world.skiff(&["logs", "flaky"]).ok(), "again\nagain\nagain\n");
-    assert_eq!(world.inspect("flaky", "{{.State.ExitCode}}"), "5");
+    assert_eq!(world.told("flaky", "{{.State.ExitCode}}"), "5");
 }
 
 #[test]
 fn one_more_process_runs_in_a_container() {
     let world = World::new();
-    world.start_trap("web", &["-e", "COLOUR=blue"]);
+    world.run("web", &["-e", "COLOUR=blue"], &["probe", "trap"]);
     let output = world.skiff(&["exec", "web", "sh", "-c", "echo $COLOUR; echo err >&2; exit 4"]);
     assert_eq!(
         (output.code, output.stdout.as_str(), output.stderr.as_str()),

@@ -7,40 +7,24 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Case, Output, fixture};
+use crate::harness::world::World;
 use crate::peers::world::eventually;
 
-/// A world with a daemon, and words for what is done in it.
-struct World(Case);
-
 impl World {
-    fn new() -> Self {
-        Self(Case::with_daemon())
-    }
-
-    fn skiff(&self, words: &[&str]) -> Output {
-        self.0.skiff(words).output()
-    }
-
     /// Starts `web` with a shell's script; returns the directory of its log.
-    fn start(&self, flags: &[&str], script: &str) -> PathBuf {
-        let root = [fixture::small_root(), "sh", "-c", script];
-        let id = self.skiff(&[&["run", "-d", "--name", "web"], flags, &root].concat()).ok();
-        self.0.state.join("containers").join(id.trim_end()).join("log")
+    fn script(&self, flags: &[&str], script: &str) -> PathBuf {
+        let id = self.run("web", flags, &["sh", "-c", script]);
+        self.0.state.join("containers").join(id).join("log")
     }
 
     fn wait(&self, code: &str) {
-        assert_eq!(self.skiff(&["wait", "web"]).ok(), format!("{code}\n"));
-    }
-
-    fn daemon(&self) -> Pid {
-        let pid = self.skiff(&["version", "--format", "{{.Server.Pid}}"]).ok();
-        Pid::from_raw(pid.trim_end().parse().expect("a number"))
+        assert_eq!(self.ok(&["wait", "web"]), code);
     }
 
     /// What the daemon has in memory, KiB.
     fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon())).expect("its status");
+        let [daemon, _] = self.processes();
+        let status = fs::read_to_string(format!("/proc/{daemon}/status")).expect("its status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
         line.split_whitespace().next().expect("a number").parse().expect("a number")
     }
@@ -61,7 +45,7 @@ fn follows(client: Pid) -> bool {
 #[test]
 fn what_was_written_is_shown_by_stream_by_line_and_by_time() {
     let world = World::new();
-    world.start(&[], "seq 1 5; echo bad >&2; printf unfinished");
+    world.script(&[], "seq 1 5; echo bad >&2; printf unfinished");
     world.wait("0");
     // All that was written is there as soon as it has ended, and stays.
     let logs = world.skiff(&["logs", "-f", "web"]);
@@ -93,7 +77,7 @@ fn a_gigabyte_without_a_line_s_end_is_bounded_on_disk_and_in_memory() {
     let bounds = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
     // Of less where the machine is emulated.
     let mebibytes = 1024 / crate::harness::patience();
-    let log = world.start(&bounds, &format!("dd if=/dev/zero bs=1M count={mebibytes} 2>/dev/null"));
+    let log = world.script(&bounds, &format!("dd if=/dev/zero bs=1M count={mebibytes} 2>/dev/null"));
     let size = || -> u64 {
         let files = fs::read_dir(&log).into_iter().flatten().flatten();
         files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
@@ -113,7 +97,7 @@ fn a_gigabyte_without_a_line_s_end_is_bounded_on_disk_and_in_memory() {
 #[test]
 fn followers_see_the_same_to_the_end_and_one_that_stands_still_holds_up_nobody() {
     let world = World::new();
-    world.start(&["-i"], "read line; seq 1 100000; read line; seq 1 10");
+    world.script(&["-i"], "read line; seq 1 100000; read line; seq 1 10");
     let follow = || world.0.skiff(&["logs", "-f", "web"]).start();
     let (first, second, still) = (follow(), follow(), follow());
     kill(still.pid(), Signal::SIGSTOP).expect("stop");
@@ -130,10 +114,10 @@ fn followers_see_the_same_to_the_end_and_one_that_stands_still_holds_up_nobody()
 #[test]
 fn a_daemon_that_is_killed_neither_loses_nor_doubles_a_line() {
     let world = World::new();
-    let log = world.start(&[], "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo $i; done");
+    let log = world.script(&[], "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo $i; done");
     let mut killed = 0;
     while world.skiff(&["ps", "-q"]).ok().lines().count() == 1 {
-        kill(world.daemon(), Signal::SIGKILL).expect("it runs");
+        kill(world.processes()[0], Signal::SIGKILL).expect("it runs");
         killed += 1;
     }
     assert!(killed > 1, "killed {killed} times");
@@ -146,7 +130,7 @@ fn a_daemon_that_is_killed_neither_loses_nor_doubles_a_line() {
 #[test]
 fn attached_clients_see_what_comes_and_feed_the_program() {
     let world = World::new();
-    world.start(&["-i"], "echo before; while read line; do echo got $line; done; echo never");
+    world.script(&["-i"], "echo before; while read line; do echo got $line; done; echo never");
     assert!(eventually(|| world.skiff(&["logs", "web"]).ok() == "before\n"));
     let mut looker = world.0.skiff(&["attach", "--no-stdin", "web"]).start();
     let mut writer = world.0.skiff(&["attach", "web"]).stdin_open().start();
@@ -163,7 +147,7 @@ fn attached_clients_see_what_comes_and_feed_the_program() {
 fn without_a_log_a_program_runs_on_and_can_be_attached_to() {
     let world = World::new();
     let script = "yes | head -c 1000000; while read line; do echo got $line; done";
-    let log = world.start(&["-i", "--log-driver", "none"], script);
+    let log = world.script(&["-i", "--log-driver", "none"], script);
     world.skiff(&["logs", "web"]).fails(1, "does not support reading");
     let mut live = world.0.skiff(&["attach", "web"]).stdin_open().start();
     live.send(b"it\n");
@@ -176,7 +160,7 @@ fn without_a_log_a_program_runs_on_and_can_be_attached_to() {
 #[test]
 fn a_log_is_its_owner_s_alone() {
     let world = World::new();
-    let log = world.start(&[], "echo secret");
+    let log = world.script(&[], "echo secret");
     world.wait("0");
     let container = log.parent().expect("the container's directory");
     let mode = fs::metadata(container).expect("it is there").permissions().mode();

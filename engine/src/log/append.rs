@@ -234,8 +234,13 @@ impl Log {
         Ok(())
     }
 
+    /// Whether nothing is held of it but what its files have.
+    pub(super) fn is_settled(&self) -> bool {
+        self.lost.is_none() && self.open.is_none()
+    }
+
     /// Keeps account of bytes that the log did not take.
-    fn fail(&mut self, bytes: u64, error: io::Error) {
+    pub(super) fn fail(&mut self, bytes: u64, error: io::Error) {
         let before = self.lost.take().map_or(0, |(before, _)| before);
         if before == 0 {
             tracing::warn!(%error, "log");
@@ -244,7 +249,7 @@ impl Log {
     }
 
     /// Writes of what is lost, if the log takes it.
-    fn tell_loss(&mut self) {
+    pub(super) fn tell_loss(&mut self) {
         let Some((bytes, error)) = self.lost.take() else { return };
         let note = format!("{bytes} bytes could not be kept: {error}\n");
         if self.append_record(Stream::Note, note.as_bytes()).is_err() {

@@ -392,7 +392,7 @@ fn lines_are_shown_with_their_times_and_within_limits_of_time() {
 /// A runtime as the daemon has one, and a thread of writers.
 fn with_thread<F: Future>(work: impl FnOnce(Thread) -> F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    runtime.block_on(work(Thread::start().expect("thread")))
+    runtime.block_on(work(Thread::start(1).expect("thread")))
 }
 
 fn target(directory: &Path, driver: LogDriver, journal: &Path) -> Target {

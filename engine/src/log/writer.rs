@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
@@ -29,6 +31,9 @@ const LIVE: LogSpec = LogSpec { driver: LogDriver::File, max_bytes: 1 << 20, max
 /// How many requests for a live log wait for the task.
 const REQUESTS: usize = 8;
 
+/// A log is closed when its container has written nothing for so long.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// Somebody wants to look on.
 type Request = oneshot::Sender<io::Result<Live>>;
 
@@ -36,6 +41,7 @@ type Request = oneshot::Sender<io::Result<Live>>;
 #[derive(Debug)]
 pub struct Thread {
     runtime: Handle,
+    open: Arc<Open>,
     /// The thread ends when this goes.
     _stop: oneshot::Sender<()>,
 }
@@ -99,8 +105,8 @@ pub struct Live {
 }
 
 impl Thread {
-    /// Starts the thread.
-    pub fn start() -> io::Result<Self> {
+    /// Starts the thread. Of the logs that are written, `open_max` keep their files open between two writes.
+    pub fn start(open_max: usize) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -109,19 +115,20 @@ impl Thread {
             runtime.block_on(stopped).unwrap_or(());
             runtime.shutdown_background();
         })?;
-        Ok(Self { runtime: handle, _stop: stop })
+        let open = Arc::new(Open { count: AtomicUsize::new(0), max: open_max });
+        Ok(Self { runtime: handle, open, _stop: stop })
     }
 
-    /// Begins to carry `streams` to `target`. A log that can't be opened is reported and done without: the container is
-    /// not to wait for somebody to read.
+    /// Begins to carry `streams` to `target`. A log that can't be opened is reported, and what comes meanwhile is thrown away
+    /// and counted: the container is not to wait for somebody to read.
     #[must_use]
     pub fn write(&self, target: Target, streams: Streams, origin: Origin) -> Writer {
         let target = Arc::new(target);
         let (requests, received) = mpsc::channel(REQUESTS);
         let (done, finished) = watch::channel(false);
-        let carried = Arc::clone(&target);
+        let (carried, open) = (Arc::clone(&target), Arc::clone(&self.open));
         let task = self.runtime.spawn(async move {
-            if let Err(error) = carry(&carried, streams, origin, received).await {
+            if let Err(error) = carry(Sink::new(&carried, origin, &open), streams, received).await {
                 tracing::warn!(id = carried.id, %error, "log");
             }
             done.send_replace(true);
@@ -165,19 +172,44 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(File::open(path)?.into())
 }
 
+/// The logs whose files are open.
+#[derive(Debug)]
+struct Open {
+    count: AtomicUsize,
+    max: usize,
+}
+
+/// Counts one of them for as long as it lives.
+#[derive(Debug)]
+struct Counted(Arc<Open>);
+
+impl Open {
+    fn count(self: &Arc<Self>) -> Counted {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(self))
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > self.max
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Carries until the streams have ended.
 async fn carry(
-    target: &Target,
+    mut sink: Sink<'_>,
     streams: Streams,
-    origin: Origin,
     mut requests: mpsc::Receiver<Request>,
 ) -> io::Result<()> {
-    let mut sink = Sink::open(target);
     let (out, err, kind) = match streams {
         Streams::Pipes { stdout, stderr } => (stdout, Some(stderr), Kind::Pipe),
         Streams::Terminal(master) => (master, None, Kind::Terminal),
     };
-    sink.complete(out.as_fd(), err.as_ref().map(AsFd::as_fd), kind, origin);
     let mut sources = [Some(source(out)?), err.map(source).transpose()?];
     while sources.iter().any(Option::is_some) {
         let (index, mut guard) = tokio::select! {
@@ -188,13 +220,22 @@ async fn carry(
                 drop(answer.send(sink.look_on()));
                 continue;
             }
+            () = quiet(sink.is_open()) => {
+                sink.close();
+                continue;
+            }
         };
         let stream = [Stream::Out, Stream::Err][index];
         let from = guard.get_inner().as_fd();
         let ready = ready(from)?;
+        if ready.bytes > 0 {
+            let fd = |index: usize| sources[index].as_ref().map(AsFd::as_fd);
+            sink.open([fd(0), fd(1)], kind);
+        }
         let ended = ready.ended || (ready.bytes > 0 && !sink.take(stream, from, kind, ready.bytes).await);
         if ready.bytes == 0 {
             guard.clear_ready();
+            sink.close_if_crowded();
         }
         drop(guard);
         if ended {
@@ -205,6 +246,15 @@ async fn carry(
     }
     sink.finish().await;
     Ok(())
+}
+
+/// Waits until something that is open has been left alone for long.
+async fn quiet(is_open: bool) {
+    if is_open {
+        tokio::time::sleep(QUIET).await;
+    } else {
+        std::future::pending().await
+    }
 }
 
 #[expect(
@@ -236,43 +286,83 @@ struct Sink<'a> {
     main: Main,
     /// For those who look on, while there are any, if `main` is nothing that they could follow.
     live: Option<(Log, Weak<()>)>,
+    /// Until the log has been opened for the first time: what is left in it by whoever has written it before.
+    origin: Option<Origin>,
+    open: &'a Arc<Open>,
+    /// What came while the log could not be opened, and why.
+    lost: Option<(u64, io::Error)>,
 }
 
 enum Main {
     Nothing,
-    Log(Box<Log>),
+    /// A log without its files: of many containers few write.
+    Closed,
+    Log {
+        log: Box<Log>,
+        _counted: Counted,
+    },
     Journal(Box<Journal>),
 }
 
 impl<'a> Sink<'a> {
-    fn open(target: &'a Target) -> Self {
+    fn new(target: &'a Target, origin: Origin, open: &'a Arc<Open>) -> Self {
         let main = match target.spec.driver {
-            LogDriver::None => Ok(Main::Nothing),
-            LogDriver::File => Log::open(&target.directory, &target.spec).map(|log| Main::Log(Box::new(log))),
-            LogDriver::Journald => Journal::open(target).map(|journal| Main::Journal(Box::new(journal))),
+            LogDriver::None => Main::Nothing,
+            LogDriver::File => Main::Closed,
+            LogDriver::Journald => Journal::open(target).map_or_else(
+                |error| {
+                    // The container is not to wait for somebody to read.
+                    tracing::warn!(id = target.id, %error, "log");
+                    Main::Nothing
+                },
+                |journal| Main::Journal(Box::new(journal)),
+            ),
         };
-        let main = main.unwrap_or_else(|error| {
-            // The container is not to wait for somebody to read.
-            tracing::warn!(id = target.id, %error, "log");
-            Main::Nothing
-        });
-        let sink = Self { target, main, live: None };
+        let sink = Self { target, main, live: None, origin: Some(origin), open, lost: None };
         if target.spec.driver != LogDriver::File {
             sink.remove_live();
         }
         sink
     }
 
-    /// Completes what a former writer has left unfinished.
-    fn complete(&mut self, out: BorrowedFd<'_>, err: Option<BorrowedFd<'_>>, kind: Kind, origin: Origin) {
-        let Main::Log(log) = &mut self.main else { return };
-        let from = match log.incomplete() {
-            None => return,
-            Some(Stream::Out) => Some(out),
-            Some(Stream::Err) => err,
-            Some(Stream::Note) => None,
-        };
-        log.complete(from.filter(|_| kind == Kind::Pipe && origin == Origin::Adopted));
+    fn is_open(&self) -> bool {
+        matches!(self.main, Main::Log { .. })
+    }
+
+    /// Opens the log if it is closed, and completes what a former writer has left unfinished with what is in `streams`.
+    fn open(&mut self, streams: [Option<BorrowedFd<'_>>; 2], kind: Kind) {
+        if !matches!(self.main, Main::Closed) {
+            return;
+        }
+        match Log::open(&self.target.directory, &self.target.spec) {
+            Ok(mut log) => {
+                if let Some(origin) = self.origin.take() {
+                    complete(&mut log, streams, kind, origin);
+                }
+                if let Some((bytes, error)) = self.lost.take() {
+                    log.fail(bytes, error);
+                }
+                self.main = Main::Log { log: Box::new(log), _counted: self.open.count() };
+            }
+            Err(error) if self.lost.is_none() => {
+                tracing::warn!(id = self.target.id, %error, "log");
+                self.lost = Some((0, error));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Closes the log; not one that has still to say what it has lost.
+    fn close(&mut self) {
+        if matches!(&self.main, Main::Log { log, .. } if log.is_settled()) {
+            self.main = Main::Closed;
+        }
+    }
+
+    fn close_if_crowded(&mut self) {
+        if self.open.is_crowded() {
+            self.close();
+        }
     }
 
     /// Takes some of the `bytes` that `from` has; false if there were none after all, nor will be.
@@ -282,14 +372,14 @@ impl<'a> Sink<'a> {
             self.remove_live();
         }
         let log = match (&mut self.main, &mut self.live) {
-            (Main::Log(log), _) => Some(&mut **log),
+            (Main::Log { log, .. }, _) => Some(&mut **log),
             (Main::Nothing, Some((live, _))) => Some(live),
-            (Main::Nothing, None) => None,
+            (Main::Nothing, None) | (Main::Closed, _) => None,
             (Main::Journal(_), _) => return self.take_copy(stream, from).await,
         };
         match (log, kind) {
             (Some(log), Kind::Pipe) => log.take(stream, from, bytes.min(log.record_max())),
-            (None, Kind::Pipe) => drop(discard(from, bytes)),
+            (None, Kind::Pipe) => self.lose(discard(from, bytes)),
             (_, Kind::Terminal) => return self.take_copy(stream, from).await,
         }
         true
@@ -305,13 +395,21 @@ impl<'a> Sink<'a> {
         }
         match &mut self.main {
             Main::Nothing => {}
-            Main::Log(log) => log.append(stream, &bytes),
+            Main::Closed => self.lose(bytes.len() as u64),
+            Main::Log { log, .. } => log.append(stream, &bytes),
             Main::Journal(journal) => journal.write(stream, &bytes).await,
         }
         if let Some((live, _)) = &mut self.live {
             live.append(stream, &bytes);
         }
         true
+    }
+
+    /// Keeps account of bytes that came while the log could not be opened.
+    fn lose(&mut self, more: u64) {
+        if let Some((bytes, _)) = &mut self.lost {
+            *bytes += more;
+        }
     }
 
     /// Begins to keep what those who look on follow, or lets one more of them follow it.
@@ -338,8 +436,28 @@ impl<'a> Sink<'a> {
     }
 
     async fn finish(&mut self) {
+        // A log that nobody has written to since is not left unfinished, nor made.
+        if matches!(self.main, Main::Closed)
+            && (self.lost.is_some() || self.origin.is_some() && self.target.directory.exists())
+        {
+            self.open([None; 2], Kind::Pipe);
+        }
+        if let Main::Log { log, .. } = &mut self.main {
+            log.tell_loss();
+        }
         if let Main::Journal(journal) = &mut self.main {
             journal.finish().await;
         }
     }
+}
+
+/// Completes what a former writer has left unfinished.
+fn complete(log: &mut Log, [out, err]: [Option<BorrowedFd<'_>>; 2], kind: Kind, origin: Origin) {
+    let from = match log.incomplete() {
+        None => return,
+        Some(Stream::Out) => out,
+        Some(Stream::Err) => err,
+        Some(Stream::Note) => None,
+    };
+    log.complete(from.filter(|_| kind == Kind::Pipe && origin == Origin::Adopted));
 }

@@ -4,11 +4,11 @@
 //! lies in a file in memory, whose descriptor is then the first, and the packet is empty but for one byte.
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,9 +20,6 @@ const MESSAGE_BYTES: u64 = 16 << 20;
 
 /// The most descriptors that go with a message.
 pub(super) const DESCRIPTORS_MAX: usize = 8;
-
-/// The kernel's own limit to it, in `include/net/scm.h`.
-const SCM_MAX_FD: usize = 253;
 
 /// In the place of a message that lies in a file.
 const IN_FILE: &[u8] = b"@";
@@ -61,30 +58,23 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[RawFd]) -> i
     }
 }
 
-/// Takes the next message, with its descriptors; `None` at the end of file. Never waits.
+/// Takes the next message, with its descriptors, or without any if this process can have no more; `None` at the end of file. Never
+/// waits.
 ///
 /// Errors: `EAGAIN` if there is none yet. `EPROTO` for what is no message: it is gone then, and its descriptors are closed, and one may go on.
 pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut packet = vec![0; PACKET_BYTES];
-    let mut buffers = [IoSliceMut::new(&mut packet)];
-    // Room for all that the kernel ever lets through: what it had to cut off could not be told from what it has handed over.
-    let mut control = nix::cmsg_space!([RawFd; SCM_MAX_FD]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = loop {
-        match recvmsg::<()>(socket.as_raw_fd(), &mut buffers, Some(&mut control), flags) {
-            Err(nix::Error::EINTR) => {}
-            Err(nix::Error::ECONNRESET) => return Ok(None),
-            other => break other?,
-        }
-    };
-    let is_whole = !message.flags.contains(MsgFlags::MSG_TRUNC);
-    let length = message.bytes;
+    // One byte more than there may be tells that there were too many.
+    let mut packet = vec![0; PACKET_BYTES + 1];
     let mut descriptors = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = control {
-            descriptors.extend(received.into_iter().map(skiff_sys::file::received));
-        }
+    let received = match skiff_sys::socket::receive(socket, &mut packet, &mut descriptors, true) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ECONNRESET) => return Ok(None),
+        other => other?,
+    };
+    if received.truncated {
+        // Which have not come cannot be told. Whoever misses them says so.
+        descriptors.clear();
     }
+    let (length, is_whole) = (received.bytes, received.bytes <= PACKET_BYTES);
     let text = &packet[..length];
     match text {
         [] if descriptors.is_empty() => Ok(None),

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::{World, destroy};
 use crate::harness::fixture;
+use crate::harness::world::{World, destroy};
 use crate::peers::world::eventually;
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::World;
+use crate::harness::world::World;
 use crate::harness::{Skiff, installed, need, programs};
 use crate::peers::world::eventually;
 

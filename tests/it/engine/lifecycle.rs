@@ -1,6 +1,6 @@
 //! What can be done to a container, when, and what comes of it.
 
-use super::World;
+use crate::harness::world::World;
 use crate::harness::{fixture, leak};
 use crate::peers::world::eventually;
 

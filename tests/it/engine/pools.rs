@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::World;
+use crate::harness::world::{World, destroy};
 use crate::harness::{fixture, parse};
 use crate::peers::world::eventually;
 
@@ -69,7 +69,7 @@ fn a_parked_container_that_was_killed_is_not_used() {
     let children = std::fs::read_to_string(format!("/proc/{spawner}/task/{spawner}/children"));
     let Ok(children) = children else { return crate::harness::skip("CONFIG_PROC_CHILDREN") };
     for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-        super::destroy(nix::unistd::Pid::from_raw(child));
+        destroy(nix::unistd::Pid::from_raw(child));
     }
     world.0.run(&[], &["true"]).ok();
 }

@@ -10,6 +10,7 @@ pub(crate) mod layout;
 pub(crate) mod leak;
 pub(crate) mod live;
 pub(crate) mod pty;
+pub(crate) mod world;
 
 pub(crate) use case::{Case, parse};
 pub(crate) use command::Skiff;
