@@ -38,6 +38,8 @@ impl Images {
         let file: PathBuf = match &reference {
             // A few system calls.
             ImageRef::Host | ImageRef::Rootfs(_) => return Ok(self.store.resolve(&reference)?),
+            ImageRef::Named(name) => self.store.name_file(name),
+            ImageRef::Id(_) => return Ok(self.store.resolve(&reference)?),
             ImageRef::OciLayout(at) => at.path.join("index.json"),
             ImageRef::OciArchive(at) | ImageRef::DockerArchive(at) => at.path.clone(),
         };

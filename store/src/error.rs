@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::{ImageName, RemoteError};
+
 /// Why an image could not be found, read or unpacked. Every message is one line without a full stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -22,6 +24,36 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// There is no image of this name or id here; it may be elsewhere.
+    #[error("no such image: {image}")]
+    NoSuchImage {
+        /// As the user wrote it.
+        image: String,
+    },
+    /// What was asked makes no sense.
+    #[error("{image:?}: {reason}")]
+    Invalid {
+        /// As the user wrote it.
+        image: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// What was asked does not go with what else there is; it could be forced.
+    #[error("conflict: unable to delete {image} (must be forced) - {reason}")]
+    Conflict {
+        /// As the user wrote it.
+        image: String,
+        /// What is in the way.
+        reason: String,
+    },
+    /// The other side does not give it.
+    #[error("pull {image}: {error}")]
+    Remote {
+        /// The image's name.
+        image: String,
+        /// What the other side says.
+        error: RemoteError,
+    },
     /// The store itself cannot be used.
     #[error("store {}: {reason}", root.display())]
     Store {
@@ -33,6 +65,10 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn remote(name: &ImageName, error: &RemoteError) -> Self {
+        Self::Remote { image: name.familiar(), error: error.clone() }
+    }
+
     pub(crate) fn store(root: &Path, reason: impl Into<String>) -> Self {
         Self::Store { root: root.to_owned(), reason: reason.into() }
     }

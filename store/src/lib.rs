@@ -1,16 +1,25 @@
 //! Images on this host: from a reference on the command line to directories that overlayfs can stack.
 //!
-//! Knows nothing of containers and pulls nothing. docs/store.md describes what is kept on disk.
+//! Knows nothing of containers and nothing of HTTP: what is elsewhere comes through [`Remote`]. docs/store.md describes what is kept on disk.
 #![forbid(unsafe_code)]
 
 mod blob;
+mod catalogue;
 mod digest;
+mod disk;
+mod draft;
 mod entries;
 mod error;
+mod faults;
 mod image;
+mod images;
+mod layers;
+mod lease;
 mod manifest;
 mod name;
 mod platform;
+mod progress;
+mod pull;
 mod recipe;
 mod reference;
 mod remote;
@@ -22,9 +31,15 @@ mod tar;
 mod unpack;
 
 pub use digest::Digest;
+pub use draft::Draft;
 pub use error::Error;
 pub use image::{Healthcheck, Image, ImageConfig};
+pub use images::{Documents, Found, Removed, Summary};
+pub use lease::Lease;
 pub use name::ImageName;
+pub use platform::Platform;
+pub use progress::{LayerEvent, Progress, Silent};
+pub use pull::Pulled;
 pub use reference::{ImageRef, Located};
 pub use remote::{Document, ManifestRef, Remote, RemoteError, RemoteErrorKind};
 pub use store::Store;

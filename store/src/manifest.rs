@@ -10,18 +10,24 @@ use serde::de::DeserializeOwned;
 use crate::blob::{Blob, Compression};
 use crate::digest::Digest;
 use crate::error::cause;
-use crate::platform;
+use crate::platform::{self, Platform};
+use crate::remote::Document;
 use crate::source::Source;
-use crate::spec::{Configuration, Descriptor, Document, Platform, Saved};
+use crate::spec::{Configuration, Descriptor, Parts, Saved};
 
 /// Largest JSON document that is read, in bytes. Registries accept 4 MiB.
-const DOCUMENT_MAX: u64 = 4 << 20;
+pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 
 /// Most indexes in each other.
 const INDEXES_MAX: usize = 4;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const FULL_NAME: &str = "io.containerd.image.name";
+
+/// Media types of what skiff writes itself.
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const CONFIGURATION_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// An image, its layers not looked at yet.
 #[derive(Debug)]
@@ -31,19 +37,43 @@ pub(crate) struct Manifest {
     pub(crate) configuration: Configuration,
     /// Bottom first.
     pub(crate) layers: Vec<Layer>,
+    /// Word for word; absent where the image has none (docker save).
+    pub(crate) document: Option<Document>,
+    /// The configuration word for word.
+    pub(crate) configuration_bytes: Vec<u8>,
 }
 
 /// A layer's blob by name, and what must be true of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Layer {
     /// File in the image's source.
     file: String,
     /// Digest and size of the blob, where the image says them.
     pub(crate) digest: Option<Digest>,
-    size: Option<u64>,
+    pub(crate) size: Option<u64>,
+    /// Empty where the image says none.
+    pub(crate) media_type: String,
     pub(crate) compression: Option<Compression>,
+    /// Whether registries need not have it.
+    pub(crate) is_foreign: bool,
     /// Digest of the content.
     pub(crate) diff_id: Digest,
+}
+
+/// Where documents are found by digest.
+pub(crate) trait Documents {
+    /// The document's bytes, as long as `descriptor` says and not checked otherwise. Errors: one line that names it.
+    fn document(&self, what: &str, descriptor: &Descriptor) -> Result<Document, String>;
+}
+
+impl Documents for Source {
+    fn document(&self, what: &str, descriptor: &Descriptor) -> Result<Document, String> {
+        let named = format!("{what} {}", descriptor.digest);
+        let blob =
+            self.open(&blob_name(descriptor.digest)).map_err(|e| format!("{named}: {}", missing(&e)))?;
+        check_size(&named, blob.length(), descriptor)?;
+        Ok(Document { media_type: descriptor.media_type.clone(), bytes: read(&named, blob)? })
+    }
 }
 
 impl Layer {
@@ -66,18 +96,31 @@ impl Layer {
 pub(crate) fn of_layout(source: &Source, tag: Option<&str>) -> Result<Manifest, String> {
     let index =
         source.open("index.json").map_err(|e| format!("no OCI layout: index.json: {}", missing(&e)))?;
-    let index: Document = parse("index.json", &read("index.json", index)?)?;
+    let index: Parts = parse("index.json", &read("index.json", index)?)?;
     let named = named(index.manifests.as_deref().unwrap_or_default(), tag)?;
-    let mut descriptor = platform::choose(&named, platform::host_architecture())?.clone();
+    let host = Platform::host();
+    let descriptor = platform::choose(&named, &host)?;
+    of_document(source, fetch(source, "manifest", descriptor)?, &host)
+}
+
+/// The image for `want` that a manifest or an index tells of.
+pub(crate) fn of_document(
+    documents: &dyn Documents,
+    mut document: Document,
+    want: &Platform,
+) -> Result<Manifest, String> {
     for _ in 0..INDEXES_MAX {
-        let document: Document = fetch(source, "manifest", &descriptor)?;
-        match (document.manifests, document.config, document.layers) {
+        let digest = Digest::of(&document.bytes);
+        let parts: Parts = parse(&format!("manifest {digest}"), &document.bytes)?;
+        document = match (parts.manifests, parts.config, parts.layers) {
             (Some(manifests), None, None) => {
                 let all: Vec<_> = manifests.iter().collect();
-                descriptor = platform::choose(&all, platform::host_architecture())?.clone();
+                fetch(documents, "manifest", platform::choose(&all, want)?)?
             }
-            (None, Some(config), Some(layers)) => return of_manifest(source, &config, &layers),
-            _ => return Err(format!("manifest {} is neither index nor image manifest", descriptor.digest)),
+            (None, Some(config), Some(layers)) => {
+                return of_manifest(documents, document, &config, &layers, want);
+            }
+            _ => return Err(format!("manifest {digest} is neither index nor image manifest")),
         }
     }
     Err(format!("more than {INDEXES_MAX} indexes in each other"))
@@ -101,33 +144,54 @@ pub(crate) fn of_docker_archive(source: &Source, tag: Option<&str>) -> Result<Ma
         file: file.clone(),
         digest: file.strip_prefix("blobs/sha256/").and_then(Digest::from_hex),
         size: None,
+        media_type: String::new(),
         compression: None,
+        is_foreign: false,
         diff_id: id,
     };
-    assemble(id, parse("configuration", &data)?, saved.layers.iter().map(layer).collect())
+    let layers = saved.layers.iter().map(layer).collect();
+    assemble(id, None, data, layers, &Platform::host())
 }
 
-fn of_manifest(source: &Source, config: &Descriptor, layers: &[Descriptor]) -> Result<Manifest, String> {
-    let configuration = fetch(source, "configuration", config)?;
-    let layer = |layer: &Descriptor| {
-        let compression = Compression::of_media_type(&layer.media_type).ok_or_else(|| {
-            format!("layer {}: media type {:?} is not supported", layer.digest, layer.media_type)
-        })?;
-        Ok(Layer {
-            file: blob_name(layer.digest),
-            digest: Some(layer.digest),
-            size: Some(layer.size),
-            compression: Some(compression),
-            diff_id: layer.digest,
-        })
-    };
+fn of_manifest(
+    documents: &dyn Documents,
+    document: Document,
+    config: &Descriptor,
+    layers: &[Descriptor],
+    want: &Platform,
+) -> Result<Manifest, String> {
+    let configuration = fetch(documents, "configuration", config)?;
     let layers = layers.iter().map(layer).collect::<Result<_, String>>()?;
-    assemble(config.digest, configuration, layers)
+    assemble(config.digest, Some(document), configuration.bytes, layers, want)
+}
+
+fn layer(layer: &Descriptor) -> Result<Layer, String> {
+    let compression = Compression::of_media_type(&layer.media_type).ok_or_else(|| {
+        format!("layer {}: media type {:?} is not supported", layer.digest, layer.media_type)
+    })?;
+    Ok(Layer {
+        file: blob_name(layer.digest),
+        digest: Some(layer.digest),
+        size: Some(layer.size),
+        media_type: layer.media_type.clone(),
+        compression: Some(compression),
+        is_foreign: !layer.urls.is_empty(),
+        diff_id: layer.digest,
+    })
 }
 
 /// Gives each layer its content's digest from the configuration.
-fn assemble(id: Digest, configuration: Configuration, mut layers: Vec<Layer>) -> Result<Manifest, String> {
-    runs_here(&configuration.platform)?;
+fn assemble(
+    id: Digest,
+    document: Option<Document>,
+    configuration_bytes: Vec<u8>,
+    mut layers: Vec<Layer>,
+    want: &Platform,
+) -> Result<Manifest, String> {
+    let configuration: Configuration = parse(&format!("configuration {id}"), &configuration_bytes)?;
+    if !configuration.platform.is_for(want) {
+        return Err(format!("is for {}, not for {want}", configuration.platform));
+    }
     let diff_ids = &configuration.rootfs.diff_ids;
     if diff_ids.len() != layers.len() {
         return Err(format!(
@@ -139,20 +203,7 @@ fn assemble(id: Digest, configuration: Configuration, mut layers: Vec<Layer>) ->
     for (layer, &diff_id) in layers.iter_mut().zip(diff_ids) {
         layer.diff_id = diff_id;
     }
-    Ok(Manifest { id, configuration, layers })
-}
-
-/// The configuration has the last word on the platform; what it leaves out is not held against it.
-fn runs_here(platform: &Platform) -> Result<(), String> {
-    let host = platform::host_architecture();
-    let fits = match (host, &*platform.architecture) {
-        (_, "") | ("amd64", "386") | ("arm64", "arm") => true,
-        (host, image) => host == image,
-    };
-    match matches!(&*platform.os, "" | "linux") && fits {
-        true => Ok(()),
-        false => Err(format!("is for {}, this host is linux/{host}", platform::show(platform))),
-    }
+    Ok(Manifest { id, configuration, layers, document, configuration_bytes })
 }
 
 /// The entries of an index that `tag` may mean.
@@ -213,23 +264,26 @@ fn none_of(tag: Option<&str>, names: &[&str]) -> String {
     }
 }
 
-/// A JSON document by digest.
-fn fetch<T: DeserializeOwned>(source: &Source, what: &str, descriptor: &Descriptor) -> Result<T, String> {
-    let named = format!("{what} {}", descriptor.digest);
-    let blob = source.open(&blob_name(descriptor.digest)).map_err(|e| format!("{named}: {}", missing(&e)))?;
-    if blob.length() != descriptor.size {
-        return Err(format!("{named}: {} bytes, its descriptor says {}", blob.length(), descriptor.size));
+/// A document by digest, checked against it.
+fn fetch(documents: &dyn Documents, what: &str, descriptor: &Descriptor) -> Result<Document, String> {
+    let document = documents.document(what, descriptor)?;
+    check_size(&format!("{what} {}", descriptor.digest), document.bytes.len() as u64, descriptor)?;
+    check(what, Some(descriptor.digest), Digest::of(&document.bytes))?;
+    Ok(document)
+}
+
+fn check_size(named: &str, size: u64, descriptor: &Descriptor) -> Result<(), String> {
+    match size == descriptor.size {
+        true => Ok(()),
+        false => Err(format!("{named}: {size} bytes, its descriptor says {}", descriptor.size)),
     }
-    let data = read(&named, blob)?;
-    check(what, Some(descriptor.digest), Digest::of(&data))?;
-    parse(&named, &data)
 }
 
 fn read(what: &str, blob: Blob) -> Result<Vec<u8>, String> {
     blob.read_all(DOCUMENT_MAX).map_err(|e| format!("{what}: {}", cause(&e)))
 }
 
-fn parse<T: DeserializeOwned>(what: &str, data: &[u8]) -> Result<T, String> {
+pub(crate) fn parse<T: DeserializeOwned>(what: &str, data: &[u8]) -> Result<T, String> {
     serde_json::from_slice(data).map_err(|e| format!("{what}: {e}"))
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-
-const FORMS: &str = "use host, rootfs:DIR, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG]; pulling is not supported yet";
+use crate::digest::Digest;
+use crate::name::ImageName;
 
 /// Where an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub enum ImageRef {
     OciArchive(Located),
     /// `docker-archive:FILE[:TAG]`: what `docker save` writes.
     DockerArchive(Located),
+    /// `[HOST/]PATH[:TAG][@DIGEST]`: the name of an image of the store. It may be the beginning of an id as well.
+    Named(ImageName),
+    /// `sha256:HEX` or 64 digits: an image of the store by its id.
+    Id(Digest),
 }
 
 /// A file or directory that may hold several images, and which of them is meant.
@@ -35,7 +39,7 @@ impl ImageRef {
     /// Reads IMAGE as written on the command line.
     ///
     /// A path may contain colons: of all ways to split `PATH[:TAG]`, the one with the longest path that exists wins.
-    /// Errors: unknown form; nothing exists at any split.
+    /// What has none of the forms is a name or an id. Errors: it is neither; nothing exists at any split.
     pub fn parse(image: &str) -> Result<Self, Error> {
         Self::parse_with(image, &|path| path.exists())
     }
@@ -55,7 +59,12 @@ impl ImageRef {
             "oci" => Ok(Self::OciLayout(located()?)),
             "oci-archive" => Ok(Self::OciArchive(located()?)),
             "docker-archive" => Ok(Self::DockerArchive(located()?)),
-            _ => Err(not_found(FORMS.to_owned())),
+            _ => match Digest::from_hex(image.strip_prefix("sha256:").unwrap_or(image)) {
+                Some(id) => Ok(Self::Id(id)),
+                None => ImageName::parse(image)
+                    .map(Self::Named)
+                    .map_err(|reason| Error::Invalid { image: image.to_owned(), reason }),
+            },
         }
     }
 }
@@ -69,6 +78,8 @@ impl fmt::Display for ImageRef {
             Self::OciLayout(at) => write!(f, "oci:{at}"),
             Self::OciArchive(at) => write!(f, "oci-archive:{at}"),
             Self::DockerArchive(at) => write!(f, "docker-archive:{at}"),
+            Self::Named(name) => f.write_str(&name.familiar()),
+            Self::Id(id) => write!(f, "{id}"),
         }
     }
 }
@@ -123,11 +134,19 @@ mod tests {
     }
 
     #[test]
+    fn names_and_ids() {
+        check("ubuntu", "Named(ImageName { host: \"docker.io\", path: \"library/ubuntu\"");
+        check("localhost:5000/host", "Named(ImageName { host: \"localhost:5000\", path: \"host\"");
+        check(&format!("sha256:{}", "0".repeat(64)), "Id(Digest([0");
+        check(&"0".repeat(64), "Id(Digest([0");
+    }
+
+    #[test]
     fn bad_references() {
-        check("ubuntu", "image \"ubuntu\" not found: use host, rootfs:DIR");
-        check("", "image \"\" not found: use host");
-        check("host:", "use host, rootfs:DIR");
-        check("docker://ubuntu", "use host, rootfs:DIR");
+        check("", "\"\": invalid reference format");
+        check("host:", "\"host:\": invalid reference format");
+        check("docker://ubuntu", "\"docker://ubuntu\": \"docker:\" is not a registry");
+        check("Ubuntu", "\"Ubuntu\": repository name must be lowercase");
         check("rootfs:", "no path after \"rootfs:\"");
         check("oci:/nowhere:v1", "no file or directory at \"/nowhere:v1\"");
         check("oci:/img2:", "no file or directory at \"/img2:\"");

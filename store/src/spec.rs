@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 use crate::digest::Digest;
-use crate::{Healthcheck, ImageConfig};
+use crate::{Healthcheck, ImageConfig, Platform};
 
 /// A reference to a blob by digest.
 #[derive(Debug, Clone, Deserialize)]
@@ -19,24 +19,16 @@ pub(crate) struct Descriptor {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) platform: Option<Platform>,
+    /// Where a layer can be had that registries do not keep.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) urls: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// What an image runs on, in Go's words.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Platform {
-    #[serde(default, deserialize_with = "or_default")]
-    pub(crate) architecture: String,
-    #[serde(default, deserialize_with = "or_default")]
-    pub(crate) os: String,
-    #[serde(default, deserialize_with = "or_default")]
-    pub(crate) variant: String,
-}
-
 /// An index (manifest list) or a manifest: which one shows in the fields that are there.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Document {
+pub(crate) struct Parts {
     pub(crate) manifests: Option<Vec<Descriptor>>,
     pub(crate) config: Option<Descriptor>,
     pub(crate) layers: Option<Vec<Descriptor>>,
@@ -58,6 +50,9 @@ pub(crate) struct Saved {
 pub(crate) struct Configuration {
     #[serde(flatten)]
     pub(crate) platform: Platform,
+    /// RFC 3339, as its maker wrote it.
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) created: String,
     #[serde(default, deserialize_with = "or_default")]
     config: Execution,
     pub(crate) rootfs: RootFs,

@@ -25,6 +25,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use skiff_sys::file::{Resolve, open_beneath};
 
 use crate::digest::Digest;
+use crate::disk;
 use crate::unpack::stream::Place;
 
 /// What came of trying to get at a layer's place.
@@ -48,6 +49,27 @@ impl Claim {
     /// Claims the place of `layer` below the directory `tmp`, which must exist.
     pub(crate) fn attempt(tmp: &Path, layer: Digest) -> io::Result<Try> {
         Self::by_name(tmp, layer.hex())
+    }
+
+    /// Claims a place of its own, for a layer whose digest is not known yet.
+    pub(crate) fn fresh(tmp: &Path) -> io::Result<Self> {
+        loop {
+            let mut draw = [0; 32];
+            skiff_sys::random::fill(&mut draw)?;
+            if let Try::Claimed(claim) = Self::attempt(tmp, Digest::of(&draw))? {
+                return Ok(claim);
+            }
+        }
+    }
+
+    /// Claims the place of `layer` when nobody else works on it any more.
+    pub(crate) fn own(tmp: &Path, layer: Digest) -> io::Result<Self> {
+        loop {
+            match Self::attempt(tmp, layer)? {
+                Try::Claimed(claim) => return Ok(claim),
+                Try::Busy => Self::wait(tmp, layer)?,
+            }
+        }
     }
 
     fn by_name(tmp: &Path, name: String) -> io::Result<Try> {
@@ -134,6 +156,10 @@ impl Drop for Claim {
 pub(crate) fn sweep(tmp: &Path) -> io::Result<()> {
     for entry in fs::read_dir(tmp)? {
         let Ok(name) = entry?.file_name().into_string() else { continue };
+        if name.ends_with(disk::NEW) {
+            disk::sweep_new(&tmp.join(name))?;
+            continue;
+        }
         let name = name.strip_suffix(".lock").unwrap_or(&name).to_owned();
         if let Try::Claimed(claim) = Claim::by_name(tmp, name)? {
             drop(claim);

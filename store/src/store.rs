@@ -3,8 +3,13 @@
 //! ```text
 //! ROOT/version              the format's number
 //! ROOT/layers/sha256/HEX/   a layer by the digest of its content, as overlayfs wants it
-//! ROOT/tars/sha256/HEX      what is needed beside it to give its tar again, see recipe/mod.rs
-//! ROOT/tmp/                 layers in the making, see staging.rs
+//! ROOT/tars/sha256/HEX      what gives the layer's tar again, byte for byte
+//! ROOT/sources/sha256/HEX   the layer's sizes and where else it is, see layers.rs
+//! ROOT/blobs/sha256/HEX     manifests and configurations, word for word
+//! ROOT/partial/sha256/HEX   what has come so far of a blob, see pull.rs
+//! ROOT/names, untagged      which images there are, see catalogue.rs
+//! ROOT/leases, condemned    what is in use and what is about to go, see lease.rs
+//! ROOT/tmp/                 all that is in the making, see staging.rs and disk.rs
 //! ```
 //!
 //! What stands below `layers` is whole and has been checked; it gets there by rename and is not looked at again.
@@ -15,195 +20,162 @@
 //! A store belongs to one user and is closed to all others, because layers hold setuid programs.
 
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs;
 use std::io;
-use std::num::NonZero;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-
-use crossbeam::channel::unbounded;
 
 use crate::digest::Digest;
+use crate::disk::{Disk, Durable, make_directory};
 use crate::error::cause;
-use crate::manifest::{self, Layer, Manifest};
+use crate::lease::{Held, Lease};
+use crate::manifest::{self, Manifest};
+use crate::progress::Silent;
 use crate::source::Source;
-use crate::staging::{self, Claim, Try};
-use crate::unpack::stream::{self, Checked};
-use crate::unpack::{Privilege, Skipped};
+use crate::staging;
 use crate::{Error, Image, ImageRef};
 
 /// The format that this program reads and writes; a store with a greater number is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-/// Unpacked layers on this host.
+/// Images on this host.
 #[derive(Debug)]
 pub struct Store {
-    root: PathBuf,
-    layers: PathBuf,
-    tars: PathBuf,
-    tmp: PathBuf,
+    pub(crate) disk: Disk,
 }
 
 impl Store {
     /// Opens the store at `root`, creates it where it is missing, and sweeps what killed processes left.
     ///
-    /// Errors: `root` belongs to another user or can be written by everyone; its format is newer than this program.
+    /// A store of format 1 is taken over. Errors: `root` belongs to another user or can be written by everyone; its
+    /// format is newer than this program.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let fail = |e: io::Error| Error::store(root, cause(&e));
         make_directory(root).map_err(fail)?;
         let root = root.canonicalize().map_err(fail)?;
         check_owner(&root)?;
-        check_version(&root)?;
-        let store = Self {
-            layers: root.join("layers/sha256"),
-            tars: root.join("tars/sha256"),
-            tmp: root.join("tmp"),
-            root,
-        };
-        make_directory(&store.layers).map_err(fail)?;
-        make_directory(&store.tars).map_err(fail)?;
-        make_directory(&store.tmp).map_err(fail)?;
-        staging::sweep(&store.tmp).map_err(|e| store.error(&format!("sweep tmp: {}", cause(&e))))?;
+        let store = Self { disk: Disk::new(root) };
+        store.check_version()?;
+        staging::sweep(&store.disk.tmp).map_err(|e| store.error(&format!("sweep tmp: {}", cause(&e))))?;
         Ok(store)
     }
 
     /// Finds the image, unpacks those of its layers that are not in the store yet, and reads its configuration.
     ///
     /// Layers in the store are taken as they are: with all of them there, only the image's JSON is read.
+    ///
+    /// Errors: [`Error::NoSuchImage`] for a name or an id that is not here.
     pub fn resolve(&self, reference: &ImageRef) -> Result<Image, Error> {
-        let (source, at, of): (_, _, fn(&Source, Option<&str>) -> _) = match reference {
+        match reference {
             ImageRef::Host => return Ok(Image::default()),
             ImageRef::Rootfs(dir) => return rootfs(reference, dir),
-            ImageRef::OciLayout(at) => (Source::directory(&at.path), at, manifest::of_layout),
-            ImageRef::OciArchive(at) => (Source::archive(&at.path), at, manifest::of_layout),
-            ImageRef::DockerArchive(at) => (Source::archive(&at.path), at, manifest::of_docker_archive),
-        };
+            ImageRef::Id(id) => return self.kept(self.find(&id.to_string())?.id),
+            ImageRef::Named(name) => {
+                return match self.named(name)? {
+                    Some(record) => self.kept(record.image),
+                    None => self.kept(self.find_prefix(name)?),
+                };
+            }
+            ImageRef::OciLayout(_) | ImageRef::OciArchive(_) | ImageRef::DockerArchive(_) => {}
+        }
         let fail = |reason: String| Error::Image { image: reference.to_string(), reason: printable(&reason) };
-        let source = source.map_err(|e| fail(cause(&e)))?;
-        let Manifest { id, configuration, layers } = of(&source, at.tag.as_deref()).map_err(fail)?;
-        self.complete(&source, &layers).map_err(fail)?;
-        let mut seen = HashSet::new();
-        let unique = layers.iter().rev().filter(|layer| seen.insert(layer.diff_id));
+        let Some((source, manifest)) = self.read(reference)? else {
+            return Err(fail("is no layout and no archive".to_owned()));
+        };
+        self.complete(&source, &manifest.layers, &Silent).map_err(fail)?;
         Ok(Image {
-            layers: unique.map(|layer| self.path(layer.diff_id)).collect(),
-            id: Some(id.to_string()),
-            config: configuration.into(),
+            layers: self.stack(&manifest.configuration.rootfs.diff_ids),
+            id: Some(manifest.id.to_string()),
+            config: manifest.configuration.into(),
         })
     }
 
-    pub(crate) fn path(&self, layer: Digest) -> PathBuf {
-        self.layers.join(layer.hex())
+    /// A name could be the beginning of an id as well.
+    fn find_prefix(&self, name: &crate::ImageName) -> Result<Digest, Error> {
+        let none = || Error::NoSuchImage { image: name.familiar() };
+        let text = name.familiar_repository();
+        if name.digest().is_some() || name.tag() != Some("latest") || text.contains(['/', '.', '-', '_']) {
+            return Err(none());
+        }
+        match self.find(&text) {
+            Err(Error::NoSuchImage { .. }) => Err(none()),
+            found => found.map(|found| found.id),
+        }
     }
 
-    pub(crate) fn recipe(&self, layer: Digest) -> PathBuf {
-        self.tars.join(layer.hex())
+    /// Documents of an image in a layout or an archive; none for other references.
+    pub(crate) fn read(&self, reference: &ImageRef) -> Result<Option<(Source, Manifest)>, Error> {
+        let (source, at, of): (_, _, fn(&Source, Option<&str>) -> _) = match reference {
+            ImageRef::OciLayout(at) => (Source::directory(&at.path), at, manifest::of_layout),
+            ImageRef::OciArchive(at) => (Source::archive(&at.path), at, manifest::of_layout),
+            ImageRef::DockerArchive(at) => (Source::archive(&at.path), at, manifest::of_docker_archive),
+            _ => return Ok(None),
+        };
+        let fail = |reason: String| Error::Image { image: reference.to_string(), reason: printable(&reason) };
+        let source = source.map_err(|e| fail(cause(&e)))?;
+        let manifest = of(&source, at.tag.as_deref()).map_err(fail)?;
+        Ok(Some((source, manifest)))
     }
 
-    /// Sees to it that all of `layers` are in the store.
+    /// Holds the layers of `image` against collections until the lease is dropped.
     ///
-    /// Two processes never wait for each other in a circle: who waits holds no claim.
-    fn complete(&self, source: &Source, layers: &[Layer]) -> Result<(), String> {
-        loop {
-            let mut seen = HashSet::new();
-            let missing: Vec<_> = layers
-                .iter()
-                .filter(|layer| !self.path(layer.diff_id).exists() && seen.insert(layer.diff_id))
-                .collect();
-            let Some(first) = missing.first() else { return Ok(()) };
-            let claims = self.claim(&missing)?;
-            if claims.is_empty() {
-                Claim::wait(&self.tmp, first.diff_id).map_err(|e| self.failed("wait for a layer", &e))?;
-            } else {
-                self.build(source, &claims)?;
-            }
+    /// Errors: a layer is not there any more: resolve again.
+    pub fn lease(&self, image: &Image) -> Result<Lease, Error> {
+        let digest = |path: &PathBuf| path.file_name().and_then(|name| Digest::from_hex(name.to_str()?));
+        let own: Vec<_> = image.layers.iter().filter(|path| path.starts_with(&self.disk.layers)).collect();
+        let held = Held {
+            layers: own.iter().filter_map(|path| digest(path)).collect(),
+            blobs: image.id.iter().filter_map(|id| Digest::try_from(id.clone()).ok()).collect(),
+        };
+        let lease = Lease::new(&self.disk, held).map_err(|e| self.error(&format!("lease: {}", cause(&e))))?;
+        match own.iter().find(|path| !path.exists()) {
+            Some(gone) => Err(self.error(&format!("layer {} is gone", gone.display()))),
+            None => Ok(lease),
         }
     }
 
-    /// Claims those of `layers` that nobody else is working on.
-    fn claim<'a>(&self, layers: &[&'a Layer]) -> Result<Vec<(&'a Layer, Claim)>, String> {
-        let mut claims = Vec::new();
-        for &layer in layers {
-            let attempt = Claim::attempt(&self.tmp, layer.diff_id);
-            match attempt.map_err(|e| self.failed("claim a layer", &e))? {
-                Try::Claimed(claim) if !self.path(layer.diff_id).exists() => claims.push((layer, claim)),
-                Try::Claimed(_) | Try::Busy => {}
-            }
-        }
-        Ok(claims)
-    }
-
-    /// Unpacks all claimed layers, at most one per CPU at a time, and commits them together.
-    fn build(&self, source: &Source, claims: &[(&Layer, Claim)]) -> Result<(), String> {
-        let cancelled = AtomicBool::new(false);
-        let workers = thread::available_parallelism().map_or(1, NonZero::get).min(claims.len());
-        let (jobs, queue) = unbounded();
-        let (done, results) = unbounded();
-        for job in claims {
-            jobs.send(job).map_err(|e| e.to_string())?;
-        }
-        drop(jobs);
-        thread::scope(|scope| {
-            for _ in 0..workers {
-                let (queue, done, cancelled) = (queue.clone(), done.clone(), &cancelled);
-                scope.spawn(move || {
-                    let unpacked = queue.iter().try_for_each(|(layer, claim)| {
-                        unpack(source, layer, claim, cancelled)
-                            .map_err(|reason| format!("layer {}: {reason}", layer.name()))
-                    });
-                    let failed = unpacked.is_err();
-                    // The receiver outlives the workers. First the cause, then what it does to the others.
-                    drop(done.send(unpacked));
-                    cancelled.fetch_or(failed, Ordering::Relaxed);
-                });
-            }
-        });
-        drop(done);
-        results.iter().collect::<Result<(), String>>()?;
-        self.commit(claims).map_err(|e| self.failed("commit layers", &e))
-    }
-
-    fn commit(&self, claims: &[(&Layer, Claim)]) -> io::Result<()> {
-        let (layers, tars) = (File::open(&self.layers)?, File::open(&self.tars)?);
-        nix::unistd::syncfs(&layers)?;
-        for (layer, claim) in claims {
-            claim.commit_recipe(&self.recipe(layer.diff_id))?;
-        }
-        tars.sync_all()?;
-        for (layer, claim) in claims {
-            claim.commit(&self.path(layer.diff_id))?;
-        }
-        layers.sync_all()
+    /// The directories of layers, bottom first, as overlayfs stacks them: top first, each once.
+    pub(crate) fn stack(&self, diff_ids: &[Digest]) -> Vec<PathBuf> {
+        let mut seen = HashSet::new();
+        let unique = diff_ids.iter().rev().filter(|diff_id| seen.insert(**diff_id));
+        unique.map(|diff_id| self.disk.layer(*diff_id)).collect()
     }
 
     pub(crate) fn error(&self, reason: &str) -> Error {
-        Error::store(&self.root, reason)
+        Error::store(&self.disk.root, reason)
     }
 
-    fn failed(&self, what: &str, error: &io::Error) -> String {
-        format!("{what} in store {}: {}", self.root.display(), cause(error))
+    /// Makes a new store, and one of format 1 into one of this.
+    fn check_version(&self) -> Result<(), Error> {
+        let root = &self.disk.root;
+        let fail = |what: &str, e: io::Error| Error::store(root, format!("{what} version: {}", cause(&e)));
+        let text = match fs::read_to_string(root.join("version")) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => "1\n".to_owned(),
+            Err(e) => return Err(fail("read", e)),
+        };
+        match text.trim_end().parse::<u32>() {
+            Ok(VERSION) => Ok(()),
+            // What format 1 has, this has in the same places.
+            Ok(1) => {
+                let version = format!("{VERSION}\n");
+                let write = || self.disk.publish(&root.join("version"), version.as_bytes(), Durable::Yes);
+                self.disk.make().and_then(|()| write()).map(drop).map_err(|e| fail("write", e))
+            }
+            Ok(found) if found > VERSION => Err(Error::store(
+                root,
+                format!("has format {found}, written by a newer skiff; this one knows format {VERSION}"),
+            )),
+            _ => {
+                let reason = format!("version file says {:?}, not a known format", text.trim_end());
+                Err(Error::store(root, reason))
+            }
+        }
     }
-}
-
-fn unpack(source: &Source, layer: &Layer, claim: &Claim, cancelled: &AtomicBool) -> Result<(), String> {
-    let checked = Checked {
-        blob: layer.open(source)?,
-        digest: layer.digest,
-        diff_id: layer.diff_id,
-        compression: layer.compression,
-    };
-    let place = claim.place().map_err(|e| format!("staging: {}", cause(&e)))?;
-    let skipped = stream::unpack(checked, place, Privilege::of_caller(), cancelled)?;
-    if skipped != Skipped::default() {
-        let Skipped { devices, xattrs } = skipped;
-        tracing::warn!("layer {}: left out {devices} device nodes and {xattrs} attributes", layer.name());
-    }
-    Ok(())
 }
 
 /// Images choose some of the words in messages; none of them may speak to the terminal.
-fn printable(reason: &str) -> String {
+pub(crate) fn printable(reason: &str) -> String {
     reason.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
@@ -216,13 +188,6 @@ fn rootfs(reference: &ImageRef, dir: &Path) -> Result<Image, Error> {
     Ok(Image { layers: vec![dir], ..Image::default() })
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
 /// A store that others may write to could hand out any file as part of an image.
 fn check_owner(root: &Path) -> Result<(), Error> {
     let meta = fs::metadata(root).map_err(|e| Error::store(root, cause(&e)))?;
@@ -233,31 +198,4 @@ fn check_owner(root: &Path) -> Result<(), Error> {
         return Err(Error::store(root, "can be written by everyone"));
     }
     Ok(())
-}
-
-fn check_version(root: &Path) -> Result<(), Error> {
-    let path = root.join("version");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return write_version(root),
-        Err(e) => return Err(Error::store(root, format!("read version: {}", cause(&e)))),
-    };
-    match text.trim_end().parse::<u32>() {
-        Ok(VERSION) => Ok(()),
-        Ok(found) if found > VERSION => Err(Error::store(
-            root,
-            format!("has format {found}, written by a newer skiff; this one knows format {VERSION}"),
-        )),
-        _ => Err(Error::store(root, format!("version file says {:?}, not a known format", text.trim_end()))),
-    }
-}
-
-/// By rename, so that nobody else ever reads half of it; from a file of each caller's own, threads included.
-fn write_version(root: &Path) -> Result<(), Error> {
-    static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let fresh = root.join(format!("version.{}.{serial}", std::process::id()));
-    fs::write(&fresh, format!("{VERSION}\n"))
-        .and_then(|()| fs::rename(&fresh, root.join("version")))
-        .map_err(|e| Error::store(root, format!("write version: {}", cause(&e))))
 }

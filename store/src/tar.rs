@@ -42,14 +42,14 @@ impl Store {
         let fail = |what: &str, e: io::Error| {
             self.error(&format!("layer {layer}: {what}: {}", crate::error::cause(&e)))
         };
-        let path = self.path(layer);
+        let path = self.disk.layer(layer);
         let root = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(self.error(&format!("layer {layer} is not here")));
             }
             root => root.map_err(|e| fail("open", e))?,
         };
-        let recipe = match File::open(self.recipe(layer)) {
+        let recipe = match File::open(self.disk.tar(layer)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let why =
                     "it is not known how its archive looked; remove the image and pull or load it again";

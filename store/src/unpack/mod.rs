@@ -50,6 +50,8 @@ const ENTRIES_MAX: u64 = 8 << 20;
 pub(crate) struct Skipped {
     pub(crate) devices: u64,
     pub(crate) xattrs: u64,
+    /// Bytes in the files of the layer; nothing that was skipped.
+    pub(crate) file_bytes: u64,
 }
 
 /// Unpacks every entry of `reader` into the empty directory `root`.
@@ -114,7 +116,10 @@ impl Unpacking {
         let name = &*c_string(name)?;
         let meta = meta(entry);
         match &entry.kind {
-            Kind::File => self.file(name, entry, reader),
+            Kind::File => {
+                self.skipped.file_bytes += entry.size;
+                self.file(name, entry, reader)
+            }
             Kind::Directory => {
                 self.tree.directory(name, meta)?;
                 self.directory_xattrs(&path, entry)

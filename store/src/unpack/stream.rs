@@ -14,7 +14,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use sha2::{Digest as _, Sha256};
 
 use super::{Privilege, Skipped};
-use crate::blob::{Blob, Compression, decompress};
+use crate::blob::{Compression, decompress};
 use crate::digest::Digest;
 use crate::entries::{Input, Reader};
 use crate::error::cause;
@@ -32,15 +32,26 @@ const CONTENT_FREE: u64 = 1 << 30;
 const RATIO_MAX: u64 = 200;
 
 /// A layer's blob, and what it must turn out to be.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    pub(crate) blob: Blob,
+pub(crate) struct Checked<'a> {
+    pub(crate) blob: Box<dyn Read + Send + 'a>,
+    /// Length of the blob in bytes, as far as it is known.
+    pub(crate) size: u64,
     /// Digest of the blob as stored; absent where the image gives none.
     pub(crate) digest: Option<Digest>,
-    /// Digest of the content.
-    pub(crate) diff_id: Digest,
+    /// Digest of the content; absent where it is to be found out.
+    pub(crate) diff_id: Option<Digest>,
     /// What the media type says; absent where the image gives none.
     pub(crate) compression: Option<Compression>,
+}
+
+/// What came of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    pub(crate) skipped: Skipped,
+    /// Digest of the content.
+    pub(crate) diff_id: Digest,
+    /// Length of the content.
+    pub(crate) tar_bytes: u64,
 }
 
 /// Where a layer is made.
@@ -58,12 +69,12 @@ pub(crate) struct Place {
 ///
 /// Gives up soon after `cancelled` is set. Errors: one line, without the layer's name.
 pub(crate) fn unpack(
-    layer: Checked,
+    layer: Checked<'_>,
     place: Place,
     privilege: Privilege,
     cancelled: &AtomicBool,
-) -> Result<Skipped, String> {
-    let limit = content_max(layer.blob.length());
+) -> Result<Unpacked, String> {
+    let limit = content_max(layer.size);
     unpack_within(limit, layer, place, privilege, cancelled)
 }
 
@@ -74,11 +85,11 @@ fn content_max(length: u64) -> u64 {
 
 fn unpack_within(
     limit: u64,
-    layer: Checked,
+    layer: Checked<'_>,
     place: Place,
     privilege: Privilege,
     cancelled: &AtomicBool,
-) -> Result<Skipped, String> {
+) -> Result<Unpacked, String> {
     let diff_id = layer.diff_id;
     let recorder = place.recipe.map(Recorder::new).transpose().map_err(|e| cause(&e))?;
     let (pieces, incoming) = bounded(PIECES);
@@ -102,10 +113,10 @@ fn unpack_within(
             io::copy(&mut rest, &mut io::sink()).map_err(|e| cause(&e))?;
         }
         let (content, recorder) = rest.into_parts();
-        content.finish(diff_id)?;
+        let (diff_id, tar_bytes) = content.finish(diff_id)?;
         let (skipped, tree) = outcome?;
         super::finish(tree, recorder)?;
-        Ok(skipped)
+        Ok(Unpacked { skipped, diff_id, tar_bytes })
     })
 }
 
@@ -116,7 +127,7 @@ enum Piece {
 }
 
 /// Sends the content piece by piece, then the verdict on the blob. Stops when nobody listens any more.
-fn produce(layer: Checked, pieces: &Sender<Piece>, recycled: &Receiver<Vec<u8>>, cancelled: &AtomicBool) {
+fn produce(layer: Checked<'_>, pieces: &Sender<Piece>, recycled: &Receiver<Vec<u8>>, cancelled: &AtomicBool) {
     let mut blob = Hashing { blob: layer.blob, hasher: layer.digest.map(|_| Sha256::new()) };
     let outcome = pump(&mut blob, layer.compression, pieces, recycled, cancelled);
     let verdict = match outcome {
@@ -136,7 +147,7 @@ enum Pumped {
 }
 
 fn pump(
-    blob: &mut Hashing,
+    blob: &mut Hashing<'_>,
     compression: Option<Compression>,
     pieces: &Sender<Piece>,
     recycled: &Receiver<Vec<u8>>,
@@ -161,12 +172,12 @@ fn pump(
 }
 
 /// Hashes a blob while it is read.
-struct Hashing {
-    blob: Blob,
+struct Hashing<'a> {
+    blob: Box<dyn Read + Send + 'a>,
     hasher: Option<Sha256>,
 }
 
-impl Read for Hashing {
+impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.blob.read(buffer)?;
         if let Some(hasher) = &mut self.hasher {
@@ -176,7 +187,7 @@ impl Read for Hashing {
     }
 }
 
-impl Hashing {
+impl Hashing<'_> {
     /// Reads what the decompressor left and compares.
     fn finish(mut self, expected: Option<Digest>) -> Result<(), String> {
         io::copy(&mut self, &mut io::sink()).map_err(|e| cause(&e))?;
@@ -226,15 +237,16 @@ impl Content {
         self.verdict.is_none()
     }
 
-    /// Reads what is left and says whether blob and content are what they should be.
-    fn finish(mut self, diff_id: Digest) -> Result<(), String> {
+    /// Reads what is left and says whether blob and content are what they should be. Returns the content's digest and
+    /// length.
+    fn finish(mut self, diff_id: Option<Digest>) -> Result<(Digest, u64), String> {
         while self.advance() {}
         self.verdict.unwrap_or(Ok(()))?;
         let found = Digest::finish(self.hasher);
-        if found != diff_id {
-            return Err(format!("content has digest {found}, the configuration says {diff_id}"));
+        match diff_id.filter(|&diff_id| found != diff_id) {
+            Some(diff_id) => Err(format!("content has digest {found}, the configuration says {diff_id}")),
+            None => Ok((found, self.length)),
         }
-        Ok(())
     }
 }
 
@@ -280,7 +292,6 @@ impl Input for Content {
 mod tests {
     use std::fs;
     use std::io::Write;
-    use std::sync::Arc;
 
     use super::*;
 
@@ -294,7 +305,7 @@ mod tests {
     }
 
     /// A megabyte of zeros, which end an archive but count all the same.
-    fn unpack_zeros(limit: u64, cancelled: bool) -> Result<Skipped, String> {
+    fn unpack_zeros(limit: u64, cancelled: bool) -> Result<u64, String> {
         let zeros = vec![0; 1 << 20];
         let dir = std::env::temp_dir().join(format!("skiff-bomb-{}-{limit}-{cancelled}", std::process::id()));
         let directory = |name: &str| {
@@ -305,21 +316,23 @@ mod tests {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(&zeros).unwrap();
         let packed = packed.finish().unwrap();
-        fs::write(dir.join("blob"), &packed).unwrap();
-        let file = Arc::new(File::open(dir.join("blob")).unwrap());
-        let blob = Blob::new(file, 0, packed.len() as u64);
-        let diff_id = Digest::of(&zeros);
-        let layer = Checked { blob, digest: Some(Digest::of(&packed)), diff_id, compression: None };
+        let layer = Checked {
+            blob: Box::new(&*packed),
+            size: packed.len() as u64,
+            digest: Some(Digest::of(&packed)),
+            diff_id: Some(Digest::of(&zeros)),
+            compression: None,
+        };
         let cancelled = AtomicBool::new(cancelled);
         let place = Place { root, trash, recipe: None };
         let got = unpack_within(limit, layer, place, Privilege::of_caller(), &cancelled);
         fs::remove_dir_all(dir).unwrap();
-        got
+        got.map(|unpacked| unpacked.tar_bytes)
     }
 
     #[test]
     fn content_beyond_the_limit_is_refused() {
-        assert_eq!(unpack_zeros(1 << 20, false), Ok(Skipped::default()));
+        assert_eq!(unpack_zeros(1 << 20, false), Ok(1 << 20));
         assert_eq!(unpack_zeros((1 << 20) - 1, false), Err("unpacks to more than 1048575 bytes".to_owned()));
     }
 

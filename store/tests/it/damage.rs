@@ -185,6 +185,6 @@ fn documents_that_are_wrong() {
             let config = layout.json("", &config);
             layout.index(&[layout.json("", &json!({ "config": config, "layers": [] }))]);
         },
-        "is for windows/amd64, this host is linux/",
+        "is for windows/amd64, not for linux/",
     );
 }

@@ -306,8 +306,12 @@ pub(crate) fn check_archive(archive: Vec<u8>, what: &str, expect: &str) {
 pub(crate) fn assert_clean(store: &Path, layers: usize) {
     assert_eq!(names(&store.join("tmp")), [""; 0]);
     assert_eq!(names(&store.join("layers/sha256")).len(), layers);
-    assert_eq!(names(store), ["layers", "tars", "tmp", "version"]);
+    assert_eq!(names(store), EMPTY_STORE);
 }
+
+/// What is in a store's root.
+pub(crate) const EMPTY_STORE: [&str; 10] =
+    ["blobs", "layers", "leases", "names", "partial", "sources", "tars", "tmp", "untagged", "version"];
 
 pub(crate) fn names(dir: &Path) -> Vec<String> {
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();

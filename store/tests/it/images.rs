@@ -250,9 +250,9 @@ fn stores_that_cannot_be_used() {
     let temp = Temp::new();
     let store = temp.join("store");
     check(&store, "host", "");
-    assert_eq!(fs::read_to_string(store.join("version")).unwrap(), "1\n");
-    fs::write(store.join("version"), "2\n").unwrap();
-    check(&store, "host", "has format 2, written by a newer skiff; this one knows format 1");
+    assert_eq!(fs::read_to_string(store.join("version")).unwrap(), "2\n");
+    fs::write(store.join("version"), "3\n").unwrap();
+    check(&store, "host", "has format 3, written by a newer skiff; this one knows format 2");
     fs::write(store.join("version"), "x").unwrap();
     check(&store, "host", "version file says \"x\", not a known format");
     let open = temp.join("open");

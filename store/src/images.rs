@@ -1,0 +1,301 @@
+//! The images of a store: to list, to find, to name and to let go.
+
+use std::path::PathBuf;
+
+use crate::catalogue::{self, Known, Record};
+use crate::digest::Digest;
+use crate::error::cause;
+use crate::layers::LayerRecord;
+use crate::lease::{Held, Lease};
+use crate::manifest;
+use crate::platform::Platform;
+use crate::remote::Document;
+use crate::spec::Configuration;
+use crate::store::Store;
+use crate::{Error, Image, ImageConfig, ImageName};
+
+/// An image as listings show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Digest of the configuration.
+    pub id: Digest,
+    /// Digest of the manifest.
+    pub manifest: Digest,
+    /// With tags, sorted.
+    pub names: Vec<ImageName>,
+    /// `REPOSITORY@DIGEST`, sorted.
+    pub digests: Vec<ImageName>,
+    /// RFC 3339 as the configuration has it; may be empty.
+    pub created: String,
+    /// When it came here, seconds since 1970.
+    pub since: u64,
+    /// Bytes in the files of its layers.
+    pub size_bytes: u64,
+    /// What it runs on.
+    pub platform: Platform,
+    /// What it asks for.
+    pub config: ImageConfig,
+    /// Digests of the contents of its layers, bottom first.
+    pub layers: Vec<Digest>,
+}
+
+/// What a text on the command line means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Digest of the configuration.
+    pub id: Digest,
+    /// The name that was meant; absent if it was found by its id.
+    pub name: Option<ImageName>,
+}
+
+/// The documents of an image, word for word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents {
+    /// The manifest.
+    pub manifest: Document,
+    /// The configuration.
+    pub configuration: Vec<u8>,
+}
+
+/// What [`Store::remove`] did, in docker's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name does not mean anything any more.
+    Untagged(ImageName),
+    /// An image is gone.
+    Deleted(Digest),
+}
+
+/// Fewest digits of an id that are taken for one.
+const PREFIX_MIN: usize = 1;
+
+impl Store {
+    /// All images, the newest first.
+    pub fn images(&self) -> Result<Vec<Summary>, Error> {
+        let known = catalogue::images(&self.disk).map_err(|e| self.error(&cause(&e)))?;
+        let mut all = Vec::new();
+        for known in known.into_values() {
+            match self.summary(known) {
+                Ok(summary) => all.push(summary),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        all.sort_by(|a, b| (&b.created, b.since, a.id).cmp(&(&a.created, a.since, b.id)));
+        Ok(all)
+    }
+
+    /// One image. Errors: [`Error::NoSuchImage`].
+    pub fn image(&self, id: Digest) -> Result<Summary, Error> {
+        let mut known = catalogue::images(&self.disk).map_err(|e| self.error(&cause(&e)))?;
+        self.summary(known.remove(&id).ok_or_else(|| Error::NoSuchImage { image: id.to_string() })?)
+    }
+
+    fn summary(&self, known: Known) -> Result<Summary, Error> {
+        let configuration: Configuration = self.configuration(known.image)?;
+        let layers = configuration.rootfs.diff_ids.clone();
+        let size = |diff_id: &Digest| {
+            let record = LayerRecord::read(&self.disk, *diff_id).unwrap_or_default();
+            record.map_or(0, |record| record.file_bytes)
+        };
+        Ok(Summary {
+            id: known.image,
+            manifest: known.manifest,
+            names: known.names,
+            digests: known.digests,
+            created: configuration.created.clone(),
+            since: known.since,
+            size_bytes: layers.iter().map(size).sum(),
+            platform: configuration.platform.clone(),
+            config: configuration.into(),
+            layers,
+        })
+    }
+
+    /// What `text` means: a name, a name with a digest, an id or the beginning of one, by docker's rules.
+    ///
+    /// Errors: [`Error::NoSuchImage`]; [`Error::Invalid`] if it could mean none, or several.
+    pub fn find(&self, text: &str) -> Result<Found, Error> {
+        let none = || Error::NoSuchImage { image: text.to_owned() };
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        if let Some(id) = Digest::from_hex(hex) {
+            let is_there = self.record_of(id)?.is_some();
+            return if is_there { Ok(Found { id, name: None }) } else { Err(none()) };
+        }
+        let could_be_id = (PREFIX_MIN..64).contains(&hex.len())
+            && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !text.starts_with("sha256:") {
+            match ImageName::parse(text) {
+                Ok(name) => {
+                    if let Some(record) = self.named(&name)? {
+                        let name =
+                            name.digest().map_or_else(|| name.clone(), |digest| name.with_digest(digest));
+                        return Ok(Found { id: record.image, name: Some(name) });
+                    }
+                }
+                Err(reason) if !could_be_id => {
+                    return Err(Error::Invalid { image: text.to_owned(), reason });
+                }
+                Err(_) => {}
+            }
+        }
+        if !could_be_id {
+            return Err(none());
+        }
+        let known = catalogue::images(&self.disk).map_err(|e| self.error(&cause(&e)))?;
+        let mut fitting = known.keys().filter(|id| id.hex().starts_with(hex));
+        match (fitting.next(), fitting.next()) {
+            (Some(&id), None) => Ok(Found { id, name: None }),
+            (None, _) => Err(none()),
+            (Some(_), Some(_)) => {
+                let reason = "the id begins several images".to_owned();
+                Err(Error::Invalid { image: text.to_owned(), reason })
+            }
+        }
+    }
+
+    /// What `name` means here.
+    pub(crate) fn named(&self, name: &ImageName) -> Result<Option<Record>, Error> {
+        let failed = |e| self.error(&cause(&e));
+        let Some(digest) = name.digest() else { return catalogue::lookup(&self.disk, name).map_err(failed) };
+        let plain = name.with_digest(digest);
+        if let Some(record) = catalogue::lookup(&self.disk, &plain).map_err(failed)? {
+            return Ok(Some(record));
+        }
+        // An image that came by its tag has its digest noted with that.
+        let plain = plain.to_string();
+        let records = catalogue::records(&self.disk).map_err(failed)?;
+        let own = |record: &Record| {
+            let manifest = record.manifest == digest
+                && record
+                    .name
+                    .as_deref()
+                    .and_then(|it| ImageName::parse(it).ok())
+                    .is_some_and(|it| it.repository() == name.repository());
+            manifest || record.digests.contains(&plain)
+        };
+        Ok(records.into_iter().find(own))
+    }
+
+    pub(crate) fn record_of(&self, id: Digest) -> Result<Option<Record>, Error> {
+        let records = catalogue::records(&self.disk).map_err(|e| self.error(&cause(&e)))?;
+        Ok(records.into_iter().find(|record| record.image == id))
+    }
+
+    /// The file that says what `name` means: another one at each change, gone with the name.
+    pub fn name_file(&self, name: &ImageName) -> PathBuf {
+        self.disk.name(name)
+    }
+
+    /// Manifest and configuration of an image. Errors: [`Error::NoSuchImage`]; they are missing or damaged.
+    pub fn documents(&self, id: Digest) -> Result<Documents, Error> {
+        let record = self.record_of(id)?.ok_or_else(|| Error::NoSuchImage { image: id.to_string() })?;
+        let bytes = self.blob(record.manifest)?;
+        let said: MediaType = serde_json::from_slice(&bytes).unwrap_or_default();
+        let media_type = said.media_type.unwrap_or_else(|| manifest::MANIFEST_TYPE.to_owned());
+        Ok(Documents { manifest: Document { media_type, bytes }, configuration: self.blob(id)? })
+    }
+
+    /// Lets `name`, which has a tag, mean the image `id`. Errors: [`Error::NoSuchImage`].
+    pub fn tag(&self, id: Digest, name: &ImageName) -> Result<(), Error> {
+        let failed = |e| self.error(&cause(&e));
+        if name.tag().is_none() || name.digest().is_some() {
+            let reason = "refusing to create a tag with a digest reference".to_owned();
+            return Err(Error::Invalid { image: name.familiar(), reason });
+        }
+        let gone = || Error::NoSuchImage { image: id.to_string() };
+        let record = self.record_of(id)?.ok_or_else(gone)?;
+        let _lease = Lease::new(&self.disk, self.held(&record)?).map_err(failed)?;
+        let record = self.record_of(id)?.ok_or_else(gone)?;
+        // What it is called elsewhere is no matter of this name.
+        let record = Record { digests: Vec::new(), when: catalogue::now(), ..record };
+        catalogue::put(&self.disk, name, record).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Takes the name away that `text` is, and the image with its last one; or, if `text` is an id, all its names and the
+    /// image.
+    ///
+    /// Errors: [`Error::NoSuchImage`]; [`Error::Conflict`] if containers use the image, or it has names in several
+    /// repositories and was called by its id, unless `force` is set.
+    pub fn remove(&self, text: &str, force: bool) -> Result<Vec<Removed>, Error> {
+        let failed = |e| self.error(&cause(&e));
+        let found = self.find(text)?;
+        let summary = self.image(found.id)?;
+        let mut removed = Vec::new();
+        let doomed: Vec<ImageName> = match found.name {
+            Some(name) => vec![name],
+            None => {
+                let all: Vec<_> = summary.names.iter().chain(&summary.digests).cloned().collect();
+                let mut repositories: Vec<_> = all.iter().map(ImageName::repository).collect();
+                repositories.dedup();
+                if repositories.len() > 1 && !force {
+                    let reason = "image is referenced in multiple repositories".to_owned();
+                    return Err(Error::Conflict { image: text.to_owned(), reason });
+                }
+                all
+            }
+        };
+        let is_last = summary.names.iter().all(|name| doomed.contains(name));
+        for name in &doomed {
+            if catalogue::take(&self.disk, name, false).map_err(failed)?.is_some() {
+                removed.push(Removed::Untagged(name.clone()));
+            }
+        }
+        if is_last {
+            for name in &summary.digests {
+                let taken = catalogue::take(&self.disk, name, false).map_err(failed)?.is_some();
+                if taken || !doomed.contains(name) {
+                    removed.push(Removed::Untagged(name.clone()));
+                }
+            }
+            catalogue::take_untagged(&self.disk, found.id).map_err(failed)?;
+            removed.push(Removed::Deleted(found.id));
+        }
+        Ok(removed)
+    }
+
+    /// The image `id` ready to be run.
+    pub(crate) fn kept(&self, id: Digest) -> Result<Image, Error> {
+        let configuration = self.configuration(id)?;
+        let layers = self.stack(&configuration.rootfs.diff_ids);
+        if let Some(missing) = layers.iter().find(|layer| !layer.exists()) {
+            let hex = missing.file_name().unwrap_or_default().to_string_lossy();
+            let reason = format!("layer sha256:{hex} is missing; pull the image again");
+            return Err(Error::Image { image: id.to_string(), reason });
+        }
+        Ok(Image { layers, id: Some(id.to_string()), config: configuration.into() })
+    }
+
+    pub(crate) fn configuration(&self, id: Digest) -> Result<Configuration, Error> {
+        let bytes = self.blob(id)?;
+        manifest::parse(&format!("configuration {id}"), &bytes)
+            .map_err(|reason| Error::Image { image: id.to_string(), reason })
+    }
+
+    /// A document, checked.
+    pub(crate) fn blob(&self, digest: Digest) -> Result<Vec<u8>, Error> {
+        let bytes = std::fs::read(self.disk.blob(digest))
+            .map_err(|e| self.error(&format!("document {digest}: {}", cause(&e))))?;
+        let found = Digest::of(&bytes);
+        match found == digest {
+            true => Ok(bytes),
+            false => Err(self.error(&format!("document {digest} has digest {found}"))),
+        }
+    }
+
+    /// All that an image needs.
+    pub(crate) fn held(&self, record: &Record) -> Result<Held, Error> {
+        let configuration = self.configuration(record.image)?;
+        Ok(Held {
+            layers: configuration.rootfs.diff_ids.into_iter().collect(),
+            blobs: [record.image, record.manifest].into(),
+        })
+    }
+}
+
+/// What a manifest calls itself.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MediaType {
+    media_type: Option<String>,
+}
