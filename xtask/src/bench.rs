@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command, workspace};
 
-pub(crate) const ARGUMENTS: &str = "launch|runtime|profile|soak|micro [-n COUNT] [--arms A,B,…] [--save]";
+pub(crate) const ARGUMENTS: &str =
+    "launch|runtime|profile|soak|micro [-n COUNT] [--arms A,B,…] [--parts P,Q,…] [--save]";
 pub(crate) const HELP: &str = "measures side by side with what else is installed (root):
                                launch   a whole run against crun, runc, youki, unshare and the bare system calls
                                runtime  run, create+start+delete and exec of skiff-runtime, crun, runc, youki and

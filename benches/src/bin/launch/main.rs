@@ -2,11 +2,14 @@
 //!
 //! | part | |
 //! |---|---|
-//! | `arms` | launchers that take turns within one run, the order turned each round, with gaps of 0, 10 ms and 1 s |
-//! | `storms` | many at once, and as many as can be in a while |
+//! | `turns` | launchers that take turns within one run, the order turned each round, with gaps of 0, 10 ms and 1 s |
+//! | `alone` | requests back to back, and nobody else |
+//! | `waterfall` | where the time of a warm launch goes |
+//! | `storms` | many at once |
+//! | `sustained` | as many as can be in a while |
 //! | `live` | with 1 000 and 5 000 containers that go on: launches, memory, a daemon that comes up |
 //!
-//! With fewer than 100 measurements of each (`-n`) it only shows that it works.
+//! `--parts` leaves the others out. With fewer than 100 measurements of each (`-n`) it only shows that it works.
 
 mod arms;
 mod daemon;

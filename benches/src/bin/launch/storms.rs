@@ -29,11 +29,13 @@ const ARMS: [&str; 5] = ["fork+exec", "request", "request --pool 0", "crun", "ru
 pub(crate) fn measure(report: &mut Report, lab: &Lab, daemon: &Daemon, options: &Options) -> Result<()> {
     let lasting = if options.count < 100 { Duration::from_millis(200) } else { Duration::from_secs(5) };
     let rounds = if options.count < 100 { 1 } else { 5 };
-    std::fs::remove_dir_all(lab.path("bundle"))?;
+    if !["storms", "sustained"].iter().any(|part| options.wants_part(part)) {
+        return Ok(());
+    }
     let arms = arms::arms(lab, daemon, true)?;
     let arms: Vec<&Arm<'_>> =
         arms.iter().filter(|arm| ARMS.contains(&arm.name) && options.wants(arm.name)).collect();
-    for size in SIZES {
+    for size in SIZES.into_iter().filter(|_| options.wants_part("storms")) {
         report.line(&format!("\n## {size} at once, {rounds} times"));
         let mut rows = Vec::new();
         for arm in &arms {
@@ -45,7 +47,7 @@ pub(crate) fn measure(report: &mut Report, lab: &Lab, daemon: &Daemon, options: 
         }
         report.table(&["ms", "first p50", "p99", "all reaped", "per s"], &rows);
     }
-    throughput(report, daemon, &arms, lasting)
+    if options.wants_part("sustained") { throughput(report, daemon, &arms, lasting) } else { Ok(()) }
 }
 
 fn storms(arm: &Arm<'_>, size: usize, rounds: usize) -> Result<Vec<String>> {

@@ -34,6 +34,19 @@ impl Series {
 
 /// Compares the launchers, and looks at the daemon alone.
 pub(crate) fn measure(report: &mut Report, lab: &Lab, daemon: &Daemon, options: &Options) -> Result<()> {
+    if options.wants_part("turns") {
+        compare(report, lab, daemon, options)?;
+    }
+    if options.wants_part("alone") {
+        alone(report, daemon, options.count * 5)?;
+    }
+    if options.wants_part("waterfall") {
+        waterfall(report, daemon, options.count)?;
+    }
+    Ok(())
+}
+
+fn compare(report: &mut Report, lab: &Lab, daemon: &Daemon, options: &Options) -> Result<()> {
     let ms = Duration::from_millis;
     let few = options.count.div_ceil(20);
     let shapes = [
@@ -52,8 +65,8 @@ pub(crate) fn measure(report: &mut Report, lab: &Lab, daemon: &Daemon, options: 
         write(report, &arms, &series);
         refused.iter().for_each(|line| report.line(line));
     }
-    alone(report, daemon, options.count * 5)?;
-    waterfall(report, daemon, options.count)
+    std::fs::remove_dir_all(lab.path("bundle"))?;
+    Ok(std::fs::remove_dir_all(lab.path("plain"))?)
 }
 
 /// `count` samples of each arm, with `gap` of silence before each. An arm that is not installed, fails or hangs is
