@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use skiff_runtime::cgroup;
+use skiff_runtime::{cgroup, launch};
 
 use crate::Spec;
 use crate::health::Health;
@@ -145,9 +145,8 @@ pub struct Records {
 impl Records {
     /// Opens `<state root>/containers`, which is made if it is missing.
     pub fn open(state_root: &Path) -> io::Result<Self> {
-        let root = state_root.join("containers");
-        make_private(&root)?;
-        Ok(Self { root })
+        launch::make_home(state_root)?;
+        Ok(Self { root: state_root.join("containers") })
     }
 
     /// The directory of container `id`.

@@ -142,6 +142,33 @@ pub(super) fn writable(state_root: &Path, id: &str) -> PathBuf {
     state_root.join("containers").join(id)
 }
 
+/// Makes the directory `<state root>/containers`, which has [each container's own](writable): they have nothing to do with each
+/// other, and most of them are soon gone.
+pub fn make_home(state_root: &Path) -> io::Result<()> {
+    let home = state_root.join("containers");
+    private().recursive(true).create(&home)?;
+    let hinted = fs::File::open(&home).and_then(|home| skiff_sys::file::spread_below(home.as_fd()));
+    if let Err(error) = hinted {
+        // Most file systems know no such hint.
+        tracing::debug!("spread {}: {error}", home.display());
+    }
+    Ok(())
+}
+
+/// Makes the directory of one container there; it may be there already.
+pub(super) fn make_own(state_root: &Path, directory: &Path) -> io::Result<()> {
+    let made = match private().create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_home(state_root).and_then(|()| private().create(directory))
+        }
+        other => other,
+    };
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
 /// Makes the file `path` appear in `directory`, locked and with its content. open(2) `O_TMPFILE`, linkat(2).
 fn place(directory: &Path, path: &Path, content: &str) -> io::Result<Flock<fs::File>> {
     let file = fs::OpenOptions::new()
@@ -199,9 +226,12 @@ fn take_name(plan: &Plan, name: &str) -> Result<PathBuf, Error> {
 
 /// Makes a directory, with its parents, that only its owner may enter.
 pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .context(|| format!("make {}", path.display()))
+    private().recursive(true).create(path).context(|| format!("make {}", path.display()))
+}
+
+/// Only its owner may enter.
+fn private() -> fs::DirBuilder {
+    let mut builder = fs::DirBuilder::new();
+    builder.mode(0o700);
+    builder
 }

@@ -36,7 +36,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// `writable` is where the writable layer belongs.
     pub(super) fn new(plan: &Plan, writable: &Path) -> Result<Self, Error> {
-        make_writable(&plan.root, writable)?;
+        make_writable(plan, writable)?;
         let null = open_null()?;
         let null_mount = mount::clone_tree(null.as_fd(), c"", false).ok();
         let executable = if plan.process.init { Some(executable()?) } else { None };
@@ -89,12 +89,12 @@ fn executable() -> Result<OwnedFd, Error> {
 }
 
 /// Makes the directories of a writable layer on disk.
-fn make_writable(root: &Root, directory: &Path) -> Result<(), Error> {
-    if root.upper != Upper::Disk {
+fn make_writable(plan: &Plan, directory: &Path) -> Result<(), Error> {
+    if plan.root.upper != Upper::Disk {
         return Ok(());
     }
     let what = || format!("make {}", directory.display());
-    super::note::make_private(directory)?;
+    super::note::make_own(&plan.state_root, directory).context(what)?;
     let opened = open_path(directory).context(what)?;
     match overlay::make_writable(opened.as_fd()) {
         // The container has run before and goes on with what it has written; overlayfs would not take its workings again.
