@@ -8,7 +8,7 @@
 //! An image is there as long as one of these files speaks of it. Whoever changes names holds `names.lock`; readers hold
 //! nothing. When a name moves, its old image is noted as untagged first: at no instant is it forgotten by accident.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -126,22 +126,50 @@ pub(crate) fn put_untagged(disk: &Disk, record: Record) -> io::Result<()> {
     if named { Ok(()) } else { keep(disk, record) }
 }
 
-/// Takes a name away, and the image with it unless `keep_image` or another name speaks of it.
-pub(crate) fn take(disk: &Disk, name: &ImageName, keep_image: bool) -> io::Result<Option<Record>> {
+/// Takes a name away that means `image`, and the image with it unless `keep_image` or another name speaks of it. Says
+/// whether it was there.
+pub(crate) fn take(disk: &Disk, name: &ImageName, image: Digest, keep_image: bool) -> io::Result<bool> {
     let _lock = disk.names_lock()?;
     let path = disk.name(name);
-    let Some(old) = read(&path)? else { return Ok(None) };
+    // Meanwhile it may mean another one.
+    let Some(old) = read(&path)?.filter(|old| old.image == image) else { return Ok(false) };
     if keep_image {
-        keep(disk, old.clone())?;
+        keep(disk, old)?;
     }
-    disk.remove(&path)?;
-    Ok(Some(old))
+    disk.remove(&path)
+}
+
+/// Forgets that images are kept without a name which have one.
+pub(crate) fn tidy(disk: &Disk) -> io::Result<()> {
+    let _lock = disk.names_lock()?;
+    let named: BTreeSet<_> = records(disk)?.into_iter().filter_map(|it| it.name.map(|_| it.image)).collect();
+    for entry in fs::read_dir(disk.untagged())? {
+        let path = entry?.path();
+        if read(&path).unwrap_or_default().is_some_and(|record| named.contains(&record.image)) {
+            disk.remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Forgets that `image` is kept without a name.
 pub(crate) fn take_untagged(disk: &Disk, image: Digest) -> io::Result<bool> {
     let _lock = disk.names_lock()?;
     disk.remove(&disk.untagged().join(image.hex()))
+}
+
+/// Lets all that speaks of `image` name another manifest.
+pub(crate) fn replace_manifest(disk: &Disk, image: Digest, manifest: Digest) -> io::Result<()> {
+    let _lock = disk.names_lock()?;
+    for record in records(disk)?.into_iter().filter(|record| record.image == image) {
+        let path = match record.name.as_deref().map(ImageName::parse) {
+            Some(Ok(name)) => disk.name(&name),
+            Some(Err(_)) => continue,
+            None => disk.untagged().join(image.hex()),
+        };
+        disk.publish(&path, &json(&Record { manifest, ..record })?, Durable::Yes)?;
+    }
+    Ok(())
 }
 
 /// Notes that `old` is to be kept although this name goes; digests are gathered.

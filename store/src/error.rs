@@ -39,13 +39,8 @@ pub enum Error {
         reason: String,
     },
     /// What was asked does not go with what else there is; it could be forced.
-    #[error("conflict: unable to delete {image} (must be forced) - {reason}")]
-    Conflict {
-        /// As the user wrote it.
-        image: String,
-        /// What is in the way.
-        reason: String,
-    },
+    #[error("conflict: {0}")]
+    Conflict(String),
     /// The other side does not give it.
     #[error("pull {image}: {error}")]
     Remote {

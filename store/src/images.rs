@@ -1,11 +1,12 @@
 //! The images of a store: to list, to find, to name and to let go.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::catalogue::{self, Known, Record};
+use crate::collect::Use;
 use crate::digest::Digest;
 use crate::error::cause;
-use crate::layers::LayerRecord;
 use crate::lease::{Held, Lease};
 use crate::manifest;
 use crate::platform::Platform;
@@ -93,10 +94,6 @@ impl Store {
     fn summary(&self, known: Known) -> Result<Summary, Error> {
         let configuration: Configuration = self.configuration(known.image)?;
         let layers = configuration.rootfs.diff_ids.clone();
-        let size = |diff_id: &Digest| {
-            let record = LayerRecord::read(&self.disk, *diff_id).unwrap_or_default();
-            record.map_or(0, |record| record.file_bytes)
-        };
         Ok(Summary {
             id: known.image,
             manifest: known.manifest,
@@ -104,7 +101,7 @@ impl Store {
             digests: known.digests,
             created: configuration.created.clone(),
             since: known.since,
-            size_bytes: layers.iter().map(size).sum(),
+            size_bytes: layers.iter().map(|layer| self.layer_size(*layer).unwrap_or(0)).sum(),
             platform: configuration.platform.clone(),
             config: configuration.into(),
             layers,
@@ -213,44 +210,50 @@ impl Store {
     }
 
     /// Takes the name away that `text` is, and the image with its last one; or, if `text` is an id, all its names and the
-    /// image.
+    /// image. What nobody else needs of it goes, too.
     ///
     /// Errors: [`Error::NoSuchImage`]; [`Error::Conflict`] if containers use the image, or it has names in several
-    /// repositories and was called by its id, unless `force` is set.
+    /// repositories and was called by its id. `force` overrides that, but for the id of an image that runs. An image that
+    /// runs and loses its last name stays without one.
     pub fn remove(&self, text: &str, force: bool) -> Result<Vec<Removed>, Error> {
         let failed = |e| self.error(&cause(&e));
         let found = self.find(text)?;
         let summary = self.image(found.id)?;
+        let uses: Vec<_> = self.uses()?.into_iter().filter(|used| used.image == Some(found.id)).collect();
         let mut removed = Vec::new();
-        let doomed: Vec<ImageName> = match found.name {
-            Some(name) => vec![name],
+        match &found.name {
+            Some(name) => {
+                let is_last = summary.names.iter().all(|other| other == name);
+                if is_last && let (Some(used), false) = (uses.first(), force) {
+                    return Err(Error::Conflict(format!(
+                        "unable to remove repository reference {text:?} (must force) - container {} is using its \
+                         referenced image {}",
+                        short(&used.owner),
+                        short(&found.id.hex())
+                    )));
+                }
+                let runs = uses.iter().any(|used| used.is_running);
+                if !is_last || runs {
+                    catalogue::take(&self.disk, name, found.id, is_last).map_err(failed)?;
+                    return Ok(vec![Removed::Untagged(name.clone())]);
+                }
+            }
             None => {
-                let all: Vec<_> = summary.names.iter().chain(&summary.digests).cloned().collect();
-                let mut repositories: Vec<_> = all.iter().map(ImageName::repository).collect();
-                repositories.dedup();
-                if repositories.len() > 1 && !force {
-                    let reason = "image is referenced in multiple repositories".to_owned();
-                    return Err(Error::Conflict { image: text.to_owned(), reason });
-                }
-                all
-            }
-        };
-        let is_last = summary.names.iter().all(|name| doomed.contains(name));
-        for name in &doomed {
-            if catalogue::take(&self.disk, name, false).map_err(failed)?.is_some() {
-                removed.push(Removed::Untagged(name.clone()));
-            }
-        }
-        if is_last {
-            for name in &summary.digests {
-                let taken = catalogue::take(&self.disk, name, false).map_err(failed)?.is_some();
-                if taken || !doomed.contains(name) {
-                    removed.push(Removed::Untagged(name.clone()));
+                if let Some(reason) = in_the_way(&summary, &uses, force) {
+                    let id = short(&found.id.hex()).to_owned();
+                    return Err(Error::Conflict(format!("unable to delete {id} {reason}")));
                 }
             }
-            catalogue::take_untagged(&self.disk, found.id).map_err(failed)?;
-            removed.push(Removed::Deleted(found.id));
         }
+        removed.extend(self.forget(&summary)?);
+        let manifest = summary.manifest;
+        let held =
+            Held { layers: summary.layers.iter().copied().collect(), blobs: [found.id, manifest].into() };
+        let collected = self.sweep(Some(&held)).map_err(failed)?;
+        let mut chains = chains(&summary.layers);
+        chains.reverse();
+        let gone = chains.into_iter().filter(|(layer, _)| collected.layers.contains(layer));
+        removed.extend(gone.map(|(_, chain)| Removed::Deleted(chain)));
         Ok(removed)
     }
 
@@ -291,6 +294,40 @@ impl Store {
             blobs: [record.image, record.manifest].into(),
         })
     }
+}
+
+/// Why an image cannot be deleted by its id.
+fn in_the_way(summary: &Summary, uses: &[Use], force: bool) -> Option<String> {
+    let container = |is_running: bool| uses.iter().find(|used| used.is_running == is_running);
+    if let Some(used) = container(true) {
+        let owner = short(&used.owner);
+        return Some(format!("(cannot be forced) - image is being used by running container {owner}"));
+    }
+    let names = summary.names.iter().chain(&summary.digests);
+    let repositories: BTreeSet<_> = names.map(ImageName::repository).collect();
+    if force {
+        return None;
+    }
+    if repositories.len() > 1 {
+        return Some("(must be forced) - image is referenced in multiple repositories".to_owned());
+    }
+    let owner = container(false).map(|used| short(&used.owner))?;
+    Some(format!("(must be forced) - image is being used by stopped container {owner}"))
+}
+
+/// The first twelve digits of an id.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// Each layer with the digest of all up to it, as the OCI image specification has it.
+fn chains(layers: &[Digest]) -> Vec<(Digest, Digest)> {
+    let chain = |last: &mut Option<Digest>, layer: &Digest| {
+        let chain = last.map_or(*layer, |last| Digest::of(format!("{last} {layer}").as_bytes()));
+        *last = Some(chain);
+        Some((*layer, chain))
+    };
+    layers.iter().scan(None, chain).collect()
 }
 
 /// What a manifest calls itself.

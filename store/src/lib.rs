@@ -5,6 +5,8 @@
 
 mod blob;
 mod catalogue;
+mod check;
+mod collect;
 mod digest;
 mod disk;
 mod draft;
@@ -29,7 +31,10 @@ mod staging;
 mod store;
 mod tar;
 mod unpack;
+mod usage;
 
+pub use check::Finding;
+pub use collect::{Collected, Use};
 pub use digest::Digest;
 pub use draft::Draft;
 pub use error::Error;
@@ -44,3 +49,4 @@ pub use reference::{ImageRef, Located};
 pub use remote::{Document, ManifestRef, Remote, RemoteError, RemoteErrorKind};
 pub use store::Store;
 pub use tar::LayerTar;
+pub use usage::{ImageUsage, Usage};

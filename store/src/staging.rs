@@ -14,7 +14,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
@@ -123,6 +123,21 @@ impl Claim {
     /// Moves the finished tree to `target`. The caller sees to it that its content is on disk first.
     pub(crate) fn commit(&self, target: &Path) -> io::Result<()> {
         fs::rename(self.tree(), target)
+    }
+
+    /// Takes the layer at `target` out of sight, to go with this claim. Says whether it was there.
+    pub(crate) fn take_back(&self, target: &Path) -> io::Result<bool> {
+        DirBuilder::new().mode(0o700).create(self.tmp.join(&self.name))?;
+        // A directory that its owner may not write to cannot be moved, for its ".." changes.
+        let moved = || fs::rename(target, self.tree());
+        match moved() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                fs::set_permissions(target, PermissionsExt::from_mode(0o700))?;
+                moved().map(|()| true)
+            }
+            done => done.map(|()| true),
+        }
     }
 
     fn recipe(&self) -> PathBuf {

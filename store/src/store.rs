@@ -25,6 +25,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::collect::Users;
 use crate::digest::Digest;
 use crate::disk::{Disk, Durable, make_directory};
 use crate::error::cause;
@@ -42,6 +43,7 @@ const VERSION: u32 = 2;
 #[derive(Debug)]
 pub struct Store {
     pub(crate) disk: Disk,
+    pub(crate) users: Users,
 }
 
 impl Store {
@@ -54,7 +56,7 @@ impl Store {
         make_directory(root).map_err(fail)?;
         let root = root.canonicalize().map_err(fail)?;
         check_owner(&root)?;
-        let store = Self { disk: Disk::new(root) };
+        let store = Self { disk: Disk::new(root), users: Users::none() };
         store.check_version()?;
         staging::sweep(&store.disk.tmp).map_err(|e| store.error(&format!("sweep tmp: {}", cause(&e))))?;
         Ok(store)

@@ -1,0 +1,245 @@
+//! Finding and repairing what should not be.
+//!
+//! What can be checked: that every name tells of an image, that documents are what their digests say, that the layers of
+//! images are there, and that the files of layers still give the tars that they came from. What is damaged beyond use is
+//! taken away, with the names of the images that need it, so that the next pull brings it again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::num::NonZero;
+use std::thread;
+
+use crossbeam::channel::unbounded;
+
+use crate::catalogue::{self, Known, Record};
+use crate::collect::digests;
+use crate::digest::Digest;
+use crate::disk::Durable;
+use crate::error::cause;
+use crate::layers::LayerRecord;
+use crate::lease::Held;
+use crate::store::Store;
+use crate::{Error, ImageName};
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// One line: what, and what is wrong with it.
+    pub what: String,
+    /// Whether it has been put right, as far as it can be.
+    pub is_repaired: bool,
+}
+
+impl Store {
+    /// Looks at everything, and with `repair` puts right what is wrong.
+    ///
+    /// Reads every byte of every layer. Layers of a store of format 1 cannot be compared with anything. What is in use stays,
+    /// damaged or not.
+    pub fn check(&self, repair: bool) -> Result<Vec<Finding>, Error> {
+        let failed = |e: io::Error| self.error(&format!("check: {}", cause(&e)));
+        let mut check = Check { store: self, repair, findings: Vec::new() };
+        if repair {
+            self.disk.make().map_err(failed)?;
+        }
+        check.records().map_err(failed)?;
+        let damaged = check.damaged_layers().map_err(failed)?;
+        check.documents().map_err(failed)?;
+        check.images(&damaged).map_err(failed)?;
+        check.layers(&damaged).map_err(failed)?;
+        check.leftovers().map_err(failed)?;
+        check.findings.sort();
+        Ok(check.findings)
+    }
+}
+
+struct Check<'a> {
+    store: &'a Store,
+    repair: bool,
+    findings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    /// Notes something, and puts it right by `repair` if that is asked for.
+    fn found(&mut self, what: String, repair: impl FnOnce() -> io::Result<bool>) -> io::Result<()> {
+        let is_repaired = self.repair && repair()?;
+        self.findings.push(Finding { what, is_repaired });
+        Ok(())
+    }
+
+    /// Files that should tell of images.
+    fn records(&mut self) -> io::Result<()> {
+        let disk = &self.store.disk;
+        for directory in [disk.names(), disk.untagged()] {
+            for entry in fs::read_dir(directory)? {
+                let path = entry?.path();
+                let expected = |record: &Record| match record.name.as_deref().map(ImageName::parse) {
+                    Some(Ok(name)) => disk.name(&name),
+                    Some(Err(_)) => disk.names(),
+                    None => disk.untagged().join(record.image.hex()),
+                };
+                let wrong = match catalogue::read(&path) {
+                    Ok(Some(record)) if expected(&record) == path => continue,
+                    Ok(None) => continue,
+                    Ok(Some(_)) => format!("{}: is the record of another name", path.display()),
+                    Err(error) => cause(&error),
+                };
+                self.found(wrong, || {
+                    let _lock = disk.names_lock()?;
+                    disk.remove(&path)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Layers that do not give their tars any more, and why.
+    fn damaged_layers(&self) -> io::Result<BTreeMap<Digest, String>> {
+        let (jobs, queue) = unbounded();
+        let (done, results) = unbounded();
+        for layer in digests(&self.store.disk.layers)? {
+            jobs.send(layer).map_err(io::Error::other)?;
+        }
+        drop(jobs);
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                let (queue, done) = (queue.clone(), done.clone());
+                scope.spawn(move || {
+                    for layer in queue {
+                        if let Some(damage) = self.damage(layer) {
+                            // The receiver outlives the workers.
+                            drop(done.send((layer, damage)));
+                        }
+                    }
+                });
+            }
+        });
+        drop(done);
+        Ok(results.iter().collect())
+    }
+
+    fn damage(&self, layer: Digest) -> Option<String> {
+        if !self.store.disk.tar(layer).exists() {
+            return None;
+        }
+        match self.store.layer_tar(layer) {
+            Ok(mut tar) => io::copy(&mut tar, &mut io::sink()).err().map(|e| cause(&e)),
+            // Collected meanwhile.
+            Err(_) if !self.store.disk.layer(layer).exists() => None,
+            Err(e) => Some(e.to_string()),
+        }
+    }
+
+    /// Manifests and configurations that are not what their names say.
+    fn documents(&mut self) -> io::Result<()> {
+        for digest in digests(&self.store.disk.kind("blobs"))? {
+            let path = self.store.disk.blob(digest);
+            let Ok(bytes) = fs::read(&path) else { continue };
+            let found = Digest::of(&bytes);
+            if found != digest {
+                let what = format!("document {digest}: has digest {found}");
+                self.found(what, || self.store.disk.remove(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Images that lack something.
+    fn images(&mut self, damaged: &BTreeMap<Digest, String>) -> io::Result<()> {
+        let store = self.store;
+        for known in catalogue::images(&store.disk)?.into_values() {
+            let id = known.image;
+            let shown = shown(&known);
+            let layers = match store.configuration(id) {
+                Ok(configuration) => configuration.rootfs.diff_ids,
+                Err(_) => {
+                    let what = format!("image {shown}: its configuration is missing or damaged");
+                    self.found(what, || forget(store, &known))?;
+                    continue;
+                }
+            };
+            let lacks = layers.iter().find(|layer| !store.disk.layer(**layer).exists());
+            if let Some(layer) = lacks {
+                let what = format!("image {shown}: its layer {layer} is missing");
+                self.found(what, || forget(store, &known))?;
+            } else if let Some(layer) = layers.iter().find(|layer| damaged.contains_key(layer)) {
+                let what = format!("image {shown}: its layer {layer} is damaged");
+                self.found(what, || forget(store, &known))?;
+            } else if store.blob(known.manifest).is_err() {
+                let what = format!("image {shown}: its manifest is missing or damaged");
+                self.found(what, || describe_again(store, &known))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Layers that are not what they were. They go unless somebody uses them.
+    fn layers(&mut self, damaged: &BTreeMap<Digest, String>) -> io::Result<()> {
+        for (layer, damage) in damaged {
+            let only = Held { layers: [*layer].into(), ..Held::default() };
+            let store = self.store;
+            self.found(format!("layer {layer}: {damage}"), || {
+                Ok(store.sweep(Some(&only))?.layers.contains(layer))
+            })?;
+        }
+        for layer in digests(&self.store.disk.layers)? {
+            if let Err(error) = LayerRecord::read(&self.store.disk, layer) {
+                let path = self.store.disk.source(layer);
+                let what = format!("layer {layer}: its record cannot be read: {}", cause(&error));
+                self.found(what, || self.store.disk.remove(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What belongs to nothing.
+    fn leftovers(&mut self) -> io::Result<()> {
+        let store = self.store;
+        let layers: BTreeSet<_> = digests(&store.disk.layers)?.into_iter().collect();
+        let mut lost = BTreeSet::new();
+        for kind in ["tars", "sources"] {
+            lost.extend(digests(&store.disk.kind(kind))?.into_iter().filter(|it| !layers.contains(it)));
+        }
+        let live = store.live()?;
+        for layer in lost.difference(&live.layers) {
+            let only = Held { layers: [*layer].into(), ..Held::default() };
+            self.found(format!("layer {layer}: is gone, but not all that belongs to it"), || {
+                store.sweep(Some(&only)).map(|_| true)
+            })?;
+        }
+        for blob in digests(&store.disk.kind("blobs"))? {
+            if live.blobs.contains(&blob) {
+                continue;
+            }
+            let only = Held { blobs: [blob].into(), ..Held::default() };
+            self.found(format!("document {blob}: belongs to no image"), || {
+                store.sweep(Some(&only)).map(|_| true)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn shown(known: &Known) -> String {
+    known.names.first().or(known.digests.first()).map_or_else(|| known.image.to_string(), ImageName::familiar)
+}
+
+/// Takes an image's names away that cannot be used any more.
+fn forget(store: &Store, known: &Known) -> io::Result<bool> {
+    for name in known.names.iter().chain(&known.digests) {
+        catalogue::take(&store.disk, name, known.image, false)?;
+    }
+    catalogue::take_untagged(&store.disk, known.image)?;
+    Ok(true)
+}
+
+/// Makes a manifest in place of the one that is lost.
+fn describe_again(store: &Store, known: &Known) -> io::Result<bool> {
+    let configuration = fs::read(store.disk.blob(known.image))?;
+    let manifest = store.describe(known.image, &configuration)?;
+    let digest = Digest::of(&manifest);
+    store.disk.publish(&store.disk.blob(digest), &manifest, Durable::Yes)?;
+    catalogue::replace_manifest(&store.disk, known.image, digest)?;
+    Ok(true)
+}
