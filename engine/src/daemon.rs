@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -58,6 +58,9 @@ const CLEARED: Duration = Duration::from_secs(5);
 
 /// So many containers at most have descriptors that only make something faster.
 const HELD_MAX: usize = 1024;
+
+/// Room for so many descriptors is made at the start, 8 bytes each.
+const TABLE_MAX: u64 = 1 << 15;
 
 /// The first descriptor that a service manager passes. sd_listen_fds(3)
 const FIRST_PASSED: RawFd = 3;
@@ -179,10 +182,22 @@ fn serve(
         .build()
         .map_err(host("start".into()))?;
     LocalSet::new().block_on(&runtime, async {
+        // Beside each other. A directory that the spawner makes meanwhile is in its account, or swept later.
+        let (records, begun) = (engine.records.clone(), monotonic_ns());
+        let reading = std::thread::spawn(move || records.read_all());
         let kept = engine.link.open().map_err(host("start the spawner".into()))?;
-        // Only now: from here on nobody but this daemon has containers made.
-        let found = engine.records.read_all().map_err(host("read the containers' records".into()))?;
+        let listed = monotonic_ns();
+        let found = reading.join().unwrap_or_else(|_| Err(io::Error::other("the thread has failed")));
+        let found = found.map_err(host("read the containers' records".into()))?;
+        let read = monotonic_ns();
         adopt(&engine, found, kept);
+        let us = |from: u64, to: u64| (to - from) / 1000;
+        tracing::debug!(
+            "spawner asked in {} µs, records read in {} µs, adopted in {} µs",
+            us(begun, listed),
+            us(begun, read),
+            us(read, monotonic_ns())
+        );
         let socket = Socket::open(run_root, settings.socket_group.as_deref())?;
         ready(&engine);
         let listener = socket.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
@@ -360,13 +375,17 @@ fn lock(state_root: &Path, run_root: &Path) -> Result<Flock<File>, Error> {
 /// containers inherit, and how many there can be.
 fn raise_descriptors() -> io::Result<(u64, u64)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
-        Ok(()) => Ok((soft, hard)),
+    let max = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
         Err(error) => {
             tracing::debug!("raise the number of descriptors: {error}");
-            Ok((soft, soft))
+            soft
         }
-    }
+    };
+    // The table has its size from the beginning: in a process with threads, to make it longer waits for an RCU grace period.
+    let last = i32::try_from(max.min(TABLE_MAX)).unwrap_or(i32::MAX) - 1;
+    drop(skiff_sys::file::received(fcntl(io::stderr().as_fd(), FcntlArg::F_DUPFD_CLOEXEC(last))?));
+    Ok((soft, max))
 }
 
 /// One of `parts` parts of the descriptors that there can be, but no more than are of use.
