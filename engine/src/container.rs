@@ -141,6 +141,8 @@ pub(crate) struct Owner {
     stop_at: Option<Instant>,
     /// Held so that its end is told at once; goes when it is cleared away, or when too many others have been started since.
     mounts: Rc<RefCell<Option<OwnedFd>>>,
+    /// Told when what was mounted in it is so no longer, after its end.
+    unmounted: Option<oneshot::Receiver<()>>,
     /// When it is started again.
     start_at: Option<Instant>,
     /// What its restart policy remembers.
@@ -169,6 +171,7 @@ impl Owner {
             kill_at: None,
             stop_at: None,
             mounts: Rc::default(),
+            unmounted: None,
             start_at: None,
             history: History::default(),
             checkup: Checkup::default(),
@@ -181,6 +184,9 @@ impl Owner {
             From::Record(kept) => owner.unnoted = kept,
             From::Life(life, ending) => {
                 owner.history.count = owner.record().restart_count;
+                let mounts =
+                    life.pidfd.as_ref().and_then(|pidfd| process::mount_namespace(pidfd.as_fd()).ok());
+                owner.mounts = engine.mounts.hold(mounts);
                 owner.live(life, ending);
                 owner.write_log(Origin::Adopted);
                 owner.limit();
@@ -336,6 +342,7 @@ impl Owner {
 
     /// Makes it up to its program.
     async fn make(&mut self) -> Result<Ready, Error> {
+        self.unmounted().await;
         let record = self.record();
         let plan = self.engine.plan(&record.spec.options);
         match self.engine.park(&plan, &record.id).await {
@@ -708,12 +715,26 @@ impl Owner {
         });
     }
 
+    /// Waits until what was mounted in it before its end is so no longer.
+    async fn unmounted(&mut self) {
+        if let Some(unmounted) = self.unmounted.take() {
+            // An error means that there is nobody left to wait for.
+            drop(unmounted.await);
+        }
+    }
+
     /// Clears away its cgroups, and all of it if it is not wanted any more.
-    async fn clear(&self, cgroups: Option<Paths>, is_removed: bool) -> Result<(), String> {
+    async fn clear(&mut self, cgroups: Option<Paths>, is_removed: bool) -> Result<(), String> {
         let _counted = self.engine.activity.work();
         let id = self.record().id.clone();
         let directory = is_removed.then(|| self.engine.records.directory(&id));
-        let mounts = self.mounts.take();
+        let mut mounts = self.mounts.take();
+        if self.record().spec.options.is_kept
+            && let Some(mounts) = mounts.take()
+        {
+            // Its layer is synced: nobody is to wait for the disk but who starts it next.
+            self.unmounted = Some(self.engine.reaper.unmount(mounts).await);
+        }
         let remains = Remains { id: id.clone(), cgroups, directory, mounts, is_counted: !is_removed };
         let cleared = self.engine.reaper.clear(remains).await;
         if is_removed {

@@ -30,6 +30,7 @@ pub fn fold(spec: &Spec, image: Image) -> Result<Options, Error> {
         options.cwd = Path::new("/").join(config.working_dir);
     }
     volumes(&mut options.mounts, &config.volumes)?;
+    options.is_kept = !spec.auto_remove;
     options.labels = labels(config.labels, &spec.options.labels);
     options.rootfs = if image.layers.is_empty() { Rootfs::Host } else { Rootfs::Layers(image.layers) };
     Ok(options)

@@ -1,6 +1,7 @@
 //! Clears away what containers leave: cgroups, with whatever is still in them, and writable layers.
 //!
-//! On two threads of their own, for removing waits for the kernel. What is asked for beyond the queue's length waits.
+//! On two threads of their own, for removing waits for the kernel, and one more for what waits for the disk. What is asked for beyond
+//! a queue's length waits.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,7 +25,11 @@ const THREADS: usize = 2;
 #[derive(Debug, Clone)]
 pub(crate) struct Reaper {
     jobs: mpsc::Sender<Job>,
+    unmounts: mpsc::Sender<Unmount>,
 }
+
+/// A mount namespace that is to be given up, and who is told when it is.
+type Unmount = (OwnedFd, oneshot::Sender<()>);
 
 /// What is to be cleared away of one container.
 #[derive(Debug, Default)]
@@ -62,7 +67,25 @@ impl Reaper {
             };
             thread::Builder::new().name("reaper".into()).stack_size(256 << 10).spawn(work)?;
         }
-        Ok(Self { jobs })
+        let (unmounts, mut given_up) = mpsc::channel::<Unmount>(QUEUE_LENGTH);
+        let work = move || {
+            while let Some((mounts, done)) = given_up.blocking_recv() {
+                drop(mounts);
+                // Whoever asked may have gone.
+                let _told = done.send(());
+            }
+        };
+        thread::Builder::new().name("unmount".into()).stack_size(256 << 10).spawn(work)?;
+        Ok(Self { jobs, unmounts })
+    }
+
+    /// Gives up a mount namespace of which nobody else has a descriptor; what comes back tells when that is done. The file system of a
+    /// layer that is kept is synced.
+    pub(crate) async fn unmount(&self, mounts: OwnedFd) -> oneshot::Receiver<()> {
+        let (done, told) = oneshot::channel();
+        // Without a thread it is given up here.
+        drop(self.unmounts.send((mounts, done)).await);
+        told
     }
 
     /// Clears away; returns what the cgroups have counted if that was asked for. Errors: one line.

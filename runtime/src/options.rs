@@ -42,6 +42,8 @@ pub struct Options {
     pub mounts: Vec<Mount>,
     /// Mount the root file system read-only.
     pub read_only: bool,
+    /// What it writes is still of use when it has ended: fsync(2) in it means what it says.
+    pub is_kept: bool,
     /// Size of `/dev/shm`.
     pub shm_size_bytes: u64,
     /// Limits.
@@ -266,6 +268,7 @@ impl Default for Options {
             interactive: false,
             mounts: Vec::new(),
             read_only: false,
+            is_kept: false,
             shm_size_bytes: 64 << 20,
             resources: Resources::default(),
             ulimits: Vec::new(),

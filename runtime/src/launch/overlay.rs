@@ -13,8 +13,8 @@ use crate::plan::Upper;
 
 /// The options that a root with this writable layer takes.
 ///
-/// `volatile` (Linux ≥ 5.10): the layer goes with the container, so syncing it would be for nothing, and unmounting would
-/// sync the whole file system that it lies on. `userxattr` (≥ 5.11): in a user namespace `trusted.*` is out of reach.
+/// `volatile` (Linux ≥ 5.10): where the layer goes with the container, syncing it would be for nothing, and unmounting would
+/// sync the whole file system that it lies on. overlayfs refuses such a layer once more: its workings are made anew each time. `userxattr` (≥ 5.11): in a user namespace `trusted.*` is out of reach.
 pub(super) fn options(upper: Upper, in_user_namespace: bool) -> Vec<&'static CStr> {
     let volatile = (upper == Upper::Disk).then_some(c"volatile");
     let user = in_user_namespace.then_some(c"userxattr");

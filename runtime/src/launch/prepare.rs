@@ -90,7 +90,7 @@ fn executable() -> Result<OwnedFd, Error> {
 
 /// Makes the directories of a writable layer on disk.
 fn make_writable(plan: &Plan, directory: &Path) -> Result<(), Error> {
-    if plan.root.upper != Upper::Disk {
+    if !plan.root.upper.is_on_disk() {
         return Ok(());
     }
     let what = || format!("make {}", directory.display());
@@ -121,7 +121,7 @@ fn root(root: &Root, writable: &Path) -> io::Result<OwnedFd> {
         (Upper::Direct, [only]) => return mount::clone_tree(only.as_fd(), c"", true),
         _ => {}
     }
-    let upper = if root.upper == Upper::Disk { Some(open_path(writable)?) } else { None };
+    let upper = if root.upper.is_on_disk() { Some(open_path(writable)?) } else { None };
     overlay::mount(&layers, upper.as_ref().map(AsFd::as_fd), &overlay::options(root.upper, false))
 }
 

@@ -62,6 +62,8 @@ pub(super) fn root(options: &Options, host: &Host) -> Root {
     } else if options.read_only || host.layers_hold_state || host.sub_ids.is_some() || layers.is_empty() {
         // Files of subordinate ids on disk are not their user's to remove; those in memory go by themselves.
         Upper::Memory
+    } else if options.is_kept {
+        Upper::Kept
     } else {
         Upper::Disk
     };

@@ -220,10 +220,20 @@ pub enum Upper {
     None,
     /// None: the one layer itself is mounted, with what is mounted in it, and written to.
     Direct,
-    /// A directory below the state root.
+    /// A directory below the state root, which goes with the container and is not synced.
     Disk,
+    /// The same of a container that stays when it has ended: what its programs sync is on the disk.
+    Kept,
     /// A tmpfs that goes with the container.
     Memory,
+}
+
+impl Upper {
+    /// Whether it is a directory below the state root.
+    #[must_use]
+    pub const fn is_on_disk(self) -> bool {
+        matches!(self, Self::Disk | Self::Kept)
+    }
 }
 
 /// A place in the container, with how to get there.

@@ -95,6 +95,7 @@ fn the_default_tree_is_dockers() {
     assert!(plan.hide.contains(&Hide::Mask(c"proc/kcore".into())));
     assert!(plan.hide.contains(&Hide::ReadOnly(c"proc/sys".into())));
     assert_eq!(plan.root.upper, Upper::Disk);
+    assert_eq!(self::plan(|options, _| options.is_kept = true).root.upper, Upper::Kept);
     assert_eq!(plan.hostname.as_deref(), Some(c"0123456789ab"));
 }
 

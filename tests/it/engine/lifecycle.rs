@@ -164,3 +164,33 @@ fn an_attached_client_that_goes_leaves_its_container_alone() {
     world.ok(&["stop", "web"]);
     assert!(eventually(|| !world.directories().iter().any(|path| path.ends_with(&id))));
 }
+
+/// Whether the root, as the container sees it, takes no notice of what is to be synced: `volatile`, or `fsync=volatile`.
+fn is_volatile(mountinfo: &str) -> bool {
+    let root = mountinfo.lines().find(|line| line.split(' ').nth(4) == Some("/")).expect("a root");
+    root.ends_with("volatile") || root.contains("volatile,")
+}
+
+#[test]
+fn what_a_container_that_stays_has_synced_is_on_the_disk() {
+    let world = World::new();
+    let look = ["cat", "/proc/self/mountinfo"];
+    for _made_ahead in [false, true] {
+        let gone = world.ok(&[&["run", "--rm", fixture::small_root()], &look[..]].concat());
+        assert!(is_volatile(&gone), "{gone}");
+        let stays = world.ok(&[&["run", fixture::small_root()], &look[..]].concat());
+        assert!(!is_volatile(&stays), "{stays}");
+    }
+}
+
+#[test]
+fn a_container_starts_again_after_the_host_has_crashed_in_the_middle() {
+    let world = World::new();
+    let script = "echo again >> /count; cat /count";
+    let id = world.create(&["--name", "web"], &["sh", "-c", script]);
+    assert_eq!(world.ok(&["start", "-a", "web"]), "again");
+    // What overlayfs has left for whoever mounts the layer next, had nobody unmounted it.
+    let work = world.0.state.join("containers").join(id).join("work/work");
+    std::fs::create_dir_all(work.join("incompat/volatile")).expect("make a mark");
+    assert_eq!(world.ok(&["start", "-a", "web"]), "again\nagain");
+}

@@ -89,7 +89,7 @@ pub(super) fn mount_root_here(plan: &Plan, point: BorrowedFd<'_>) -> io::Result<
     }
     let writable = match upper {
         Upper::None | Upper::Direct => None,
-        Upper::Disk => Some(prepare::open_path(&note::writable(&plan.state_root, &plan.id))?),
+        Upper::Disk | Upper::Kept => Some(prepare::open_path(&note::writable(&plan.state_root, &plan.id))?),
         Upper::Memory => {
             overlay::make_writable(point)?;
             Some(point.try_clone_to_owned()?)
