@@ -4,6 +4,7 @@
 //! descriptor by [`mod@file`], nowhere else.
 
 pub mod bpf;
+pub mod cache;
 pub mod clock;
 pub mod device_filter;
 pub mod errno;
