@@ -1,7 +1,7 @@
 //! The eBPF companion: loads the kernel-side programs, arms them for a container, reads what they counted.
 //!
 //! It knows cgroups and tasks, not containers. How the programs count is told in `docs/ebpf.md`; they live in `progs/`, and
-//! their object is built by `cargo xtask ebpf` and checked in as `skiff.bpf.o`, so that building skiff needs no eBPF tools.
+//! their objects are built by `cargo xtask ebpf` and checked in as `*.bpf.o`, so that building skiff needs no eBPF tools.
 //!
 //! `unsafe` is confined to what aya asks for (which layouts are plain bytes) and one bpf(2) call that it lacks.
 
@@ -14,7 +14,10 @@ pub mod pinned;
 mod profiler;
 mod read;
 mod record;
+mod recorder;
 
 pub use error::Error;
 pub use profiler::{Profiler, Slot};
 pub use record::{Abi, Cost, Exec, Oom, Phase, Record, Syscall};
+pub use recorder::{Accuracy, FileId, Recorder, Recording, Used};
+pub use skiff_ebpf_abi::prefetch::Progress;

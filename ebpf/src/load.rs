@@ -249,7 +249,7 @@ fn pin_maps(object: &Ebpf, directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_privileges() -> Result<(), Error> {
+pub(crate) fn check_privileges() -> Result<(), Error> {
     const SYS_ADMIN: u64 = 1 << 21;
     const NEEDED: [(u64, &str); 2] = [(1 << 39, "CAP_BPF"), (1 << 38, "CAP_PERFMON")];
     let held = process::capabilities().map_err(|cause| Error::refused("read the capabilities", &cause))?;

@@ -1,6 +1,6 @@
-//! `cargo xtask ebpf`: builds the eBPF programs and compares them with the object in the repository.
+//! `cargo xtask ebpf`: builds the eBPF programs and compares them with the objects in the repository.
 //!
-//! skiff embeds `ebpf/skiff.bpf.o`, so building it needs no eBPF tools; this verb proves that the object is what the
+//! skiff embeds `ebpf/*.bpf.o`, so building it needs no eBPF tools; this verb proves that the objects are what the
 //! sources say. The same tools give the same bytes in every folder: paths are replaced, debug sections removed. Which tools
 //! those are stands beside the object, since other versions give other bytes.
 //!
@@ -20,7 +20,8 @@ pub(crate) const ARGUMENTS: &str = "[--bless]";
 pub(crate) const HELP: &str =
     "builds the eBPF programs and compares them with the checked-in object; --bless replaces it";
 
-const OBJECT: &str = "ebpf/skiff.bpf.o";
+/// The objects in the repository, by the name of their program.
+const OBJECTS: [(&str, &str); 2] = [("skiff", "ebpf/skiff.bpf.o"), ("prefetch", "ebpf/prefetch.bpf.o")];
 const TOOLS: &str = "ebpf/skiff.bpf.tools";
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -45,41 +46,45 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let strip = command::need("llvm-strip-22")?;
     let toolchain = choose(toolchains(), &recorded)?;
     let tools = format!("{}\n{}\n", toolchain.version, version(&linker)?);
-    let built = build(&toolchain, &linker, &strip)?;
-    if bless {
-        fs::write(root.join(OBJECT), built).with_context(|| format!("write {OBJECT}"))?;
-        fs::write(root.join(TOOLS), tools).with_context(|| format!("write {TOOLS}"))?;
-        println!("ebpf: {OBJECT} replaced");
-        return Ok(());
+    for (name, object) in OBJECTS {
+        let built = build(name, &toolchain, &linker, &strip)?;
+        if bless {
+            fs::write(root.join(object), built).with_context(|| format!("write {object}"))?;
+            println!("ebpf: {object} replaced");
+            continue;
+        }
+        let checked_in = fs::read(root.join(object)).with_context(|| format!("read {object}"))?;
+        compare(object, &built, &checked_in, &tools, &recorded)?;
+        println!("ebpf: {object} is what the sources give ({} bytes)", built.len());
     }
-    let checked_in = fs::read(root.join(OBJECT)).with_context(|| format!("read {OBJECT}"))?;
-    compare(&built, &checked_in, &tools, &recorded)?;
-    println!("ebpf: {OBJECT} is what the sources give ({} bytes)", built.len());
+    if bless {
+        fs::write(root.join(TOOLS), tools).with_context(|| format!("write {TOOLS}"))?;
+    }
     Ok(())
 }
 
-fn compare(built: &[u8], checked_in: &[u8], tools: &str, recorded: &str) -> Result<()> {
+fn compare(object: &str, built: &[u8], checked_in: &[u8], tools: &str, recorded: &str) -> Result<()> {
     if built == checked_in {
         return Ok(());
     }
     if tools != recorded {
         bail!(
-            "{OBJECT} can't be compared: it was built by {}, here is {}",
+            "{object} can't be compared: it was built by {}, here is {}",
             recorded.trim().replace('\n', ", "),
             tools.trim().replace('\n', ", ")
         );
     }
-    bail!("{OBJECT} is not what the sources give: run 'cargo xtask ebpf --bless' and commit it")
+    bail!("{object} is not what the sources give: run 'cargo xtask ebpf --bless' and commit it")
 }
 
-/// Builds the object; its bytes.
-fn build(toolchain: &Toolchain, linker: &Path, strip: &Path) -> Result<Vec<u8>> {
+/// Builds the object of the program `name`; its bytes.
+fn build(name: &str, toolchain: &Toolchain, linker: &Path, strip: &Path) -> Result<Vec<u8>> {
     let root = workspace::root();
     let target = workspace::scratch("ebpf")?;
     let mut cargo = Command::new(&toolchain.cargo);
     cargo
         .current_dir(root.join("ebpf/progs"))
-        .args(["build", "--release", "--locked", "--quiet"])
+        .args(["build", "--release", "--locked", "--quiet", "--bin", name])
         .arg("--target-dir")
         .arg(&target)
         .env("RUSTC", &toolchain.rustc)
@@ -89,8 +94,8 @@ fn build(toolchain: &Toolchain, linker: &Path, strip: &Path) -> Result<Vec<u8>> 
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("RUSTC_WRAPPER");
     command::run(&mut cargo)?;
-    let linked = target.join(TARGET).join("release/skiff");
-    let object = target.join("skiff.bpf.o");
+    let linked = target.join(TARGET).join("release").join(name);
+    let object = target.join(format!("{name}.bpf.o"));
     command::run(Command::new(strip).arg("--strip-debug").arg(&linked).arg("-o").arg(&object))?;
     fs::read(&object).with_context(|| format!("read {}", object.display()))
 }
@@ -165,9 +170,9 @@ mod tests {
 
     #[test]
     fn a_difference_is_blamed_on_the_tools_if_they_differ() {
-        let differ = |tools| compare(b"a", b"b", tools, "rustc 1\n").unwrap_err().to_string();
+        let differ = |tools| compare("o", b"a", b"b", tools, "rustc 1\n").unwrap_err().to_string();
         assert!(differ("rustc 1\n").contains("--bless"));
         assert!(differ("rustc 2\n").contains("can't be compared"));
-        assert!(compare(b"a", b"a", "rustc 2\n", "rustc 1\n").is_ok());
+        assert!(compare("o", b"a", b"a", "rustc 2\n", "rustc 1\n").is_ok());
     }
 }

@@ -12,6 +12,7 @@
 mod histogram;
 mod offsets;
 pub mod pinned;
+pub mod prefetch;
 
 pub use histogram::{BUCKETS, bucket, bucket_middle};
 pub use offsets::{ABSENT, Offsets};

@@ -71,6 +71,14 @@ offsets! {
     bio_blkg: "bio.bi_blkg",
     blkg_blkcg: "blkcg_gq.blkcg",
     blkcg_cgroup: "blkcg.css.cgroup",
+    mapping_inode: "address_space.host",
+    inode_number: "inode.i_ino",
+    inode_mode: "inode.i_mode",
+    inode_size: "inode.i_size",
+    inode_superblock: "inode.i_sb",
+    superblock_device: "super_block.s_dev",
+    page_mapping: "folio.mapping",
+    page_index: "folio.index",
 }
 
 #[cfg(test)]
