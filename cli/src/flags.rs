@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use skiff_engine::prefetch::Mode;
 use skiff_engine::spec::HealthTest;
 
 use crate::args::{Args, Pull, Report};
@@ -251,10 +252,22 @@ static FILES: &[Flag<Args>] = &[
         0 => Ok(()),
         size => put(&mut a.spec.options.shm_size_bytes, size),
     }),
+    value(None, "prefetch", "MODE", "on, off, or record: what it needs of its image (default on)", |a, v| {
+        put(&mut a.spec.prefetch, prefetch(v)?)
+    }),
     value(None, "device", "SRC[:DST][:rwm]", "let the container use a device of the host", |a, v| {
         add(&mut a.spec.options.devices, security::device(v)?)
     }),
 ];
+
+fn prefetch(text: &str) -> Result<Mode, Reason> {
+    match text {
+        "on" => Ok(Mode::On),
+        "off" => Ok(Mode::Off),
+        "record" => Ok(Mode::Record),
+        _ => Err("neither on, off nor record".into()),
+    }
+}
 
 static LIMITS: &[Flag<Args>] = &[
     value(Some('m'), "memory", "SIZE", "memory limit, at least 6m", |a, v| {

@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use crate::engine::{Engine, Ready};
 use crate::health::{Check, Outcome};
 use crate::link::Kept;
 use crate::log::{self, Origin, Streams, Target};
+use crate::prefetch::{Mode, Subject};
 use crate::protocol::TerminalSize;
 use crate::reaper::Remains;
 use crate::record::Process;
@@ -377,6 +380,7 @@ impl Owner {
         let given = streams.as_ref().map(|streams| streams.each_ref().map(OwnedFd::as_fd));
         // With a terminal they are not looked at.
         let given = given.unwrap_or_else(|| [pidfd.as_fd(); 3]);
+        self.prefetch(&record, container.cgroups.unified.as_deref(), pidfd.as_fd());
         ready.parked.go(&options.argv, &options.env, given)?;
         drop(streams);
         ends.terminal =
@@ -409,6 +413,18 @@ impl Owner {
         let stamps = outcome(&mut ready.parked).await?;
         self.publish.send_replace(Arc::new(running));
         Ok((ends, stamps))
+    }
+
+    /// Has its image's files read ahead that it is known to want, and what it wants recorded.
+    fn prefetch(&self, record: &Record, cgroup: Option<&Path>, pidfd: BorrowedFd<'_>) {
+        let mode = record.spec.prefetch;
+        if mode != Mode::Off
+            && let Some(subject) = Subject::of(record.image_id.as_deref(), &record.spec.options)
+        {
+            let cgroup = cgroup.and_then(|path| path.metadata().ok()).map(|found| found.ino());
+            let pidfd = || pidfd.try_clone_to_owned();
+            self.engine.prefetcher.launch(subject, mode, cgroup, pidfd);
+        }
     }
 
     /// Takes over a container whose program runs.

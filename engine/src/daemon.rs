@@ -32,6 +32,7 @@ use crate::link::Link;
 use crate::mounts::Mounts;
 use crate::plans::Plans;
 use crate::pool::Pools;
+use crate::prefetch::Prefetcher;
 use crate::reaper::Reaper;
 use crate::record::Records;
 use crate::state::State;
@@ -167,6 +168,7 @@ fn serve(
         mounts: Mounts::new(share(descriptors_max, 20)),
         descriptors_max,
         logs: log::Thread::start(share(descriptors_max, 40)).map_err(host("start a thread".into()))?,
+        prefetcher: Prefetcher::start(state_root).map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
         plans: RefCell::new(Plans::default()),
         making: RefCell::default(),

@@ -26,6 +26,7 @@ use crate::mounts::Mounts;
 use crate::names;
 use crate::plans::{Plan, Plans};
 use crate::pool::Pools;
+use crate::prefetch::Prefetcher;
 use crate::reaper::{Reaper, Remains};
 use crate::record::Records;
 
@@ -50,6 +51,7 @@ pub(crate) struct Engine {
     /// How many descriptors the daemon may have.
     pub(crate) descriptors_max: u64,
     pub(crate) logs: log::Thread,
+    pub(crate) prefetcher: Prefetcher,
     pub(crate) pools: RefCell<Pools<Ready>>,
     pub(crate) plans: RefCell<Plans>,
     /// Ids of containers that the spawner is making.

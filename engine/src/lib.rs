@@ -27,6 +27,7 @@ mod mounts;
 pub mod names;
 mod plans;
 pub mod pool;
+pub mod prefetch;
 pub mod protocol;
 mod reaper;
 pub mod record;

@@ -15,6 +15,7 @@ use crate::containers::Entry;
 use crate::ending::{Ending, exit_code, now_ns};
 use crate::engine::{Engine, Ready};
 use crate::link::Made;
+use crate::prefetch::{Mode, Subject};
 use crate::protocol::{ExecSpec, LaunchTimes, Reply, Request, TerminalSize};
 use crate::spec::LogDriver;
 use crate::state::{Verdict, Wish, legal};
@@ -105,6 +106,9 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
     let (stop_signal, image_id) = (image::stop_signal(&spec, &image.config)?, image.id.clone());
     let health = image::health(&spec, &image.config)?;
     let options = image::fold(&spec, image)?;
+    if spec.prefetch == Mode::Record {
+        prepare_recording(engine, image_id.as_deref(), &options).await?;
+    }
     let name = name(engine, options.name.as_deref())?;
     let ready = match purpose {
         Use::Now { pool: true } => engine.ready(&engine.plan(&options)),
@@ -137,6 +141,16 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
         return Err(Error::Host(format!("write the container's record: {cause}")));
     }
     Ok((Owner::begin(engine, record, From::Client), ready))
+}
+
+/// Sees to it that what the container uses can be recorded.
+async fn prepare_recording(engine: &Engine, image_id: Option<&str>, options: &Options) -> Result<(), Error> {
+    if Subject::of(image_id, options).is_none() {
+        return Err(Error::Invalid("prefetch: only images that have layers can be recorded".into()));
+    }
+    let loaded = tokio::task::spawn_blocking(engine.prefetcher.prepare()).await;
+    let loaded = loaded.map_err(|error| Error::Host(error.to_string()))?;
+    loaded.map_err(|reason| Error::Host(format!("prefetch: {reason}")))
 }
 
 /// The name that is wanted, if it is free; else one that is.

@@ -43,6 +43,8 @@ pub struct Spec {
     pub health: HealthSpec,
     /// `--log-driver` and `--log-opt`.
     pub log: LogSpec,
+    /// `--prefetch`.
+    pub prefetch: crate::prefetch::Mode,
 }
 
 impl Default for Spec {
@@ -62,6 +64,7 @@ impl Default for Spec {
             restart: Restart::default(),
             health: HealthSpec::default(),
             log: LogSpec::default(),
+            prefetch: crate::prefetch::Mode::default(),
         }
     }
 }

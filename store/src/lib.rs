@@ -20,6 +20,7 @@ mod lease;
 mod manifest;
 mod name;
 mod platform;
+pub mod prefetch;
 mod progress;
 mod pull;
 mod recipe;
