@@ -230,7 +230,7 @@ impl Store {
         });
         drop(done);
         let built = results.iter().collect::<Result<Vec<_>, String>>()?;
-        self.commit(&built).map_err(|e| self.failed("commit layers", &e))?;
+        self.commit_layers(&built).map_err(|e| self.failed("commit layers", &e))?;
         for built in &built {
             origin.done(built.layer);
             progress.layer(built.layer.name(), LayerEvent::Complete);
@@ -238,7 +238,7 @@ impl Store {
         Ok(())
     }
 
-    fn commit(&self, all: &[Built<'_>]) -> io::Result<()> {
+    fn commit_layers(&self, all: &[Built<'_>]) -> io::Result<()> {
         for built in all {
             built.record.write(&self.disk, built.layer.diff_id)?;
         }

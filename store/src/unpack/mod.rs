@@ -309,7 +309,7 @@ fn meta(entry: &Entry) -> Meta {
     Meta { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime }
 }
 
-fn is_kept(xattr: &[u8]) -> bool {
+pub(crate) fn is_kept(xattr: &[u8]) -> bool {
     let kept = [&b"security.capability"[..], b"system.posix_acl_access", b"system.posix_acl_default"];
     kept.contains(&xattr) || xattr.starts_with(b"user.") && !xattr.starts_with(b"user.overlay.")
 }

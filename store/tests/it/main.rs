@@ -7,6 +7,7 @@ mod damage;
 mod entries;
 mod fixture;
 mod images;
+mod pack;
 mod processes;
 mod tars;
 mod whiteouts;
