@@ -10,7 +10,6 @@ use std::thread;
 use crossbeam::channel::unbounded;
 use serde::{Deserialize, Serialize};
 
-use crate::Store;
 use crate::digest::Digest;
 use crate::disk::{Disk, Durable};
 use crate::error::cause;
@@ -21,6 +20,7 @@ use crate::source::Source;
 use crate::staging::{Claim, Try};
 use crate::unpack::stream::{self, Checked};
 use crate::unpack::{Privilege, Skipped};
+use crate::{Error, Store};
 
 /// Where the blobs of layers are.
 pub(crate) trait Origin: Sync {
@@ -76,12 +76,15 @@ pub(crate) struct LayerRecord {
 
 /// A layer's blob as a registry has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct KnownBlob {
-    pub(crate) media_type: String,
-    pub(crate) digest: Digest,
-    pub(crate) size: u64,
-    /// `HOST/PATH`, the latest first.
-    pub(crate) repositories: Vec<String>,
+pub struct KnownBlob {
+    /// OCI's or Docker's, which says how it is compressed.
+    pub media_type: String,
+    /// Of the blob, mostly compressed.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// `HOST/PATH` of those that have had it, the latest first.
+    pub repositories: Vec<String>,
 }
 
 /// Blobs and repositories that are remembered of a layer.
@@ -135,6 +138,30 @@ struct Built<'a> {
 }
 
 impl Store {
+    /// Where else the layer with this content is known to be, the latest first.
+    pub fn layer_blobs(&self, layer: Digest) -> Result<Vec<KnownBlob>, Error> {
+        let record = LayerRecord::read(&self.disk, layer).map_err(|e| self.error(&cause(&e)))?;
+        Ok(record.unwrap_or_default().blobs)
+    }
+
+    /// Remembers that `repository` (`HOST/PATH`) has the content of a layer as this blob.
+    pub fn remember_blob(
+        &self,
+        layer: Digest,
+        media_type: &str,
+        blob: Digest,
+        size: u64,
+        repository: &str,
+    ) -> Result<(), Error> {
+        // Makes the record where there is none.
+        self.layer_size(layer)?;
+        let mut record = LayerRecord::read(&self.disk, layer).unwrap_or_default().unwrap_or_default();
+        match record.seen(media_type, blob, size, Some(repository)) {
+            true => record.write(&self.disk, layer).map_err(|e| self.error(&cause(&e))),
+            false => Ok(()),
+        }
+    }
+
     /// Sees to it that all of `layers` are in the store.
     ///
     /// Two processes never wait for each other in a circle: who waits holds no claim.
@@ -147,7 +174,7 @@ impl Store {
         let is_there = |layer: &Layer| self.disk.layer(layer.diff_id).exists();
         for layer in layers.iter().filter(|layer| is_there(layer)) {
             progress.layer(layer.name(), LayerEvent::Present);
-            self.remember(origin, layer).map_err(|e| self.failed("note where a layer is", &e))?;
+            self.remember(origin, layer).map_err(|e| e.to_string())?;
         }
         loop {
             let mut seen = HashSet::new();
@@ -168,15 +195,12 @@ impl Store {
     }
 
     /// Notes where else a layer is that was here before.
-    fn remember(&self, origin: &dyn Origin, layer: &Layer) -> io::Result<()> {
-        let (Some(repository), Some(digest), Some(size)) = (origin.repository(), layer.digest, layer.size)
-        else {
-            return Ok(());
-        };
-        let mut record = LayerRecord::read(&self.disk, layer.diff_id).unwrap_or_default().unwrap_or_default();
-        match record.seen(&layer.media_type, digest, size, Some(&repository)) {
-            true => record.write(&self.disk, layer.diff_id),
-            false => Ok(()),
+    fn remember(&self, origin: &dyn Origin, layer: &Layer) -> Result<(), Error> {
+        match (origin.repository(), layer.digest, layer.size) {
+            (Some(repository), Some(digest), Some(size)) => {
+                self.remember_blob(layer.diff_id, &layer.media_type, digest, size, &repository)
+            }
+            _ => Ok(()),
         }
     }
 

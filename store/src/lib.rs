@@ -44,6 +44,7 @@ pub use draft::Draft;
 pub use error::Error;
 pub use image::{Healthcheck, Image, ImageConfig};
 pub use images::{Documents, Found, Removed, Summary};
+pub use layers::KnownBlob;
 pub use lease::Lease;
 pub use make::{History, Making, export};
 pub use name::ImageName;

@@ -86,8 +86,9 @@ impl Store {
             None => name.clone(),
         };
         let elsewhere = name.with_digest(digest).to_string();
-        let (id, old) =
-            self.keep(&manifest, &origin, &[name.clone()], &[elsewhere], progress).map_err(fail)?;
+        let (id, old) = self
+            .keep(&manifest, &origin, std::slice::from_ref(&name), &[elsewhere], progress)
+            .map_err(fail)?;
         Ok(Pulled { id, digest, is_new: old != Some(id) })
     }
 
@@ -221,6 +222,7 @@ impl Origin for RemoteLayers<'_> {
             kept,
             at: 0,
             stream: None,
+            failed: None,
             attempt: 0,
             attempted_at: 0,
             progress,
@@ -241,7 +243,7 @@ impl Origin for RemoteLayers<'_> {
     fn failed(&self, layer: &Layer) {
         let (Some(digest), Some(size)) = (layer.digest, layer.size) else { return };
         let path = self.disk.partial(digest);
-        if fs::metadata(&path).is_ok_and(|kept| kept.len() == size) {
+        if fs::metadata(&path).is_ok_and(|kept| [0, size].contains(&kept.len())) {
             drop(fs::remove_file(path));
         }
     }
@@ -282,6 +284,7 @@ struct Download<'a> {
     /// Bytes given out.
     at: u64,
     stream: Option<Box<dyn Read + Send + 'a>>,
+    failed: Option<String>,
     attempt: u32,
     /// Where the last attempt that counts began.
     attempted_at: u64,
@@ -290,8 +293,24 @@ struct Download<'a> {
     cancelled: &'a AtomicBool,
 }
 
+/// An error stays: who reads on to the end of a broken blob gets it again.
 impl Read for Download<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(reason) = &self.failed {
+            return Err(io::Error::other(reason.clone()));
+        }
+        self.next(buffer).inspect_err(|e| self.failed = Some(cause(e)))
+    }
+}
+
+/// Why a stream gave nothing.
+enum Broken {
+    Passing(io::Error),
+    ForGood(io::Error),
+}
+
+impl Download<'_> {
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.size || buffer.is_empty() {
             return Ok(0);
         }
@@ -314,15 +333,7 @@ impl Read for Download<'_> {
             }
         }
     }
-}
 
-/// Why a stream gave nothing.
-enum Broken {
-    Passing(io::Error),
-    ForGood(io::Error),
-}
-
-impl Download<'_> {
     fn read_kept(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let Some(file) = self.file.as_ref().filter(|_| self.at < self.kept) else { return Ok(None) };
         let most = usize::try_from(self.kept - self.at).map_or(buffer.len(), |left| left.min(buffer.len()));

@@ -9,5 +9,7 @@ mod fixture;
 mod images;
 mod pack;
 mod processes;
+mod pull;
+mod repository;
 mod tars;
 mod whiteouts;
