@@ -130,6 +130,8 @@ impl Store {
     /// Takes away what nobody needs, of `only` or of all.
     pub(crate) fn sweep(&self, only: Option<&Held>) -> io::Result<Collected> {
         let lock = self.disk.collect_lock()?;
+        // What is condemned now was so by a collection that died.
+        lease::absolve(&self.disk)?;
         let there = match only {
             Some(only) => only.clone(),
             None => self.inventory()?,

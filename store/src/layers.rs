@@ -174,6 +174,7 @@ impl Store {
         let is_there = |layer: &Layer| self.disk.layer(layer.diff_id).exists();
         for layer in layers.iter().filter(|layer| is_there(layer)) {
             progress.layer(layer.name(), LayerEvent::Present);
+            origin.done(layer);
             self.remember(origin, layer).map_err(|e| e.to_string())?;
         }
         loop {

@@ -132,7 +132,8 @@ pub(crate) fn condemn(disk: &Disk, held: &Held) -> io::Result<()> {
 
 /// Takes that back. The caller holds the lock of collections.
 pub(crate) fn absolve(disk: &Disk) -> io::Result<()> {
-    disk.remove(&condemned_path(disk)).map(drop)
+    let path = condemned_path(disk);
+    if path.exists() { disk.remove(&path).map(drop) } else { Ok(()) }
 }
 
 fn condemned(disk: &Disk) -> io::Result<Option<Held>> {

@@ -26,6 +26,7 @@ use skiff_sys::file::{Resolve, open_beneath};
 
 use crate::digest::Digest;
 use crate::disk;
+use crate::faults;
 use crate::unpack::stream::Place;
 
 /// What came of trying to get at a layer's place.
@@ -75,6 +76,7 @@ impl Claim {
     fn by_name(tmp: &Path, name: String) -> io::Result<Try> {
         loop {
             let path = lock_path(tmp, &name);
+            faults::point()?;
             let lock = File::options().create(true).truncate(false).write(true).open(path)?;
             match lock.try_lock() {
                 Err(TryLockError::WouldBlock) => return Ok(Try::Busy),
@@ -101,12 +103,14 @@ impl Claim {
     /// Makes what a layer is built in.
     pub(crate) fn place(&self) -> io::Result<Place> {
         let make = |path: PathBuf| -> io::Result<OwnedFd> {
+            faults::point()?;
             DirBuilder::new().mode(0o700).create(&path)?;
             File::open(&path).map(OwnedFd::from)
         };
         DirBuilder::new().mode(0o700).create(self.tmp.join(&self.name))?;
         let root = make(self.tree())?;
         let trash = make(self.tmp.join(&self.name).join("trash"))?;
+        faults::point()?;
         let recipe =
             File::options().read(true).write(true).create_new(true).mode(0o600).open(self.recipe())?;
         Ok(Place { root, trash, recipe: Some(recipe) })
@@ -149,6 +153,7 @@ impl Claim {
     }
 
     fn sweep(&self) -> io::Result<()> {
+        faults::point()?;
         let tmp = File::open(&self.tmp)?;
         match remove_all(tmp.as_fd(), &CString::new(&*self.name)?) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -195,6 +200,7 @@ fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let mut waiting = empty_of_files(top.as_fd())?;
     let mut serial = 0u64;
     while let Some(next) = waiting.pop() {
+        faults::point()?;
         let directory = match open_directory(top.as_fd(), &next) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             directory => directory?,
@@ -206,6 +212,7 @@ fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
         }
         unlinkat(&top, next.as_c_str(), UnlinkatFlags::RemoveDir)?;
     }
+    faults::point()?;
     Ok(unlinkat(dir, name, UnlinkatFlags::RemoveDir)?)
 }
 
@@ -235,6 +242,7 @@ fn empty_of_files(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
         if is_directory(dir, name, entry.file_type())? {
             directories.push(name.to_owned());
         } else {
+            faults::point()?;
             unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
         }
     }

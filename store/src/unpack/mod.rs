@@ -32,6 +32,7 @@ use skiff_sys::xattr;
 
 use crate::entries::{Entry, Input, Kind, Reader, Segment};
 use crate::error::cause;
+use crate::faults;
 use crate::recipe::{Recorder, Tap};
 pub(crate) use tree::Privilege;
 use tree::{Meta, Tree, c_string, set_meta};
@@ -247,6 +248,7 @@ fn write_all<I: Input>(file: &mut File, reader: &mut Reader<I>) -> io::Result<()
         if piece.is_empty() {
             return Ok(());
         }
+        faults::point()?;
         file.write_all(piece)?;
         let count = piece.len();
         reader.consume(count);

@@ -22,6 +22,8 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use skiff_sys::file::{Resolve, open_beneath};
 use skiff_sys::xattr;
 
+use crate::faults;
+
 use crate::recipe::{Lost, Place};
 
 /// Most symlinks followed for one name, as in path_resolution(7).
@@ -145,6 +147,7 @@ impl Tree {
         name: &CStr,
         make: impl Fn(BorrowedFd<'_>) -> nix::Result<T>,
     ) -> io::Result<T> {
+        faults::point()?;
         match make(self.parent()) {
             Err(Errno::EEXIST) => self.take_away(name)?,
             done => return Ok(done?),
@@ -155,6 +158,7 @@ impl Tree {
     /// Makes sure that `name` in the directory last entered is a directory, and sets what it is to be in the end.
     pub(super) fn directory(&mut self, name: &CStr, meta: Meta) -> io::Result<()> {
         let path = self.path_of(name);
+        faults::point()?;
         match mkdirat(self.parent(), name, Mode::S_IRWXU) {
             Err(Errno::EEXIST) => self.directory_again(name)?,
             made => made?,
@@ -206,6 +210,7 @@ impl Tree {
     pub(super) fn finish(&mut self) -> io::Result<()> {
         for (path, meta) in std::mem::take(&mut self.directories).iter().rev() {
             let fd = self.open(path)?;
+            faults::point()?;
             set_meta(fd.as_fd(), meta, self.privilege)?;
         }
         Ok(())
