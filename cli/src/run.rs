@@ -12,7 +12,7 @@ use skiff_runtime::launch::{self, Exit, Running, Stamps};
 use skiff_runtime::observe::Counted;
 use skiff_runtime::supervise::{self, Caller, Signals, Terms};
 use skiff_runtime::{Host, Options, Plan};
-use skiff_store::{ImageRef, Store};
+use skiff_store::{Form, ImageRef, Store};
 use skiff_sys::clock::monotonic_ns;
 
 use crate::args::{Args, Report};
@@ -33,7 +33,8 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     needs_no_daemon(args)?;
     supervise::check_terminal(args.spec.options.interactive, args.spec.options.tty)?;
     let roots = Roots::find()?;
-    let image = Store::open(&roots.state)?.resolve(&ImageRef::parse(&args.spec.image)?)?;
+    let form = Form::of_environment().map_err(Failure::engine)?;
+    let image = Store::open(&roots.state)?.with_form(form).resolve(&ImageRef::parse(&args.spec.image)?)?;
     let terms = terms(args, image::stop_signal(&args.spec, &image.config)?);
     let account = args.profile.is_some();
     let options = Options { id: fresh_id()?, account, ..image::fold(&args.spec, image)? };

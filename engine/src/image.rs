@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use skiff_runtime::Options;
-use skiff_runtime::options::{self, Mount, Rootfs};
+use skiff_runtime::options::{self, Merged, Mount, Rootfs};
 use skiff_runtime::signals;
 use skiff_store::{Image, ImageConfig};
 
@@ -32,6 +32,7 @@ pub fn fold(spec: &Spec, image: Image) -> Result<Options, Error> {
     volumes(&mut options.mounts, &config.volumes)?;
     options.is_kept = !spec.auto_remove;
     options.labels = labels(config.labels, &spec.options.labels);
+    options.merged = image.merged.map(|merged| Merged { tree: merged.tree, data: merged.data });
     options.rootfs = if image.layers.is_empty() { Rootfs::Host } else { Rootfs::Layers(image.layers) };
     Ok(options)
 }

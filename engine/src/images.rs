@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{cell::RefCell, fs};
 
-use skiff_store::{Image, ImageRef, Store};
+use skiff_store::{Form, Image, ImageRef, Store};
 
 use crate::Error;
 
@@ -29,7 +29,9 @@ type Stamp = (u64, u64, i64, i64, u64);
 impl Images {
     /// Opens the store below `state_root`.
     pub(crate) fn open(state_root: &Path) -> Result<Self, Error> {
-        Ok(Self { store: Arc::new(Store::open(state_root)?), known: RefCell::default() })
+        let form = Form::of_environment().map_err(Error::Invalid)?;
+        let store = Store::open(state_root)?.with_form(form);
+        Ok(Self { store: Arc::new(store), known: RefCell::default() })
     }
 
     /// Finds the image that `text` names.

@@ -18,6 +18,8 @@ pub struct Options {
     pub name: Option<String>,
     /// Where the files come from.
     pub rootfs: Rootfs,
+    /// The same as `rootfs`, to be preferred to its layers where the kernel can mount it.
+    pub merged: Option<Merged>,
     /// Program and arguments: entrypoint and command joined. Never empty when a plan is built.
     #[serde(with = "words")]
     pub argv: Vec<OsString>,
@@ -94,6 +96,15 @@ pub enum Rootfs {
     Host,
     /// Directories to stack, top first; never written to.
     Layers(Vec<PathBuf>),
+}
+
+/// The layers of an image as one tree of names, whose files' contents lie in the layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merged {
+    /// An EROFS image that says of each file where in `data` its content is (`trusted.overlay.redirect`).
+    pub tree: PathBuf,
+    /// The directory that holds the layers.
+    pub data: PathBuf,
 }
 
 /// A namespace of the container's own, or the host's.
@@ -257,6 +268,7 @@ impl Default for Options {
             id: String::new(),
             name: None,
             rootfs: Rootfs::Host,
+            merged: None,
             argv: Vec::new(),
             env: Vec::new(),
             cwd: PathBuf::new(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::Merged;
 use crate::spec::or_default;
 
 /// An image whose layers are unpacked on this host.
@@ -11,6 +12,8 @@ use crate::spec::or_default;
 pub struct Image {
     /// Directories to stack with overlayfs, top first; empty for `host`. Never to be written to.
     pub layers: Vec<PathBuf>,
+    /// The same as one tree, where that is better.
+    pub merged: Option<Merged>,
     /// `sha256:…` of the configuration, which identifies the image; absent for `host` and `rootfs:`.
     pub id: Option<String>,
     /// What the image asks for.

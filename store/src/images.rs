@@ -266,7 +266,8 @@ impl Store {
             let reason = format!("layer sha256:{hex} is missing; pull the image again");
             return Err(Error::Image { image: id.to_string(), reason });
         }
-        Ok(Image { layers, id: Some(id.to_string()), config: configuration.into() })
+        let merged = self.merged(&configuration.rootfs.diff_ids);
+        Ok(Image { layers, merged, id: Some(id.to_string()), config: configuration.into() })
     }
 
     pub(crate) fn configuration(&self, id: Digest) -> Result<Configuration, Error> {

@@ -8,6 +8,7 @@
 //! ROOT/blobs/sha256/HEX     manifests and configurations, word for word
 //! ROOT/partial/sha256/HEX   what has come so far of a blob, see pull.rs
 //! ROOT/names, untagged      which images there are, see catalogue.rs
+//! ROOT/erofs/sha256/HEX     layers merged into one tree, see merged.rs
 //! ROOT/leases, condemned    what is in use and what is about to go, see lease.rs
 //! ROOT/tmp/                 all that is in the making, see staging.rs and disk.rs
 //! ```
@@ -34,7 +35,7 @@ use crate::manifest::{self, Manifest};
 use crate::progress::Silent;
 use crate::source::Source;
 use crate::staging;
-use crate::{Error, Image, ImageRef};
+use crate::{Error, Form, Image, ImageRef};
 
 /// The format that this program reads and writes; a store with a greater number is refused.
 const VERSION: u32 = 2;
@@ -44,6 +45,7 @@ const VERSION: u32 = 2;
 pub struct Store {
     pub(crate) disk: Disk,
     pub(crate) users: Users,
+    pub(crate) form: Form,
 }
 
 impl Store {
@@ -56,7 +58,7 @@ impl Store {
         make_directory(root).map_err(fail)?;
         let root = root.canonicalize().map_err(fail)?;
         check_owner(&root)?;
-        let store = Self { disk: Disk::new(root), users: Users::none() };
+        let store = Self { disk: Disk::new(root), users: Users::none(), form: Form::default() };
         store.check_version()?;
         staging::sweep(&store.disk.tmp).map_err(|e| store.error(&format!("sweep tmp: {}", cause(&e))))?;
         Ok(store)
@@ -87,6 +89,7 @@ impl Store {
         self.complete(&source, &manifest.layers, &Silent).map_err(fail)?;
         Ok(Image {
             layers: self.stack(&manifest.configuration.rootfs.diff_ids),
+            merged: self.merged(&manifest.configuration.rootfs.diff_ids),
             id: Some(manifest.id.to_string()),
             config: manifest.configuration.into(),
         })

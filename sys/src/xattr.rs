@@ -66,6 +66,19 @@ pub fn names(fd: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     Ok(names.map(|name| CString::new(name).unwrap_or_default()).collect())
 }
 
+/// Whether the file behind `fd` has any attribute at all: the quick question before [`names`]. flistxattr(2).
+///
+/// A file system that has none counts as no.
+pub fn any(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: with a size of zero the kernel writes nothing.
+    let length = unsafe { libc::flistxattr(fd.as_raw_fd(), std::ptr::null_mut(), 0) };
+    match io::Error::last_os_error() {
+        _ if length >= 0 => Ok(length > 0),
+        error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+        error => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
@@ -88,6 +101,7 @@ mod tests {
         assert_eq!(get(file.as_fd(), c"user.name").unwrap().unwrap(), b"a\0b");
         assert_eq!(get(file.as_fd(), c"user.other").unwrap(), None);
         assert_eq!(names(file.as_fd()).unwrap(), [c"user.name".to_owned()]);
+        assert!(any(file.as_fd()).unwrap());
         set(file.as_fd(), c"user.name", b"").unwrap();
         assert_eq!(get(file.as_fd(), c"user.name").unwrap().unwrap(), b"");
         let error = set(file.as_fd(), c"nonsense", b"").unwrap_err();

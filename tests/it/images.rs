@@ -52,10 +52,42 @@ fn layers_are_stacked_with_their_whiteouts() {
                     gone: No such file or directory\ndata/deleted: No such file or directory\n\
                     opaque/old: No such file or directory\n4755 0:0 1\n640 1234:4321 1\n644 0:0 2\nlong name";
     for image in every_format() {
-        let case = Case::new();
-        let words = ["run", "--rm", "-u", "root", "--entrypoint", "/bin/sh", &image, "-c", script];
-        assert_eq!(case.skiff(&words).output().ok(), expected, "{image}");
+        for form in ["directories", "merged"] {
+            let case = Case::new();
+            let words = ["run", "--rm", "-u", "root", "--entrypoint", "/bin/sh", &image, "-c", script];
+            let output = case.skiff(&words).env("SKIFF_ROOTFS", form).output();
+            assert_eq!(output.ok(), expected, "{image} as {form}");
+        }
     }
+}
+
+#[test]
+fn a_merged_image_is_written_to_like_any_other() {
+    need!(fixture::has_image_tools(), "umoci, skopeo and zstd");
+    let case = Case::new();
+    let image = format!("oci:{}:full", fixture::small_image().display());
+    let script = "grep -c ' / / .*datadir' /proc/self/mountinfo; cd /data; chmod 600 kept; echo more >>kept; cat kept; \
+                  mv added moved; rm replaced; ls; stat -c %a kept";
+    let run = |form: &str| {
+        let words = ["run", "--rm", "-u", "root", "--entrypoint", "/bin/sh", &image, "-c", script];
+        case.skiff(&words).env("SKIFF_ROOTFS", form).output().ok()
+    };
+    let (directories, merged) = (run("directories"), run("merged"));
+    assert_eq!(directories.split_once('\n').map(|it| it.0), Some("0"));
+    assert_eq!(directories.split_once('\n').map(|it| it.1), merged.split_once('\n').map(|it| it.1));
+    // Older kernels cannot mount it, and take the directories.
+    if crate::harness::kernel() >= (6, 16) {
+        assert_eq!(merged.split_once('\n').map(|it| it.0), Some("1"));
+    }
+    assert!(merged.ends_with("600\n"), "{merged}");
+}
+
+#[test]
+fn a_form_of_roots_that_does_not_exist_is_an_error() {
+    let case = Case::new();
+    let output =
+        case.skiff(&["run", "--rm", fixture::small_root(), "true"]).env("SKIFF_ROOTFS", "zfs").output();
+    output.fails(125, "SKIFF_ROOTFS: \"zfs\" is none of auto, directories, merged");
 }
 
 #[test]

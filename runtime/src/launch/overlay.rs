@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use skiff_sys::file::{self, Resolve};
-use skiff_sys::mount::{Attr, FsContext, FsOption};
+use skiff_sys::mount::{self, Attr, FsContext, FsOption};
 
-use crate::plan::Upper;
+use crate::options::Merged;
+use crate::plan::{Upper, c_path};
 
 /// The options that a root with this writable layer takes.
 ///
@@ -33,6 +34,27 @@ pub(super) fn mount(
     for layer in layers {
         context.set_fd(c"lowerdir+", layer.as_fd())?;
     }
+    complete(context, writable, options)
+}
+
+/// The same of layers that have been merged into one tree.
+///
+/// Linux ≥ 6.16: EROFS images in files (6.12), detached mounts as layers (6.15), and contents elsewhere without `metacopy`
+/// (6.16), which would let files in the container's own layer be without content too. Needs root; the errors of older kernels are many.
+pub(super) fn mount_merged(
+    merged: &Merged,
+    writable: Option<BorrowedFd<'_>>,
+    options: &[&CStr],
+) -> io::Result<OwnedFd> {
+    let image = c_path(&merged.tree).map_err(|_| io::Error::from_raw_os_error(nix::libc::EINVAL))?;
+    let tree = mount::new_filesystem(c"erofs", Some(&image), &[], Attr::RDONLY)?;
+    let context = FsContext::open(c"overlay", None)?;
+    context.set_fd(c"lowerdir+", tree.as_fd())?;
+    context.set_fd(c"datadir+", super::prepare::open_path(&merged.data)?.as_fd())?;
+    complete(context, writable, options)
+}
+
+fn complete(context: FsContext, writable: Option<BorrowedFd<'_>>, options: &[&CStr]) -> io::Result<OwnedFd> {
     if let Some(writable) = writable {
         let (upper, work) = open_writable(writable)?;
         context.set_fd(c"upperdir", upper.as_fd())?;

@@ -115,14 +115,17 @@ fn root(root: &Root, writable: &Path) -> io::Result<OwnedFd> {
     if root.layers.is_empty() || root.upper == Upper::Memory {
         return Err(io::Error::from_raw_os_error(nix::libc::EOPNOTSUPP));
     }
-    let layers = open_layers(root)?;
-    match (root.upper, &layers[..]) {
-        (Upper::None, [only]) => return mount::clone_tree(only.as_fd(), c"", false),
-        (Upper::Direct, [only]) => return mount::clone_tree(only.as_fd(), c"", true),
+    match (root.upper, &root.layers[..]) {
+        (Upper::None, [only]) => return mount::clone_tree(open_path(only)?.as_fd(), c"", false),
+        (Upper::Direct, [only]) => return mount::clone_tree(open_path(only)?.as_fd(), c"", true),
         _ => {}
     }
     let upper = if root.upper.is_on_disk() { Some(open_path(writable)?) } else { None };
-    overlay::mount(&layers, upper.as_ref().map(AsFd::as_fd), &overlay::options(root.upper, false))
+    let (upper, options) = (upper.as_ref().map(AsFd::as_fd), overlay::options(root.upper, false));
+    match root.merged.as_ref().map(|merged| overlay::mount_merged(merged, upper, &options)) {
+        Some(Ok(mounted)) => Ok(mounted),
+        _ => overlay::mount(&open_layers(root)?, upper, &options),
+    }
 }
 
 /// Opens the layers, top first.

@@ -52,6 +52,7 @@ pub(super) fn root(spec: &spec::Spec, ground: &Ground<'_>) -> Result<plan::Root,
     let root = root.ok_or_else(|| invalid("root.path", "missing"))?;
     Ok(plan::Root {
         layers: vec![ground.bundle.join(&root.path)],
+        merged: None,
         upper: Upper::Direct,
         read_only: root.readonly,
         propagation: root_propagation(spec)?,

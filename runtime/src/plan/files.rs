@@ -67,7 +67,8 @@ pub(super) fn root(options: &Options, host: &Host) -> Root {
     } else {
         Upper::Disk
     };
-    Root { layers, upper, read_only: options.read_only, propagation: None, change: ChangeRoot::Pivot }
+    let merged = options.merged.clone();
+    Root { layers, merged, upper, read_only: options.read_only, propagation: None, change: ChangeRoot::Pivot }
 }
 
 /// Decides what is made and mounted, in order.

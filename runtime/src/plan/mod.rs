@@ -20,7 +20,7 @@ use skiff_sys::terminal::Size;
 use crate::caps::CapSet;
 use crate::cgroup::{self, Devices};
 use crate::host::{Host, Node};
-use crate::options::{Namespace, Options};
+use crate::options::{Merged, Namespace, Options};
 use crate::seccomp::{self, Filter, Profile};
 use crate::{Error, options, rdt};
 
@@ -194,6 +194,8 @@ pub struct Subject {
 pub struct Root {
     /// Directories to stack, top first. None: the root is a tmpfs that the steps fill.
     pub layers: Vec<PathBuf>,
+    /// The same in one, where the kernel can mount it; else the layers are taken.
+    pub merged: Option<Merged>,
     /// What catches writes.
     pub upper: Upper,
     /// Read-only once everything is in place.

@@ -107,6 +107,13 @@ pub(crate) fn installed(program: &str) -> bool {
     programs::on_path(program).is_some()
 }
 
+/// Version and patch level of the running kernel.
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the kernel's release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Whether the host has this cgroup v1 controller mounted.
 pub(crate) fn v1(controller: &str) -> bool {
     std::path::Path::new("/sys/fs/cgroup").join(controller).join("tasks").exists()
