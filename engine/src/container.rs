@@ -32,6 +32,7 @@ use crate::protocol::TerminalSize;
 use crate::reaper::Remains;
 use crate::record::Process;
 use crate::restart::{self, Decision, Event, Found, History};
+use crate::sources;
 use crate::state::{State, Verdict, Wish, legal};
 use crate::streams::{self, Ends};
 use crate::watched::watch;
@@ -42,6 +43,12 @@ pub(crate) const QUEUE_LENGTH: usize = 64;
 
 /// How long a container's streams are read after its end, if somebody outside of it keeps them open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How long a container may take to stand still.
+const FROZEN: Duration = Duration::from_secs(10);
+
+/// How long to wait at first, and at most, before it is looked at again whether it does.
+const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
 /// What the owner of a container is asked to do.
 #[derive(Debug)]
@@ -117,6 +124,17 @@ enum Waiter {
     Remove(Reply),
 }
 
+/// A container that is about to stand still.
+#[derive(Debug)]
+struct Freezing {
+    done: Reply,
+    /// When that is given up.
+    until: Instant,
+    /// When it is looked at next, and how long to wait after that.
+    look_at: Instant,
+    pause: Duration,
+}
+
 /// Where a container comes from.
 #[derive(Debug)]
 pub(crate) enum From {
@@ -150,6 +168,8 @@ pub(crate) struct Owner {
     start_at: Option<Instant>,
     /// What its restart policy remembers.
     history: History,
+    /// Somebody waits for it to stand still.
+    freezing: Option<Freezing>,
     /// The next look at how it is.
     checkup: Checkup,
     /// What is left of a start that nobody has noted.
@@ -177,6 +197,7 @@ impl Owner {
             unmounted: None,
             start_at: None,
             history: History::default(),
+            freezing: None,
             checkup: Checkup::default(),
             unnoted: None,
             is_gone: false,
@@ -205,7 +226,8 @@ impl Owner {
             self.found();
         }
         while !self.is_gone {
-            let deadline = [self.kill_at, self.stop_at, self.start_at].into_iter().flatten().min();
+            let look_at = self.freezing.as_ref().map(|freezing| freezing.look_at);
+            let deadline = [self.kill_at, self.stop_at, self.start_at, look_at].into_iter().flatten().min();
             self.checkup.follow(&self.engine, &self.entry);
             tokio::select! {
                 order = orders.recv() => match order {
@@ -261,6 +283,9 @@ impl Owner {
             Command::Rename { .. } => Wish::Rename,
             Command::Abandon => return self.abandon(done),
         };
+        if self.freezing.is_some() && !matches!(wish, Wish::Start | Wish::Rename) {
+            self.give_up_freezing("something else was asked of it meanwhile").await;
+        }
         let state = self.publish.borrow().state;
         let result = match legal(state, wish) {
             Verdict::Do => match command {
@@ -271,7 +296,8 @@ impl Owner {
                 }
                 Command::Restart { .. } => self.start_anew(Start::default()).await.map(|_| Done::Done),
                 Command::Kill { signal } => self.kill(signal),
-                Command::Freeze(frozen) => self.freeze(frozen).await,
+                Command::Freeze(true) => return self.freeze(done).await,
+                Command::Freeze(false) => self.ask_to_freeze(false).await.map(|_| self.note_freeze(false)),
                 Command::Remove { .. } if state.is_live() => {
                     return self.stop(Some(libc::SIGKILL), Some(Duration::ZERO), Waiter::Remove(done));
                 }
@@ -347,8 +373,14 @@ impl Owner {
     async fn make(&mut self) -> Result<Ready, Error> {
         self.unmounted().await;
         let record = self.record();
-        let plan = self.engine.plan(&record.spec.options);
-        match self.engine.park(&plan, &record.id).await {
+        let made = match sources::answer(&record.spec.options).await {
+            Ok(()) => {
+                let plan = self.engine.plan(&record.spec.options);
+                self.engine.park(&plan, &record.id).await
+            }
+            Err(error) => Err(error),
+        };
+        match made {
             Ok(ready) => Ok(ready),
             Err(error) => {
                 self.failed(&error);
@@ -598,8 +630,18 @@ impl Owner {
     }
 
     fn kill(&mut self, signal: i32) -> Result<Done, Error> {
-        if signal == libc::SIGKILL || signal == self.publish.borrow().stop_signal {
+        let is_end = signal == libc::SIGKILL || signal == self.publish.borrow().stop_signal;
+        if is_end {
             self.change(|record| record.is_stopped = true);
+        }
+        if self.publish.borrow().state == State::Restarting {
+            // Nobody is there to take it; what would end it keeps it from being started again.
+            if is_end {
+                self.start_at = None;
+                self.change(|record| record.state = State::Exited);
+                self.keep();
+            }
+            return Ok(Done::Done);
         }
         let sent = match self.ending.as_ref().and_then(Ending::pidfd) {
             // What stands still gets any other signal when it goes on.
@@ -614,16 +656,67 @@ impl Owner {
         }
     }
 
-    /// Stops all its processes together, or lets them go on. Whoever asks for something else meanwhile waits.
-    async fn freeze(&self, frozen: bool) -> Result<Done, Error> {
-        let Some(life) = self.entry.life.borrow().clone() else { return Ok(Done::Done) };
+    /// Stops all its processes together. What else is asked for meanwhile is done, and takes that back.
+    async fn freeze(&mut self, done: Reply) {
+        let now = Instant::now();
+        match self.ask_to_freeze(true).await {
+            Ok(false) => {
+                let [pause, _] = LOOKS;
+                let (until, look_at) = (now + FROZEN, now + pause);
+                self.freezing = Some(Freezing { done, until, look_at, pause });
+            }
+            result => {
+                let result = result.map(|_| self.note_freeze(true));
+                // Whoever asked may have gone.
+                drop(done.send(result));
+            }
+        }
+    }
+
+    /// Has them stopped, or go on; whether that is so by now.
+    async fn ask_to_freeze(&self, frozen: bool) -> Result<bool, Error> {
+        let Some(life) = self.entry.life.borrow().clone() else { return Ok(true) };
         let paths = life.cgroups.clone();
-        let work = move || Cgroup::open(&paths).and_then(|cgroup| cgroup.freeze(frozen));
+        let work = move || Cgroup::open(&paths).and_then(|cgroup| cgroup.ask_to_freeze(frozen));
         let result = tokio::task::spawn_blocking(work).await;
-        result.map_err(|error| Error::Host(error.to_string()))??;
+        Ok(result.map_err(|error| Error::Host(error.to_string()))??)
+    }
+
+    fn note_freeze(&self, frozen: bool) -> Done {
         self.change(|record| record.state = if frozen { State::Paused } else { State::Running });
         self.keep();
-        Ok(Done::Done)
+        Done::Done
+    }
+
+    /// Looks whether it stands still by now.
+    async fn look_at_freezing(&mut self) {
+        let looked = self.ask_to_freeze(true).await;
+        let Some(freezing) = &mut self.freezing else { return };
+        let now = Instant::now();
+        if matches!(looked, Ok(false)) && now < freezing.until {
+            let [_, longest] = LOOKS;
+            freezing.look_at = now + freezing.pause;
+            freezing.pause = (freezing.pause * 2).min(longest);
+            return;
+        }
+        match (looked, self.freezing.take()) {
+            (Ok(true), Some(freezing)) => drop(freezing.done.send(Ok(self.note_freeze(true)))),
+            (Err(error), Some(freezing)) => drop(freezing.done.send(Err(error))),
+            (_, freezing) => {
+                self.freezing = freezing;
+                self.give_up_freezing("not all of its processes stand still after 10 s").await;
+            }
+        }
+    }
+
+    /// Lets its processes go on that were to stand still.
+    async fn give_up_freezing(&mut self, reason: &str) {
+        let Some(freezing) = self.freezing.take() else { return };
+        if let Err(error) = self.ask_to_freeze(false).await {
+            tracing::warn!("{error}");
+        }
+        let message = format!("pause container {}: {reason}", self.record().name);
+        drop(freezing.done.send(Err(Error::Conflict(message))));
     }
 
     fn rename(&self, name: &str) -> Result<Done, Error> {
@@ -639,6 +732,11 @@ impl Owner {
     async fn ended(&mut self, end: End) {
         self.ending = None;
         (self.kill_at, self.stop_at) = (None, None);
+        if let Some(freezing) = self.freezing.take() {
+            let message = format!("container {} is not running", self.record().name);
+            // Whoever asked may have gone.
+            drop(freezing.done.send(Err(Error::Conflict(message))));
+        }
         let life = self.entry.life.borrow().clone();
         let record = self.record();
         let waiters = std::mem::take(&mut self.waiters);
@@ -684,7 +782,9 @@ impl Owner {
         cleared: Result<(), String>,
     ) {
         let result = |cleared: &Result<(), String>| cleared.clone().map(|()| Done::Done).map_err(Error::Host);
-        if is_removed {
+        if let (true, Err(reason)) = (is_removed, &cleared) {
+            self.come_back(reason);
+        } else if is_removed {
             self.is_gone = true;
         } else {
             if !is_restarted {
@@ -708,6 +808,33 @@ impl Owner {
             // Whoever asked may have gone.
             drop(done.send(answer));
         }
+    }
+
+    /// It was to go, and could not be cleared away: it is to be seen, and its removal can be tried again.
+    fn come_back(&self, reason: &str) {
+        let former = self.record();
+        {
+            let mut containers = self.engine.containers.borrow_mut();
+            let name = match containers.names.give(&former.id, &former.name) {
+                Ok(()) => former.name.clone(),
+                // Somebody else has it by now.
+                Err(_) => format!("{}_{}", former.name, &former.id[..12]),
+            };
+            if let Err(error) = containers.names.give(&former.id, &name) {
+                tracing::warn!("{error}");
+            }
+            self.change(|record| record.name = name);
+            containers.add(&former.id, self.entry.clone());
+        }
+        self.dead(reason);
+    }
+
+    fn dead(&self, reason: &str) {
+        self.change(|record| {
+            record.state = State::Dead;
+            reason.clone_into(&mut record.error);
+        });
+        self.keep();
     }
 
     /// Sees to it that it is started again, if its policy says so.
@@ -786,11 +913,7 @@ impl Owner {
                 Ok(Done::Done)
             }
             Err(reason) => {
-                self.change(|record| {
-                    record.state = State::Dead;
-                    record.error.clone_from(&reason);
-                });
-                self.keep();
+                self.dead(&reason);
                 Err(Error::Host(format!("remove container {}: {reason}", former.name)))
             }
         }
@@ -808,6 +931,9 @@ impl Owner {
         if self.stop_at.is_some_and(|at| at <= now) {
             let (done, _) = oneshot::channel();
             self.stop(None, None, Waiter::Stop(done));
+        }
+        if self.freezing.as_ref().is_some_and(|freezing| freezing.look_at <= now) {
+            self.look_at_freezing().await;
         }
         if self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;

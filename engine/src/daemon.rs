@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::sched::CpuSet;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -19,6 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use skiff_runtime::cause;
 use skiff_runtime::spawner::Order;
 use skiff_sys::clock::monotonic_ns;
+use skiff_sys::schedule::{self, Policy};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -93,6 +95,9 @@ pub fn run(state_root: &Path, run_root: &Path, settings: &Settings) -> Result<()
     let host = |what: &str, error: &io::Error| Error::Host(format!("{what}: {}", cause(error)));
     close_inherited().map_err(|error| host("close what was inherited", &error))?;
     let mut waiting = settings.on_demand.then(detach).transpose().map_err(|error| host("detach", &error))?;
+    if settings.on_demand {
+        forget_starter();
+    }
     let served = serve(state_root, run_root, settings, &mut |engine| ready(engine, &mut waiting));
     if let (Err(error), Some(mut waiting)) = (&served, waiting) {
         // A client that has gone need not know.
@@ -114,6 +119,24 @@ fn detach() -> io::Result<File> {
     let announced = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     nix::unistd::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     Ok(announced)
+}
+
+/// Takes back what the client that has started the daemon had set for itself, as a wrapper such as nice(1), taskset(1) or choom(1) does:
+/// containers of others would inherit it.
+fn forget_starter() {
+    let processors: Vec<usize> = (0..CpuSet::count()).collect();
+    for (what, done) in [
+        ("scheduling policy and nice value", schedule::set_policy(&Policy::default())),
+        ("I/O priority", schedule::set_io_priority(0)),
+        // Of these, the kernel takes those that there are.
+        ("processors", schedule::cpu_set(&processors).and_then(|all| schedule::set_cpus(&all))),
+        ("score for the OOM killer", fs::write("/proc/self/oom_score_adj", "0")),
+    ] {
+        // Without privilege what was given up cannot be had back.
+        if let Err(error) = done {
+            tracing::debug!("reset the {what}: {}", cause(&error));
+        }
+    }
 }
 
 /// Tells whoever has started the daemon that it listens: by the end of the pipe that a client is `waiting` at, or to the

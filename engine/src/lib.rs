@@ -34,6 +34,7 @@ pub mod record;
 mod requests;
 pub mod restart;
 mod server;
+mod sources;
 pub mod spec;
 pub mod state;
 mod streams;

@@ -493,7 +493,11 @@ async fn run_one_more(
 ) -> std::io::Result<()> {
     let is_attached = streams.is_some();
     let made = match streams_of(streams.unwrap_or_default(), is_attached && !exec.tty) {
-        Ok(streams) => make_one_more(engine, container, exec, streams).await,
+        Ok(streams) => tokio::select! {
+            made = make_one_more(engine, container, exec, streams) => made,
+            // What is entered may hold whoever enters it for ever.
+            () = connection.gone(), if is_attached => return Ok(()),
+        },
         Err(error) => Err(error),
     };
     let (record, made) = match made {

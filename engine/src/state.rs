@@ -113,7 +113,7 @@ pub const fn legal(state: State, wish: Wish) -> Verdict {
 
         (_, Wish::Restart | Wish::Rename) => Do,
 
-        (Running | Paused, Wish::Kill) => Do,
+        (Running | Paused | Restarting, Wish::Kill) => Do,
         (_, Wish::Kill) => Conflict("is not running"),
 
         (Running, Wish::Pause) => Do,
@@ -157,7 +157,7 @@ mod tests {
         check(Wish::Start, "+=!+!+!");
         check(Wish::Stop, "=+++!=!");
         check(Wish::Restart, "++++!+!");
-        check(Wish::Kill, "!++!!!!");
+        check(Wish::Kill, "!+++!!!");
         check(Wish::Pause, "!+!!!!!");
         check(Wish::Unpause, "!!+!!!!");
         check(Wish::Remove, "+!!!!++");

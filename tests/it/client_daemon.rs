@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Case, Output, fixture, parse};
+use crate::harness::{Case, Output, fixture, installed, need, parse};
 use crate::peers::world::eventually;
 
 fn run(case: &Case, words: &[&str]) -> Output {
@@ -146,6 +146,19 @@ fn containers_have_the_limit_of_open_files_that_the_daemon_was_started_with() {
     setrlimit(Resource::RLIMIT_NOFILE, hard - 1, hard).expect("lower it");
     let words = ["run", "--rm", fixture::small_root(), "sh", "-c", "ulimit -Sn; ulimit -Hn"];
     assert_eq!(run(&case, &words).ok(), format!("{}\n{hard}\n", hard - 1));
+}
+
+#[test]
+fn containers_have_nothing_of_the_scheduling_of_whoever_started_the_daemon() {
+    need!(installed("nice") && installed("taskset") && installed("choom"), "nice, taskset and choom");
+    let case = Case::with_daemon();
+    let script =
+        "cat /proc/self/oom_score_adj; cut -d' ' -f19 /proc/self/stat; grep Cpus_allowed: /proc/self/status";
+    let words = ["run", "--rm", fixture::small_root(), "sh", "-c", script];
+    let usual = run(&case, &words).ok();
+    run(&case, &["daemon", "--stop"]).ok();
+    let wrappers = ["choom", "-n", "300", "--", "nice", "-n", "5", "taskset", "-c", "0"];
+    assert_eq!(case.skiff(&words).through(&wrappers).output().ok(), usual);
 }
 
 #[test]

@@ -195,3 +195,19 @@ fn one_more_process_runs_in_a_container() {
     assert_eq!(inside(&["-d"], &["touch", "/made"]).ok(), "");
     assert!(eventually(|| inside(&[], &["ls", "/made"]).code == 0));
 }
+
+#[test]
+fn what_waits_to_be_started_again_is_kept_from_it_by_a_kill() {
+    let world = World::new();
+    world.run("web", &["--restart", "always"], &["sh", "-c", "exit 3"]);
+    // By then it waits for seconds.
+    assert!(eventually(|| world.told("web", "{{.RestartCount}} {{.State.Status}}") == "6 restarting"));
+    assert_eq!(world.ok(&["kill", "-s", "USR1", "web"]), "web");
+    assert_eq!(world.told("web", "{{.State.Status}}"), "restarting");
+    assert_eq!(world.ok(&["kill", "web"]), "web");
+    assert_eq!(world.told("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 3");
+    world.skiff(&["kill", "web"]).fails(1, "not running");
+    world.skiff(&["kill", "-s", "NOPE", "web"]).fails(1, "NOPE");
+    world.skiff(&["stop", "-s", "NOPE", "web"]).fails(1, "NOPE");
+    world.skiff(&["kill", "--nope", "web"]).fails(125, "--nope");
+}

@@ -104,7 +104,7 @@ fn logs_keep_what_was_written() {
     let stamped = run(&case, &["logs", "-t", "--tail", "1", "job"]).ok();
     let (time, text) = stamped.split_once(' ').expect("a time");
     assert!(time.starts_with("20") && time.ends_with('Z') && text == "three\n", "{stamped}");
-    run(&case, &["logs", "--since", "yesterday", "job"]).fails(125, "not a time");
+    run(&case, &["logs", "--since", "yesterday", "job"]).fails(1, "not a time");
     run(&case, &["run", "-d", "--name", "mute", "--log-driver", "none", fixture::small_root(), "true"]).ok();
     run(&case, &["logs", "mute"]).fails(1, "reading");
 }

@@ -15,13 +15,23 @@ const NOT_THERE: &str = "no such container";
 /// What these commands are asked for; none has all of it.
 #[derive(Debug, Default)]
 pub(super) struct Args {
-    signal: Option<i32>,
+    /// As it is typed: docker's daemon is who refuses it, and so the exit code is 1.
+    signal: Option<String>,
     timeout: Option<Duration>,
     force: bool,
 }
 
+impl Args {
+    fn signal(&self) -> Result<Option<i32>, Failure> {
+        let Some(text) = &self.signal else { return Ok(None) };
+        let wrong =
+            |reason| refused(Failure::engine(format!("invalid value '{text}' for --signal: {reason}")));
+        signals::signal(text).map(Some).map_err(wrong)
+    }
+}
+
 const SIGNAL: Flag<Args> = Flag::value(Some('s'), "signal", "SIGNAL", "send this instead", |a, v| {
-    put(&mut a.signal, Some(signals::signal(v)?))
+    put(&mut a.signal, Some(v.to_owned()))
 });
 
 const TIMEOUT: Flag<Args> =
@@ -107,30 +117,27 @@ Waits until containers have ended, and prints their exit codes, one line each.
 );
 
 pub(super) fn stop(words: Rest<'_>) -> Result<u8, Failure> {
-    change(&STOP, words, |args, containers| Request::Stop {
-        containers,
-        signal: args.signal,
-        timeout: args.timeout,
+    change(&STOP, words, |args, containers| {
+        Ok(Request::Stop { containers, signal: args.signal()?, timeout: args.timeout })
     })
 }
 
 pub(super) fn restart(words: Rest<'_>) -> Result<u8, Failure> {
-    change(&RESTART, words, |args, containers| Request::Restart { containers, timeout: args.timeout })
+    change(&RESTART, words, |args, containers| Ok(Request::Restart { containers, timeout: args.timeout }))
 }
 
 pub(super) fn kill(words: Rest<'_>) -> Result<u8, Failure> {
-    change(&KILL, words, |args, containers| Request::Kill {
-        containers,
-        signal: args.signal.unwrap_or(libc::SIGKILL),
+    change(&KILL, words, |args, containers| {
+        Ok(Request::Kill { containers, signal: args.signal()?.unwrap_or(libc::SIGKILL) })
     })
 }
 
 pub(super) fn pause(words: Rest<'_>) -> Result<u8, Failure> {
-    change(&PAUSE, words, |_, containers| Request::Pause { containers, frozen: true })
+    change(&PAUSE, words, |_, containers| Ok(Request::Pause { containers, frozen: true }))
 }
 
 pub(super) fn unpause(words: Rest<'_>) -> Result<u8, Failure> {
-    change(&UNPAUSE, words, |_, containers| Request::Pause { containers, frozen: false })
+    change(&UNPAUSE, words, |_, containers| Ok(Request::Pause { containers, frozen: false }))
 }
 
 pub(super) fn remove(words: Rest<'_>) -> Result<u8, Failure> {
@@ -149,11 +156,11 @@ pub(super) fn remove(words: Rest<'_>) -> Result<u8, Failure> {
 fn change(
     command: &'static Command<Args>,
     words: Rest<'_>,
-    request: fn(Args, Vec<String>) -> Request,
+    request: fn(&Args, Vec<String>) -> Result<Request, Failure>,
 ) -> Result<u8, Failure> {
     let Some((args, containers)) = understand(command, words)? else { return Ok(0) };
     some(command, &containers)?;
-    carry_out(&request(args, containers))
+    carry_out(&request(&args, containers)?)
 }
 
 pub(super) fn rename(words: Rest<'_>) -> Result<u8, Failure> {
@@ -207,8 +214,9 @@ mod tests {
         assert_eq!(seconds("-t 3 web"), Some(Duration::from_secs(3)));
         assert_eq!(seconds("web --time=0"), Some(Duration::ZERO));
         assert_eq!(seconds("-t -1 web"), Some(Duration::MAX));
-        assert_eq!(args(&KILL, "-s HUP web").signal, Some(libc::SIGHUP));
-        assert_eq!(args(&KILL, "--signal=9 web").signal, Some(libc::SIGKILL));
+        assert_eq!(args(&KILL, "-s HUP web").signal(), Ok(Some(libc::SIGHUP)));
+        assert_eq!(args(&KILL, "--signal=9 web").signal(), Ok(Some(libc::SIGKILL)));
+        assert_eq!(args(&KILL, "-s NOPE web").signal().expect_err("no signal").code, 1);
         assert!(args(&REMOVE, "-fv web").force);
     }
 }

@@ -15,6 +15,9 @@ use crate::values::time;
 pub(super) struct Args {
     follow: bool,
     query: Query,
+    /// As they are typed: docker's daemon is who refuses them, and so the exit code is 1.
+    since: Option<String>,
+    until: Option<String>,
 }
 
 pub(super) static COMMAND: Command<Args> = Command {
@@ -32,10 +35,10 @@ standard error. TIME is 2026-01-02T15:04:05Z, a part of that, seconds since 1970
                 put(&mut a.query.tail, tail(v)?)
             }),
             Flag::value(None, "since", "TIME", "only what was written since then", |a, v| {
-                put(&mut a.query.since_ns, Some(time::moment(v, now_ns())?))
+                put(&mut a.since, Some(v.to_owned()))
             }),
             Flag::value(None, "until", "TIME", "only what was written before then", |a, v| {
-                put(&mut a.query.until_ns, Some(time::moment(v, now_ns())?))
+                put(&mut a.until, Some(v.to_owned()))
             }),
             Flag::switch(Some('t'), "timestamps", "begin each line with its time", |a, on| a.query.timestamps = on),
         ],
@@ -46,8 +49,10 @@ standard error. TIME is 2026-01-02T15:04:05Z, a part of that, seconds since 1970
 };
 
 pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
-    let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
+    let Some((mut args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
     let container = only(&COMMAND, operands)?;
+    args.query.since_ns = moment("since", args.since.as_deref())?;
+    args.query.until_ns = moment("until", args.until.as_deref())?;
     let mut client = connect().map_err(refused)?;
     client.request(&Request::Logs { container, follow: args.follow }, &[]).map_err(failed)?;
     let (reply, descriptors) = client.reply().map_err(failed)?;
@@ -59,6 +64,12 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     log::show(directory, &args.query, stdout.as_fd(), stderr.as_fd(), end)
         .map_err(|error| refused(os("read the log", &error)))?;
     Ok(0)
+}
+
+fn moment(flag: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    let wrong = |reason| refused(Failure::engine(format!("invalid value '{text}' for --{flag}: {reason}")));
+    time::moment(text, now_ns()).map(Some).map_err(wrong)
 }
 
 /// A number of lines; all for `all` and for what is below zero.

@@ -106,6 +106,24 @@ impl Cgroup {
         self.attempt(freeze, path, || freeze_legacy(path, freeze))
     }
 
+    /// As [`Cgroup::freeze`], but does not wait: whether it is so by now. To be asked again until it is, or taken back.
+    pub fn ask_to_freeze(&self, freeze: bool) -> Result<bool, Error> {
+        if let Some(unified) = &self.unified {
+            let (file, events) = (unified.path.join("cgroup.freeze"), unified.path.join("cgroup.events"));
+            if file.exists() {
+                let what = || format!("freeze cgroup {}", unified.path.display());
+                fs::write(file, if freeze { "1" } else { "0" }).context(what)?;
+                let wanted = if freeze { "frozen 1" } else { "frozen 0" };
+                return Ok(read(&events)?.is_none_or(|text| text.lines().any(|line| line == wanted)));
+            }
+        }
+        let Some(path) = self.freezer() else { return self.freeze(freeze).map(|()| true) };
+        let wanted = if freeze { "FROZEN" } else { "THAWED" };
+        let file = path.join("freezer.state");
+        fs::write(&file, wanted).context(|| format!("freeze cgroup {}", path.display()))?;
+        Ok(read(&file)?.is_none_or(|text| text.trim() == wanted))
+    }
+
     fn attempt(
         &self,
         freeze: bool,

@@ -7,3 +7,4 @@ mod descriptors;
 mod hostile;
 mod lifecycle;
 mod pools;
+mod stuck;

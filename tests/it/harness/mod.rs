@@ -6,6 +6,7 @@ use std::time::Duration;
 mod case;
 mod command;
 pub(crate) mod fixture;
+pub(crate) mod hung;
 pub(crate) mod layout;
 pub(crate) mod leak;
 pub(crate) mod live;
