@@ -14,6 +14,7 @@ Commands:
 ",
     "  observe      let containers be counted, whoever starts them by skiff or skiff-runtime
   profile      show what a container that is counted has cost the kernel so far
+  prefetch     show and remove what is known of images that is read ahead when they are started
 
 Options:
   --debug      log what skiff does to standard error, or as SKIFF_LOG=trace|debug|info says
@@ -45,11 +46,28 @@ ended and not been deleted: 'skiff observe on' first. CONTAINER is its id, or th
       --format text|json            a report, or what docs/profile.schema.json describes
 ";
 
+/// `skiff prefetch --help`.
+const PREFETCH: &str = "\
+Usage: skiff prefetch [ls | show IMAGE [CLASS] | export IMAGE [CLASS] | rm IMAGE [CLASS] | rm --all]
+
+What containers of an image use of its files until they are ready is recorded once for each class of commands, and read
+ahead when one is started and the page cache is cold. IMAGE is an image's id, or the beginning of it; CLASS a command as
+'skiff prefetch ls' shows it. See --prefetch of 'skiff run'.
+
+  ls                                list the profiles; PRECISION is how much of what was read ahead was used, RECALL how
+                                    much of what was used had been read ahead
+  show                              list the files of one
+  export                            print one as docs/prefetch.md describes it, with the digests of its files
+  rm                                remove those of an image, or all
+      --format text|json            how ls and show print
+";
+
 /// The help of a command, or of all.
 pub(crate) fn of(command: Option<&str>) -> String {
     match command {
         Some("observe") => OBSERVE.to_owned(),
         Some("profile") => PROFILE.to_owned(),
+        Some("prefetch") => PREFETCH.to_owned(),
         Some(name) => client::help(name).unwrap_or_else(overview),
         None => overview(),
     }

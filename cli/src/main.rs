@@ -13,6 +13,8 @@ mod help;
 mod line;
 mod observe;
 mod output;
+mod prefetch;
+mod prefetching;
 mod profile;
 mod roots;
 mod run;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         container_init(words)
     } else if name == spawner::NAME {
         spawn(words)
+    } else if name == prefetch::NAME {
+        prefetch::read(words)
     } else {
         command(words)
     };
@@ -65,6 +69,7 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     match name {
         "observe" => small("observe", words, &mut |words| print(&observe::run(words)?)),
         "profile" => small("profile", words, &mut |words| print(&profile::run(words)?)),
+        "prefetch" => small("prefetch", words, &mut |words| print(&prefetch::run(words)?)),
         "help" => {
             let topic: Vec<String> = words.filter_map(|word| word.into_string().ok()).collect();
             print(&help::of(Some(&topic.join(" "))))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use skiff_ebpf::{Profiler, Record, Slot};
 use skiff_engine::image;
+use skiff_engine::prefetch::Subject;
 use skiff_engine::spec::{HealthTest, Restart};
 use skiff_runtime::cgroup::Usage;
 use skiff_runtime::launch::{self, Exit, Running, Stamps};
@@ -20,6 +21,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::roots::Roots;
 
+use crate::prefetching::Prefetching;
 use crate::profile;
 use crate::values::cause;
 
@@ -35,11 +37,14 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let roots = Roots::find()?;
     let form = Form::of_environment().map_err(Failure::engine)?;
     let image = Store::open(&roots.state)?.with_form(form).resolve(&ImageRef::parse(&args.spec.image)?)?;
+    let image_id = image.id.clone();
     let terms = terms(args, image::stop_signal(&args.spec, &image.config)?);
     let account = args.profile.is_some();
     let options = Options { id: fresh_id()?, account, ..image::fold(&args.spec, image)? };
     let cidfile = args.cidfile.as_deref().map(|path| write_id(path, &options.id)).transpose()?;
     let mut profiling = args.profile.as_ref().map(Profiling::prepare).transpose()?;
+    let subject = Subject::of(image_id.as_deref(), &options);
+    let mut prefetching = Prefetching::prepare(args, subject, &roots)?;
 
     let begin_ns = monotonic_ns();
     let host = Host::probe(&options, &roots.state, &roots.run)?;
@@ -48,9 +53,11 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let mut counted = Counted::default();
     let running = launch::start(&plan, &mut |cgroup| {
         counted.arm(cgroup, &options.id, execs_before(&options), begin_ns);
+        prefetching.arm(cgroup)?;
         profiling.as_mut().map_or(Ok(()), |profiling| profiling.arm(cgroup, &options))
     })?;
     counted.note(running.stamps());
+    prefetching.watch(running.pidfd());
     if let Some(cidfile) = cidfile {
         cidfile.keep();
     }
@@ -60,8 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     }
     let ended = attend(running, &signals, &terms, profiling.as_mut())?;
     drop(signals);
+    let prefetch = prefetching.finish();
     if let Some(profiling) = profiling {
-        profiling.report(args, &options, begin_ns, &ended)?;
+        profiling.report(args, &options, begin_ns, &ended, prefetch)?;
     }
     Ok(exit_code(ended.exit))
 }
@@ -149,7 +157,14 @@ impl Profiling {
     }
 
     /// Prints the report, and writes the file.
-    fn report(self, args: &Args, options: &Options, begin_ns: u64, ended: &Ended) -> Result<(), Failure> {
+    fn report(
+        self,
+        args: &Args,
+        options: &Options,
+        begin_ns: u64,
+        ended: &Ended,
+        prefetch: Option<profile::Prefetch>,
+    ) -> Result<(), Failure> {
         let Some(record) = &ended.record else { return Ok(()) };
         let document = profile::Document::new(&profile::Run {
             id: &options.id,
@@ -163,6 +178,7 @@ impl Profiling {
             stamps: &ended.stamps,
             usage: &ended.usage,
             record,
+            prefetch,
         });
         let written = io::stderr().write_all(profile::render(&document).as_bytes());
         written.map_err(|error| os("print the profile", &error))?;

@@ -32,6 +32,7 @@ pub(crate) struct Run<'a> {
     pub(crate) stamps: &'a Stamps,
     pub(crate) usage: &'a Usage,
     pub(crate) record: &'a Record,
+    pub(crate) prefetch: Option<Prefetch>,
 }
 
 /// One container's profile.
@@ -50,6 +51,34 @@ pub(crate) struct Document {
     /// Why figures are absent, one phrase each.
     pub(crate) missing: Vec<String>,
     pub(crate) cost: Cost,
+    pub(crate) prefetch: Option<Prefetch>,
+}
+
+/// What was read ahead, and what of it was used.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Prefetch {
+    /// The command class.
+    pub(crate) class: String,
+    /// Whether the image had a profile, and its pages were not in the cache.
+    pub(crate) replayed: bool,
+    /// Of the profile.
+    pub(crate) profile_bytes: Option<u64>,
+    /// That were read ahead.
+    pub(crate) read_bytes: Option<u64>,
+    /// Of the profile that were in the cache already.
+    pub(crate) resident_bytes: Option<u64>,
+    /// How long reading ahead took.
+    pub(crate) read_us: Option<f64>,
+    /// Of the image's files, used by this run until it was ready.
+    pub(crate) used_bytes: Option<u64>,
+    /// How much of the profile was used, 0 to 1.
+    pub(crate) precision: Option<f64>,
+    /// How much of what was used is in the profile, 0 to 1.
+    pub(crate) recall: Option<f64>,
+    /// From the program's execution until it listened.
+    pub(crate) ready_ms: Option<u64>,
+    /// Uses that were not recorded.
+    pub(crate) lost: Option<u64>,
 }
 
 /// The same figure of the runtime's set-up and of the user's program.
@@ -205,6 +234,7 @@ impl Document {
             events_lost: record.lost,
             missing: record.missing.iter().cloned().chain(uncounted(run.usage)).collect(),
             cost: cost(record),
+            prefetch: run.prefetch.clone(),
         }
     }
 }

@@ -53,6 +53,7 @@ fn document(pinned: &Pinned, container: &Container) -> Result<Document, Failure>
         stamps: &Stamps { start, rootfs_done, cgroup_done, child, mounts_done, security_done, exec_seen },
         usage: &container.usage(),
         record: &record,
+        prefetch: None,
     }))
 }
 

@@ -6,7 +6,7 @@ mod live;
 mod table;
 mod text;
 
-pub(crate) use document::{Document, Run};
+pub(crate) use document::{Document, Prefetch, Run};
 pub(crate) use live::{off, run};
 pub(crate) use table::{Align, Table};
 pub(crate) use text::{duration, plain, render, size};

@@ -148,6 +148,7 @@ pub(super) fn document() -> Document {
         stamps: &stamps(),
         usage: &usage,
         record: &record(),
+        prefetch: None,
     })
 }
 
@@ -172,6 +173,7 @@ pub(super) fn sparse() -> Document {
         stamps: &stamps(),
         usage: &Usage::default(),
         record: &record,
+        prefetch: None,
     })
 }
 

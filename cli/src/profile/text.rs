@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::document::{Document, Resources, Step, SystemCall};
+use super::document::{Document, Prefetch, Resources, Step, SystemCall};
 use super::table::{Align, Table};
 
 /// System calls of the runtime's set-up that are listed one by one; the rest is summed up.
@@ -214,6 +214,9 @@ fn closing(document: &Document) -> String {
     for reason in &document.missing {
         text += &format!("n/a: {}\n", plain(reason));
     }
+    if let Some(prefetch) = &document.prefetch {
+        text += &prefetched(prefetch);
+    }
     text += &format!("events lost: {}\n", document.events_lost);
     let cost = &document.cost;
     let calls = match (cost.ns_per_call, cost.total_ns) {
@@ -225,6 +228,26 @@ fn closing(document: &Document) -> String {
     text += &format!("cost of the profile: {calls}; {others} ns for each call of others meanwhile;\n");
     text += &format!("  {maps} of kernel memory; {load} to load, before the launch\n");
     text
+}
+
+fn prefetched(prefetch: &Prefetch) -> String {
+    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| NOT_AVAILABLE.into(), size);
+    let percent = |share: Option<f64>| {
+        share.map_or_else(|| NOT_AVAILABLE.into(), |share| format!("{:.1} %", share * 100.0))
+    };
+    let read = match (prefetch.profile_bytes, prefetch.replayed) {
+        (None, _) => "no profile yet".to_owned(),
+        (Some(_), false) => "all in the page cache already".to_owned(),
+        (Some(_), true) => {
+            let took = prefetch.read_us.map(|us| us * 1000.0).map_or_else(|| NOT_AVAILABLE.into(), duration);
+            format!("{} read ahead in {took}", bytes(prefetch.read_bytes))
+        }
+    };
+    let (used, precision, recall) =
+        (bytes(prefetch.used_bytes), percent(prefetch.precision), percent(prefetch.recall));
+    format!(
+        "prefetch: {read}; {used} of the image used until ready, precision {precision}, recall {recall}\n"
+    )
 }
 
 const NOT_AVAILABLE: &str = "n/a";

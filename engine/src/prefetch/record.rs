@@ -94,6 +94,7 @@ pub fn conclude(
         ready_ms: ready_ns.filter(|ns| *ns < u64::MAX / 2).map(|ns| ns / 1_000_000),
         lost: progress.lost,
         outside: found.outside,
+        runs: 1,
         replays: 0,
         checked: None,
         poor: 0,

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,8 +31,12 @@ use super::{Mode, Subject};
 const QUEUE_LENGTH: usize = 64;
 /// So many keys are remembered.
 const KNOWN_MAX: usize = 1024;
+/// So many profiles of other images are tried for one that has none.
+const AKIN_MAX: usize = 4;
 /// So many replays at a time.
 const REPLAYS_MAX: usize = 4;
+/// What was in the page cache is not looked for again so soon.
+const WARM: Duration = Duration::from_secs(5);
 /// Between two looks at the recordings.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long the recorder stays loaded unused.
@@ -47,9 +51,12 @@ pub(crate) struct Prefetcher {
 
 #[derive(Debug)]
 struct Shared {
+    root: PathBuf,
     profiles: Profiles,
     state: Mutex<State>,
     replays: AtomicUsize,
+    /// Held by who changes a profile.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -65,8 +72,8 @@ struct State {
 enum Known {
     /// There is none.
     Missing,
-    /// There is one; whether the next launch is to show how good it is.
-    There { is_check_due: bool },
+    /// There is one; whether the next launch is to show how good it is, and when it was last all in the page cache.
+    There { is_check_due: bool, warm_at: Option<Instant> },
     /// It is of no use.
     Poor,
 }
@@ -89,9 +96,11 @@ impl Prefetcher {
     /// Starts the thread, which ends when nobody can ask any more.
     pub(crate) fn start(state_root: &Path) -> io::Result<Self> {
         let shared = Arc::new(Shared {
+            root: state_root.to_owned(),
             profiles: Profiles::of(state_root),
             state: Mutex::default(),
             replays: AtomicUsize::new(0),
+            writing: Mutex::default(),
         });
         let (jobs, queue) = sync_channel(QUEUE_LENGTH);
         let own = shared.clone();
@@ -118,11 +127,10 @@ impl Prefetcher {
         // Who reads a recording out has the lock for milliseconds: this launch goes without.
         let Ok(mut state) = self.shared.state.try_lock() else { return };
         let known = state.known.get(&subject.key).copied();
-        let is_wanted = match known {
-            _ if mode == Mode::Record => true,
-            Some(Known::Missing | Known::There { is_check_due: true }) => true,
-            Some(Known::There { .. } | Known::Poor) | None => false,
-        };
+        let is_wanted = mode == Mode::Record || known.is_some_and(Known::wants_recording);
+        if mode == Mode::On && known.is_some_and(|known| known.needs_nothing(state.refused.is_some())) {
+            return;
+        }
         let arm = || {
             let recorder = state.recorder.as_mut().filter(|_| is_wanted)?;
             let pidfd = pidfd().ok()?;
@@ -168,10 +176,10 @@ impl Shared {
                 tracing::warn!("{error}");
                 None
             });
+            let profile = profile.or_else(|| self.inherit(&subject));
             let known = Known::of(profile.as_ref());
             self.know(subject.key.clone(), known);
-            let is_wanted = matches!(known, Known::Missing | Known::There { is_check_due: true });
-            if is_wanted && active.is_none() {
+            if known.wants_recording() && active.is_none() {
                 // What is wrong is said once, by itself.
                 let _loaded = self.load();
             }
@@ -182,9 +190,29 @@ impl Shared {
         active
     }
 
+    /// A profile for an image that has none, from one of the same command class that has the same files: an image that was rebuilt.
+    fn inherit(&self, subject: &Subject) -> Option<Profile> {
+        let known = self.profiles.list().unwrap_or_default();
+        let mut akin: Vec<_> = known
+            .into_iter()
+            .filter(|profile| profile.class == subject.key.class && profile.is_good())
+            .collect();
+        akin.sort_by_key(|profile| std::cmp::Reverse(profile.recorded_s));
+        let bind =
+            |profile: &Profile| prefetch::bind(profile, subject.key.image, &subject.layers, &self.root);
+        let bound = akin.iter().take(AKIN_MAX).find_map(bind)?;
+        if let Err(error) = self.profiles.save(&bound) {
+            tracing::warn!("{error}");
+        }
+        Some(bound)
+    }
+
     /// Reads ahead on a thread of its own, unless all is there already.
     fn replay(self: &Arc<Self>, profile: Profile, subject: Subject, was_replayed: Arc<AtomicBool>) {
         if prefetch::is_warm_in(&profile, &subject.layers) {
+            if let Some(Known::There { warm_at, .. }) = self.state().known.get_mut(&subject.key) {
+                *warm_at = Some(Instant::now());
+            }
             return;
         }
         if self.replays.fetch_add(1, Ordering::Relaxed) >= REPLAYS_MAX {
@@ -209,6 +237,7 @@ impl Shared {
 
     /// Notes that the profile of `key` was replayed.
     fn count(&self, key: &Key) {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(Some(mut profile)) = self.profiles.load(key) else { return };
         profile.replays += 1;
         if let Err(error) = self.profiles.save(&profile) {
@@ -237,7 +266,12 @@ impl Shared {
                     let own = self.clone();
                     let work = move || {
                         let was_replayed = was_replayed.load(Ordering::Relaxed);
+                        let _alone = own.writing.lock().unwrap_or_else(PoisonError::into_inner);
                         match conclude(&own.profiles, &subject, accuracy, files, &progress, was_replayed) {
+                            // A look at a replay that has not been is tried again after the next one.
+                            Ok((_, profile)) if !was_replayed && !profile.is_young() => {
+                                own.know(subject.key, Known::GOOD);
+                            }
                             Ok((_, profile)) => own.know(subject.key, Known::of(Some(&profile))),
                             Err(error) => tracing::warn!("{error}"),
                         }
@@ -293,12 +327,31 @@ impl Shared {
 }
 
 impl Known {
+    const GOOD: Self = Self::There { is_check_due: false, warm_at: None };
+
     fn of(profile: Option<&Profile>) -> Self {
         match profile {
             None => Self::Missing,
-            Some(profile) if profile.is_check_due() => Self::There { is_check_due: true },
-            Some(profile) if profile.is_good() => Self::There { is_check_due: false },
+            Some(profile) if profile.is_young() || profile.is_check_due() => {
+                Self::There { is_check_due: true, warm_at: None }
+            }
+            Some(profile) if profile.is_good() => Self::GOOD,
             Some(_) => Self::Poor,
+        }
+    }
+
+    const fn wants_recording(self) -> bool {
+        matches!(self, Self::Missing | Self::There { is_check_due: true, .. })
+    }
+
+    /// Whether a launch is nothing to the thread.
+    fn needs_nothing(self, cannot_record: bool) -> bool {
+        match self {
+            Self::Missing => cannot_record,
+            Self::There { is_check_due, warm_at } => {
+                (!is_check_due || cannot_record) && warm_at.is_some_and(|at| at.elapsed() < WARM)
+            }
+            Self::Poor => true,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Nothing depends on a profile: it is written by rename, not synced, and one that cannot be read counts as none. How it is recorded
 //! is not known here. docs/prefetch.md describes the document.
 
+mod bind;
 mod find;
 mod profile;
 mod replay;
@@ -17,6 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use bind::{bind, seal};
 pub use find::{Found, Origin, Use, find};
 pub use profile::{Accuracy, BYTES_MAX, Checked, File, PAGE, Profile, Range, SCHEMA, class_of, time_class};
 pub use replay::{Outcome, Report, is_warm_in, replay};

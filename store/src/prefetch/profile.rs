@@ -28,6 +28,10 @@ const CLASS_MAX: usize = 128;
 const PRECISION_MIN: u32 = 500;
 /// So often in a row may a replay have been of little use.
 const POOR_MAX: u32 = 2;
+/// What earlier runs used is kept beside what the last one did if that used so much of it, permille.
+const PRECISION_KEPT: u32 = 800;
+/// So many runs are recorded before a profile is taken to be complete.
+const RUNS_MIN: u32 = 3;
 /// Every so many replays it is looked at how good they are.
 const CHECK_EVERY: u64 = 32;
 /// When the time classes but the last end, in ms since the program was executed.
@@ -57,6 +61,9 @@ pub struct Profile {
     /// Files that were used and are none of the image's.
     #[serde(default)]
     pub outside: u64,
+    /// How many runs were recorded.
+    #[serde(default)]
+    pub runs: u32,
     /// How often it has been replayed.
     #[serde(default)]
     pub replays: u64,
@@ -140,10 +147,16 @@ impl Profile {
         self.poor < POOR_MAX
     }
 
-    /// Whether the launch after so many replays is to be recorded, so that it is known how good they are: the first, and then
-    /// every 32nd.
+    /// Whether the next run is to be recorded, since few were. Which pages around it a fault maps differs from run to run, with
+    /// where the kernel puts a file in memory.
+    pub fn is_young(&self) -> bool {
+        self.runs < RUNS_MIN
+    }
+
+    /// Whether the next replay is to be recorded, so that it is known how good it is: after the first one, until it is known, and
+    /// after every 32nd.
     pub fn is_check_due(&self) -> bool {
-        self.replays % CHECK_EVERY == 1 || self.lost > 0 && self.replays < CHECK_EVERY
+        self.replays > 0 && (self.checked.is_none() || self.replays.is_multiple_of(CHECK_EVERY))
     }
 
     /// What it would have been worth to a run that has used what `fresh` says.
@@ -155,23 +168,25 @@ impl Profile {
         Checked { profile: self.pages(), used: fresh.pages(), both: both.sum() }
     }
 
-    /// What is known after a run with this profile that has used what `fresh` says: that, and how good this was.
+    /// What is known after a run that has used what `fresh` says: both, or that alone if it has little of this.
     pub fn learn(&self, fresh: Self, was_replayed: bool) -> Self {
-        let checked = was_replayed.then(|| self.compare(&fresh)).or(self.checked);
-        let poor = match checked.filter(|_| was_replayed) {
-            Some(checked) if checked.precision() < PRECISION_MIN => self.poor + 1,
-            Some(_) => 0,
-            None => self.poor,
+        let compared = self.compare(&fresh);
+        let checked = was_replayed.then_some(compared).or(self.checked);
+        let poor = match compared.precision() {
+            _ if !was_replayed => self.poor,
+            precision if precision < PRECISION_MIN => self.poor + 1,
+            _ => 0,
         };
-        if fresh.accuracy == Accuracy::Added && !fresh.files.is_empty() {
-            // What was in the cache already was not seen: nothing is forgotten.
-            return Self { checked, poor: 0, replays: self.replays, ..self.united(fresh) };
-        }
-        Self { checked, poor, replays: self.replays, ..fresh }
+        let (runs, replays) = (self.runs.saturating_add(1), self.replays);
+        // Without all uses nothing can be said of what was not used.
+        let is_kept = compared.precision() >= PRECISION_KEPT || fresh.accuracy == Accuracy::Added;
+        let learnt = if is_kept { self.united(fresh) } else { fresh };
+        Self { checked, poor, runs, replays, ..learnt }
     }
 
     /// This with what `fresh` has beside it.
     fn united(&self, fresh: Self) -> Self {
+        let Self { recorded_s, ready_ms, lost, outside, .. } = fresh;
         let mut files = self.files.clone();
         for file in fresh.files {
             match files.iter_mut().find(|known| known.layer == file.layer && known.path == file.path) {
@@ -179,7 +194,7 @@ impl Profile {
                 None => files.push(file),
             }
         }
-        Self { files, recorded_s: fresh.recorded_s, ..self.clone() }.bounded()
+        Self { files, recorded_s, ready_ms, lost, outside, ..self.clone() }.bounded()
     }
 
     /// Without what goes beyond the bounds; what is used first stays.
@@ -339,6 +354,7 @@ mod tests {
             ready_ms: None,
             lost: 0,
             outside: 0,
+            runs: 1,
             replays: 0,
             checked: None,
             poor: 0,
@@ -403,10 +419,19 @@ mod tests {
         assert_eq!((checked.precision(), checked.recall()), (400, 400));
         let learnt = old.learn(new.clone(), true);
         assert_eq!((learnt.poor, learnt.is_good(), &learnt.files), (1, true, &new.files));
+        assert!(old.is_young() && learnt.learn(new.clone(), true).poor == 0);
         let other = profile(vec![file("c", &[(0, 0, 9)])]);
         let learnt = learnt.learn(other.clone(), true);
         assert!(!learnt.is_good());
         assert!(learnt.learn(other, true).is_good());
+    }
+
+    #[test]
+    fn what_most_runs_use_is_kept() {
+        let old = profile(vec![file("a", &[(1, 0, 9)]), file("b", &[(0, 0, 1)])]);
+        let learnt = old.learn(profile(vec![file("a", &[(0, 1, 10)])]), false);
+        assert_eq!(learnt.files, [file("a", &[(0, 0, 11)]), file("b", &[(0, 0, 1)])]);
+        assert_eq!((learnt.runs, learnt.checked, learnt.replays), (2, None, 0));
     }
 
     #[test]

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CString;
 use std::fs::File as Open;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -102,7 +102,12 @@ pub fn is_warm_in(profile: &Profile, layers: &[PathBuf]) -> bool {
 }
 
 fn root(path: &PathBuf) -> Option<(Digest, Open)> {
-    Some((Digest::from_hex(path.file_name()?.to_str()?)?, Open::open(path).ok()?))
+    Some((name(path)?, Open::open(path).ok()?))
+}
+
+/// The digest that a layer's directory is called by.
+pub(super) fn name(path: &Path) -> Option<Digest> {
+    Digest::from_hex(path.file_name()?.to_str()?)
 }
 
 /// Looks at the files with the most pages, and stops at the first that is cold.
@@ -185,12 +190,15 @@ fn look_up(
     found.into_inner().unwrap_or_default()
 }
 
-/// The file, if it is what the profile says: a regular one of that size, below the layer, behind no link.
 fn open(file: &File, roots: &HashMap<Digest, Open>) -> Option<OwnedFd> {
-    let root = roots.get(&file.layer)?;
+    open_below(roots.get(&file.layer)?.as_fd(), file)
+}
+
+/// The file, if it is what the profile says: a regular one of that size, below the layer, behind no link.
+pub(super) fn open_below(root: BorrowedFd<'_>, file: &File) -> Option<OwnedFd> {
     let name = CString::new(file.path.as_str()).ok()?;
     // First without opening it, which of a device or a pipe would have effects.
-    let handle = open_beneath(root.as_fd(), &name, OFlag::O_PATH, 0, Resolve::NoXdev).ok()?;
+    let handle = open_beneath(root, &name, OFlag::O_PATH, 0, Resolve::NoXdev).ok()?;
     let found = nix::sys::stat::fstat(&handle).ok()?;
     let is_regular = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
     if !is_regular || found.st_size.unsigned_abs() != file.size {

@@ -1,0 +1,240 @@
+//! `skiff prefetch`: the profiles by which images are read ahead, and the process that does so where there is no daemon.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+use skiff_engine::prefetch::Subject;
+use skiff_store::Digest;
+use skiff_store::prefetch::{self, Key, Outcome, PAGE, Profile, Profiles};
+
+use crate::failure::Failure;
+use crate::profile::{Align, Table, size};
+use crate::roots::Roots;
+use crate::words::{Format, Words};
+
+/// The name under which the executable reads ahead, for a launcher that must not have threads.
+pub(crate) const NAME: &str = "skiff-prefetch";
+
+/// What a replay came to, as the process tells it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) files: u64,
+    pub(crate) missing: u64,
+    pub(crate) bytes: u64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) elapsed_ns: u64,
+}
+
+/// Carries out `skiff prefetch …`; returns what is to be printed.
+pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
+    let verb = words.next()?;
+    let (mut operands, mut format, mut all) = (Vec::new(), Format::Text, false);
+    while let Some(word) = words.next()? {
+        match word.as_str() {
+            "--format" => format = words.format()?,
+            "--all" => all = true,
+            flag if flag.starts_with('-') => return Err(words.unknown(flag)),
+            _ => operands.push(word),
+        }
+    }
+    let profiles = Profiles::of(&Roots::find()?.state);
+    let found = |image: &str, class: Option<&String>| select(&profiles, image, class);
+    match (verb.as_deref(), operands.as_slice()) {
+        (None | Some("ls" | "list"), []) => list(&profiles.list()?, format),
+        (Some("show"), [image]) => show(&one(found(image, None)?)?, format),
+        (Some("show"), [image, class]) => show(&one(found(image, Some(class))?)?, format),
+        (Some("export"), [image]) => export(one(found(image, None)?)?),
+        (Some("export"), [image, class]) => export(one(found(image, Some(class))?)?),
+        (Some("rm" | "remove"), []) if all => remove(&profiles, &profiles.list()?),
+        (Some("rm" | "remove"), [image]) => remove(&profiles, &found(image, None)?),
+        (Some("rm" | "remove"), [image, class]) => remove(&profiles, &found(image, Some(class))?),
+        _ => Err(words.refused("neither ls, show, export nor rm of an image")),
+    }
+}
+
+/// The profiles of the image whose id is or begins with `image`.
+fn select(profiles: &Profiles, image: &str, class: Option<&String>) -> Result<Vec<Profile>, Failure> {
+    let prefix = image.strip_prefix("sha256:").unwrap_or(image);
+    let mut found = profiles.list()?;
+    found.retain(|profile| {
+        !prefix.is_empty()
+            && profile.image.hex().starts_with(prefix)
+            && class.is_none_or(|class| profile.class == *class)
+    });
+    let Some(first) = found.first() else {
+        let of = class.map_or_else(String::new, |class| format!(" for {class:?}"));
+        return Err(refuse(format!("no prefetch profile of image {image:?}{of}")));
+    };
+    if found.iter().any(|profile| profile.image != first.image) {
+        return Err(refuse(format!("more than one image begins with {image:?}")));
+    }
+    Ok(found)
+}
+
+fn refuse(message: String) -> Failure {
+    Failure { code: 1, message }
+}
+
+fn one(found: Vec<Profile>) -> Result<Profile, Failure> {
+    let classes: Vec<String> = found.iter().map(|profile| format!("{:?}", profile.class)).collect();
+    match <[Profile; 1]>::try_from(found) {
+        Ok([profile]) => Ok(profile),
+        Err(_) => Err(refuse(format!("name one of its command classes: {}", classes.join(", ")))),
+    }
+}
+
+fn list(profiles: &[Profile], format: Format) -> Result<String, Failure> {
+    if format == Format::Json {
+        let lines = profiles.iter().map(|profile| {
+            let line = serde_json::json!({
+                "image": profile.image.to_string(),
+                "class": profile.class,
+                "files": profile.files.len(),
+                "bytes": profile.pages() * PAGE,
+                "ready_ms": profile.ready_ms,
+                "replays": profile.replays,
+                "precision_permille": profile.checked.map(|checked| checked.precision()),
+                "recall_permille": profile.checked.map(|checked| checked.recall()),
+                "is_replayed": profile.is_good(),
+                "recorded_s": profile.recorded_s,
+            });
+            format!("{line}\n")
+        });
+        return Ok(lines.collect());
+    }
+    let mut table = Table::new([
+        ("IMAGE ID", Align::Left),
+        ("COMMAND", Align::Left),
+        ("FILES", Align::Right),
+        ("SIZE", Align::Right),
+        ("READY", Align::Right),
+        ("REPLAYS", Align::Right),
+        ("PRECISION", Align::Right),
+        ("RECALL", Align::Right),
+    ])
+    .flush();
+    let percent = |permille: u32| format!("{}.{} %", permille / 10, permille % 10);
+    for profile in profiles {
+        let known = |part: fn(&prefetch::Checked) -> u32| {
+            profile.checked.as_ref().map_or_else(|| "-".into(), |checked| percent(part(checked)))
+        };
+        table.row([
+            profile.image.hex()[..12].to_owned(),
+            profile.class.clone(),
+            profile.files.len().to_string(),
+            size(profile.pages() * PAGE),
+            profile.ready_ms.map_or_else(|| "-".into(), |ms| format!("{ms} ms")),
+            profile.replays.to_string(),
+            known(prefetch::Checked::precision),
+            known(prefetch::Checked::recall),
+        ]);
+    }
+    Ok(table.render())
+}
+
+fn show(profile: &Profile, format: Format) -> Result<String, Failure> {
+    if format == Format::Json {
+        return Ok(document(profile));
+    }
+    let mut table = Table::new([
+        ("FIRST USE", Align::Left),
+        ("USED", Align::Right),
+        ("OF", Align::Right),
+        ("RANGES", Align::Right),
+        ("PATH", Align::Left),
+    ])
+    .flush();
+    const USES: [&str; 5] = ["16 ms", "64 ms", "256 ms", "1 s", "later"];
+    for file in &profile.files {
+        table.row([
+            USES.get(usize::from(file.class())).copied().unwrap_or("-").to_owned(),
+            size(file.pages() * PAGE),
+            size(file.size),
+            file.ranges.len().to_string(),
+            format!("/{}", file.path),
+        ]);
+    }
+    Ok(table.render())
+}
+
+/// With the digests of the files, by which it fits images that have them in other layers.
+fn export(mut profile: Profile) -> Result<String, Failure> {
+    prefetch::seal(&mut profile, &Roots::find()?.state)?;
+    Ok(document(&profile))
+}
+
+fn document(profile: &Profile) -> String {
+    format!("{}\n", String::from_utf8_lossy(&profile.to_json()))
+}
+
+fn remove(profiles: &Profiles, found: &[Profile]) -> Result<String, Failure> {
+    let mut text = String::new();
+    for profile in found {
+        let key = Key { image: profile.image, class: profile.class.clone() };
+        if profiles.remove(&key)? {
+            text += &format!("removed {} {}\n", &profile.image.hex()[..12], profile.class);
+        }
+    }
+    Ok(text)
+}
+
+/// Reads ahead what the container is about to need, in another process, if there is a profile and the cache is cold. Returns the
+/// profile, and that process.
+pub(crate) fn begin(roots: &Roots, subject: &Subject, tells: bool) -> (Option<Profile>, Option<Child>) {
+    let loaded = Profiles::of(&roots.state).load(&subject.key).unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        None
+    });
+    let Some(profile) = loaded else { return (None, None) };
+    if !profile.is_good() || prefetch::is_warm_in(&profile, &subject.layers) {
+        return (Some(profile), None);
+    }
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(NAME).arg(&roots.state).arg(subject.key.image.to_string()).arg(&subject.key.class);
+    command.args(&subject.layers).stdin(Stdio::null()).stderr(Stdio::null());
+    command.stdout(if tells { Stdio::piped() } else { Stdio::null() });
+    let child = command.spawn().map_err(|error| tracing::warn!("start {NAME}: {error}")).ok();
+    (Some(profile), child)
+}
+
+/// What the process of [`begin`] has to tell, once it is through.
+pub(crate) fn end(mut child: Child) -> Option<Told> {
+    let mut text = String::new();
+    child.stdout.take()?.take(4096).read_to_string(&mut text).ok()?;
+    child.wait().ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// The process of [`begin`]: `STATE-ROOT IMAGE CLASS LAYER…`.
+pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
+    let words: Vec<OsString> = words.collect();
+    let [root, image, class, layers @ ..] = words.as_slice() else {
+        return Err(Failure::engine(format!("{NAME}: to be started by skiff run alone")));
+    };
+    let layers: Vec<PathBuf> = layers.iter().map(PathBuf::from).collect();
+    let digest = image.to_str().and_then(|image| Digest::try_from(image.to_owned()).ok());
+    let (Some(image), Some(class)) = (digest, class.to_str()) else { return Ok(1) };
+    let profiles = Profiles::of(root.as_ref());
+    let key = Key { image, class: class.to_owned() };
+    let Some(mut profile) = profiles.load(&key)? else { return Ok(1) };
+    let report = prefetch::replay(&profile, &layers);
+    if report.outcome == Outcome::Read {
+        profile.replays += 1;
+        profiles.save(&profile)?;
+    }
+    let told = Told {
+        files: report.files,
+        missing: report.missing,
+        bytes: report.bytes,
+        resident_bytes: report.resident_bytes,
+        elapsed_ns: report.elapsed_ns,
+    };
+    let line = serde_json::to_string(&told).unwrap_or_default();
+    // Nobody may be there to read it.
+    let _told = std::io::stdout().write_all(line.as_bytes());
+    Ok(0)
+}

@@ -1,0 +1,132 @@
+//! A profile of one image for another that has the same files: those of layers that both have, and those of the same path and content.
+
+use std::fs::File as Open;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::profile::{File, Profile};
+use super::replay;
+use crate::error::cause;
+use crate::{Digest, Error};
+
+/// So much is read for the digests of one profile, bytes.
+const HASHED_MAX: u64 = 512 << 20;
+
+/// Notes the digest of each file's content, by which the profile fits other images. `root` is the store's.
+///
+/// Errors: a file is not what the profile says.
+pub fn seal(profile: &mut Profile, root: &Path) -> Result<(), Error> {
+    for file in &mut profile.files {
+        let layer = layer_of(root, file.layer);
+        let digest = digest(&layer, file, &mut u64::MAX.clone());
+        let digest = digest.map_err(|error| Error::store(&layer.join(&file.path), cause(&error)))?;
+        file.sha256 = Some(digest);
+    }
+    Ok(())
+}
+
+/// What of `profile` holds for the image `image` that has `layers`, directories of the store at `root`; `None` if it is less than half.
+///
+/// Reads files of layers that only one of the two has, up to 512 MiB.
+pub fn bind(profile: &Profile, image: Digest, layers: &[PathBuf], root: &Path) -> Option<Profile> {
+    let has = |layer: Digest| layers.iter().any(|path| replay::name(path) == Some(layer));
+    let mut left = HASHED_MAX;
+    let files: Vec<File> = profile
+        .files
+        .iter()
+        .filter_map(
+            |file| if has(file.layer) { Some(file.clone()) } else { moved(file, layers, root, &mut left) },
+        )
+        .collect();
+    let bound = Profile { image, files, runs: 0, replays: 0, checked: None, poor: 0, ..profile.clone() };
+    (bound.pages() > 0 && bound.pages() * 2 >= profile.pages()).then_some(bound)
+}
+
+/// The file in another layer, if its content is the same.
+fn moved(file: &File, layers: &[PathBuf], root: &Path, left: &mut u64) -> Option<File> {
+    // The uppermost is the one that a container sees.
+    let (layer, path) = layers.iter().find_map(|path| {
+        let other = File { layer: replay::name(path)?, ..file.clone() };
+        std::fs::symlink_metadata(path.join(&file.path)).ok().map(|_| (other, path))
+    })?;
+    let found = digest(path, &layer, left).ok()?;
+    let wanted = match file.sha256 {
+        Some(digest) => digest,
+        None => digest(&layer_of(root, file.layer), file, left).ok()?,
+    };
+    (found == wanted).then_some(File { sha256: Some(found), ..layer })
+}
+
+/// The digest of the file's content. Errors: there is none such, or `left` bytes are fewer than it has.
+fn digest(layer: &Path, file: &File, left: &mut u64) -> io::Result<Digest> {
+    *left = left.checked_sub(file.size).ok_or(io::ErrorKind::FileTooLarge)?;
+    let root = Open::open(layer)?;
+    let open = replay::open_below(root.as_fd(), file).ok_or(io::ErrorKind::NotFound)?;
+    let (mut from, mut hasher) = (Open::from(open), Sha256::new());
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(Digest::finish(hasher));
+        }
+        hasher.update(&buffer[..count]);
+    }
+}
+
+fn layer_of(root: &Path, layer: Digest) -> PathBuf {
+    root.join("layers/sha256").join(layer.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::{Range, SCHEMA};
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn profiles_follow_their_files_into_a_rebuilt_image() {
+        let root = std::env::temp_dir().join(format!("skiff-bind-{}", std::process::id()));
+        let layer = |name: &[u8], content: &str| {
+            let path = layer_of(&root, Digest::of(name));
+            fs::create_dir_all(path.join("app")).expect("mkdir");
+            fs::write(path.join("app/same"), vec![1; 9000]).expect("write");
+            fs::write(path.join("app/other"), content).expect("write");
+            path
+        };
+        let base = layer(b"base", "base");
+        layer(b"old", "one");
+        let new = layer(b"new", "two");
+        let file = |layer: &[u8], path: &str, size, pages| File {
+            layer: Digest::of(layer),
+            path: path.into(),
+            size,
+            sha256: None,
+            ranges: vec![Range(0, 0, pages)],
+        };
+        let document = format!(
+            r#"{{"schema":"{SCHEMA}","image":"{}","class":"app","recorded_s":1,"accuracy":"used","files":[]}}"#,
+            Digest::of(b"one")
+        );
+        let files = vec![
+            file(b"base", "app/other", 4, 1),
+            file(b"old", "app/same", 9000, 3),
+            file(b"old", "app/other", 3, 1),
+        ];
+        let mut old = Profile { files, ..Profile::parse(document.as_bytes()).expect("parse") };
+        let bound =
+            bind(&old, Digest::of(b"two"), &[new.clone(), base.clone()], &root).expect("more than half");
+        assert_eq!(bound.image, Digest::of(b"two"));
+        let paths: Vec<_> = bound.files.iter().map(|file| (file.layer, file.path.as_str())).collect();
+        assert_eq!(paths, [(Digest::of(b"base"), "app/other"), (Digest::of(b"new"), "app/same")]);
+        seal(&mut old, &root).expect("seal");
+        assert_eq!(old.files[1].sha256, Some(Digest::of(&[1; 9000])));
+        // With the digests in it, the old layer is not needed.
+        fs::remove_dir_all(layer_of(&root, Digest::of(b"old"))).expect("remove");
+        assert_eq!(bind(&old, Digest::of(b"two"), &[new, base.clone()], &root).expect("bind").pages(), 4);
+        assert_eq!(bind(&old, Digest::of(b"three"), &[base], &root).map(|bound| bound.pages()), Some(4));
+        fs::remove_dir_all(root).expect("clean up");
+    }
+}
