@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use skiff_store::{RemoteError, RemoteErrorKind};
+use ureq::SendBody;
 use ureq::http::{Method, Request, Response, StatusCode, Uri, header};
 
 use crate::config::{Config, Patience};
@@ -34,6 +35,8 @@ pub(crate) struct Call<'a> {
 pub(crate) enum Payload<'a> {
     Nothing,
     Bytes(&'a [u8]),
+    /// A stream to its end, which cannot be sent twice.
+    Stream(&'a mut dyn Read),
 }
 
 impl<'a> Call<'a> {
@@ -50,20 +53,35 @@ impl<'a> Call<'a> {
         self
     }
 
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !matches!(self.body, Payload::Stream(_))
+    }
+
     pub(crate) fn sending(mut self, body: Payload<'a>) -> Self {
         self.body = body;
         self
     }
 }
 
-/// A request that got no answer.
+/// A request that got no answer, or one that only asks to come again.
 #[derive(Debug)]
 pub(crate) struct Trouble {
     /// Whether the same request may be answered later.
     passes: bool,
+    /// How long the server asks to wait.
+    asked: Option<Duration>,
     /// Whether what answered does not speak TLS, or does not speak at all.
     pub(crate) is_not_tls: bool,
-    message: String,
+    pub(crate) message: String,
+}
+
+/// Attempts at one request, and the time between them.
+#[derive(Debug)]
+pub(crate) struct Tries<'a> {
+    patience: &'a Patience,
+    host: String,
+    done: u32,
+    most: u32,
 }
 
 /// What all hosts have in common.
@@ -100,33 +118,34 @@ impl Exchange {
         is_insecure: bool,
         attempts: u32,
     ) -> Result<Answer> {
-        let patience = &self.config.patience;
-        let host = authority(&call.uri).to_owned();
-        for attempt in 1.. {
-            let (asked, message) = match self.once(call, authorization, is_insecure) {
-                Ok(answer) if !is_passing(answer.status()) => return Ok(answer),
-                Ok(answer) => {
-                    let now = SystemTime::now();
-                    let asked = value(&answer, "retry-after").and_then(|it| field::retry_after(it, now));
-                    (asked, explanation(answer))
-                }
-                Err(trouble) if !trouble.passes => {
-                    return Err(failed(format!("{host}: {}", trouble.message)));
-                }
-                Err(trouble) => (None, trouble.message),
-            };
-            let tries = if attempt > 1 { format!(" ({attempt} attempts)") } else { String::new() };
-            if attempt >= attempts {
-                return Err(failed(format!("{host}: {message}{tries}")));
+        let mut tries = self.tries(authority(&call.uri), attempts);
+        loop {
+            match self.settled(call, authorization, is_insecure) {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => tries.wait(&trouble)?,
             }
-            let wait = wait(patience, attempt, asked).ok_or_else(|| {
-                let seconds = asked.unwrap_or_default().as_secs();
-                failed(format!("{host}: {message}{tries}; it asks to wait for {seconds} s"))
-            })?;
-            tracing::debug!(%host, %message, ?wait, "trying again");
-            thread::sleep(wait);
         }
-        unreachable!("attempts are counted")
+    }
+
+    /// At most so many attempts at a request to `host`, and no more than patience allows.
+    pub(crate) fn tries(&self, host: &str, attempts: u32) -> Tries<'_> {
+        let patience = &self.config.patience;
+        Tries { patience, host: host.to_owned(), done: 0, most: attempts.min(patience.attempts) }
+    }
+
+    /// One attempt; an answer that asks to come again is trouble.
+    pub(crate) fn settled(
+        &self,
+        call: &mut Call<'_>,
+        authorization: Option<&str>,
+        is_insecure: bool,
+    ) -> Result<Answer, Trouble> {
+        let answer = self.once(call, authorization, is_insecure)?;
+        if !is_passing(answer.status()) {
+            return Ok(answer);
+        }
+        let asked = value(&answer, "retry-after").and_then(|it| field::retry_after(it, SystemTime::now()));
+        Err(Trouble { passes: true, asked, is_not_tls: false, message: explanation(answer) })
     }
 
     /// One attempt, with redirects.
@@ -136,13 +155,13 @@ impl Exchange {
         authorization: Option<&str>,
         is_insecure: bool,
     ) -> Result<Answer, Trouble> {
-        let lasting = |message: String| Trouble { passes: false, is_not_tls: false, message };
+        let lasting = Trouble::lasting;
         let mut uri = call.uri.clone();
         for _ in 0..=REDIRECTS_MAX {
             let is_home = url::is_same_origin(&uri, &call.uri);
             let authorization = authorization.filter(|_| is_home);
             let answer = self.attempt(call, &uri, authorization, is_insecure && is_home)?;
-            if !is_redirect(&call.method, answer.status()) {
+            if !is_redirect(&call.method, answer.status()) || !call.is_repeatable() {
                 return Ok(answer);
             }
             let target = value(&answer, "location").and_then(|location| url::resolve(&uri, location));
@@ -166,7 +185,7 @@ impl Exchange {
         authorization: Option<&str>,
         is_insecure: bool,
     ) -> Result<Answer, Trouble> {
-        let lasting = |message: String| Trouble { passes: false, is_not_tls: false, message };
+        let lasting = Trouble::lasting;
         let agent = self
             .connections
             .to(uri, is_insecure, &self.config)
@@ -185,6 +204,9 @@ impl Exchange {
             }
             Payload::Nothing => agent.run(request.body(()).map_err(build)?),
             Payload::Bytes(bytes) => agent.run(request.body(*bytes).map_err(build)?),
+            Payload::Stream(stream) => {
+                agent.run(request.body(SendBody::from_reader(*stream)).map_err(build)?)
+            }
         };
         let host = authority(uri);
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,6 +219,39 @@ impl Exchange {
             }
             Err(error) => Err(trouble(&error, reached.contains(host))),
         }
+    }
+}
+
+impl Trouble {
+    /// What no waiting changes.
+    pub(crate) fn lasting(message: String) -> Self {
+        Self { passes: false, asked: None, is_not_tls: false, message }
+    }
+}
+
+impl From<RemoteError> for Trouble {
+    fn from(error: RemoteError) -> Self {
+        Self::lasting(error.message)
+    }
+}
+
+impl Tries<'_> {
+    /// Waits until it is time for the next attempt. Errors: there is none; in words for the user.
+    pub(crate) fn wait(&mut self, trouble: &Trouble) -> Result<()> {
+        self.done += 1;
+        let Self { patience, host, done, most } = self;
+        let Trouble { passes, asked, message, .. } = trouble;
+        let tries = if *done > 1 { format!(" ({done} attempts)") } else { String::new() };
+        if !passes || done >= most {
+            return Err(failed(format!("{host}: {message}{tries}")));
+        }
+        let wait = wait(patience, *done, *asked).ok_or_else(|| {
+            let seconds = asked.unwrap_or_default().as_secs();
+            failed(format!("{host}: {message}{tries}; it asks to wait for {seconds} s"))
+        })?;
+        tracing::debug!(%host, %message, ?wait, "trying again");
+        thread::sleep(wait);
+        Ok(())
     }
 }
 
@@ -297,7 +352,7 @@ fn random() -> f64 {
 fn trouble(error: &ureq::Error, was_reached: bool) -> Trouble {
     if let Some(error) = tls(error) {
         let is_not_tls = matches!(error, rustls::Error::InvalidMessage(_));
-        return Trouble { passes: false, is_not_tls, message: quoted(&format!("TLS: {error}")) };
+        return Trouble { passes: false, asked: None, is_not_tls, message: quoted(&format!("TLS: {error}")) };
     }
     let (passes, message) = match error {
         ureq::Error::Io(error) => (is_passing_io(error, was_reached), io_cause(error)),
@@ -308,7 +363,7 @@ fn trouble(error: &ureq::Error, was_reached: bool) -> Trouble {
     };
     let is_silent =
         matches!(error, ureq::Error::Io(error) if error.kind() != io::ErrorKind::ConnectionRefused);
-    Trouble { passes, is_not_tls: is_silent, message }
+    Trouble { passes, asked: None, is_not_tls: is_silent, message }
 }
 
 fn is_passing_io(error: &io::Error, was_reached: bool) -> bool {

@@ -20,16 +20,22 @@ mod error;
 mod exchange;
 pub mod header;
 mod helper;
+mod listing;
+mod push;
 mod repository;
 mod rules;
 mod session;
+mod upload;
 mod url;
 
 pub use config::{Config, Patience};
 pub use credentials::{CredentialFile, Credentials, Kept, Secret, parse_credentials};
+pub use listing::{Hit, Referrer, parse_list};
+pub use push::{Packing, PushEvent, PushProgress, Pushed, push};
 pub use repository::{Access, Descriptor, Repository};
 pub use rules::Rules;
 pub use session::parse_token;
+pub use upload::Content;
 
 use error::Result;
 use exchange::Exchange;

@@ -8,7 +8,7 @@ use skiff_store::{Digest, Document, ImageName, ManifestRef, Remote, RemoteError,
 use ureq::http::{Method, StatusCode};
 
 use crate::error::{Result, failed};
-use crate::exchange::{Answer, Call, explanation, io_cause, kind, read_bounded, value};
+use crate::exchange::{Answer, Call, Trouble, explanation, io_cause, kind, read_bounded, value};
 use crate::header::content_range;
 use crate::rules::Serves;
 use crate::session::{Host, Scope};
@@ -92,6 +92,10 @@ impl Endpoint {
 
     pub(crate) fn send(&self, call: &mut Call<'_>, attempts: u32) -> Result<Answer> {
         self.host.send(call, &self.scope, &self.path, attempts)
+    }
+
+    pub(crate) fn attempt(&self, call: &mut Call<'_>) -> Result<Result<Answer, Trouble>> {
+        self.host.attempt(call, &self.scope, &self.path)
     }
 }
 
@@ -196,7 +200,7 @@ impl Repository {
         Ok(Content { body: Some(answer.into_body().into_reader()), skip })
     }
 
-    fn manifest_name(&self, which: &ManifestRef) -> String {
+    pub(crate) fn manifest_name(&self, which: &ManifestRef) -> String {
         match which {
             ManifestRef::Tag(tag) => format!("{}:{tag}", self.name.repository()),
             ManifestRef::Digest(digest) => format!("{}@{digest}", self.name.repository()),
@@ -264,7 +268,7 @@ impl Read for Content {
     }
 }
 
-fn manifest_tail(which: &ManifestRef) -> String {
+pub(crate) fn manifest_tail(which: &ManifestRef) -> String {
     match which {
         ManifestRef::Tag(tag) => format!("manifests/{tag}"),
         ManifestRef::Digest(digest) => format!("manifests/{digest}"),

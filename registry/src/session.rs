@@ -10,7 +10,9 @@ use ureq::http::{StatusCode, Uri};
 
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Result, denied, failed, quoted};
-use crate::exchange::{Answer, Call, Exchange, Payload, authority, explanation, kind, read_bounded};
+use crate::exchange::{
+    Answer, Call, Exchange, Payload, Tries, Trouble, authority, explanation, kind, read_bounded,
+};
 use crate::header::{Challenge, challenges};
 use crate::url;
 
@@ -99,20 +101,52 @@ impl Host {
         path: &str,
         attempts: u32,
     ) -> Result<Answer> {
-        let attempts = attempts.min(self.exchange.config.patience.attempts);
-        let authorization = self.authorization(scope, path)?;
-        let answer = self.exchange.persist(call, authorization.as_deref(), self.is_insecure, attempts)?;
-        if answer.status() != StatusCode::UNAUTHORIZED {
-            return Ok(answer);
+        let mut tries = self.tries(attempts);
+        loop {
+            match self.attempt(call, scope, path)? {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => tries.wait(&trouble)?,
+            }
         }
+    }
+
+    /// Attempts at a request to this host.
+    pub(crate) fn tries(&self, attempts: u32) -> Tries<'_> {
+        self.exchange.tries(&self.authority, attempts)
+    }
+
+    /// One attempt of [`Host::send`]. The outer errors are about tokens, which have had their own attempts.
+    pub(crate) fn attempt(
+        &self,
+        call: &mut Call<'_>,
+        scope: &Scope,
+        path: &str,
+    ) -> Result<Result<Answer, Trouble>> {
+        if !self.is_own(&call.uri)? {
+            return Ok(self.exchange.settled(call, None, false));
+        }
+        let authorization = self.authorization(scope, path)?;
+        let answer = match self.exchange.settled(call, authorization.as_deref(), self.is_insecure) {
+            Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED && call.is_repeatable() => answer,
+            other => return Ok(other),
+        };
         if !self.challenged(&answer, scope, authorization.as_deref()) {
-            return Ok(answer);
+            return Ok(Ok(answer));
         }
-        let authorization = self.authorization(scope, path)?;
-        if authorization.is_none() {
-            return Ok(answer);
+        match self.authorization(scope, path)? {
+            None => Ok(Ok(answer)),
+            authorization => Ok(self.exchange.settled(call, authorization.as_deref(), self.is_insecure)),
         }
-        self.exchange.persist(call, authorization.as_deref(), self.is_insecure, attempts)
+    }
+
+    /// Whether `uri`, which the host may have named, is its own: only then is it shown what is secret. Errors: it is
+    /// somewhere else and not encrypted.
+    fn is_own(&self, uri: &Uri) -> Result<bool> {
+        let is_own = url::is_same_origin(uri, &self.uri("/")?);
+        if !is_own && !self.is_insecure && uri.scheme_str() != Some("https") && self.scheme()? == "https" {
+            return Err(failed(format!("{}: sends to {} without encryption", self.name, authority(uri))));
+        }
+        Ok(is_own)
     }
 
     /// Hosts that may be plain are asked once; all others speak TLS.

@@ -5,6 +5,9 @@ use ureq::http::Uri;
 /// What `reference` means in an answer from `base`. RFC 3986, 5.2, without dot segments: servers do not send any here.
 pub(crate) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
+    if reference.is_empty() {
+        return Some(base.clone());
+    }
     let scheme = base.scheme_str()?;
     let authority = base.authority()?.as_str();
     let path = base.path();
@@ -91,12 +94,13 @@ mod tests {
         let base: Uri = "https://a.b:5/v2/x/blobs/1?q=1".parse().expect("a url");
         let check = |reference: &str, expect: &str| {
             let found = resolve(&base, reference).map(|uri| uri.to_string());
-            assert_eq!(found.as_deref(), (!expect.is_empty()).then_some(expect), "{reference}");
+            assert_eq!(found.as_deref(), (!expect.is_empty()).then_some(expect), "{reference:?}");
         };
         check("http://c/d?e=f#g", "http://c/d?e=f");
         check("//c/d", "https://c/d");
         check("/d?u=http://e/", "https://a.b:5/d?u=http://e/");
         check("?n=1", "https://a.b:5/v2/x/blobs/1?n=1");
+        check("", "https://a.b:5/v2/x/blobs/1?q=1");
         check("d", "https://a.b:5/v2/x/blobs/d");
         check("ftp://c/d", "");
         check("file:///etc/passwd", "");

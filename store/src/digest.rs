@@ -16,7 +16,8 @@ impl Digest {
         Self(Sha256::digest(data).into())
     }
 
-    pub(crate) fn finish(hasher: Sha256) -> Self {
+    /// Of all that `hasher` has been given.
+    pub fn finish(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
     }
 
