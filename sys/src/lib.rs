@@ -3,10 +3,12 @@
 //! Knows nothing of containers. Every path that a container can influence is resolved below a directory
 //! descriptor by [`mod@file`], nowhere else.
 
+mod beside;
 pub mod bpf;
 pub mod cache;
 pub mod clock;
 pub mod device_filter;
+pub mod directories;
 pub mod errno;
 pub mod file;
 pub mod heap;

@@ -1,13 +1,16 @@
 //! The directories of one container's cgroups: made, found again and given up.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use skiff_sys::device_filter::{self, Filter};
+use skiff_sys::directories::{Made, Nascent};
 
 use super::devices::legacy_lines;
 use super::make::{enable_controllers, inherit_cpuset, make_directory};
@@ -17,6 +20,7 @@ use super::write::write_all;
 use super::{Controller, Devices, Join, Mark, Owner, Paths, Plan, Usage};
 use crate::Error;
 use crate::error::Context;
+use crate::plan::c_path;
 
 /// The cgroups of one container. Removed, with all that is in them, when dropped, unless they are released.
 #[derive(Debug, Default)]
@@ -34,6 +38,8 @@ pub struct Cgroup {
     is_released: bool,
     /// What the directories bear if they are this container's.
     pub(super) mark: Option<Mark>,
+    /// Directories of version 1 that are being made meanwhile.
+    nascent: Option<Nascent>,
 }
 
 #[derive(Debug)]
@@ -64,17 +70,53 @@ impl Cgroup {
     /// The same, where the device filter of the plan has been loaded before.
     pub fn create_with(plan: &Plan, filter: Option<&Filter>) -> Result<Self, Error> {
         let mut cgroup = Self::default();
+        cgroup.begin(plan, filter)?;
+        cgroup.complete(plan)?;
+        Ok(cgroup)
+    }
+
+    /// Makes the v2 directory alone, with its limits: a process can be born in it while [`Cgroup::complete`] makes the rest.
+    pub fn begin(&mut self, plan: &Plan, filter: Option<&Filter>) -> Result<(), Error> {
         match (&plan.order, &plan.unified) {
-            (Some(order), _) => cgroup.systemd = Some(order.unit.connect()?),
-            (None, Some(mount)) => plan.tolerate(cgroup.make_unified(plan, mount, filter))?,
+            (Some(order), _) => self.systemd = Some(order.unit.connect()?),
+            (None, Some(mount)) => {
+                let made = self.make_unified(plan, mount, filter);
+                plan.tolerate(made)?;
+            }
             (None, None) => {}
         }
-        for join in &plan.joins {
-            plan.tolerate(cgroup.make_legacy(plan, join))?;
+        // What bears no mark has never had a process in it.
+        self.bear(plan.mark.as_ref())
+    }
+
+    /// Has the directories of version 1 made while the caller goes on, up to [`Cgroup::complete`]. If that comes to nothing,
+    /// they are made there.
+    pub fn begin_beside(&mut self, plan: &Plan) {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        // The one that takes longest last: while it is made, no child can be born in another.
+        let (memory, others): (Vec<_>, Vec<_>) =
+            plan.joins.iter().partition(|join| join.controller == Controller::Memory);
+        for path in others.into_iter().chain(memory).map(|join| join.mount.join(&plan.path)) {
+            if !paths.iter().any(|known| is_same(known, &path)) {
+                paths.push(path);
+            }
         }
-        // Last: what bears no mark has never had a process in it.
-        cgroup.bear(plan.mark.as_ref())?;
-        Ok(cgroup)
+        let both = |path: &PathBuf| Some((c_path(path).ok()?, c_path(&path.join("tasks")).ok()?));
+        let paths: Option<Vec<_>> = paths.iter().map(both).collect();
+        self.nascent = paths.filter(|paths| !paths.is_empty()).and_then(|paths| Nascent::begin(paths).ok());
+    }
+
+    /// Makes the directories of version 1, with their limits; no process is in them before.
+    pub fn complete(&mut self, plan: &Plan) -> Result<(), Error> {
+        let mut made = self.nascent.take().map(Nascent::finish).unwrap_or_default();
+        let completed = plan.joins.iter().try_for_each(|join| {
+            let done = self.make_legacy(plan, join, &mut made);
+            plan.tolerate(done)
+        });
+        discard(made);
+        completed?;
+        // Where there is no v2 directory, the first of these bears the mark.
+        if self.mark.is_none() { self.bear(plan.mark.as_ref()) } else { Ok(()) }
     }
 
     fn make_unified(&mut self, plan: &Plan, mount: &Path, filter: Option<&Filter>) -> Result<(), Error> {
@@ -119,19 +161,24 @@ impl Cgroup {
         }
     }
 
-    fn make_legacy(&mut self, plan: &Plan, join: &Join) -> Result<(), Error> {
+    /// Some of the directories have been `made` already.
+    fn make_legacy(&mut self, plan: &Plan, join: &Join, made: &mut Vec<Made>) -> Result<(), Error> {
         let path = join.mount.join(&plan.path);
-        let made = Legacy { controller: join.controller, path: path.clone(), tasks: None };
+        let legacy = Legacy { controller: join.controller, path: path.clone(), tasks: None };
+        let ready = made.iter().position(|made| made.directory.as_bytes() == path.as_os_str().as_bytes());
         // Controllers that are mounted together share their directories.
         let mut is_new = false;
         if self.legacy.iter().any(|made| is_same(&made.path, &path)) {
-            self.legacy.push(made);
+            self.legacy.push(legacy);
         } else {
-            self.make_directory(&join.mount, plan)?;
+            let ready = ready.map(|index| made.swap_remove(index));
+            if ready.is_none() {
+                self.make_directory(&join.mount, plan)?;
+            }
             is_new = !self.found.contains(&path);
             // Kept before it is opened, so that it is removed if it cannot be.
-            self.legacy.push(made);
-            let tasks = open_tasks(&path)?;
+            self.legacy.push(legacy);
+            let tasks = ready.and_then(|ready| ready.file).map_or_else(|| open_tasks(&path), Ok)?;
             self.legacy.last_mut().map(|made| made.tasks.insert(tasks));
         }
         if join.controller == Controller::Cpuset {
@@ -199,6 +246,7 @@ impl Cgroup {
             is_filtered: true,
             is_released: true,
             mark: paths.mark.clone(),
+            nascent: None,
         })
     }
 
@@ -280,6 +328,7 @@ impl Cgroup {
 
     fn clear(&mut self) -> Result<(), Error> {
         self.is_released = true;
+        discard(self.nascent.take().map(Nascent::finish).unwrap_or_default());
         let owner = self.owner()?;
         let unit = self.unit.take();
         let of_systemd = match unit {
@@ -341,10 +390,17 @@ impl Unified {
     }
 }
 
+/// Removes directories that have been made and are not wanted.
+fn discard(made: Vec<Made>) {
+    for Made { directory, .. } in made {
+        // Nobody has been told of it; what cannot be removed is in use by somebody else.
+        fs::remove_dir(OsStr::from_bytes(directory.as_bytes())).ok();
+    }
+}
+
 fn open_tasks(directory: &Path) -> Result<OwnedFd, Error> {
     let path = directory.join("tasks");
-    skiff_sys::file::open(&crate::plan::c_path(&path)?, OFlag::O_WRONLY, 0)
-        .context(|| format!("open {}", path.display()))
+    skiff_sys::file::open(&c_path(&path)?, OFlag::O_WRONLY, 0).context(|| format!("open {}", path.display()))
 }
 
 /// Whether two paths are spelt alike: those of a plan are, if they are the same, and it takes a fraction of the time that

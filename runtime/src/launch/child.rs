@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
@@ -21,11 +22,11 @@ use super::joins::Joins;
 use super::own::{Labels, Own};
 use super::prepare::Prepared;
 use super::program::{self, Program, Stop};
-use super::sync::{At, Channel, Failure, Page, Stage};
+use super::sync::{At, Channel, Failure, Go, Page, Stage};
 use super::tree::Tree;
 use crate::cgroup::Cgroup;
 use crate::oci::spec::Status;
-use crate::plan::{Hide, Hooks, Plan};
+use crate::plan::{Hide, Hooks, Plan, Step, Symlinks};
 
 /// What the child has to work with.
 #[derive(Debug)]
@@ -42,6 +43,9 @@ pub(super) struct Launch<'a> {
     pub(super) channel: &'a Channel,
     pub(super) page: &'a Page,
     pub(super) memory: Memory,
+    /// Whether it is born ahead of its v1 cgroups and its network namespace: they come with its *go*, for which it waits
+    /// when it cannot do without.
+    pub(super) is_ahead: bool,
 }
 
 /// Runs the plan. Returns, with the exit code for the child, only if that fails.
@@ -65,22 +69,23 @@ pub(super) fn exit_code(failure: &Failure) -> u8 {
 }
 
 fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
-    let Launch { plan, prepared, joins, cgroup, stop, channel, page, memory, .. } = *launch;
+    let Launch { plan, prepared, joins, cgroup, stop, channel, page, memory, is_ahead, .. } = *launch;
     let process = &plan.process;
-    let pid = program::begin(channel, memory, cgroup)?;
+    let pid = match is_ahead {
+        true => program::begin_ahead().map(|()| 0)?,
+        false => program::begin(channel, memory, cgroup)?,
+    };
     let mut own = Own::default();
     let labels = Labels::open(&mut own, process)?;
     if let Some(offsets) = &plan.time_namespace {
         own.take_clocks(offsets).at(Stage::TimeNamespace)?;
     }
     drop(own);
-    joins.enter().map_err(|(index, error)| Failure { stage: Stage::Join, index, error })?;
+    if !is_ahead {
+        enter(launch)?;
+    }
     if !launch.own.is_empty() {
         unshare(launch.own).at(Stage::Namespaces)?;
-    }
-    if plan.cgroup_namespace {
-        // Not at birth: the namespace's root would be the parent's cgroup.
-        unshare(CloneFlags::CLONE_NEWCGROUP).at(Stage::CgroupNamespace)?;
     }
     if plan.users.is_some() || joins.have_users() {
         become_root(channel)?;
@@ -104,6 +109,68 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
     build_tree(launch, &mut program)?;
     page.mounts_done();
     program.run().inspect_err(|failure| program.explain(failure))
+}
+
+/// Enters the namespaces that it was not born in, but for those that it makes itself.
+fn enter(launch: &Launch<'_>) -> Result<(), Failure> {
+    launch.joins.enter().map_err(|(index, error)| Failure { stage: Stage::Join, index, error })?;
+    if launch.plan.cgroup_namespace {
+        // Not at birth: the namespace's root would be the parent's cgroup.
+        unshare(CloneFlags::CLONE_NEWCGROUP).at(Stage::CgroupNamespace)?;
+    }
+    Ok(())
+}
+
+/// 1, where it is born ahead: waits for the parent and enters what that has made meanwhile.
+fn catch_up(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Failure> {
+    let Go { pid, network, tasks } = launch.channel.receive_go_ahead().at(Stage::Wait)?;
+    program.pid = pid;
+    program::join(&tasks)?;
+    network.into_iter().for_each(|network| launch.joins.add_network(network));
+    enter(launch)
+}
+
+/// The steps that a child which is born ahead leaves for when it has caught up: those that want the container's cgroups, to
+/// be mounted or to be charged, or its network namespace; and what comes after them, unless it lies elsewhere for certain.
+fn later(steps: &[Step]) -> Vec<usize> {
+    const ALONE: [&CStr; 4] = [c"proc", c"tmpfs", c"devpts", c"mqueue"];
+    let wants = |step: &Step| match step {
+        Step::Filesystem { fstype, copy_up, .. } => *copy_up || !ALONE.contains(&fstype.as_c_str()),
+        Step::OwnCgroup { .. } | Step::Files(_) => true,
+        _ => false,
+    };
+    let (mut later, mut are_below_sys) = (Vec::new(), true);
+    for (index, step) in steps.iter().enumerate() {
+        let can_pass = later.is_empty() || are_below_sys && is_below(step, b"dev");
+        if wants(step) || !can_pass {
+            are_below_sys &= is_below(step, b"sys");
+            later.push(index);
+        }
+    }
+    later
+}
+
+/// Whether what a step makes lies at or below `top` whatever the image has there: no symlink leads elsewhere.
+fn is_below(step: &Step, top: &[u8]) -> bool {
+    let path = match step {
+        Step::Filesystem { target, .. }
+        | Step::Bind { target, .. }
+        | Step::OwnCgroup { target, .. }
+        | Step::Remount { target, .. }
+        | Step::Directory(target)
+        | Step::Volume { target, .. }
+        | Step::Fifo { target, .. }
+        | Step::ReadOnlyMount(target)
+            if target.symlinks == Symlinks::Refuse =>
+        {
+            target.path.to_bytes()
+        }
+        Step::Node(node) => node.target.as_os_str().as_bytes(),
+        Step::Symlink { path, .. } => path.to_bytes(),
+        _ => return false,
+    };
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// Becomes user and group 0 of its user namespace, where they are mapped and it is not yet: what it makes is to be theirs.
@@ -133,7 +200,14 @@ fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Fail
         Tree::part_from_host(plan).at(Stage::Propagation)?;
     }
     let mut tree = Tree::mount_root(plan, prepared, around).at(Stage::Root)?;
-    for index in 0..plan.steps.len() {
+    let later = if launch.is_ahead { later(&plan.steps) } else { Vec::new() };
+    for index in (0..plan.steps.len()).filter(|index| !later.contains(index)) {
+        tree.step(index).at_index(Stage::Step, index)?;
+    }
+    if launch.is_ahead {
+        catch_up(launch, program)?;
+    }
+    for index in later {
         tree.step(index).at_index(Stage::Step, index)?;
     }
     if let Some(size) = plan.process.terminal {
@@ -194,4 +268,46 @@ fn write_below(proc: BorrowedFd<'_>, path: &CStr, value: &CStr) -> io::Result<()
 
 fn as_os(text: &CStr) -> &std::ffi::OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(text.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{MountFlags, Target, TargetKind};
+
+    fn filesystem(fstype: &CStr, path: &CStr, symlinks: Symlinks) -> Step {
+        Step::Filesystem {
+            fstype: fstype.into(),
+            source: None,
+            options: Vec::new(),
+            flags: MountFlags::default(),
+            target: Target { path: path.into(), kind: TargetKind::Directory, symlinks },
+            copy_up: false,
+        }
+    }
+
+    #[test]
+    fn what_wants_cgroups_or_network_comes_later() {
+        let symlink = |path: &CStr| Step::Symlink { content: c"x".into(), path: path.into() };
+        let kernels = |fstype: &CStr, path: &CStr| filesystem(fstype, path, Symlinks::Refuse);
+        let usual = [
+            kernels(c"proc", c"proc"),
+            kernels(c"tmpfs", c"dev"),
+            kernels(c"sysfs", c"sys"),
+            kernels(c"tmpfs", c"sys/fs/cgroup"),
+            kernels(c"cgroup", c"sys/fs/cgroup/pids"),
+            symlink(c"dev/fd"),
+        ];
+        assert_eq!(later(&usual), [2, 3, 4]);
+        assert_eq!(later(&usual[..2]), [0; 0]);
+        // What may lie below what is still to be mounted, or elsewhere, waits for it.
+        let others = [
+            kernels(c"sysfs", c"sys"),
+            filesystem(c"tmpfs", c"dev/shm", Symlinks::InRoot),
+            symlink(c"dev/fd"),
+        ];
+        assert_eq!(later(&others), [0, 1, 2]);
+        assert_eq!(later(&[kernels(c"cgroup2", c"devices"), symlink(c"dev/fd")]), [0, 1]);
+        assert_eq!(later(&[kernels(c"sysfs", c"sys"), symlink(c"device")]), [0, 1]);
+    }
 }

@@ -3,7 +3,7 @@
 //! They are opened before anything changes, and entering one that is not of the kind asked for fails: there is no way
 //! around by path. setns(2).
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -22,7 +22,7 @@ use crate::plan::{Join, c_path};
 pub(super) struct Joins {
     opened: Vec<Opened>,
     /// A new network namespace, made beside the launch.
-    network: Option<OwnedFd>,
+    network: OnceCell<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -53,17 +53,28 @@ impl Joins {
             Ok(Opened { kind: join.kind, namespace, is_entered: Cell::new(false) })
         };
         let opened = joins.iter().map(open).collect::<Result<_, Error>>()?;
-        Ok(Self { opened, network: None })
+        Ok(Self { opened, network: OnceCell::new() })
     }
 
     /// Has the child enter `namespace`, which nobody has entered yet.
-    pub(super) fn add_network(&mut self, namespace: OwnedFd) {
-        self.network = Some(namespace);
+    pub(super) fn add_network(&self, namespace: OwnedFd) {
+        // There is one at most.
+        drop(self.network.set(namespace));
     }
 
     /// Whether a network namespace was [added](Self::add_network).
-    pub(super) const fn have_made_network(&self) -> bool {
-        self.network.is_some()
+    pub(super) fn have_made_network(&self) -> bool {
+        self.network.get().is_some()
+    }
+
+    /// The one that was added.
+    pub(super) fn made_network(&self) -> Option<BorrowedFd<'_>> {
+        self.network.get().map(AsFd::as_fd)
+    }
+
+    /// Whether nothing is joined but what a child can enter when its file tree is half built.
+    pub(super) fn can_wait(&self) -> bool {
+        self.opened.iter().all(|join| join.kind == CloneFlags::CLONE_NEWNET)
     }
 
     /// Forks a process where the new `namespaces` and those joined here meet. Runs in: parent.
@@ -124,7 +135,7 @@ impl Joins {
     ///
     /// Errors: with the index of the one that could not be entered.
     pub(super) fn enter(&self) -> Result<(), (usize, io::Error)> {
-        let made = self.network.as_ref().map_or(Ok(()), |network| setns(network, CloneFlags::CLONE_NEWNET));
+        let made = self.network.get().map_or(Ok(()), |network| setns(network, CloneFlags::CLONE_NEWNET));
         made.map_err(|error| (usize::MAX, error.into()))?;
         let left = self.opened.iter().enumerate().filter(|(_, join)| !join.is_entered.get());
         left.into_iter().try_for_each(|(index, join)| join.enter().map_err(|error| (index, error)))
@@ -138,7 +149,7 @@ impl Joins {
     /// The network namespace that the child enters.
     pub(super) fn network(&self) -> Option<BorrowedFd<'_>> {
         let joined = self.find(CloneFlags::CLONE_NEWNET).map(|join| &join.namespace);
-        joined.or(self.network.as_ref()).map(AsFd::as_fd)
+        joined.or(self.network.get()).map(AsFd::as_fd)
     }
 
     /// Whether a time namespace is joined, which a process must not share its memory for.

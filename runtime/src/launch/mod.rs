@@ -5,7 +5,7 @@
 //! | parent | child |
 //! |---|---|
 //! | notes the container ([`note`]), has a network namespace made meanwhile, opens the host's side ([`prepare`], [`joins`]) | |
-//! | makes the cgroup, writes its limits, lets the caller arm it | |
+//! | makes the cgroup, writes its limits (a child that is born ahead has those of version 1 made meanwhile), lets the caller arm it | |
 //! | clone3 into the cgroup | dies with its parent from here on |
 //! | writes id maps, tells of the birth, moves network devices ([`devices`]) → **1** `go` | joins v1 cgroups and namespaces, builds the file tree ([`tree`]) |
 //! | keeps the console, or sends it on ([`console`]) | **2** console → |

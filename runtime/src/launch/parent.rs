@@ -100,14 +100,15 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         Bond::None => None,
     };
     process::keep_children().context(|| "take SIGCHLD".into())?;
-    let network = begin_network(plan);
+    let is_beside = !in_user_namespace(plan) && has_idle_processor();
+    let mut network = if is_beside { begin_network(plan) } else { None };
     let console_socket = console_socket.map(console::connect).transpose()?;
-    let mut joins = Joins::open(&plan.joins)?;
-    // What a bundle mounts may be its own cgroups: these come first then.
-    let own_cgroup = if plan.bond == Bond::None { Some(Cgroup::create(&plan.cgroup)?) } else { None };
-    let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
-    let rootfs_done = monotonic_ns();
-    let cgroup = own_cgroup.map_or_else(|| Cgroup::create(&plan.cgroup), Ok)?;
+    let joins = Joins::open(&plan.joins)?;
+    let can_be_ahead = is_beside
+        && plan.cgroup.order.is_none()
+        && joins.can_wait()
+        && (network.is_some() || !plan.cgroup.joins.is_empty());
+    let Ground { prepared, cgroup, rootfs_done, is_ahead } = Ground::make(plan, can_be_ahead)?;
     // A unit of systemd's has no directory yet: it is made around the child.
     if plan.cgroup.order.is_none() {
         arm(cgroup.id()).map_err(Error::Option)?;
@@ -120,10 +121,12 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         None => own_page.insert(Page::new().context(|| "share a page with the child".into())?),
     };
     let (channel, childs) = Channel::pair().context(|| "make a socket".into())?;
-    let memory = memory(plan, &joins, gate);
+    let memory = if is_ahead { Memory::Copied } else { memory(plan, &joins, gate) };
     let mut namespaces = plan.namespaces;
-    // If it has come to nothing, the clone makes one, or says why it cannot.
-    if let Some(Ok(network)) = network.map(Nascent::finish) {
+    if is_ahead && network.is_some() {
+        namespaces.remove(CloneFlags::CLONE_NEWNET);
+    } else if let Some(Ok(network)) = network.take().map(Nascent::finish) {
+        // Had it come to nothing, the clone would make one, or say why it cannot.
         joins.add_network(network);
         namespaces.remove(CloneFlags::CLONE_NEWNET);
     }
@@ -134,7 +137,19 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         let (prepared, joins, cgroup, channel) = (&prepared, &joins, &cgroup, &childs);
         let stop = gate.map_or(Stop::Nowhere, Stop::Gate);
         let (own, around) = (CloneFlags::empty(), Around::Host);
-        child::run(&child::Launch { plan, own, around, prepared, joins, cgroup, stop, channel, page, memory })
+        child::run(&child::Launch {
+            plan,
+            own,
+            around,
+            prepared,
+            joins,
+            cgroup,
+            stop,
+            channel,
+            page,
+            memory,
+            is_ahead,
+        })
     });
     drop(score);
     drop(childs);
@@ -145,16 +160,63 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         running.cgroup.order(&plan.cgroup, running.child.pid)?;
         arm(running.cgroup.id()).map_err(Error::Option)?;
     }
-    running.let_go(plan, &joins, born, &channel)?;
+    if is_ahead {
+        running.cgroup.complete(&plan.cgroup)?;
+        if let Some(network) = network {
+            joins.add_network(network.finish().map_err(|error| report::clone_error(plan, error))?);
+        }
+    }
+    running.let_go(plan, &joins, born, &channel, is_ahead)?;
     running.follow(&channel, page, &Of { plan: Some(plan), process: &plan.process }, console_socket)?;
     Ok(running)
 }
 
-/// Has the container's network namespace made while the parent goes on: where it belongs to the parent's user namespace, and
-/// where a processor is idle, or whoever makes it would only be waited for.
+/// What is there when the child is born.
+#[derive(Debug)]
+struct Ground {
+    prepared: Prepared,
+    cgroup: Cgroup,
+    rootfs_done: u64,
+    /// Whether the cgroup is still to be [completed](Cgroup::complete).
+    is_ahead: bool,
+}
+
+impl Ground {
+    fn make(plan: &Plan, mut is_ahead: bool) -> Result<Self, Error> {
+        let mut cgroup = Cgroup::default();
+        if is_ahead {
+            cgroup.begin_beside(&plan.cgroup);
+        }
+        let prepare = || Prepared::new(plan, &note::writable(&plan.state_root, &plan.id));
+        // What a bundle mounts may be its own cgroups: these come first then.
+        let mut prepared = if plan.bond == Bond::None { None } else { Some(prepare()?) };
+        let mut rootfs_done = monotonic_ns();
+        cgroup.begin(&plan.cgroup, None)?;
+        if is_ahead && prepared.is_none() {
+            prepared = prepare().ok();
+            is_ahead = prepared.is_some();
+            rootfs_done = monotonic_ns();
+        }
+        if !is_ahead {
+            cgroup.complete(&plan.cgroup)?;
+        }
+        let prepared = match prepared {
+            Some(prepared) => prepared,
+            None => {
+                let prepared = prepare()?;
+                rootfs_done = monotonic_ns();
+                prepared
+            }
+        };
+        Ok(Self { prepared, cgroup, rootfs_done, is_ahead })
+    }
+}
+
+/// Has the container's network namespace made while the parent goes on: to be called where it belongs to the parent's user
+/// namespace, and where a processor is idle, or whoever makes it would only be waited for.
 fn begin_network(plan: &Plan) -> Option<Nascent> {
-    let is_own = plan.namespaces.contains(CloneFlags::CLONE_NEWNET) && !in_user_namespace(plan);
-    if is_own && has_idle_processor() { Nascent::begin(plan.loopback).ok() } else { None }
+    let is_own = plan.namespaces.contains(CloneFlags::CLONE_NEWNET);
+    if is_own { Nascent::begin(plan.loopback).ok() } else { None }
 }
 
 /// The child works in its parent's memory, unless the parent has to work beside it, or the child is not to be one with it
@@ -211,6 +273,7 @@ impl Running {
         joins: &Joins,
         born: &mut dyn FnMut(&Birth<'_>) -> Result<(), String>,
         channel: &Channel,
+        is_ahead: bool,
     ) -> Result<(), Error> {
         let pid = self.child.pid;
         if self.child.memory == Memory::Copied {
@@ -229,9 +292,14 @@ impl Running {
         if !is_found {
             tell()?;
         }
-        if self.child.memory == Memory::Copied {
-            channel.send_go(pid).context(|| "speak to the child".into())?;
-        }
+        let gone = match self.child.memory {
+            Memory::Copied if is_ahead => {
+                channel.send_go_ahead(pid, joins.made_network(), self.cgroup.legacy_tasks())
+            }
+            Memory::Copied => channel.send_go(pid),
+            Memory::Shared => Ok(()),
+        };
+        gone.context(|| "speak to the child".into())?;
         if is_found { tell() } else { Ok(()) }
     }
 

@@ -101,6 +101,7 @@ impl Parking {
                     channel,
                     page,
                     memory,
+                    is_ahead: false,
                 })
             };
             match shares_table {

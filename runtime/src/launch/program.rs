@@ -242,10 +242,22 @@ pub(super) fn begin(channel: &Channel, memory: Memory, cgroup: &Cgroup) -> Resul
     }
     .at(Stage::Wait)?;
     reset_signals().at(Stage::Wait)?;
-    for tasks in cgroup.legacy_tasks() {
-        nix::unistd::write(tasks, b"0").at(Stage::Cgroup)?;
-    }
+    join(cgroup.legacy_tasks())?;
     Ok(pid)
+}
+
+/// The same for a child that is born ahead: what [`begin`] waits for comes later, and [`join`] is called then.
+///
+/// Runs in: child, first.
+pub(super) fn begin_ahead() -> Result<(), Failure> {
+    // A parent that has died before is found out when nothing comes from it.
+    process::die_with_parent().at(Stage::Wait)?;
+    reset_signals().at(Stage::Wait)
+}
+
+/// Enters v1 cgroups by their open `tasks`.
+pub(super) fn join<F: AsFd>(all: impl IntoIterator<Item = F>) -> Result<(), Failure> {
+    all.into_iter().try_for_each(|tasks| nix::unistd::write(tasks, b"0").map(drop)).at(Stage::Cgroup)
 }
 
 /// Default actions and an empty mask, whatever skiff's caller and Rust's start-up have set.

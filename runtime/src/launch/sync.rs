@@ -11,7 +11,7 @@
 //! | 5 | child | the descriptor of the system call listener, and a file that says where it goes; parent: `go` | only with such a filter |
 //! | 6 | child | end of file | the program runs (every descriptor is close-on-exec), or the launch has failed |
 //!
-//! A child that works in its parent's memory is not sent 1: the parent has nothing to do for it, and sleeps. At a gate
+//! A child that is born ahead builds its file tree while its v1 cgroups and its network namespace are made; 1 brings them. A child that works in its parent's memory is not sent 1: the parent has nothing to do for it, and sleeps. At a gate
 //! the connection of whoever opens it takes the place of the parent's socket for 5 and 6. One that is parked says 4 too;
 //! then the parent's end goes to whoever is to run a program in it ([`super::park`]):
 //!
@@ -223,9 +223,24 @@ const PAGE: u8 = 5;
 const LISTENER: u8 = 6;
 const PROGRAM: u8 = 7;
 const PROGRAM_IN_FILE: u8 = 8;
+const GO_AHEAD: u8 = 9;
+
+/// The most descriptors that come with a `go`: one for each controller of cgroup v1, and a network namespace.
+const MOST_WITH_GO: usize = 32;
 
 /// The most bytes of words that travel in a packet; more lie in a file.
 const PACKET_BYTES: usize = 32 << 10;
+
+/// What a child that was born ahead gets with its `go`.
+#[derive(Debug)]
+pub(super) struct Go {
+    /// Its process id on the host.
+    pub(super) pid: i32,
+    /// The network namespace that was made meanwhile.
+    pub(super) network: Option<OwnedFd>,
+    /// The open `tasks` of every v1 cgroup that was made meanwhile.
+    pub(super) tasks: Vec<OwnedFd>,
+}
 
 /// What a parked child is to run.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -347,6 +362,44 @@ impl Channel {
         match message {
             _ if length == 0 => Err(io::Error::from_raw_os_error(nix::libc::ECONNRESET)),
             [GO, a, b, c, d] if length == 5 => Ok(i32::from_ne_bytes([a, b, c, d])),
+            _ => Err(io::Error::from_raw_os_error(nix::libc::EPROTO)),
+        }
+    }
+
+    /// 1, parent, to a child that was born ahead.
+    pub(super) fn send_go_ahead<'a>(
+        &self,
+        pid: i32,
+        network: Option<BorrowedFd<'a>>,
+        tasks: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> io::Result<()> {
+        let [a, b, c, d] = pid.to_ne_bytes();
+        let message = [GO_AHEAD, a, b, c, d, u8::from(network.is_some())];
+        let descriptors: Vec<_> = network.into_iter().chain(tasks).map(|fd| fd.as_raw_fd()).collect();
+        self.send_bytes(&message, &descriptors)
+    }
+
+    /// 1, child that was born ahead. `ECONNRESET` if the parent is gone.
+    pub(super) fn receive_go_ahead(&self) -> io::Result<Go> {
+        let mut message = [0; 6];
+        let mut buffers = [IoSliceMut::new(&mut message)];
+        let mut control = nix::cmsg_space!([RawFd; MOST_WITH_GO]);
+        let fd = self.0.as_raw_fd();
+        let arrived = loop {
+            match recvmsg::<()>(fd, &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
+                Err(nix::Error::EINTR) => {}
+                other => break other?,
+            }
+        };
+        let length = arrived.bytes;
+        let mut descriptors = received(arrived.cmsgs()?).into_iter();
+        match message {
+            _ if length == 0 => Err(io::Error::from_raw_os_error(nix::libc::ECONNRESET)),
+            [GO_AHEAD, a, b, c, d, networks] if length == 6 => Ok(Go {
+                pid: i32::from_ne_bytes([a, b, c, d]),
+                network: if networks > 0 { descriptors.next() } else { None },
+                tasks: descriptors.collect(),
+            }),
             _ => Err(io::Error::from_raw_os_error(nix::libc::EPROTO)),
         }
     }
@@ -539,6 +592,25 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(nix::libc::EPROTO));
         drop(parent);
         let error = child.receive_program().expect_err("nobody");
+        assert_eq!(error.raw_os_error(), Some(nix::libc::ECONNRESET));
+    }
+
+    #[test]
+    fn go_brings_what_was_made_meanwhile() {
+        let (parent, child) = Channel::pair().expect("socketpair");
+        let file = std::fs::File::open("/dev/null").expect("open");
+        for (network, tasks) in [(None, 0), (Some(file.as_fd()), 0), (None, 15), (Some(file.as_fd()), 15)] {
+            parent
+                .send_go_ahead(4711, network, [file.as_fd()].into_iter().cycle().take(tasks))
+                .expect("send");
+            let go = child.receive_go_ahead().expect("go");
+            assert_eq!((go.pid, go.network.is_some(), go.tasks.len()), (4711, network.is_some(), tasks));
+        }
+        parent.send_go(4711).expect("send");
+        let error = child.receive_go_ahead().expect_err("another message");
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EPROTO));
+        drop(parent);
+        let error = child.receive_go_ahead().expect_err("nobody");
         assert_eq!(error.raw_os_error(), Some(nix::libc::ECONNRESET));
     }
 
