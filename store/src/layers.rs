@@ -179,8 +179,10 @@ impl Store {
         }
         loop {
             let mut seen = HashSet::new();
-            let missing: Vec<_> =
+            let mut missing: Vec<_> =
                 layers.iter().filter(|layer| !is_there(layer) && seen.insert(layer.diff_id)).collect();
+            // The largest first, so that none is left alone at the end.
+            missing.sort_by_key(|layer| std::cmp::Reverse(layer.size));
             let Some(first) = missing.first() else { return Ok(()) };
             for layer in &missing {
                 progress.layer(layer.name(), LayerEvent::Waiting);
