@@ -1,7 +1,7 @@
 //! Blobs: byte ranges of files, plain or compressed.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -107,12 +107,12 @@ impl Compression {
 }
 
 /// The content of a layer's `blob`. The data's first bytes decide, and must agree with what the media type said.
+/// What `blob` buffers first is short only if the blob is.
 pub(crate) fn decompress<'a>(
-    blob: impl Read + 'a,
+    mut blob: impl BufRead + 'a,
     expected: Option<Compression>,
 ) -> io::Result<Box<dyn Read + 'a>> {
-    let mut blob = BufReader::with_capacity(128 << 10, blob);
-    let found = Compression::of_magic(peek(&mut blob)?)?;
+    let found = Compression::of_magic(blob.fill_buf()?)?;
     if let Some(expected) = expected.filter(|&expected| expected != found) {
         let (found, expected) = (found.name(), expected.name());
         return Err(io::Error::other(format!("data is {found}, its media type says {expected}")));
@@ -122,12 +122,6 @@ pub(crate) fn decompress<'a>(
         Compression::Gzip => Box::new(MultiGzDecoder::new(blob)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(blob)?),
     })
-}
-
-/// The first bytes, left where they are. A blob's first read is short only at its end.
-fn peek(blob: &mut BufReader<impl Read>) -> io::Result<&[u8]> {
-    use io::BufRead;
-    blob.fill_buf()
 }
 
 /// Whether `start` is how a compressed file begins.

@@ -1,4 +1,4 @@
-//! A blob's way through the two threads: read, hash, decompress | hash, unpack.
+//! A blob's way through three threads: read, hash | decompress | hash, unpack.
 //!
 //! Both digests cover every byte: whatever goes wrong while unpacking, the rest of the stream is still read and
 //! hashed, so that damage is reported as a wrong digest rather than as its first symptom. Only the limit on the
@@ -128,16 +128,98 @@ enum Piece {
 
 /// Sends the content piece by piece, then the verdict on the blob. Stops when nobody listens any more.
 fn produce(layer: Checked<'_>, pieces: &Sender<Piece>, recycled: &Receiver<Vec<u8>>, cancelled: &AtomicBool) {
-    let mut blob = Hashing { blob: layer.blob, hasher: layer.digest.map(|_| Sha256::new()) };
-    let outcome = pump(&mut blob, layer.compression, pieces, recycled, cancelled);
+    let Checked { blob, digest, compression, .. } = layer;
+    let enough = &AtomicBool::new(false);
+    let (outcome, fetched) = thread::scope(|scope| {
+        let (stored, incoming) = bounded(PIECES);
+        let (used, empty) = bounded(PIECES + 2);
+        let stop = move || cancelled.load(Ordering::Relaxed) || enough.load(Ordering::Relaxed);
+        let fetching = scope.spawn(move || fetch(blob, digest, &stored, &empty, &stop));
+        let stored = Stored { incoming, used, piece: Vec::new(), at: 0 };
+        let outcome = pump(stored, compression, pieces, recycled, cancelled);
+        enough.store(matches!(outcome, Ok(Pumped::Cancelled)), Ordering::Relaxed);
+        let fetched = fetching.join().unwrap_or_else(|_| Err("reading the blob failed".to_owned()));
+        (outcome, fetched)
+    });
     let verdict = match outcome {
         Ok(Pumped::Cancelled) => return,
         Ok(Pumped::All) => Ok(()),
         Err(e) => Err(cause(&e)),
     };
-    let verdict = blob.finish(layer.digest).and(verdict);
-    if pieces.send(Piece::End(verdict)).is_err() {
+    if pieces.send(Piece::End(fetched.and(verdict))).is_err() {
         tracing::debug!("layer given up before its end");
+    }
+}
+
+/// Reads the blob to its end and says whether it is what it should be; sends it on for as long as somebody listens.
+fn fetch(
+    mut blob: Box<dyn Read + Send + '_>,
+    expected: Option<Digest>,
+    pieces: &Sender<Vec<u8>>,
+    empty: &Receiver<Vec<u8>>,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), String> {
+    let mut hasher = expected.map(|_| Sha256::new());
+    loop {
+        let mut piece = empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
+        piece.clear();
+        let read = blob.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&piece);
+        }
+        let is_last = piece.is_empty();
+        if !is_last {
+            // Who does not listen any more has failed, which may be for damage that the digest tells of.
+            drop(pieces.send(piece));
+        }
+        read.map_err(|e| cause(&e))?;
+        if is_last {
+            break;
+        }
+        if stop() {
+            return Err("cancelled".to_owned());
+        }
+    }
+    match (hasher.map(Digest::finish), expected) {
+        (Some(found), Some(expected)) if found != expected => {
+            Err(format!("blob has digest {found}, the manifest says {expected}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The blob as it arrives.
+struct Stored {
+    incoming: Receiver<Vec<u8>>,
+    used: Sender<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Stored {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// Ends where the blob does or could not be read any further; then the other side says which.
+impl BufRead for Stored {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.piece.len()
+            && let Ok(piece) = self.incoming.recv()
+        {
+            let used = std::mem::replace(&mut self.piece, piece);
+            self.at = 0;
+            // A full or closed channel only means that the buffer is freed instead of used again.
+            drop(self.used.try_send(used));
+        }
+        Ok(&self.piece[self.at..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
     }
 }
 
@@ -147,13 +229,13 @@ enum Pumped {
 }
 
 fn pump(
-    blob: &mut Hashing<'_>,
+    stored: Stored,
     compression: Option<Compression>,
     pieces: &Sender<Piece>,
     recycled: &Receiver<Vec<u8>>,
     cancelled: &AtomicBool,
 ) -> io::Result<Pumped> {
-    let mut content = decompress(blob, compression)?;
+    let mut content = decompress(stored, compression)?;
     loop {
         let mut piece = recycled.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
         piece.clear();
@@ -167,35 +249,6 @@ fn pump(
             Some(e) => return Err(e),
             None if is_last => return Ok(Pumped::All),
             None => {}
-        }
-    }
-}
-
-/// Hashes a blob while it is read.
-struct Hashing<'a> {
-    blob: Box<dyn Read + Send + 'a>,
-    hasher: Option<Sha256>,
-}
-
-impl Read for Hashing<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.blob.read(buffer)?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..count]);
-        }
-        Ok(count)
-    }
-}
-
-impl Hashing<'_> {
-    /// Reads what the decompressor left and compares.
-    fn finish(mut self, expected: Option<Digest>) -> Result<(), String> {
-        io::copy(&mut self, &mut io::sink()).map_err(|e| cause(&e))?;
-        match (self.hasher.map(Digest::finish), expected) {
-            (Some(found), Some(expected)) if found != expected => {
-                Err(format!("blob has digest {found}, the manifest says {expected}"))
-            }
-            _ => Ok(()),
         }
     }
 }
