@@ -11,6 +11,7 @@ use skiff_engine::spec::{HealthSpec, HealthTest, Restart};
 use skiff_runtime::options::{Mount, Namespace};
 
 use crate::failure::Failure;
+use crate::images::wanted::Wanted;
 use crate::line::{Command, Rest};
 use crate::values::Reason;
 
@@ -32,6 +33,8 @@ pub(crate) struct Args {
     pub(crate) detach: bool,
     /// `--no-healthcheck`.
     pub(crate) no_healthcheck: bool,
+    /// Where its image may come from.
+    pub(crate) wanted: Wanted,
     /// `--pool`: whether a container that was made ahead may be used.
     pub(crate) pool: bool,
 }
@@ -43,20 +46,6 @@ pub(crate) enum Report {
     Text,
     /// There, and as JSON to this file.
     File(PathBuf),
-}
-
-/// `--pull`.
-pub(crate) enum Pull {}
-
-impl Pull {
-    /// Only `never` can be kept: images come from files.
-    pub(crate) fn check(policy: &str) -> Result<(), Reason> {
-        match policy {
-            "never" => Ok(()),
-            "always" | "missing" => Err("only 'never' is supported yet: images come from files".into()),
-            _ => Err("not 'never'".into()),
-        }
-    }
 }
 
 /// A command line, understood.
@@ -77,6 +66,7 @@ impl Default for Args {
             profile: None,
             detach: false,
             no_healthcheck: false,
+            wanted: Wanted::default(),
             pool: true,
         }
     }

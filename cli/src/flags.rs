@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use skiff_engine::prefetch::Mode;
 use skiff_engine::spec::HealthTest;
+use skiff_store::Platform;
 
-use crate::args::{Args, Pull, Report};
+use crate::args::{Args, Report};
+use crate::images::wanted::Policy;
 use crate::line::{Command, Flag, Order, Section, Takes, add, put};
 use crate::values::{
     Reason, environment, health, integer, limits, log, mounts, names, security, signals, sizes, time,
@@ -23,6 +25,7 @@ Starts a container from IMAGE, waits for it and exits with its code (125: skiff 
 be invoked, 127: it was not found, 128+n: killed by signal n).
 
 IMAGE is one of
+  NAME[:TAG|@DIGEST]          an image that is here, or else in a registry; an id, or the beginning of one
   host                        the host's own programs, below a private, throw-away overlay
   rootfs:DIR                  a directory with a root file system
   oci:DIR[:TAG]               an OCI image layout
@@ -158,7 +161,17 @@ static LIFECYCLE: &[Flag<Args>] = &[
     value(Some('l'), "label", "KEY[=VALUE]", "attach a label", |a, v| {
         add(&mut a.spec.options.labels, names::label(v)?)
     }),
-    value(None, "pull", "never", "images come from files: only 'never' is accepted", |_, v| Pull::check(v)),
+    value(
+        None,
+        "pull",
+        "always|missing|never",
+        "when the image is fetched from its registry (default missing)",
+        |a, v| put(&mut a.wanted.policy, Policy::parse(v)?),
+    ),
+    value(None, "platform", "OS/ARCH[/VARIANT]", "for another platform than this host's", |a, v| {
+        put(&mut a.wanted.platform, Some(Platform::parse(v)?))
+    }),
+    switch(Some('q'), "quiet", "say nothing of fetching the image", |a, on| a.wanted.quiet = on),
     value(
         None,
         "stop-signal",
@@ -420,10 +433,8 @@ const UNSUPPORTED: &[(&str, Option<char>)] = &[
     ("net-alias", None),
     ("network-alias", None),
     ("oom-kill-disable", None),
-    ("platform", None),
     ("publish", Some('p')),
     ("publish-all", Some('P')),
-    ("quiet", Some('q')),
     ("runtime", None),
     ("storage-opt", None),
     ("use-api-socket", None),

@@ -1,7 +1,7 @@
 //! What `--help` prints, laid out from the table of flags.
 
-use crate::client;
 use crate::line::{Command, Flag, Takes};
+use crate::verbs;
 
 /// `skiff --help`, around the commands of the client.
 const OVERVIEW: [&str; 2] = [
@@ -68,14 +68,14 @@ pub(crate) fn of(command: Option<&str>) -> String {
         Some("observe") => OBSERVE.to_owned(),
         Some("profile") => PROFILE.to_owned(),
         Some("prefetch") => PREFETCH.to_owned(),
-        Some(name) => client::help(name).unwrap_or_else(overview),
+        Some(name) => verbs::help(name).unwrap_or_else(overview),
         None => overview(),
     }
 }
 
 fn overview() -> String {
     let [before, after] = OVERVIEW;
-    format!("{before}{}{after}", client::overview())
+    format!("{before}{}{after}", verbs::overview())
 }
 
 /// Help texts start in this column.

@@ -10,6 +10,7 @@ mod failure;
 mod flags;
 mod format;
 mod help;
+mod images;
 mod line;
 mod observe;
 mod output;
@@ -20,6 +21,7 @@ mod roots;
 mod run;
 mod stats;
 mod values;
+mod verbs;
 mod words;
 
 use std::ffi::OsString;
@@ -76,7 +78,7 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
         }
         "--help" | "-h" => print(&help::of(None)),
         "--version" | "-v" => print(concat!("skiff ", env!("CARGO_PKG_VERSION"), "\n")),
-        _ => client::command(name, &mut words).unwrap_or_else(|| {
+        _ => verbs::command(name, &mut words).unwrap_or_else(|| {
             let kind = if word.as_encoded_bytes().starts_with(b"-") { "flag" } else { "command" };
             Err(Failure::engine(format!("unknown {kind}: {}, see 'skiff --help'", word.display())))
         }),

@@ -13,11 +13,12 @@ use skiff_runtime::launch::{self, Exit, Running, Stamps};
 use skiff_runtime::observe::Counted;
 use skiff_runtime::supervise::{self, Caller, Signals, Terms};
 use skiff_runtime::{Host, Options, Plan};
-use skiff_store::{Form, ImageRef, Store};
+use skiff_store::{Error, Form, Image, ImageRef, Lease, Store};
 use skiff_sys::clock::monotonic_ns;
 
 use crate::args::{Args, Report};
 use crate::failure::Failure;
+use crate::images::wanted;
 use crate::output::Output;
 use crate::roots::Roots;
 
@@ -35,8 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     needs_no_daemon(args)?;
     supervise::check_terminal(args.spec.options.interactive, args.spec.options.tty)?;
     let roots = Roots::find()?;
-    let form = Form::of_environment().map_err(Failure::engine)?;
-    let image = Store::open(&roots.state)?.with_form(form).resolve(&ImageRef::parse(&args.spec.image)?)?;
+    let (image, lease) = image(args, &roots)?;
     let image_id = image.id.clone();
     let terms = terms(args, image::stop_signal(&args.spec, &image.config)?);
     let account = args.profile.is_some();
@@ -66,12 +66,32 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         tracing::warn!("{error}");
     }
     let ended = attend(running, &signals, &terms, profiling.as_mut())?;
+    drop(lease);
     drop(signals);
     let prefetch = prefetching.finish();
     if let Some(profiling) = profiling {
         profiling.report(args, &options, begin_ns, &ended, prefetch)?;
     }
     Ok(exit_code(ended.exit))
+}
+
+/// The image, which is held for as long as the lease lives. It is fetched if it is not here.
+fn image(args: &Args, roots: &Roots) -> Result<(Image, Option<Lease>), Failure> {
+    let name = &args.spec.image;
+    wanted::before(name, &args.wanted)?;
+    let form = Form::of_environment().map_err(Failure::engine)?;
+    let store = Store::open(&roots.state)?.with_form(form);
+    let reference = ImageRef::parse(name)?;
+    let image = match store.resolve(&reference) {
+        Err(Error::NoSuchImage { .. }) => {
+            wanted::missing(name, &args.wanted)?;
+            store.resolve(&reference)?
+        }
+        other => other?,
+    };
+    // What has no id is no image of the store.
+    let lease = image.id.is_some().then(|| store.lease(&image)).transpose()?;
+    Ok((image, lease))
 }
 
 /// Refuses what outlives the command that asks for it.

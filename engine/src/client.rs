@@ -100,6 +100,7 @@ impl Client {
     pub fn reply(&mut self) -> Result<(Reply, Vec<OwnedFd>), Error> {
         match frames::read(self.socket.as_fd(), &mut self.inbox) {
             Ok(Some((Reply::Failed { code, message }, _))) => Err(Error::Daemon { code, message }),
+            Ok(Some((Reply::NoSuchImage { image }, _))) => Err(Error::NoSuchImage(image)),
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(lost(&io::ErrorKind::UnexpectedEof.into())),
             Err(error) => Err(lost(&error)),

@@ -14,6 +14,7 @@ use skiff_runtime::cause;
 use skiff_runtime::cgroup::{Cgroup, Paths};
 use skiff_runtime::launch::park::{Parked, Stamps};
 use skiff_runtime::spawner::{self, End};
+use skiff_store::Lease;
 use skiff_sys::process;
 use skiff_sys::terminal;
 use tokio::io::Interest;
@@ -138,8 +139,8 @@ struct Freezing {
 /// Where a container comes from.
 #[derive(Debug)]
 pub(crate) enum From {
-    /// Somebody has just asked for it.
-    Client,
+    /// Somebody has just asked for it. Its image is held.
+    Client(Option<Rc<Lease>>),
     /// The daemon before had it, and has not noted that it runs. What the spawner knows of it all the same was on its way to
     /// its program when that daemon died.
     Record(Option<Kept>),
@@ -183,7 +184,9 @@ impl Owner {
         let id = record.id.clone();
         let (publish, record) = watch::channel(Arc::new(record));
         let (orders, queue) = mpsc::channel(QUEUE_LENGTH);
-        let entry = Rc::new(Entry { record, orders, life: None.into(), settled: Notify::new() });
+        let lease = if let From::Client(lease) = &from { lease.clone() } else { None };
+        let entry =
+            Rc::new(Entry { record, orders, life: None.into(), settled: Notify::new(), _lease: lease });
         engine.containers.borrow_mut().add(&id, entry.clone());
         let mut owner = Self {
             engine: engine.clone(),
@@ -203,7 +206,7 @@ impl Owner {
             is_gone: false,
         };
         match from {
-            From::Client => {}
+            From::Client(_) => {}
             From::Record(None) => owner.found(),
             From::Record(kept) => owner.unnoted = kept,
             From::Life(life, ending) => {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use skiff_runtime::cgroup;
+use skiff_store::Lease;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::container::{Done, Order};
@@ -26,6 +27,8 @@ pub(crate) struct Entry {
     pub(crate) life: RefCell<Option<Rc<Life>>>,
     /// Told when a container that has ended is cleared away, and all that it wrote is in its log.
     pub(crate) settled: Notify,
+    /// Holds its image before its record does (`uses.rs`). Absent if a daemon before this one has made it.
+    pub(crate) _lease: Option<Rc<Lease>>,
 }
 
 /// What is held of a container that runs.

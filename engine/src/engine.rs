@@ -172,6 +172,16 @@ impl Engine {
         find()
     }
 
+    /// Gives up what was made ahead of containers whose root is made of `layers`.
+    pub(crate) fn give_up(self: &Rc<Self>, layers: &[PathBuf]) {
+        let keys = self.plans.borrow().with_layers(layers);
+        for key in keys {
+            self.plans.borrow_mut().forget(key);
+            let closed = self.pools.borrow_mut().close(key);
+            closed.into_iter().for_each(|ready| self.discard(ready));
+        }
+    }
+
     /// One that was made ahead, looked at and found to be what would be made now.
     pub(crate) fn ready(self: &Rc<Self>, plan: &Plan) -> Option<Ready> {
         if !plan.is_ahead {

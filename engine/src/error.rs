@@ -6,11 +6,14 @@ pub enum Error {
     /// There is no such container: `no such container: web`.
     #[error("no such {kind}: {name}")]
     NotFound {
-        /// `container` or `image`.
+        /// `container`.
         kind: &'static str,
         /// As the client has it.
         name: String,
     },
+    /// There is no such image, but a registry may have it.
+    #[error("no such image: {0}")]
+    NoSuchImage(String),
     /// What is asked does not fit the container's state, or a name is taken.
     #[error("{0}")]
     Conflict(String),
@@ -60,6 +63,9 @@ impl From<skiff_runtime::Error> for Error {
 
 impl From<skiff_store::Error> for Error {
     fn from(error: skiff_store::Error) -> Self {
-        Self::Host(error.to_string())
+        match error {
+            skiff_store::Error::NoSuchImage { image } => Self::NoSuchImage(image),
+            error => Self::Host(error.to_string()),
+        }
     }
 }

@@ -38,6 +38,8 @@ mod sources;
 pub mod spec;
 pub mod state;
 mod streams;
+mod uses;
+
 mod watched;
 
 pub use client::Client;
@@ -45,3 +47,4 @@ pub use error::Error;
 pub use record::Record;
 pub use spec::Spec;
 pub use state::State;
+pub use uses::uses;

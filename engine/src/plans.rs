@@ -77,6 +77,15 @@ impl Plans {
         self.by_text.retain(|_, plan| plan.key != key);
     }
 
+    /// The numbers of the plans of containers whose root is made of `layers`.
+    pub(crate) fn with_layers(&self, layers: &[PathBuf]) -> Vec<u64> {
+        let is_of = |plan: &&Rc<Plan>| match &plan.options.rootfs {
+            Rootfs::Layers(own) => own == layers,
+            Rootfs::Host => false,
+        };
+        self.by_text.values().filter(is_of).map(|plan| plan.key).collect()
+    }
+
     /// The plan of this number, if it is still known.
     pub(crate) fn get(&self, key: u64) -> Option<Rc<Plan>> {
         self.by_text.values().find(|plan| plan.key == key).cloned()

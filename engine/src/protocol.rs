@@ -15,7 +15,7 @@
 //! | `exec` | streams, unless detached | as `run` |
 //! | others | | one |
 //!
-//! Whatever goes wrong is one `failed`, and the last reply. Either side may close at any time: a container that was
+//! Whatever goes wrong is one `failed` or `no-such-image`, and the last reply. Either side may close at any time: a container that was
 //! started goes on without its client.
 
 use std::time::Duration;
@@ -150,6 +150,11 @@ pub enum Request {
         /// Which; all that run when empty.
         containers: Vec<String>,
     },
+    /// Lets go of what is held of an image, and of what was made ahead of it, so that it can be removed.
+    ForgetImage {
+        /// `sha256:…` of its configuration; all images if absent.
+        id: Option<String>,
+    },
     /// The pools and their memory.
     Pools,
     /// Who answers.
@@ -257,6 +262,11 @@ pub enum Reply {
         documents: Vec<serde_json::Value>,
         /// One line for each that there is none of.
         errors: Vec<String>,
+    },
+    /// It could not be done, for there is no such image.
+    NoSuchImage {
+        /// As the client has it.
+        image: String,
     },
     /// It could not be done.
     Failed {

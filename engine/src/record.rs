@@ -136,6 +136,17 @@ pub struct Found {
     pub bare: Vec<String>,
 }
 
+/// What is wrong with a record.
+#[derive(Debug, thiserror::Error)]
+enum Flaw {
+    #[error("{}", skiff_runtime::cause(.0))]
+    Unreadable(io::Error),
+    #[error("{0}")]
+    Torn(String),
+    #[error("format {0}, written by a newer skiff")]
+    Newer(u32),
+}
+
 /// The directory of all containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
@@ -203,28 +214,51 @@ impl Records {
                 // What was set aside is for somebody to look at.
                 Ok(None) if self.directory(id).join(DAMAGED).exists() => {}
                 Ok(None) => found.bare.push(id.to_owned()),
-                Err(reason) => {
+                Err(flaw) => {
                     self.set_aside(id)?;
-                    found.damaged.push(Damaged { id: id.to_owned(), reason });
+                    found.damaged.push(Damaged { id: id.to_owned(), reason: flaw.to_string() });
                 }
             }
         }
         Ok(found)
     }
 
-    /// Reads one record; `None` if there is none.
-    fn read(&self, id: &str) -> Result<Option<Record>, String> {
+    /// Reads every record that is whole, and changes nothing.
+    ///
+    /// Errors: one cannot be read, or was written by a newer program.
+    pub fn look(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            let Some(id) = name.to_str().filter(|name| is_id(name)) else { continue };
+            match self.read(id) {
+                Ok(record) => records.extend(record),
+                Err(Flaw::Torn(_)) => {}
+                Err(flaw) => return Err(io::Error::other(format!("container {id}: {flaw}"))),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Reads the record of container `id`; `None` if there is none.
+    ///
+    /// Errors: one line.
+    pub fn one(&self, id: &str) -> Result<Option<Record>, String> {
+        self.read(id).map_err(|flaw| flaw.to_string())
+    }
+
+    fn read(&self, id: &str) -> Result<Option<Record>, Flaw> {
         let bytes = match fs::read(self.directory(id).join(FILE)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Flaw::Unreadable(error)),
         };
-        let record: Record = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        let record: Record = serde_json::from_slice(&bytes).map_err(|error| Flaw::Torn(error.to_string()))?;
         if record.version > VERSION {
-            return Err(format!("format {}, written by a newer skiff", record.version));
+            return Err(Flaw::Newer(record.version));
         }
         if record.id != id {
-            return Err("it is of another container".into());
+            return Err(Flaw::Torn("it is of another container".into()));
         }
         Ok(Some(record))
     }
@@ -320,6 +354,7 @@ mod tests {
         let found = records.read_all().expect("read");
         assert_eq!(found.records, [record('0')]);
         assert_eq!(found.damaged.len(), torn.len());
+        assert_eq!(records.look().expect("look"), [record('0')]);
         let again = records.read_all().expect("read");
         assert!(again.damaged.is_empty() && again.bare.is_empty());
     }

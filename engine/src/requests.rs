@@ -74,6 +74,7 @@ pub(crate) async fn carry_out(
         Request::List { all } => Ok(list(engine, all)),
         Request::Inspect { containers } => Ok(inspect(engine, &containers)),
         Request::Stats { containers } => stats(engine, &containers).await,
+        Request::ForgetImage { id } => Ok(forget_image(engine, id)),
         Request::Pools => Ok(pools(engine)),
         Request::Version => Ok(version(engine)),
         Request::Exec { container, exec, attach } => {
@@ -85,8 +86,10 @@ pub(crate) async fn carry_out(
 }
 
 async fn tell(connection: &Connection, answer: Answer, descriptors: &[OwnedFd]) -> std::io::Result<()> {
-    let reply =
-        answer.unwrap_or_else(|error| Reply::Failed { code: error.exit_code(), message: error.to_string() });
+    let reply = answer.unwrap_or_else(|error| match error {
+        Error::NoSuchImage(image) => Reply::NoSuchImage { image },
+        error => Reply::Failed { code: error.exit_code(), message: error.to_string() },
+    });
     let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
     connection.reply(&reply, &descriptors).await
 }
@@ -102,7 +105,7 @@ enum Use {
 
 /// Makes a container known that nobody has asked to run yet.
 async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry>, Option<Ready>), Error> {
-    let image = engine.images.resolve(&spec.image).await?;
+    let (image, lease) = engine.images.resolve(&spec.image).await?;
     let (stop_signal, image_id) = (image::stop_signal(&spec, &image.config)?, image.id.clone());
     let health = image::health(&spec, &image.config)?;
     let options = image::fold(&spec, image)?;
@@ -140,7 +143,15 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
         let cause = skiff_runtime::cause(&error);
         return Err(Error::Host(format!("write the container's record: {cause}")));
     }
-    Ok((Owner::begin(engine, record, From::Client), ready))
+    Ok((Owner::begin(engine, record, From::Client(lease)), ready))
+}
+
+/// Lets go of an image. Containers that there are keep what they have of it.
+fn forget_image(engine: &Rc<Engine>, id: Option<String>) -> Reply {
+    for layers in engine.images.forget(id.as_deref()) {
+        engine.give_up(&layers);
+    }
+    Reply::Done { names: id.into_iter().collect(), errors: Vec::new() }
 }
 
 /// Sees to it that what the container uses can be recorded.

@@ -298,10 +298,7 @@ fn bad_values_name_flag_value_and_reason() {
         "invalid value 'bridge' for --network: only 'none' and 'host' are supported yet",
     );
     refused("--net x host", "invalid value 'x' for --network: only 'none' and 'host' are supported yet");
-    refused(
-        "--pull always host",
-        "invalid value 'always' for --pull: only 'never' is supported yet: images come from files",
-    );
+    refused("--pull newer host", "invalid value 'newer' for --pull: neither always, missing nor never");
     refused("-w srv host", "invalid value 'srv' for --workdir: not an absolute path");
     refused("--stop-signal FOO host", "invalid value 'FOO' for --stop-signal: no such signal");
     refused(

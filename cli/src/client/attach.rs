@@ -14,7 +14,7 @@ use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::values::keys::{self, Keys};
 
 #[derive(Debug)]
-pub(super) struct Args {
+pub(crate) struct Args {
     input: bool,
     sig_proxy: bool,
     detach_keys: Keys,
@@ -26,7 +26,7 @@ impl Default for Args {
     }
 }
 
-pub(super) static COMMAND: Command<Args> = Command {
+pub(crate) static COMMAND: Command<Args> = Command {
     name: "attach",
     operands: "[OPTIONS] CONTAINER",
     about: "\
@@ -51,7 +51,7 @@ Shows what a container writes from now on, passes input and signals on to it, an
     unsupported: &[],
 };
 
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
     let container = only(&COMMAND, operands)?;
     let mut client = connect().map_err(refused)?;

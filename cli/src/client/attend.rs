@@ -34,6 +34,38 @@ pub(super) struct Wishes {
     pub(super) stop_timeout: Option<Duration>,
 }
 
+/// Why nothing was started.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Its image is not here, but a registry may have it.
+    NoSuchImage(String),
+    Other(Failure),
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NoSuchImage(image) => Self::NoSuchImage(image),
+            error => Self::Other(error.into()),
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NoSuchImage(image) => Error::NoSuchImage(image).into(),
+            Refused::Other(failure) => failure,
+        }
+    }
+}
+
 /// Asks for a process to be started, tells `started` of its container, and attends the process; its exit code.
 ///
 /// Signals go to the process, also those that come while the daemon makes ready.
@@ -42,16 +74,25 @@ pub(super) fn attend(
     request: &Request,
     wishes: &Wishes,
     started: &mut dyn FnMut(&str) -> Result<(), Failure>,
-) -> Result<u8, Failure> {
-    // Never dropped: that would take system calls to restore what ends with the client.
+) -> Result<u8, Refused> {
+    // Never dropped, if all goes well: that would take system calls to restore what ends with the client.
     let signals = ManuallyDrop::new(Signals::block().map_err(|error| os("block signals", &error))?);
     ask(client, request, wishes)?;
+    let ended = |signal: i32| Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX));
     let taken = match answered(client, &signals)? {
         Ok(taken) => taken,
-        Err(signal) => return Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+        Err(signal) => return ended(signal),
     };
-    let (reply, descriptors) = client.reply()?;
-    let Reply::Started { id, stop_signal, .. } = reply else { return Err(unexpected(&reply)) };
+    let (reply, descriptors) = match client.reply() {
+        Err(Error::NoSuchImage(image)) => {
+            // There may be much to do before this is asked again, and signals end it.
+            drop(ManuallyDrop::into_inner(signals));
+            let end = taken.iter().copied().find(|signal| ends(*signal));
+            return end.map_or(Err(Refused::NoSuchImage(image)), ended);
+        }
+        other => other?,
+    };
+    let Reply::Started { id, stop_signal, .. } = reply else { return Err(unexpected(&reply).into()) };
     let mut descriptors = descriptors.into_iter();
     let process = descriptors.next().ok_or_else(|| Failure::engine("the daemon names no process"))?;
     started(&id)?;
@@ -66,12 +107,12 @@ pub(super) fn attend(
     pass_on(&taken, &process, &terms)?;
     stand_by(&process, descriptors.next().as_ref(), &signals, &terms)?;
     let answer = match client.reply() {
-        Err(Error::Host(lost)) => return recover(&process, &id, Failure::engine(lost)),
+        Err(Error::Host(lost)) => return Ok(recover(&process, &id, Failure::engine(lost))?),
         other => other?.0,
     };
     match answer {
         Reply::Exited { code, .. } => Ok(code),
-        other => Err(unexpected(&other)),
+        other => Err(unexpected(&other).into()),
     }
 }
 

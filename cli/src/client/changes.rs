@@ -14,7 +14,7 @@ const NOT_THERE: &str = "no such container";
 
 /// What these commands are asked for; none has all of it.
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// As it is typed: docker's daemon is who refuses it, and so the exit code is 1.
     signal: Option<String>,
     timeout: Option<Duration>,
@@ -58,7 +58,7 @@ const fn command(
     }
 }
 
-pub(super) static STOP: Command<Args> = command(
+pub(crate) static STOP: Command<Args> = command(
     "stop",
     "\
 Sends their stop signal to containers, and SIGKILL to those that still run after their stop timeout; prints the names.
@@ -66,7 +66,7 @@ Sends their stop signal to containers, and SIGKILL to those that still run after
     &[Section { title: "Options", flags: &[SIGNAL, TIMEOUT] }],
 );
 
-pub(super) static RESTART: Command<Args> = command(
+pub(crate) static RESTART: Command<Args> = command(
     "restart",
     "\
 Stops containers as 'skiff stop' does, starts them, and prints their names.
@@ -74,7 +74,7 @@ Stops containers as 'skiff stop' does, starts them, and prints their names.
     &[Section { title: "Options", flags: &[TIMEOUT] }],
 );
 
-pub(super) static KILL: Command<Args> = command(
+pub(crate) static KILL: Command<Args> = command(
     "kill",
     "\
 Sends SIGKILL, or another signal, to the first process of containers, and prints their names.
@@ -82,12 +82,12 @@ Sends SIGKILL, or another signal, to the first process of containers, and prints
     &[Section { title: "Options", flags: &[SIGNAL] }],
 );
 
-pub(super) static PAUSE: Command<Args> = command("pause", "Freezes all processes of containers.\n", &[]);
+pub(crate) static PAUSE: Command<Args> = command("pause", "Freezes all processes of containers.\n", &[]);
 
-pub(super) static UNPAUSE: Command<Args> =
+pub(crate) static UNPAUSE: Command<Args> =
     command("unpause", "Lets the processes of frozen containers go on.\n", &[]);
 
-pub(super) static REMOVE: Command<Args> = command(
+pub(crate) static REMOVE: Command<Args> = command(
     "rm",
     "\
 Removes containers with all that they have written, and prints their names. One that runs is left alone without -f.
@@ -103,12 +103,12 @@ Removes containers with all that they have written, and prints their names. One 
     }],
 );
 
-pub(super) static RENAME: Command<Args> = Command {
+pub(crate) static RENAME: Command<Args> = Command {
     operands: "CONTAINER NAME",
     ..command("rename", "Gives a container another name, which no other may have.\n", &[])
 };
 
-pub(super) static WAIT: Command<Args> = command(
+pub(crate) static WAIT: Command<Args> = command(
     "wait",
     "\
 Waits until containers have ended, and prints their exit codes, one line each.
@@ -116,31 +116,31 @@ Waits until containers have ended, and prints their exit codes, one line each.
     &[],
 );
 
-pub(super) fn stop(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn stop(words: Rest<'_>) -> Result<u8, Failure> {
     change(&STOP, words, |args, containers| {
         Ok(Request::Stop { containers, signal: args.signal()?, timeout: args.timeout })
     })
 }
 
-pub(super) fn restart(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn restart(words: Rest<'_>) -> Result<u8, Failure> {
     change(&RESTART, words, |args, containers| Ok(Request::Restart { containers, timeout: args.timeout }))
 }
 
-pub(super) fn kill(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn kill(words: Rest<'_>) -> Result<u8, Failure> {
     change(&KILL, words, |args, containers| {
         Ok(Request::Kill { containers, signal: args.signal()?.unwrap_or(libc::SIGKILL) })
     })
 }
 
-pub(super) fn pause(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn pause(words: Rest<'_>) -> Result<u8, Failure> {
     change(&PAUSE, words, |_, containers| Ok(Request::Pause { containers, frozen: true }))
 }
 
-pub(super) fn unpause(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn unpause(words: Rest<'_>) -> Result<u8, Failure> {
     change(&UNPAUSE, words, |_, containers| Ok(Request::Pause { containers, frozen: false }))
 }
 
-pub(super) fn remove(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn remove(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, containers)) = understand(&REMOVE, words)? else { return Ok(0) };
     some(&REMOVE, &containers)?;
     let (names, errors) = match super::ask(&Request::Remove { containers, force: args.force })? {
@@ -163,7 +163,7 @@ fn change(
     carry_out(&request(&args, containers)?)
 }
 
-pub(super) fn rename(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn rename(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((_, operands)) = understand(&RENAME, words)? else { return Ok(0) };
     let [container, name] = <[String; 2]>::try_from(operands)
         .map_err(|_| refused(RENAME.usage("a container and its new name are needed")))?;
@@ -175,7 +175,7 @@ pub(super) fn rename(words: Rest<'_>) -> Result<u8, Failure> {
     }
 }
 
-pub(super) fn wait(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn wait(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((_, containers)) = understand(&WAIT, words)? else { return Ok(0) };
     some(&WAIT, &containers)?;
     let mut code = 0;

@@ -15,7 +15,7 @@ use crate::roots::Roots;
 use crate::values::integer;
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     stop: bool,
     on_demand: bool,
     pool: Option<usize>,
@@ -45,7 +45,7 @@ impl Args {
     }
 }
 
-pub(super) static COMMAND: Command<Args> = Command {
+pub(crate) static COMMAND: Command<Args> = Command {
     name: "daemon",
     operands: "[OPTIONS]",
     about: "\
@@ -74,7 +74,7 @@ Containers go on when it ends, and the next one finds them again.
     unsupported: &[],
 };
 
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
     if let Some(operand) = operands.first() {
         return Err(COMMAND.usage(&format!("unexpected argument: {operand}")));

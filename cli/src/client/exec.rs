@@ -14,13 +14,13 @@ use crate::line::{Command, Flag, Order, Rest, Section, operand, put};
 use crate::values::environment;
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     spec: ExecSpec,
     env_file: Vec<OsString>,
     detach: bool,
 }
 
-pub(super) static COMMAND: Command<Args> = Command {
+pub(crate) static COMMAND: Command<Args> = Command {
     name: "exec",
     operands: "[OPTIONS] CONTAINER COMMAND [ARGUMENT…]",
     about: "\
@@ -60,7 +60,7 @@ container, or it does not run; 126: the command cannot be invoked, 127: it was n
     unsupported: &[("detach-keys", None)],
 };
 
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let mut args = Args::default();
     let Some(operands) = COMMAND.parse(&mut args, words)? else { return print(&help::command(&COMMAND)) };
     let Args { mut spec, mut env_file, detach } = args;
@@ -82,7 +82,7 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let done = || {
         let mut client = connect()?;
         if !detach {
-            return attend(&mut client, &request, &wishes, &mut |_| Ok(()));
+            return Ok(attend(&mut client, &request, &wishes, &mut |_| Ok(()))?);
         }
         client.request(&request, &[])?;
         match client.reply()?.0 {

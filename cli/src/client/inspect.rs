@@ -1,22 +1,34 @@
 //! `skiff inspect`.
 
+use serde_json::Value;
 use skiff_engine::protocol::Request;
 
 use super::{documents, print, report, some, template, understand};
 use crate::failure::Failure;
 use crate::format::Inspection;
+use crate::images;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     format: Option<String>,
+    /// Nothing else.
+    only: Option<Kind>,
 }
 
-pub(super) static COMMAND: Command<Args> = Command {
+/// What there is to inspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Container,
+    Image,
+}
+
+pub(crate) static COMMAND: Command<Args> = Command {
     name: "inspect",
-    operands: "[OPTIONS] CONTAINER…",
+    operands: "[OPTIONS] CONTAINER|IMAGE…",
     about: "\
-Tells everything about containers: a list of JSON documents with the fields of docker's.
+Tells everything about containers, or else images, of these names or ids: a list of JSON documents with docker's
+fields.
 ",
     sections: &[Section {
         title: "Options",
@@ -28,9 +40,15 @@ Tells everything about containers: a list of JSON documents with the fields of d
                 "json, or a template of Go's: '{{.State.Status}}'",
                 |a, v| put(&mut a.format, Some(v.to_owned())),
             ),
-            Flag::value(None, "type", "container", "containers are all there is", |_, v| match v {
-                "container" => Ok(()),
-                _ => Err("not container".into()),
+            Flag::value(None, "type", "container|image", "look for nothing else", |a, v| {
+                put(
+                    &mut a.only,
+                    Some(match v {
+                        "container" => Kind::Container,
+                        "image" => Kind::Image,
+                        _ => return Err("neither container nor image".into()),
+                    }),
+                )
             }),
             Flag::switch(Some('s'), "size", "sizes too; always shown where known", |_, _| {}),
         ],
@@ -40,11 +58,37 @@ Tells everything about containers: a list of JSON documents with the fields of d
     unsupported: &[],
 };
 
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
-    let Some((args, containers)) = understand(&COMMAND, words)? else { return Ok(0) };
-    some(&COMMAND, &containers)?;
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+    let Some((args, names)) = understand(&COMMAND, words)? else { return Ok(0) };
+    some(&COMMAND, &names)?;
     let inspection = Inspection::parse(args.format.as_deref()).map_err(template)?;
-    let (documents, errors) = documents(&Request::Inspect { containers })?;
-    print(&inspection.print(&documents).map_err(template)?)?;
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    if args.only == Some(Kind::Container) {
+        (found, errors) = documents(&Request::Inspect { containers: names })?;
+    } else {
+        for name in names {
+            match one(&name, args.only) {
+                Ok(document) => found.push(document),
+                Err(failure) => errors.push(failure.message),
+            }
+        }
+    }
+    print(&inspection.print(&found).map_err(template)?)?;
     Ok(report(&errors))
+}
+
+/// A container of this name, or else an image.
+fn one(name: &str, only: Option<Kind>) -> Result<Value, Failure> {
+    if only.is_none() && !crate::run::is_alone() {
+        let (container, _) = documents(&Request::Inspect { containers: vec![name.to_owned()] })?;
+        if let Some(container) = container.into_iter().next() {
+            return Ok(container);
+        }
+    }
+    match only {
+        None => {
+            images::inspect::document(name).map_err(|_| Failure::engine(format!("no such object: {name}")))
+        }
+        Some(_) => images::inspect::document(name),
+    }
 }

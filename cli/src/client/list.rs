@@ -11,7 +11,7 @@ use crate::line::{Command, Flag, Order, Rest, Section, add, put};
 use crate::values::integer;
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     all: bool,
     quiet: bool,
     no_trunc: bool,
@@ -21,7 +21,7 @@ pub(super) struct Args {
     last: Option<usize>,
 }
 
-pub(super) static COMMAND: Command<Args> = Command {
+pub(crate) static COMMAND: Command<Args> = Command {
     name: "ps",
     operands: "[OPTIONS]",
     about: "\
@@ -64,7 +64,7 @@ Lists the containers that run, the newest first.
     unsupported: &[("size", Some('s'))],
 };
 
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
     if let Some(operand) = operands.first() {
         return Err(refused(COMMAND.usage(&format!("unexpected argument: {operand}"))));

@@ -12,7 +12,7 @@ use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::values::time;
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     follow: bool,
     query: Query,
     /// As they are typed: docker's daemon is who refuses them, and so the exit code is 1.
@@ -20,7 +20,7 @@ pub(super) struct Args {
     until: Option<String>,
 }
 
-pub(super) static COMMAND: Command<Args> = Command {
+pub(crate) static COMMAND: Command<Args> = Command {
     name: "logs",
     operands: "[OPTIONS] CONTAINER",
     about: "\
@@ -48,7 +48,7 @@ standard error. TIME is 2026-01-02T15:04:05Z, a part of that, seconds since 1970
     unsupported: &[("details", None)],
 };
 
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((mut args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
     let container = only(&COMMAND, operands)?;
     args.query.since_ns = moment("since", args.since.as_deref())?;

@@ -1,9 +1,8 @@
 //! What `skiff ps` shows of a container, in docker's words. Pure.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use skiff_engine::log::stamp::rfc3339;
+
+use crate::format::units::{date, ellipsis, span};
 
 /// The usual table.
 pub(super) const USUAL: &str =
@@ -77,40 +76,6 @@ fn status(container: &Value, now_ns: u64) -> String {
     }
 }
 
-/// How long it is from `then_ns` to `now_ns`, as people say it.
-fn span(now_ns: u64, then_ns: u64) -> String {
-    let seconds = Duration::from_nanos(now_ns.saturating_sub(then_ns)).as_secs();
-    let minutes = seconds / 60;
-    let hours = (seconds + 1800) / 3600;
-    match (seconds, minutes, hours) {
-        (0, ..) => "Less than a second".into(),
-        (1, ..) => "1 second".into(),
-        (..60, ..) => format!("{seconds} seconds"),
-        (_, 1, _) => "About a minute".into(),
-        (_, ..60, _) => format!("{minutes} minutes"),
-        (.., 1) => "About an hour".into(),
-        (.., ..48) => format!("{hours} hours"),
-        (.., ..336) => format!("{} days", hours / 24),
-        (.., ..1440) => format!("{} weeks", hours / 24 / 7),
-        (.., ..17_520) => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", hours / 24 / 365),
-    }
-}
-
-/// `2026-01-02 15:04:05 +0000 UTC`.
-fn date(time_ns: u64) -> String {
-    let text = rfc3339(time_ns);
-    format!("{} {} +0000 UTC", text.get(..10).unwrap_or_default(), text.get(11..19).unwrap_or_default())
-}
-
-/// So many characters, the last of them an ellipsis if there are more.
-fn ellipsis(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(characters - 1).chain(['…']).collect(),
-    }
-}
-
 fn list(values: &Value, show: impl Fn(&str) -> String) -> String {
     let values = values.as_array().into_iter().flatten().filter_map(Value::as_str);
     values.map(show).collect::<Vec<_>>().join(",")
@@ -128,24 +93,6 @@ mod tests {
     use super::*;
 
     const S: u64 = 1_000_000_000;
-
-    #[test]
-    fn spans_are_said_as_docker_says_them() {
-        let check = |seconds: u64, expected: &str| assert_eq!(span(seconds * S, 0), expected, "{seconds}");
-        check(0, "Less than a second");
-        check(1, "1 second");
-        check(59, "59 seconds");
-        check(60, "About a minute");
-        check(120, "2 minutes");
-        check(46 * 60, "46 minutes");
-        check(60 * 60, "About an hour");
-        check(90 * 60, "2 hours");
-        check(47 * 3600, "47 hours");
-        check(48 * 3600, "2 days");
-        check(14 * 86_400, "2 weeks");
-        check(60 * 86_400, "2 months");
-        check(2 * 365 * 86_400, "2 years");
-    }
 
     #[test]
     fn a_row_has_docker_s_words() {

@@ -7,17 +7,18 @@ use std::time::Duration;
 use skiff_engine::protocol::{Reply, Request};
 use skiff_runtime::supervise;
 
-use super::attend::{Wishes, attend, terminal_size};
+use super::attend::{Refused, Wishes, attend, terminal_size};
 use super::{connect, print, unexpected};
 use crate::args::{self, Args, Parsed};
 use crate::failure::Failure;
 use crate::flags;
 use crate::help;
+use crate::images::wanted::{self, Wanted};
 use crate::line::Rest;
 use crate::output::Output;
 
 /// `skiff run …`.
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let words: Vec<OsString> = words.collect();
     // Before anything is read: it starts this program anew. What looks like the flag and is none does no harm.
     if crate::run::is_alone() || words.iter().any(|word| word.as_bytes().starts_with(b"--profile")) {
@@ -38,38 +39,61 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let mut note = |id: &str| keep(&mut cidfile, id);
     let wishes = wishes(&args);
     let terminal = args.spec.options.tty.then(terminal_size).flatten();
+    let image = args.spec.image.clone();
     let request = Request::Run { attach: !args.detach, pool: args.pool, terminal, spec: Box::new(args.spec) };
-    let mut client = connect()?;
-    if !args.detach {
-        return attend(&mut client, &request, &wishes, &mut note);
-    }
-    client.request(&request, &[])?;
-    match client.reply()?.0 {
-        Reply::Started { id, .. } => {
-            note(&id)?;
-            print(&format!("{id}\n"))
+    with_image(&image, &args.wanted, &mut || {
+        let mut client = connect()?;
+        if !args.detach {
+            return attend(&mut client, &request, &wishes, &mut note);
         }
-        other => Err(unexpected(&other)),
+        client.request(&request, &[])?;
+        match client.reply()?.0 {
+            Reply::Started { id, .. } => {
+                note(&id)?;
+                Ok(print(&format!("{id}\n"))?)
+            }
+            other => Err(unexpected(&other).into()),
+        }
+    })
+}
+
+/// Carries something out that needs `image`, which is fetched if it is not here.
+fn with_image(
+    image: &str,
+    wants: &Wanted,
+    carry_out: &mut dyn FnMut() -> Result<u8, Refused>,
+) -> Result<u8, Failure> {
+    wanted::before(image, wants)?;
+    match carry_out() {
+        Err(Refused::NoSuchImage(_)) => {
+            wanted::missing(image, wants)?;
+            Ok(carry_out()?)
+        }
+        other => Ok(other?),
     }
 }
 
 /// `skiff create …`.
-pub(super) fn create(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn create(words: Rest<'_>) -> Result<u8, Failure> {
     let mut args = match args::parse(&flags::CREATE, words)? {
         Parsed::Help => return print(&help::command(&flags::CREATE)),
         Parsed::Run(args) => args,
     };
     args.spec.image = absolute(&args.spec.image);
     let mut cidfile = args.cidfile.as_deref().map(Output::make).transpose()?;
-    let mut client = connect()?;
-    client.request(&Request::Create { spec: Box::new(args.spec) }, &[])?;
-    match client.reply()?.0 {
-        Reply::Created { id } => {
-            keep(&mut cidfile, &id)?;
-            print(&format!("{id}\n"))
+    let image = args.spec.image.clone();
+    let request = Request::Create { spec: Box::new(args.spec) };
+    with_image(&image, &args.wanted, &mut || {
+        let mut client = connect()?;
+        client.request(&request, &[])?;
+        match client.reply()?.0 {
+            Reply::Created { id } => {
+                keep(&mut cidfile, &id)?;
+                Ok(print(&format!("{id}\n"))?)
+            }
+            other => Err(unexpected(&other).into()),
         }
-        other => Err(unexpected(&other)),
-    }
+    })
 }
 
 fn wishes(args: &Args) -> Wishes {

@@ -10,12 +10,12 @@ use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section};
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     attach: bool,
     interactive: bool,
 }
 
-pub(super) static COMMAND: Command<Args> = Command {
+pub(crate) static COMMAND: Command<Args> = Command {
     name: "start",
     operands: "[OPTIONS] CONTAINER…",
     about: "\
@@ -37,7 +37,7 @@ is passed on.
 /// How long a container may take when nobody takes its output any more.
 const GRACE: Duration = Duration::from_secs(10);
 
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, containers)) = understand(&COMMAND, words)? else { return Ok(0) };
     if !args.attach && !args.interactive {
         some(&COMMAND, &containers)?;
@@ -48,5 +48,5 @@ pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
         Wishes { streams: true, interactive: args.interactive, sig_proxy: true, stop_timeout: Some(GRACE) };
     let mut client = connect()?;
     let request = Request::Start { containers: vec![container], attach: true, terminal: terminal_size() };
-    attend(&mut client, &request, &wishes, &mut |_| Ok(()))
+    Ok(attend(&mut client, &request, &wishes, &mut |_| Ok(()))?)
 }

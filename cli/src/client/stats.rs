@@ -10,18 +10,19 @@ use skiff_engine::protocol::Request;
 
 use super::{documents, print, report, template, understand};
 use crate::failure::Failure;
+use crate::format::units::{binary, decimal};
 use crate::format::{Listing, Row};
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::{observe, stats};
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     once: bool,
     no_trunc: bool,
     format: Option<String>,
 }
 
-pub(super) static COMMAND: Command<Args> = Command {
+pub(crate) static COMMAND: Command<Args> = Command {
     name: "stats",
     operands: "[OPTIONS] [CONTAINER…]",
     about: "\
@@ -53,7 +54,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Clears a terminal.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-pub(super) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, containers)) = understand(&COMMAND, words)? else { return Ok(0) };
     let counted = crate::run::is_alone() || observe::open().is_ok_and(|pinned| pinned.is_some());
     if counted {
@@ -168,52 +169,9 @@ impl Sample {
     }
 }
 
-/// Bytes with four digits that count, in powers of 1024: `1.25MiB`.
-pub(super) fn binary(bytes: u64) -> String {
-    scaled(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], 4)
-}
-
-/// Bytes with three digits that count, in powers of 1000: `1.25MB`.
-fn decimal(bytes: u64) -> String {
-    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3)
-}
-
-fn scaled(bytes: u64, base: f64, units: &[&str], digits: usize) -> String {
-    let (mut size, mut unit) = (bytes as f64, 0);
-    while size >= base && unit + 1 < units.len() {
-        size /= base;
-        unit += 1;
-    }
-    let whole = if size >= 1000.0 {
-        4
-    } else if size >= 100.0 {
-        3
-    } else if size >= 10.0 {
-        2
-    } else {
-        1
-    };
-    let text = format!("{size:.*}", digits.saturating_sub(whole));
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{}", units[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_docker_s() {
-        let check = |bytes: u64, binary_text: &str, decimal_text: &str| {
-            assert_eq!((binary(bytes).as_str(), decimal(bytes).as_str()), (binary_text, decimal_text));
-        };
-        check(0, "0B", "0B");
-        check(999, "999B", "999B");
-        check(1000, "1000B", "1kB");
-        check(1536, "1.5KiB", "1.54kB");
-        check(634_880, "620KiB", "635kB");
-        check(8_185_344_000, "7.623GiB", "8.19GB");
-    }
 
     #[test]
     fn figures_are_read_from_what_cgroups_count() {

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 use skiff_engine::protocol::Request;
 
-use super::stats::binary;
 use super::{documents, print, refused, report, understand};
 use crate::failure::Failure;
+use crate::format::units::binary;
 use crate::format::{Inspection, Listing, Row};
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 
 #[derive(Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     format: Option<String>,
 }
 
@@ -19,7 +19,7 @@ const FORMAT: Flag<Args> =
         put(&mut a.format, Some(v.to_owned()))
     });
 
-pub(super) static POOLS: Command<Args> = Command {
+pub(crate) static POOLS: Command<Args> = Command {
     name: "system pools",
     operands: "[OPTIONS]",
     about: "\
@@ -36,7 +36,7 @@ what has come lately, how often one was there when it was needed, and the memory
 const POOL: &str =
     "{{.Pool}}\t{{.Ready}}\t{{.Wanted}}\t{{.PerSecond}}\t{{.Hits}}\t{{.Misses}}\t{{.Wasted}}\t{{.Memory}}";
 
-pub(super) fn pools(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn pools(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&POOLS, words)? else { return Ok(0) };
     if let Some(operand) = operands.first() {
         return Err(refused(POOLS.usage(&format!("unexpected argument: {operand}"))));
@@ -71,7 +71,7 @@ fn pool(pool: &Value) -> Value {
     })
 }
 
-pub(super) static VERSION: Command<Args> = Command {
+pub(crate) static VERSION: Command<Args> = Command {
     name: "version",
     operands: "[OPTIONS]",
     about: "\
@@ -93,7 +93,7 @@ Server:
  Process:    {{.Server.Pid}}
  Spawner:    {{.Server.SpawnerPid}}";
 
-pub(super) fn version(words: Rest<'_>) -> Result<u8, Failure> {
+pub(crate) fn version(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&VERSION, words)? else { return Ok(0) };
     if let Some(operand) = operands.first() {
         return Err(refused(VERSION.usage(&format!("unexpected argument: {operand}"))));

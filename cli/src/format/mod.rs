@@ -3,6 +3,7 @@
 pub(crate) mod filter;
 pub(crate) mod table;
 pub(crate) mod template;
+pub(crate) mod units;
 
 use serde_json::Value;
 

@@ -1,0 +1,67 @@
+//! `skiff history`.
+
+use serde_json::Value;
+
+use super::documents;
+use super::local::Local;
+use super::one_image;
+use super::rows::{self, Style};
+use crate::client::{now_ns, print, template, understand};
+use crate::failure::Failure;
+use crate::format::{Listing, Row};
+use crate::line::{Command, Flag, Order, Rest, Section, put};
+
+#[derive(Debug)]
+pub(crate) struct Args {
+    quiet: bool,
+    no_trunc: bool,
+    human: bool,
+    format: Option<String>,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { quiet: false, no_trunc: false, human: true, format: None }
+    }
+}
+
+pub(crate) static COMMAND: Command<Args> = Command {
+    name: "history",
+    operands: "[OPTIONS] IMAGE",
+    about: "\
+Shows how an image came to be: what made each of its layers, the newest first.
+",
+    sections: &[Section {
+        title: "Options",
+        flags: &[
+            Flag::value(
+                None,
+                "format",
+                "FORMAT",
+                "table, json, or a template of Go's: '{{.CreatedBy}} {{.Size}}'",
+                |a, v| put(&mut a.format, Some(v.to_owned())),
+            ),
+            Flag::switch(Some('H'), "human", "sizes and times for people (default true)", |a, on| {
+                a.human = on;
+            }),
+            Flag::switch(None, "no-trunc", "show everything in full", |a, on| a.no_trunc = on),
+            Flag::switch(Some('q'), "quiet", "ids only", |a, on| a.quiet = on),
+        ],
+    }],
+    order: Order::Mixed,
+    aliases: &[],
+    unsupported: &[("platform", None)],
+};
+
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+    let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
+    let image = one_image(&COMMAND, operands)?;
+    let format = args.format.as_deref().filter(|_| !args.quiet).or(args.quiet.then_some("{{.ID}}"));
+    let listing = Listing::parse(format, rows::HISTORY).map_err(template)?;
+    let style = Style { no_trunc: args.no_trunc, digests: false, now_ns: now_ns() };
+    let known = Local::open()?.find(&image)?;
+    let steps = documents::history(&known);
+    let rows: Vec<Value> = steps.iter().map(|step| rows::step(step, args.human, style)).collect();
+    let rows: Vec<Row<'_>> = rows.iter().map(|document| Row { document, labels: &Value::Null }).collect();
+    print(&listing.print(&rows, &rows::history_names()).map_err(template)?)
+}

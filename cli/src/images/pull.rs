@@ -1,0 +1,184 @@
+//! `skiff pull`, and the pull that comes before a container of an image that is not here.
+
+use std::sync::{Mutex, PoisonError};
+
+use skiff_registry::{Access, Config, Registry};
+use skiff_store::{Digest, ImageName, LayerEvent, Platform, Progress, RemoteError};
+
+use super::local::{Local, failed};
+use super::progress::{Board, Status, To};
+use crate::client::{print, refused, understand};
+use crate::failure::Failure;
+use crate::line::{Command, Flag, Order, Rest, Section, put};
+
+#[derive(Debug, Default)]
+pub(crate) struct Args {
+    quiet: bool,
+    platform: Option<Platform>,
+}
+
+pub(crate) static COMMAND: Command<Args> = Command {
+    name: "pull",
+    operands: "[OPTIONS] NAME[:TAG|@DIGEST]",
+    about: "\
+Fetches an image from a registry. What has come of it when it is interrupted is not fetched again.
+",
+    sections: &[Section {
+        title: "Options",
+        flags: &[
+            Flag::value(
+                None,
+                "platform",
+                "OS/ARCH[/VARIANT]",
+                "for another platform than this host's",
+                |a, v| put(&mut a.platform, Some(Platform::parse(v)?)),
+            ),
+            Flag::switch(Some('q'), "quiet", "print nothing but the name", |a, on| a.quiet = on),
+        ],
+    }],
+    order: Order::Mixed,
+    aliases: &[],
+    unsupported: &[("all-tags", Some('a')), ("disable-content-trust", None)],
+};
+
+pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
+    let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
+    let text = super::one_image(&COMMAND, operands)?;
+    let name = parse(&text)?;
+    let to = if args.quiet { To::Nothing } else { To::Stdout };
+    let local = Local::open()?;
+    if name.digest().is_none() && !has_tag(&text) && !args.quiet {
+        print("Using default tag: latest\n")?;
+    }
+    pull(&local, &name, args.platform.as_ref(), to)?;
+    print(&format!("{name}\n"))
+}
+
+fn parse(text: &str) -> Result<ImageName, Failure> {
+    let wrong = |reason: String| refused(Failure::engine(format!("invalid name '{text}': {reason}")));
+    ImageName::parse(text).map_err(wrong)
+}
+
+/// Whether a name was written with a tag.
+fn has_tag(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'))
+}
+
+/// Fetches `name`, and tells of it in docker's words. Returns the image's id.
+pub(super) fn pull(
+    local: &Local,
+    name: &ImageName,
+    platform: Option<&Platform>,
+    to: To,
+) -> Result<Digest, Failure> {
+    let repository = registry()?.repository(name, Access::Pull).map_err(elsewhere)?;
+    let board = Board::new(to);
+    let which = name.digest().map_or_else(|| name.tag().unwrap_or_default().to_owned(), |it| it.to_string());
+    let heading = format!("{which}: Pulling from {}", name.path());
+    let host = Platform::host();
+    let progress = Pull { board: &board, heading, quiet: Mutex::default() };
+    let pulled = local.store.pull(name, &repository, platform.unwrap_or(&host), &progress);
+    if pulled.as_ref().is_ok_and(|pulled| pulled.is_new) {
+        progress.speak();
+    }
+    board.finish();
+    let pulled = pulled.map_err(failed)?;
+    board.line(&format!("Digest: {}", pulled.digest));
+    let what = if pulled.is_new { "Downloaded newer image" } else { "Image is up to date" };
+    board.line(&format!("Status: {what} for {}", name.familiar()));
+    Ok(pulled.id)
+}
+
+/// Registries, as the caller's environment and files have them.
+pub(super) fn registry() -> Result<Registry, Failure> {
+    Config::from_environment().map(Registry::new).map_err(elsewhere)
+}
+
+/// What a registry refuses.
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
+pub(super) fn elsewhere(error: RemoteError) -> Failure {
+    refused(Failure::engine(error.to_string()))
+}
+
+/// Tells of a pull in docker's words.
+struct Pull<'a> {
+    board: &'a Board,
+    /// Said as soon as there is an image to pull.
+    heading: String,
+    /// What has not been said: nothing is, as long as all layers turn out to be here.
+    quiet: Mutex<Quiet>,
+}
+
+#[derive(Default)]
+struct Quiet {
+    layers: Vec<Digest>,
+    present: Vec<Digest>,
+    is_over: bool,
+}
+
+impl Pull<'_> {
+    /// Says what was left unsaid.
+    fn speak(&self) {
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        if !quiet.is_over {
+            quiet.is_over = true;
+            for layer in &quiet.layers {
+                self.board.set(&short(*layer), Status::Said("Pulling fs layer".into()));
+            }
+            quiet.present.iter().for_each(|layer| self.board.done(&short(*layer), "Already exists"));
+        }
+    }
+}
+
+impl Progress for Pull<'_> {
+    fn layers(&self, digests: &[Digest]) {
+        self.board.line(&self.heading);
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).layers = digests.to_vec();
+    }
+
+    fn layer(&self, digest: Digest, event: LayerEvent) {
+        if event == LayerEvent::Present {
+            let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+            quiet.present.push(digest);
+            if quiet.is_over {
+                self.board.done(&short(digest), "Already exists");
+            }
+            return;
+        }
+        self.speak();
+        let name = short(digest);
+        let say = |words: &str| self.board.set(&name, Status::Said(words.to_owned()));
+        let count = |verb, done, total| self.board.set(&name, Status::Counted { verb, done, total });
+        match event {
+            LayerEvent::Present => {}
+            LayerEvent::Waiting => say("Waiting"),
+            LayerEvent::Downloading { done, total } => count("Downloading", done, total),
+            LayerEvent::Retrying { attempt, reason } => {
+                say(&format!("Retrying, attempt {attempt}: {}", skiff_runtime::OneLine(&reason)));
+            }
+            LayerEvent::Unpacking { done, total } => {
+                say("Download complete");
+                count("Extracting", done, total);
+            }
+            LayerEvent::Verified => say("Download complete"),
+            LayerEvent::Complete => self.board.done(&name, "Pull complete"),
+        }
+    }
+}
+
+/// The first twelve digits.
+pub(super) fn short(digest: Digest) -> String {
+    digest.hex()[..12].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_seen_where_they_are() {
+        for (text, expected) in [("a", false), ("a:1", true), ("h:5/a", false), ("h:5/a:1", true)] {
+            assert_eq!(has_tag(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Every command of `skiff`: by which name, and who carries it out. The overview and `--help` come from this table.
+
+use crate::client::{attach, changes, daemon, exec, inspect, list, logs, run, start, stats, system};
+use crate::failure::Failure;
+use crate::help;
+use crate::images::{self, history, pull, remove, tag};
+use crate::line::Rest;
+
+/// A command.
+struct Verb {
+    /// As it is typed; two words have one space between them.
+    name: &'static str,
+    /// What it is about.
+    on: On,
+    /// One line, for the overview.
+    summary: &'static str,
+    run: fn(Rest<'_>) -> Result<u8, Failure>,
+    help: fn() -> String,
+}
+
+/// What commands are about. As with docker, `container` or `image` may stand before what is about these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum On {
+    Containers,
+    Images,
+    Other,
+}
+
+/// A row of [`VERBS`].
+macro_rules! verb {
+    ($name:literal, $on:ident, $summary:literal, $run:expr, $command:expr) => {
+        Verb { name: $name, on: On::$on, summary: $summary, run: $run, help: || help::command(&$command) }
+    };
+}
+
+/// All of them, in the order of the overview.
+#[rustfmt::skip] // a table
+static VERBS: &[Verb] = &[
+    verb!("run", Containers, "start a container, wait for it and pass its exit code on", run::run, crate::flags::RUN),
+    verb!("create", Containers, "make a container", run::create, crate::flags::CREATE),
+    verb!("start", Containers, "start containers", start::run, start::COMMAND),
+    verb!("stop", Containers, "ask containers to stop, and kill those that do not", changes::stop, changes::STOP),
+    verb!("restart", Containers, "stop containers and start them", changes::restart, changes::RESTART),
+    verb!("kill", Containers, "send a signal to containers", changes::kill, changes::KILL),
+    verb!("pause", Containers, "freeze containers", changes::pause, changes::PAUSE),
+    verb!("unpause", Containers, "let frozen containers go on", changes::unpause, changes::UNPAUSE),
+    verb!("rm", Containers, "remove containers", changes::remove, changes::REMOVE),
+    verb!("rename", Containers, "give a container another name", changes::rename, changes::RENAME),
+    verb!("wait", Containers, "wait for containers and print their exit codes", changes::wait, changes::WAIT),
+    verb!("ps", Containers, "list containers", list::run, list::COMMAND),
+    verb!("inspect", Containers, "tell everything about containers and images", inspect::run, inspect::COMMAND),
+    verb!("stats", Containers, "show what containers use", stats::run, stats::COMMAND),
+    verb!("logs", Containers, "show what a container has written", logs::run, logs::COMMAND),
+    verb!("attach", Containers, "see what a container writes, and write to it", attach::run, attach::COMMAND),
+    verb!("exec", Containers, "run one more process in a container", exec::run, exec::COMMAND),
+    verb!("pull", Images, "fetch an image from a registry", pull::run, pull::COMMAND),
+    verb!("images", Images, "list images", images::list::run, images::list::COMMAND),
+    verb!("tag", Images, "give an image one more name", tag::run, tag::COMMAND),
+    verb!("rmi", Images, "remove images, or names of them", remove::run, remove::COMMAND),
+    verb!("history", Images, "show how an image came to be", history::run, history::COMMAND),
+    verb!("image inspect", Images, "tell everything about images", images::inspect::run, images::inspect::COMMAND),
+    verb!("image prune", Images, "remove images that nobody needs", remove::prune, remove::PRUNE),
+    verb!("system pools", Other, "show what is made ahead, and its memory", system::pools, system::POOLS),
+    verb!("version", Other, "show the versions of client and daemon", system::version, system::VERSION),
+    verb!("daemon", Other, "be the daemon, or end it", daemon::run, daemon::COMMAND),
+];
+
+/// Other names of commands.
+#[rustfmt::skip] // a table
+const ALIASES: [(&str, &str); 7] = [
+    ("ls", "ps"), ("list", "ps"), ("remove", "rm"),
+    ("image ls", "images"), ("image list", "images"), ("image rm", "rmi"), ("image remove", "rmi"),
+];
+
+/// What may stand before another word.
+const GROUPS: [&str; 3] = ["container", "image", "system"];
+
+/// Carries out the command `name`, if it is one of these.
+pub(crate) fn command(name: &str, words: Rest<'_>) -> Option<Result<u8, Failure>> {
+    if !GROUPS.contains(&name) {
+        return find(name).map(|verb| (verb.run)(words));
+    }
+    let Some(second) = words.next() else {
+        return Some(Err(Failure::engine(format!("no command given after '{name}', see 'skiff --help'"))));
+    };
+    let whole = format!("{name} {}", second.to_string_lossy());
+    let unknown = || Failure::engine(format!("unknown command: {whole}, see 'skiff --help'"));
+    Some(find(&whole).map_or_else(|| Err(unknown()), |verb| (verb.run)(words)))
+}
+
+/// The help of the command `name`.
+pub(crate) fn help(name: &str) -> Option<String> {
+    find(name).map(|verb| (verb.help)())
+}
+
+/// What there is, one line each.
+pub(crate) fn overview() -> String {
+    VERBS.iter().map(|verb| format!("  {:<14} {}\n", verb.name, verb.summary)).collect()
+}
+
+fn find(name: &str) -> Option<&'static Verb> {
+    let other = |name: &str| ALIASES.iter().find(|(alias, _)| *alias == name).map(|(_, name)| *name);
+    let is_called = |name: &str| VERBS.iter().find(|verb| verb.name == name);
+    let own = other(name).map_or_else(|| is_called(name), is_called);
+    let of = |on: On, name: &str| {
+        is_called(other(name).unwrap_or(name)).filter(|verb| verb.on == on && !name.contains(' '))
+    };
+    own.or_else(|| match name.split_once(' ')? {
+        ("container", name) => of(On::Containers, name),
+        ("image", name) => of(On::Images, name).filter(|verb| !matches!(verb.name, "images" | "rmi")),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_its_own_name_in_its_help() {
+        for verb in VERBS {
+            let help = (verb.help)();
+            assert!(help.starts_with(&format!("Usage: skiff {} ", verb.name)), "{}: {help}", verb.name);
+            assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
+            assert!(VERBS.iter().filter(|other| other.name == verb.name).count() == 1, "{}", verb.name);
+        }
+        assert!(ALIASES.iter().all(|(alias, name)| find(name).is_some_and(|verb| verb.name != *alias)));
+    }
+
+    #[test]
+    fn commands_have_docker_s_names() {
+        let check = |name: &str, expected: &str| {
+            assert_eq!(find(name).map(|verb| verb.name).unwrap_or_default(), expected, "{name}");
+        };
+        check("container ls", "ps");
+        check("container inspect", "inspect");
+        check("container remove", "rm");
+        check("container pull", "");
+        check("image ls", "images");
+        check("image rm", "rmi");
+        check("image inspect", "image inspect");
+        check("image tag", "tag");
+        check("image run", "");
+        check("image images", "");
+        check("prune", "");
+        check("remove", "rm");
+    }
+
+    #[test]
+    fn every_command_is_in_the_guide() {
+        let guide = concat!(include_str!("../../docs/engine.md"), include_str!("../../docs/images.md"));
+        for verb in VERBS {
+            assert!(guide.contains(&format!("`skiff {}", verb.name)), "{}", verb.name);
+        }
+    }
+}
