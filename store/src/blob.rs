@@ -87,7 +87,7 @@ impl Compression {
     }
 
     /// From the first bytes of the data. Errors: a compression that is not supported.
-    fn of_magic(start: &[u8]) -> io::Result<Self> {
+    pub(crate) fn of_magic(start: &[u8]) -> io::Result<Self> {
         match start {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),

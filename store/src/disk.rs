@@ -168,7 +168,7 @@ impl Disk {
     }
 
     /// A new file of our own below `tmp`, locked.
-    fn fresh(&self) -> io::Result<(PathBuf, File)> {
+    pub(crate) fn fresh(&self) -> io::Result<(PathBuf, File)> {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
         loop {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 //! Knows nothing of containers and nothing of HTTP: what is elsewhere comes through [`Remote`]. docs/store.md describes what is kept on disk.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod blob;
 mod catalogue;
 mod check;
@@ -39,6 +40,7 @@ mod tar;
 mod unpack;
 mod usage;
 
+pub use archive::{Archive, Loaded, Saving, To};
 pub use check::Finding;
 pub use collect::{Collected, Use};
 pub use digest::Digest;

@@ -7,6 +7,7 @@ use std::io;
 
 use serde::de::DeserializeOwned;
 
+use crate::archive::name_of;
 use crate::blob::{Blob, Compression};
 use crate::digest::Digest;
 use crate::error::cause;
@@ -135,7 +136,49 @@ pub(crate) fn of_docker_archive(source: &Source, tag: Option<&str>) -> Result<Ma
         .open("manifest.json")
         .map_err(|e| format!("no docker archive: manifest.json: {}", missing(&e)))?;
     let list: Vec<Saved> = parse("manifest.json", &read("manifest.json", list)?)?;
-    let saved = saved(&list, tag)?;
+    of_saved(source, saved(&list, tag)?, Some(&Platform::host()))
+}
+
+/// An image of an archive, and what it is called there.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) manifest: Manifest,
+    pub(crate) names: Vec<String>,
+}
+
+/// Every image of an archive, for whatever platform.
+pub(crate) fn all_of(source: &Source) -> Result<Vec<Listed>, String> {
+    if source.has("manifest.json") {
+        let list = source.open("manifest.json").map_err(|e| format!("manifest.json: {}", missing(&e)))?;
+        let list: Vec<Saved> = parse("manifest.json", &read("manifest.json", list)?)?;
+        let listed = |saved: &Saved| {
+            let manifest = of_saved(source, saved, None)?;
+            Ok(Listed { manifest, names: saved.repo_tags.clone() })
+        };
+        return list.iter().map(listed).collect();
+    }
+    let index = source
+        .open("index.json")
+        .map_err(|e| format!("no image archive: neither manifest.json nor index.json: {}", missing(&e)))?;
+    let index: Parts = parse("index.json", &read("index.json", index)?)?;
+    let mut all: Vec<Listed> = Vec::new();
+    for descriptor in index.manifests.as_deref().unwrap_or_default() {
+        let named = descriptor.platform.as_ref();
+        if named.is_some_and(|platform| platform.os == "unknown") {
+            continue;
+        }
+        let want = named.cloned().unwrap_or_else(Platform::host);
+        let manifest = of_document(source, fetch(source, "manifest", descriptor)?, &want)?;
+        let names = name_of(&descriptor.annotations);
+        match all.iter_mut().find(|other| other.manifest.id == manifest.id) {
+            Some(other) => other.names.extend(names),
+            None => all.push(Listed { manifest, names: names.into_iter().collect() }),
+        }
+    }
+    Ok(all)
+}
+
+fn of_saved(source: &Source, saved: &Saved, want: Option<&Platform>) -> Result<Manifest, String> {
     let data = source.open(&saved.config).map_err(|e| format!("{}: {}", saved.config, missing(&e)))?;
     let data = read(&saved.config, data)?;
     let id = Digest::of(&data);
@@ -150,7 +193,7 @@ pub(crate) fn of_docker_archive(source: &Source, tag: Option<&str>) -> Result<Ma
         diff_id: id,
     };
     let layers = saved.layers.iter().map(layer).collect();
-    assemble(id, None, data, layers, &Platform::host())
+    assemble(id, None, data, layers, want)
 }
 
 fn of_manifest(
@@ -162,7 +205,7 @@ fn of_manifest(
 ) -> Result<Manifest, String> {
     let configuration = fetch(documents, "configuration", config)?;
     let layers = layers.iter().map(layer).collect::<Result<_, String>>()?;
-    assemble(config.digest, Some(document), configuration.bytes, layers, want)
+    assemble(config.digest, Some(document), configuration.bytes, layers, Some(want))
 }
 
 fn layer(layer: &Descriptor) -> Result<Layer, String> {
@@ -186,10 +229,12 @@ fn assemble(
     document: Option<Document>,
     configuration_bytes: Vec<u8>,
     mut layers: Vec<Layer>,
-    want: &Platform,
+    want: Option<&Platform>,
 ) -> Result<Manifest, String> {
     let configuration: Configuration = parse(&format!("configuration {id}"), &configuration_bytes)?;
-    if !configuration.platform.is_for(want) {
+    if let Some(want) = want
+        && !configuration.platform.is_for(want)
+    {
         return Err(format!("is for {}, not for {want}", configuration.platform));
     }
     let diff_ids = &configuration.rootfs.diff_ids;

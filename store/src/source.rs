@@ -61,8 +61,17 @@ impl Source {
         let mut start = [0; 8];
         let count = Blob::new(Arc::clone(&file), 0, length).read(&mut start)?;
         if is_compressed(&start[..count]) {
-            return Err(io::Error::other("the archive itself is compressed; decompress it first"));
+            return Err(io::Error::other(
+                "the archive itself is compressed; decompress it first, or load it",
+            ));
         }
+        let members = index(&file, length)?;
+        Ok(Self::Archive(Archive { file, members }))
+    }
+
+    /// Reads the headers of a regular file that is a tar. Errors: it is none.
+    pub(crate) fn archive_in(file: File) -> io::Result<Self> {
+        let (length, file) = (file.metadata()?.len(), Arc::new(file));
         let members = index(&file, length)?;
         Ok(Self::Archive(Archive { file, members }))
     }

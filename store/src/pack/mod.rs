@@ -12,3 +12,4 @@ mod writer;
 pub use changes::{Change, ChangeKind, Tree};
 pub use tree::{IdRange, Ids};
 pub(crate) use tree::{layer, whole};
+pub(crate) use writer::Writer;

@@ -71,7 +71,7 @@ pub(crate) fn layer(tree: &Tree, ids: &Ids, out: impl Write) -> io::Result<()> {
         Step::Opaque => packer.marker(&join(path, b".wh..wh..opq")),
         Step::Hidden => Ok(()),
     })?;
-    packer.writer.finish().map(drop)
+    packer.writer.end()
 }
 
 /// Writes all files that a container sees, mounts left out.
@@ -92,7 +92,7 @@ pub(crate) fn whole(tree: &Tree, ids: &Ids, out: impl Write) -> io::Result<()> {
             frames.push((path, entries));
         }
     }
-    packer.writer.finish().map(drop)
+    packer.writer.end()
 }
 
 struct Packer<'a, W> {

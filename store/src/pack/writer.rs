@@ -72,11 +72,10 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the archive.
-    pub(crate) fn finish(mut self) -> io::Result<W> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         self.end_of_data()?;
         self.out.write_all(&[0; 2 * BLOCK])?;
-        self.out.flush()?;
-        Ok(self.out)
+        self.out.flush()
     }
 
     fn end_of_data(&mut self) -> io::Result<()> {
@@ -288,7 +287,8 @@ mod tests {
         writer.entry(entry).unwrap();
         writer.data(data).unwrap();
         assert_eq!(writer.left, 0);
-        let archive = writer.finish().unwrap();
+        writer.end().unwrap();
+        let archive = writer.out;
         assert_eq!(archive.len() % BLOCK, 0);
         let mut reader = Reader::new(Cursor::new(&archive[..]));
         let got = reader.next().unwrap().unwrap();
@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(writer.left, size);
         let mut reader = Reader::new(Cursor::new(&writer.out[..]));
         assert_eq!(reader.next().unwrap().unwrap().size, size);
-        assert!(writer.finish().unwrap_err().to_string().contains("less content"));
+        assert!(writer.end().unwrap_err().to_string().contains("less content"));
         let mut writer = Writer::new(Vec::new());
         writer.entry(&entry(b"a", Kind::File)).unwrap();
         assert!(writer.data(b"x").unwrap_err().to_string().contains("more content"));

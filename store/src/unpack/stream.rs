@@ -79,7 +79,7 @@ pub(crate) fn unpack(
 }
 
 /// Most bytes that a blob of `length` bytes may have in it.
-fn content_max(length: u64) -> u64 {
+pub(crate) fn content_max(length: u64) -> u64 {
     length.saturating_mul(RATIO_MAX).clamp(CONTENT_FREE, CONTENT_MAX)
 }
 
