@@ -1,0 +1,322 @@
+//! How long a program takes to be ready when nothing of its image is in the page cache: with and without a profile of what it needs.
+//!
+//! The store is on ext4 on a loop device (direct I/O) over a file of [`disk`], which is mounted anew before each cold run, with a new
+//! daemon: neither pages nor inodes of the image are in memory then. Ready is a program when it prints a line with "ready".
+
+mod disk;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use disk::{Disk, Speed};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use skiff_benches::options::Options;
+use skiff_benches::report::Report;
+use skiff_benches::samples::Samples;
+
+const PROGRAMS: [&str; 4] = ["python", "node", "java", "redis"];
+const SPEED: Speed = Speed { latency: Duration::from_millis(1), bytes_per_s: 125_000_000 };
+const DISK_BYTES: u64 = 2 << 30;
+/// A program that takes longer is not getting ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a program is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arm {
+    ColdWithout,
+    ColdProfile,
+    ColdWhole,
+    WarmWithout,
+    WarmProfile,
+}
+
+const ARMS: [(Arm, &str); 5] = [
+    (Arm::ColdWithout, "cold, without"),
+    (Arm::ColdProfile, "cold, profile"),
+    (Arm::ColdWhole, "cold, whole image"),
+    (Arm::WarmWithout, "warm, without"),
+    (Arm::WarmProfile, "warm, profile"),
+];
+
+/// Where it all is.
+struct Lab {
+    directory: PathBuf,
+    skiff: PathBuf,
+    mounted: Option<Mounted>,
+    serial: u32,
+}
+
+/// The store, and the daemon that has it.
+struct Mounted {
+    daemon: Child,
+    // Goes after the file system that is on it.
+    _disk: Disk,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse(std::env::args().skip(1), 7)?;
+    // What is mounted for the benchmark ends with it however it ends.
+    unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace (this needs root)")?;
+    sh("mount --make-rprivate /", &[])?;
+    let mut lab = Lab::new()?;
+    let mut report = Report::start("cold", &[("python3", "--version"), ("node", "--version")])?;
+    report.line(&format!(
+        "* disk: ext4 on a loop device with direct I/O over a file of which each read takes {} ms, and {} MB/s all together",
+        SPEED.latency.as_millis(),
+        SPEED.bytes_per_s / 1_000_000
+    ));
+    report.line(&format!(
+        "* {} runs of each, interleaved; ms from the start of skiff run to the line \"ready\"\n",
+        options.count
+    ));
+    let mut times = Vec::new();
+    let mut accuracies = Vec::new();
+    for program in PROGRAMS.into_iter().filter(|name| options.wants_part(name)) {
+        if !lab.archive(program).exists() {
+            report.line(&format!("{program} is not installed here"));
+            continue;
+        }
+        lab.prepare(program)?;
+        let samples = lab.measure(program, options.count)?;
+        let median = |arm: Arm| {
+            samples.iter().find(|(other, _)| *other == arm).map_or(f64::NAN, |(_, samples)| samples.median())
+        };
+        let mut row = vec![program.to_owned()];
+        row.extend(ARMS.iter().map(|(arm, _)| format!("{:.0}", median(*arm))));
+        row.push(format!("{:.2}", median(Arm::ColdWithout) / median(Arm::ColdProfile)));
+        row.push(format!("{:.3}", median(Arm::WarmProfile) / median(Arm::WarmWithout)));
+        times.push(row);
+        accuracies.push(lab.accuracy(program)?);
+    }
+    let mut head = vec!["ms, medians"];
+    head.extend(ARMS.iter().map(|(_, name)| *name));
+    head.extend(["times faster", "warm: with / without"]);
+    report.table(&head, &times);
+    report.line("");
+    report.table(
+        &[
+            "one more run, recorded",
+            "image MiB",
+            "profile MiB",
+            "read MiB",
+            "read in ms",
+            "precision %",
+            "recall %",
+        ],
+        &accuracies,
+    );
+    drop(lab);
+    if options.save {
+        report.save(&Path::new(env!("CARGO_MANIFEST_DIR")).join("runs"))?;
+    }
+    Ok(())
+}
+
+impl Lab {
+    fn new() -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("skiff-bench-cold-{}", std::process::id()));
+        for below in ["images", "slow", "store", "run"] {
+            fs::create_dir_all(directory.join(below)).context("make a directory")?;
+        }
+        let here = std::env::current_exe().context("find this program")?;
+        let lab = Self { skiff: here.with_file_name("skiff"), directory, mounted: None, serial: 0 };
+        let backing = lab.directory.join("backing");
+        fs::File::create(&backing)?.set_len(DISK_BYTES)?;
+        sh(r#"mkfs.ext4 -q -E lazy_itable_init=0 "$1""#, &[&backing])?;
+        let images = Command::new("sh")
+            .args(["-c", include_str!("images.sh"), "images.sh"])
+            .arg(lab.directory.join("images"))
+            .status()?;
+        if !images.success() {
+            bail!("make the images: {images}");
+        }
+        Ok(lab)
+    }
+
+    fn archive(&self, program: &str) -> PathBuf {
+        self.directory.join("images").join(program).with_extension("tar")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.skiff);
+        command.env("SKIFF_ROOT", self.directory.join("store/root"));
+        command.env("SKIFF_RUN_ROOT", self.directory.join("run"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Mounts the store anew and starts a daemon: nothing of it is in memory.
+    fn mount(&mut self) -> Result<()> {
+        self.unmount()?;
+        let backing = self.directory.join("backing");
+        let disk = Disk::mount(&self.directory.join("slow"), &backing, SPEED)?;
+        sh(
+            r#"loop=$(losetup --find --show --direct-io=on "$1") && mount -o noatime "$loop" "$2"; status=$?; losetup -d "$loop"; exit $status"#,
+            &[&disk.file(), &self.directory.join("store")],
+        )?;
+        let daemon =
+            self.command().arg("daemon").stderr(Stdio::null()).spawn().context("start the daemon")?;
+        self.mounted = Some(Mounted { daemon, _disk: disk });
+        let begin = Instant::now();
+        while !self.directory.join("run/skiff.sock").exists() {
+            if begin.elapsed() > PATIENCE {
+                bail!("the daemon does not come up");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        // It has made what it needs, and none of the image is part of that.
+        let listed = self.command().args(["ps", "-q"]).output()?;
+        if !listed.status.success() {
+            bail!("ask the daemon: {}", String::from_utf8_lossy(&listed.stderr));
+        }
+        Ok(())
+    }
+
+    fn unmount(&mut self) -> Result<()> {
+        let Some(mut mounted) = self.mounted.take() else { return Ok(()) };
+        let pid = Pid::from_raw(i32::try_from(mounted.daemon.id())?);
+        kill(pid, Signal::SIGTERM)?;
+        mounted.daemon.wait()?;
+        let begin = Instant::now();
+        // The spawner leaves by itself, and what cleared a container away may be about to end.
+        while sh(r#"umount "$1" 2>/dev/null"#, &[&self.directory.join("store")]).is_err() {
+            if begin.elapsed() > PATIENCE {
+                bail!("the store stays in use");
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Unpacks the image and records what it needs.
+    fn prepare(&mut self, program: &str) -> Result<()> {
+        self.mount()?;
+        for _ in 0..3 {
+            self.run(program, "record", true)?;
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, program: &str, count: usize) -> Result<Vec<(Arm, Samples)>> {
+        let mut all: Vec<_> = ARMS.iter().map(|(arm, _)| (*arm, Samples::new())).collect();
+        for _ in 0..count {
+            for (arm, samples) in &mut all {
+                samples.push(self.arm(program, *arm)?.as_secs_f64() * 1000.0);
+            }
+        }
+        Ok(all)
+    }
+
+    fn arm(&mut self, program: &str, arm: Arm) -> Result<Duration> {
+        match arm {
+            Arm::ColdWithout => {
+                self.mount()?;
+                self.run(program, "off", false)
+            }
+            Arm::ColdProfile => {
+                self.mount()?;
+                self.run(program, "on", false)
+            }
+            Arm::ColdWhole => {
+                self.mount()?;
+                let layers = self.directory.join("store/root/layers");
+                let image = self.layer(program)?;
+                let reader = thread::spawn(move || {
+                    sh(
+                        r#"find "$1" -type f -print0 | xargs -0 -P 4 -n 64 cat >/dev/null"#,
+                        &[&layers.join(image)],
+                    )
+                });
+                let took = self.run(program, "off", false)?;
+                reader.join().map_err(|_| anyhow::anyhow!("the reader has panicked"))??;
+                Ok(took)
+            }
+            Arm::WarmWithout => self.run(program, "off", false),
+            Arm::WarmProfile => self.run(program, "on", false),
+        }
+    }
+
+    /// The directory of the image's one layer below `layers`.
+    fn layer(&self, program: &str) -> Result<PathBuf> {
+        let listed =
+            Command::new("tar").arg("-xOf").arg(self.archive(program)).arg("config.json").output()?;
+        let config: Value = serde_json::from_slice(&listed.stdout).context("read the configuration")?;
+        let digest = config["rootfs"]["diff_ids"][0].as_str().context("a layer")?;
+        Ok(Path::new("sha256").join(digest.trim_start_matches("sha256:")))
+    }
+
+    /// Runs the program until it is ready; with `stay`, for some seconds more.
+    fn run(&mut self, program: &str, prefetch: &str, stay: bool) -> Result<Duration> {
+        self.serial += 1;
+        let name = format!("cold-{program}-{}", self.serial);
+        let image = format!("docker-archive:{}", self.archive(program).display());
+        let mut command = self.command();
+        command.args(["run", "--rm", "--prefetch", prefetch, "--name", &name, &image]).stdout(Stdio::piped());
+        let begin = Instant::now();
+        let mut child = command.spawn()?;
+        let mut took = None;
+        let output = child.stdout.take().context("a pipe")?;
+        let mut lines = BufReader::new(output).lines();
+        for line in &mut lines {
+            if line?.to_lowercase().contains("ready") {
+                took = Some(begin.elapsed());
+                break;
+            }
+        }
+        if stay {
+            // A recording goes on for a second after the program listens, and is written then.
+            thread::sleep(Duration::from_millis(2500));
+        }
+        // Programs that end by themselves may be gone.
+        self.command().args(["rm", "-f", &name]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        drop(lines);
+        child.wait()?;
+        took.with_context(|| format!("{program} has ended and was not ready"))
+    }
+
+    /// One cold run with its profile, recorded: a row of the second table.
+    fn accuracy(&mut self, program: &str) -> Result<Vec<String>> {
+        self.mount()?;
+        let file = self.directory.join("profile.json");
+        let mut command = self.command();
+        let image = format!("docker-archive:{}", self.archive(program).display());
+        command.arg("run").arg(format!("--profile={}", file.display())).args(["--timeout", "8", &image]);
+        command.env("SKIFF_DAEMON", "off").stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        let document: Value = serde_json::from_slice(&fs::read(&file)?).context("read the profile")?;
+        fs::remove_file(&file)?;
+        let prefetch = &document["prefetch"];
+        let mib = |value: &Value| format!("{:.1}", value.as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20));
+        let percent = |value: &Value| format!("{:.1}", value.as_f64().unwrap_or(f64::NAN) * 100.0);
+        Ok(vec![
+            program.to_owned(),
+            format!("{}", fs::metadata(self.archive(program))?.len() >> 20),
+            mib(&prefetch["profile_bytes"]),
+            mib(&prefetch["read_bytes"]),
+            format!("{:.0}", prefetch["read_us"].as_f64().unwrap_or(f64::NAN) / 1000.0),
+            percent(&prefetch["precision"]),
+            percent(&prefetch["recall"]),
+        ])
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount() {
+            eprintln!("cold: {error:#}");
+        }
+        let _removed = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn sh(script: &str, arguments: &[&Path]) -> Result<()> {
+    let status = Command::new("sh").args(["-c", script, "sh"]).args(arguments).status()?;
+    if status.success() { Ok(()) } else { bail!("{script}: {status}") }
+}
