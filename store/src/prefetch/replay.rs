@@ -25,8 +25,9 @@ use crate::Digest;
 
 /// Threads that look up.
 const THREADS: usize = 8;
-/// Files that are open at a time.
-const BATCH: usize = 256;
+/// Files that are opened together, and such batches that wait for their data to be read.
+const BATCH: usize = 128;
+const AHEAD: usize = 2;
 /// Bytes on their way from the disk at a time.
 const WINDOW: u64 = 16 << 20;
 /// Bytes asked for at once.
@@ -125,19 +126,20 @@ fn is_warm(profile: &Profile, roots: &HashMap<Digest, Open>) -> bool {
     })
 }
 
+/// Files that are opened, of the class that they are opened for.
+type Batch<'a> = (u8, Vec<&'a File>, Vec<Option<Target>>);
+
 fn read(profile: &Profile, roots: &HashMap<Digest, Open>, report: &mut Report) {
-    let last = profile.files.iter().flat_map(|file| &file.ranges).map(|range| range.0).max().unwrap_or(0);
-    let directories = Mutex::new(HashSet::new());
-    let mut window = Window::default();
-    for class in 0..=last {
-        let mut files: Vec<&File> =
-            profile.files.iter().filter(|file| file.ranges.iter().any(|range| range.0 == class)).collect();
-        // Neighbours in a directory are neighbours on the disk.
-        files.sort_by(|a, b| (a.layer, &a.path).cmp(&(b.layer, &b.path)));
-        for batch in files.chunks(BATCH) {
-            let targets = look_up(batch, roots, &directories);
+    thread::scope(|scope| {
+        let (send, opened) = crossbeam::channel::bounded(AHEAD);
+        let looking = move || look_ahead(profile, roots, &mut |batch| send.send(batch).is_ok());
+        if thread::Builder::new().spawn_scoped(scope, looking).is_err() {
+            return;
+        }
+        let mut window = Window::default();
+        for (class, files, targets) in opened {
             let mut pieces = Vec::new();
-            for (file, target) in batch.iter().zip(targets) {
+            for (file, target) in files.into_iter().zip(targets) {
                 let is_first = file.class() == class;
                 match target {
                     Some(target) => {
@@ -153,8 +155,30 @@ fn read(profile: &Profile, roots: &HashMap<Digest, Open>, report: &mut Report) {
                 window.push(piece);
             }
         }
+        window.drain();
+    });
+}
+
+/// Opens the files of one class after the other, while data of those before is being read.
+fn look_ahead<'a>(
+    profile: &'a Profile,
+    roots: &HashMap<Digest, Open>,
+    found: &mut dyn FnMut(Batch<'a>) -> bool,
+) {
+    let last = profile.files.iter().flat_map(|file| &file.ranges).map(|range| range.0).max().unwrap_or(0);
+    let directories = Mutex::new(HashSet::new());
+    for class in 0..=last {
+        let mut files: Vec<&File> =
+            profile.files.iter().filter(|file| file.ranges.iter().any(|range| range.0 == class)).collect();
+        // Neighbours in a directory are neighbours on the disk.
+        files.sort_by(|a, b| (a.layer, &a.path).cmp(&(b.layer, &b.path)));
+        for batch in files.chunks(BATCH) {
+            let targets = look_up(batch, roots, &directories);
+            if !found((class, batch.to_vec(), targets)) {
+                return;
+            }
+        }
     }
-    window.drain();
 }
 
 /// Opens the files, by several threads.
