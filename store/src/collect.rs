@@ -28,6 +28,7 @@ use crate::faults;
 use crate::images::{Removed, Summary};
 use crate::layers::LayerRecord;
 use crate::lease::{self, Held};
+use crate::merged;
 use crate::spec::RootFs;
 use crate::staging::{Claim, Try};
 use crate::store::Store;
@@ -138,6 +139,7 @@ impl Store {
         };
         let condemned = less(&there, &self.live()?);
         let mut collected = Collected::default();
+        collected.bytes += self.sweep_merged()?;
         if condemned == Held::default() {
             return Ok(collected);
         }
@@ -172,6 +174,22 @@ impl Store {
         collected.bytes += remove(&self.disk.tar(layer))?;
         remove(&self.disk.source(layer))?;
         Ok(Some(claim))
+    }
+
+    /// Removes the merged trees that belong to no image. Who has mounted one keeps it, and who is about to takes the layers.
+    fn sweep_merged(&self) -> io::Result<u64> {
+        let there = match digests(&self.disk.kind("erofs")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            there => there?,
+        };
+        let mut chains = BTreeSet::new();
+        if !there.is_empty() {
+            for image in catalogue::images(&self.disk)?.keys() {
+                chains.insert(merged::chain(&layers_of(&self.disk, *image)?));
+            }
+        }
+        let gone = there.into_iter().filter(|tree| !chains.contains(tree));
+        gone.map(|tree| remove(&self.disk.kind("erofs").join(tree.hex()))).sum()
     }
 
     /// All that a collection could take.

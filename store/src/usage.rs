@@ -28,7 +28,7 @@ pub struct Usage {
     pub cached_reclaimable_bytes: u64,
     /// Bytes of downloads that broke off.
     pub partial_bytes: u64,
-    /// Bytes of what gives the layers' tars again, and of documents.
+    /// Bytes of what gives the layers' tars again, of merged trees and of documents.
     pub other_bytes: u64,
 }
 
@@ -93,7 +93,7 @@ impl Store {
             }
         }
         usage.partial_bytes = self.lengths("partial").map_err(failed)?;
-        for kind in ["tars", "blobs", "sources"] {
+        for kind in ["tars", "blobs", "sources", "erofs"] {
             usage.other_bytes += self.lengths(kind).map_err(failed)?;
         }
         Ok(usage)
@@ -101,7 +101,11 @@ impl Store {
 
     fn lengths(&self, kind: &str) -> io::Result<u64> {
         let mut bytes = 0;
-        for entry in fs::read_dir(self.disk.kind(kind))? {
+        let entries = match fs::read_dir(self.disk.kind(kind)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            entries => entries?,
+        };
+        for entry in entries {
             bytes += entry?.metadata().map_or(0, |meta| meta.len());
         }
         Ok(bytes)

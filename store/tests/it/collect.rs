@@ -158,6 +158,25 @@ fn layers_of_layouts_are_cache() {
     assert_eq!(two.layers(), 2);
 }
 
+/// Trees whose images are gone, whoever made them.
+#[test]
+fn merged_trees_go_with_their_images() {
+    let two = Two::new();
+    let erofs = two.temp.join("store/erofs/sha256");
+    fs::create_dir_all(&erofs).unwrap();
+    let chain = |id| {
+        let layers: Vec<_> = two.store.image(id).unwrap().layers.iter().map(Digest::hex).collect();
+        Digest::of(layers.join("\n").as_bytes()).hex()
+    };
+    for tree in [chain(two.one), chain(two.two), "0".repeat(64)] {
+        fs::write(erofs.join(tree), "tree").unwrap();
+    }
+    let other = chain(two.two);
+    assert_eq!(two.store.collect(&|_| false).unwrap().bytes, 4);
+    two.remove("app:one", false).unwrap();
+    assert_eq!(names(&erofs), [other]);
+}
+
 #[test]
 fn room_is_counted_once() {
     let two = Two::new();
