@@ -3,7 +3,7 @@
 use crate::client::{attach, changes, daemon, exec, inspect, list, logs, run, start, stats, system};
 use crate::failure::Failure;
 use crate::help;
-use crate::images::{self, history, pull, remove, tag};
+use crate::images::{self, account, archive, containers, history, pull, push, remove, system as disk, tag};
 use crate::line::Rest;
 
 /// A command.
@@ -54,12 +54,26 @@ static VERBS: &[Verb] = &[
     verb!("attach", Containers, "see what a container writes, and write to it", attach::run, attach::COMMAND),
     verb!("exec", Containers, "run one more process in a container", exec::run, exec::COMMAND),
     verb!("pull", Images, "fetch an image from a registry", pull::run, pull::COMMAND),
+    verb!("push", Images, "send an image to its registry", push::run, push::COMMAND),
     verb!("images", Images, "list images", images::list::run, images::list::COMMAND),
     verb!("tag", Images, "give an image one more name", tag::run, tag::COMMAND),
     verb!("rmi", Images, "remove images, or names of them", remove::run, remove::COMMAND),
     verb!("history", Images, "show how an image came to be", history::run, history::COMMAND),
+    verb!("save", Images, "write images into an archive", archive::save, archive::SAVE),
+    verb!("load", Images, "read images from an archive", archive::load, archive::LOAD),
+    verb!("import", Images, "make an image of a tree of files", archive::import, archive::IMPORT),
+    verb!("export", Containers, "write a container's files into an archive", containers::export, containers::EXPORT),
+    verb!("commit", Containers, "make an image of what a container has changed", containers::commit, containers::COMMIT),
+    verb!("diff", Containers, "show what a container has changed", containers::diff, containers::DIFF),
+    verb!("search", Other, "look for images on a registry", account::search, account::SEARCH),
+    verb!("login", Other, "prove a user to a registry", account::login, account::LOGIN),
+    verb!("logout", Other, "forget a user of a registry", account::logout, account::LOGOUT),
     verb!("image inspect", Images, "tell everything about images", images::inspect::run, images::inspect::COMMAND),
     verb!("image prune", Images, "remove images that nobody needs", remove::prune, remove::PRUNE),
+    verb!("container prune", Containers, "remove containers that do not run", disk::prune_containers, disk::PRUNE_CONTAINERS),
+    verb!("system df", Other, "show what images and containers take of the disk", disk::df, disk::DF),
+    verb!("system prune", Other, "remove what nobody needs", disk::prune, disk::PRUNE),
+    verb!("system fsck", Other, "look for damage in the images, and repair it", disk::fsck, disk::FSCK),
     verb!("system pools", Other, "show what is made ahead, and its memory", system::pools, system::POOLS),
     verb!("version", Other, "show the versions of client and daemon", system::version, system::VERSION),
     verb!("daemon", Other, "be the daemon, or end it", daemon::run, daemon::COMMAND),
@@ -95,7 +109,7 @@ pub(crate) fn help(name: &str) -> Option<String> {
 
 /// What there is, one line each.
 pub(crate) fn overview() -> String {
-    VERBS.iter().map(|verb| format!("  {:<14} {}\n", verb.name, verb.summary)).collect()
+    VERBS.iter().map(|verb| format!("  {:<15} {}\n", verb.name, verb.summary)).collect()
 }
 
 fn find(name: &str) -> Option<&'static Verb> {

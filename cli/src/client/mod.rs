@@ -10,7 +10,7 @@ pub(crate) mod exec;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod logs;
-mod rows;
+pub(crate) mod rows;
 pub(crate) mod run;
 pub(crate) mod start;
 pub(crate) mod stats;
@@ -149,7 +149,7 @@ pub(crate) fn template(error: crate::format::template::Error) -> Failure {
     refused(Failure::engine(error.to_string()))
 }
 
-fn unexpected(reply: &Reply) -> Failure {
+pub(crate) fn unexpected(reply: &Reply) -> Failure {
     let text = format!("{reply:?}");
     let kind = text.split([' ', '{', '(']).next().unwrap_or_default();
     refused(Failure::engine(format!("the daemon answers what was not asked for: {kind}")))

@@ -15,7 +15,7 @@ const COMMAND_CHARACTERS: usize = 20;
 const MOUNT_CHARACTERS: usize = 15;
 
 /// What the fields of a row are called above their columns.
-pub(super) fn names() -> Value {
+pub(crate) fn names() -> Value {
     json!({
         "ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT",
         "RunningFor": "CREATED", "Ports": "PORTS", "State": "STATE", "Status": "STATUS", "Size": "SIZE",
@@ -24,7 +24,7 @@ pub(super) fn names() -> Value {
 }
 
 /// The row of a container that the daemon describes by `container`, at the time `now_ns` since 1970.
-pub(super) fn row(container: &Value, now_ns: u64, no_trunc: bool) -> Value {
+pub(crate) fn row(container: &Value, now_ns: u64, no_trunc: bool) -> Value {
     let text = |field: &str| container[field].as_str().unwrap_or_default();
     let (id, command) = (text("Id"), text("Command"));
     let cut = |text: &str, characters| if no_trunc { text.to_owned() } else { ellipsis(text, characters) };

@@ -1,6 +1,9 @@
 //! Commands on images. They work on the store themselves, in the caller's process; the daemon is asked about containers
 //! only, and told what to let go of.
 
+pub(crate) mod account;
+pub(crate) mod archive;
+pub(crate) mod containers;
 mod documents;
 mod filter;
 pub(crate) mod history;
@@ -9,8 +12,11 @@ pub(crate) mod list;
 mod local;
 mod progress;
 pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod remove;
 mod rows;
+mod sink;
+pub(crate) mod system;
 pub(crate) mod tag;
 pub(crate) mod wanted;
 

@@ -13,6 +13,7 @@ use crate::line::{Command, Flag, Order, Rest, Section, put};
 
 #[derive(Debug, Default)]
 pub(crate) struct Args {
+    all_tags: bool,
     quiet: bool,
     platform: Option<Platform>,
 }
@@ -38,7 +39,7 @@ Fetches an image from a registry. What has come of it when it is interrupted is 
     }],
     order: Order::Mixed,
     aliases: &[],
-    unsupported: &[("all-tags", Some('a')), ("disable-content-trust", None)],
+    unsupported: &[("disable-content-trust", None)],
 };
 
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
@@ -47,6 +48,9 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let name = parse(&text)?;
     let to = if args.quiet { To::Nothing } else { To::Stdout };
     let local = Local::open()?;
+    if args.all_tags {
+        return all(&local, &text, &name, &args, to);
+    }
     if name.digest().is_none() && !has_tag(&text) && !args.quiet {
         print("Using default tag: latest\n")?;
     }
@@ -54,13 +58,26 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     print(&format!("{name}\n"))
 }
 
-fn parse(text: &str) -> Result<ImageName, Failure> {
+fn all(local: &Local, text: &str, name: &ImageName, args: &Args, to: To) -> Result<u8, Failure> {
+    let wrong = |reason: String| refused(Failure::engine(reason));
+    if name.digest().is_some() || has_tag(text) {
+        return Err(wrong("tag can't be used with --all-tags/-a".into()));
+    }
+    let tags = registry()?.repository(name, Access::Pull).and_then(|repository| repository.tags());
+    for tag in tags.map_err(elsewhere)? {
+        let name = name.with_tag(&tag).map_err(|reason| wrong(format!("tag {tag:?}: {reason}")))?;
+        pull(local, &name, args.platform.as_ref(), to)?;
+    }
+    print(&format!("{}\n", name.repository()))
+}
+
+pub(super) fn parse(text: &str) -> Result<ImageName, Failure> {
     let wrong = |reason: String| refused(Failure::engine(format!("invalid name '{text}': {reason}")));
     ImageName::parse(text).map_err(wrong)
 }
 
 /// Whether a name was written with a tag.
-fn has_tag(text: &str) -> bool {
+pub(super) fn has_tag(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'))
 }
 
@@ -76,7 +93,7 @@ pub(super) fn pull(
     let which = name.digest().map_or_else(|| name.tag().unwrap_or_default().to_owned(), |it| it.to_string());
     let heading = format!("{which}: Pulling from {}", name.path());
     let host = Platform::host();
-    let progress = Pull { board: &board, heading, quiet: Mutex::default() };
+    let progress = Layers::new(&board, Some(heading));
     let pulled = local.store.pull(name, &repository, platform.unwrap_or(&host), &progress);
     if pulled.as_ref().is_ok_and(|pulled| pulled.is_new) {
         progress.speak();
@@ -100,11 +117,11 @@ pub(super) fn elsewhere(error: RemoteError) -> Failure {
     refused(Failure::engine(error.to_string()))
 }
 
-/// Tells of a pull in docker's words.
-struct Pull<'a> {
+/// Tells of what becomes of layers in docker's words.
+pub(super) struct Layers<'a> {
     board: &'a Board,
     /// Said as soon as there is an image to pull.
-    heading: String,
+    heading: Option<String>,
     /// What has not been said: nothing is, as long as all layers turn out to be here.
     quiet: Mutex<Quiet>,
 }
@@ -116,7 +133,11 @@ struct Quiet {
     is_over: bool,
 }
 
-impl Pull<'_> {
+impl<'a> Layers<'a> {
+    pub(super) fn new(board: &'a Board, heading: Option<String>) -> Self {
+        Self { board, heading, quiet: Mutex::default() }
+    }
+
     /// Says what was left unsaid.
     fn speak(&self) {
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,9 +151,11 @@ impl Pull<'_> {
     }
 }
 
-impl Progress for Pull<'_> {
+impl Progress for Layers<'_> {
     fn layers(&self, digests: &[Digest]) {
-        self.board.line(&self.heading);
+        if let Some(heading) = &self.heading {
+            self.board.line(heading);
+        }
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner).layers = digests.to_vec();
     }
 
