@@ -352,7 +352,20 @@ fn random() -> f64 {
 fn trouble(error: &ureq::Error, was_reached: bool) -> Trouble {
     if let Some(error) = tls(error) {
         let is_not_tls = matches!(error, rustls::Error::InvalidMessage(_));
-        return Trouble { passes: false, asked: None, is_not_tls, message: quoted(&format!("TLS: {error}")) };
+        // What `openssl req -x509` makes unless it is told otherwise; the library has no better words for it.
+        let message = match error.to_string() {
+            text if text.contains("CaUsedAsEndEntity") => {
+                "the server's certificate is that of an authority: have it sign one for the server (CA:FALSE)"
+                    .to_owned()
+            }
+            text => text,
+        };
+        return Trouble {
+            passes: false,
+            asked: None,
+            is_not_tls,
+            message: quoted(&format!("TLS: {message}")),
+        };
     }
     let (passes, message) = match error {
         ureq::Error::Io(error) => (is_passing_io(error, was_reached), io_cause(error)),

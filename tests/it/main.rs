@@ -28,6 +28,7 @@ mod observe;
 mod oci;
 mod peers;
 mod profile;
+mod registries;
 mod rootless;
 mod runtime_cgroups;
 mod runtime_commands;

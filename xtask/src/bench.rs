@@ -10,13 +10,15 @@ use anyhow::{Context, Result, bail};
 use crate::{command, workspace};
 
 pub(crate) const ARGUMENTS: &str =
-    "launch|runtime|profile|layers|cold|soak|micro [-n COUNT] [--arms A,B,…] [--parts P,Q,…] [--save]";
+    "launch|runtime|profile|layers|pull|cold|soak|micro [-n COUNT] [--arms A,B,…] [--parts P,Q,…] [--save]";
 pub(crate) const HELP: &str = "measures side by side with what else is installed (root):
                                launch   a whole run against crun, runc, youki, unshare and the bare system calls
                                runtime  run, create+start+delete and exec of skiff-runtime, crun, runc, youki and
                                         of those in $RUNTIME (paths, separated by commas)
                                profile  a system call traced by skiff, bpftrace, perf and strace
                                layers   mounting images of 1 to 100 layers, as directories and merged
+                               pull     an image of 1 GB from a registry on loopback against skopeo with umoci, podman and
+                                        docker (arms skiff, umoci, podman, docker)
                                cold     how long four programs take to be ready on a slow disk, with their images not in
                                         memory: without a profile, with one, with the whole image read ahead; and warm
                                soak     launches through the daemon while containers, clients, spawner and daemon are
@@ -25,7 +27,7 @@ pub(crate) const HELP: &str = "measures side by side with what else is installed
                                micro    criterion's: compiling filters, planning, unpacking (any user)";
 
 /// Topics that are programs of `benches/`.
-const PROGRAMS: &[&str] = &["launch", "runtime", "profile", "layers", "cold", "soak"];
+const PROGRAMS: &[&str] = &["launch", "runtime", "profile", "layers", "pull", "cold", "soak"];
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let Some((topic, rest)) = arguments.split_first() else {

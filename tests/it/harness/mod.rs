@@ -11,6 +11,7 @@ pub(crate) mod layout;
 pub(crate) mod leak;
 pub(crate) mod live;
 pub(crate) mod pty;
+pub(crate) mod registry;
 pub(crate) mod world;
 
 pub(crate) use case::{Case, parse};

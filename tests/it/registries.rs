@@ -1,0 +1,206 @@
+//! Images of real registries: every kind that others push, whoever must be asked, and ways that break.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::harness::layout::Layout;
+use crate::harness::registry::{Fate, Guard, PASSWORD, Registry, Served, docker_config, has_registry};
+use crate::harness::{Case, Skiff, fixture, need, parse};
+
+/// No file of the user who runs the tests has a say.
+fn skiff(case: &Case, words: &[&str]) -> Skiff {
+    let nowhere = case.dir.join("nowhere");
+    case.skiff(words)
+        .env("HOME", &nowhere)
+        .env("DOCKER_CONFIG", &nowhere)
+        .env("XDG_CONFIG_HOME", &nowhere)
+        .env("CONTAINERS_REGISTRIES_CONF", case.file("registries.conf", ""))
+}
+
+/// The small image, as skopeo names it.
+fn small() -> String {
+    format!("oci:{}:full", fixture::small_image().display())
+}
+
+fn see(case: &Case, image: &str) -> Value {
+    parse(&skiff(case, &["run", "--rm", "--pull", "never", image, "see"]).output().ok())
+}
+
+#[test]
+fn images_of_every_kind_are_pulled_and_run() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Nothing);
+    let index = format!("oci:{}:many", fixture::small_zstd_index().display());
+    registry.put(&small(), "kinds/oci:1", &[]);
+    registry.put(&small(), "kinds/docker:1", &["--format", "v2s2"]);
+    registry.put(&small(), "kinds/zstd:1", &["--dest-compress-format", "zstd", "--dest-compress"]);
+    registry.put(&index, "kinds/index:1", &[]);
+    for kind in ["oci", "docker", "zstd", "index"] {
+        let name = registry.name(&format!("kinds/{kind}:1"));
+        let said = skiff(&case, &["pull", &name]).output().ok();
+        assert!(said.contains("\nStatus: Downloaded newer image for "), "{said}");
+        let seen = see(&case, &name);
+        assert_eq!(
+            (&seen["ids"]["uid"], &seen["env"]["COLOUR"]),
+            (&1234.into(), &"a blue=one".into()),
+            "{kind}"
+        );
+        let said = skiff(&case, &["pull", &name]).output().ok();
+        assert!(said.contains("\nStatus: Image is up to date for "), "{said}");
+    }
+}
+
+#[test]
+fn an_image_is_pulled_by_its_digest() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Nothing);
+    registry.put(&small(), "a/b:1", &[]);
+    let said = skiff(&case, &["pull", &registry.name("a/b:1")]).output().ok();
+    let digest = said.lines().find_map(|line| line.strip_prefix("Digest: ")).expect("a digest");
+    let name = registry.name(&format!("a/b@{digest}"));
+    skiff(&case, &["pull", &name]).output().ok();
+    assert_eq!(see(&case, &name)["cwd"], "/data/deep");
+    let none = registry.name(&format!("a/b@sha256:{}", "0".repeat(64)));
+    skiff(&case, &["pull", &none]).output().fails(1, "not found");
+}
+
+#[test]
+fn what_is_not_there_is_said_in_one_line() {
+    need!(has_registry(), "docker-registry and skopeo");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Nothing);
+    skiff(&case, &["pull", &registry.name("no/such:1")]).output().fails(1, "no/such:1");
+    skiff(&case, &["pull", "127.0.0.1:1/no/such:1"]).output().fails(1, "127.0.0.1:1: connection refused");
+    assert_eq!(skiff(&case, &["images", "-q"]).output().ok(), "");
+}
+
+#[test]
+fn a_password_is_asked_for_and_found_in_dockers_file() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Password);
+    registry.put(&small(), "closed/x:1", &[]);
+    let name = registry.name("closed/x:1");
+    let pull = || skiff(&case, &["pull", "-q", &name]);
+    pull().output().fails(1, "denied");
+    let wrong = docker_config(&case, &registry.host, "wrong");
+    pull().env("DOCKER_CONFIG", wrong).output().fails(1, "denied");
+    let right = docker_config(&case, &registry.host, PASSWORD);
+    pull().env("REGISTRY_AUTH_FILE", format!("{right}/config.json")).output().ok();
+    assert_eq!(see(&case, &name)["cwd"], "/data/deep");
+}
+
+#[test]
+fn tokens_are_fetched_for_the_user_and_for_nobody() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Tokens);
+    registry.put(&small(), "closed/x:1", &[]);
+    registry.put(&small(), "public/x:1", &[]);
+    let pull = |rest: &str| skiff(&case, &["pull", "-q", &registry.name(rest)]);
+    pull("public/x:1").output().ok();
+    pull("closed/x:1").output().fails(1, "denied");
+    let right = docker_config(&case, &registry.host, PASSWORD);
+    pull("closed/x:1").env("DOCKER_CONFIG", right).output().ok();
+    let wrong = docker_config(&case, &registry.host, "wrong");
+    pull("closed/x:1").env("DOCKER_CONFIG", wrong).output().fails(1, "incorrect username or password");
+}
+
+#[test]
+fn an_authority_of_ones_own_is_trusted_for_its_host_only() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Tls);
+    registry.put(&small(), "x:1", &[]);
+    let name = registry.name("x:1");
+    let pull = |config: &str| skiff(&case, &["pull", "-q", &name]).env("XDG_CONFIG_HOME", config);
+    pull("/nonexistent").output().fails(1, "certificate");
+    let trusting = |host: &str| {
+        let config = case.subdir(&format!("config-{host}"));
+        let folder = case.subdir(&format!("config-{host}/containers/certs.d/{host}"));
+        fs::copy(registry.authority_file(), format!("{folder}/ca.crt")).expect("copy a certificate");
+        config
+    };
+    pull(&trusting("127.0.0.1:1")).output().fails(1, "certificate");
+    pull(&trusting(&registry.host)).output().ok();
+    // Whoever says that it does not matter is believed.
+    let rules = format!("[[registry]]\nlocation = '{}'\ninsecure = true\n", registry.host);
+    let insecure = case.file("insecure.conf", &rules);
+    skiff(&case, &["pull", &name]).env("CONTAINERS_REGISTRIES_CONF", insecure).output().ok();
+}
+
+#[test]
+fn a_mirror_stands_in_for_what_it_has() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let [origin, mirror] = [(); 2].map(|()| Registry::start(&case, Guard::Nothing));
+    mirror.put(&small(), "copy/of/a:1", &[]);
+    origin.put(&small(), "b:1", &[]);
+    let rules = format!(
+        "[[registry]]\nlocation = '{}'\n[[registry.mirror]]\nlocation = '{}/copy/of'\n",
+        origin.host, mirror.host
+    );
+    let rules = case.file("mirror.conf", &rules);
+    for name in ["a:1", "b:1"] {
+        let name = origin.name(name);
+        skiff(&case, &["pull", "-q", &name]).env("CONTAINERS_REGISTRIES_CONF", &rules).output().ok();
+        assert_eq!(see(&case, &name)["cwd"], "/data/deep");
+    }
+    let wrong = case.file("wrong.conf", "[[registry]]\nprefix = 1\n");
+    skiff(&case, &["pull", "x"]).env("CONTAINERS_REGISTRIES_CONF", wrong).output().fails(1, "wrong.conf");
+}
+
+#[test]
+fn a_pull_goes_on_where_connections_break() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Nothing);
+    registry.put(&small(), "x:1", &[]);
+    // The first connection tells that there is no TLS. Documents fit into what passes; the layer with the root does not.
+    let broken = Served::between(&registry, |number| match number {
+        0 => Fate::Passes,
+        number if number < 8 => Fate::Cut(number * 40_000),
+        8 => Fate::Refused(429, 0),
+        9 => Fate::Refused(503, 0),
+        _ => Fate::Passes,
+    });
+    let name = format!("{}/x:1", broken.host);
+    skiff(&case, &["pull", "-q", &name]).output().ok();
+    assert_eq!(see(&case, &name)["cwd"], "/data/deep");
+}
+
+#[test]
+fn a_registry_that_asks_for_too_much_patience_is_left() {
+    need!(has_registry(), "docker-registry and skopeo");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Nothing);
+    let busy = Served::between(&registry, |number| match number {
+        0 => Fate::Passes,
+        _ => Fate::Refused(429, 3600),
+    });
+    let name = format!("{}/x:1", busy.host);
+    skiff(&case, &["pull", &name]).output().fails(1, "it asks to wait for 3600 s");
+}
+
+#[test]
+fn a_layer_that_is_not_what_its_digest_says_leaves_nothing() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Nothing);
+    registry.put(&small(), "x:1", &[]);
+    let copy = case.dir.join("copy");
+    registry.take("x:1", &format!("oci:{}:1", copy.display()));
+    let manifest = Layout::open(&copy).manifest("1");
+    let digest = manifest["layers"][0]["digest"].as_str().expect("a digest");
+    let file = registry.blob_file(digest);
+    let mut bytes = fs::read(&file).expect("a blob");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).expect("spoil a blob");
+    let output = skiff(&case, &["pull", "-q", &registry.name("x:1")]).output();
+    output.fails(1, "layer");
+    assert_eq!(skiff(&case, &["images", "-q"]).output().ok(), "");
+}
