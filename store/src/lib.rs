@@ -15,6 +15,9 @@ mod entries;
 mod erofs;
 mod error;
 mod faults;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod images;
 mod instructions;

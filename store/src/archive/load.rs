@@ -118,9 +118,12 @@ impl Store {
 /// Writes what is in `stream` to `out`; `limit` says how much that may be after so many bytes of it.
 fn spool(stream: &mut (dyn Read + Send), out: &mut dyn Write, limit: impl Fn(u64) -> u64) -> io::Result<()> {
     let passed = AtomicU64::new(0);
-    let counted = Counted { stream, passed: &passed };
-    let mut input =
-        BufReader::with_capacity(256 << 10, decompress(BufReader::with_capacity(128 << 10, counted), None)?);
+    let mut counted = Counted { stream, passed: &passed };
+    // The kind of compression shows in the first bytes, which need not come at once.
+    let mut start = Vec::new();
+    counted.by_ref().take(8).read_to_end(&mut start)?;
+    let blob = BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(counted));
+    let mut input = BufReader::with_capacity(256 << 10, decompress(blob, None)?);
     let mut written = 0;
     loop {
         let piece = input.fill_buf()?;
@@ -161,6 +164,25 @@ pub(crate) fn name_of(annotations: &std::collections::BTreeMap<String, String>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Gives a byte at a time.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = buffer.len().min(1);
+            self.0.read(&mut buffer[..count])
+        }
+    }
+
+    #[test]
+    fn compression_is_found_however_slowly_it_comes() {
+        for packed in [b"short".to_vec(), zstd::encode_all(&b"short"[..], 1).unwrap()] {
+            let mut out = Vec::new();
+            spool(&mut Slow(&packed), &mut out, |_| u64::MAX).unwrap();
+            assert_eq!(out, b"short");
+        }
+    }
 
     #[test]
     fn archives_of_zeros_do_not_fill_the_disk() {

@@ -294,5 +294,17 @@ pub(crate) fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("malformed tar: {what}"))
 }
 
+#[cfg(any(test, fuzzing))]
+impl Input for io::Cursor<&[u8]> {
+    fn skip(&mut self, count: u64) -> io::Result<()> {
+        let left = (self.get_ref().len() as u64).saturating_sub(self.position());
+        if count > left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.set_position(self.position() + count);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests;

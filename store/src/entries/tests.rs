@@ -2,17 +2,6 @@ use std::io::Cursor;
 
 use super::*;
 
-impl Input for Cursor<&[u8]> {
-    fn skip(&mut self, count: u64) -> io::Result<()> {
-        let left = (self.get_ref().len() as u64).saturating_sub(self.position());
-        if count > left {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.set_position(self.position() + count);
-        Ok(())
-    }
-}
-
 /// Magic and version of ustar and PAX.
 const USTAR: &[u8] = b"ustar\x0000";
 

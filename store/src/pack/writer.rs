@@ -78,6 +78,12 @@ impl<W: Write> Writer<W> {
         self.out.flush()
     }
 
+    /// What has been written to.
+    #[cfg(fuzzing)]
+    pub(crate) fn into_inner(self) -> W {
+        self.out
+    }
+
     fn end_of_data(&mut self) -> io::Result<()> {
         if self.left > 0 {
             return Err(io::Error::other("less content than was announced"));

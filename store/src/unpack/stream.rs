@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -74,8 +75,44 @@ pub(crate) fn unpack(
     privilege: Privilege,
     cancelled: &AtomicBool,
 ) -> Result<Unpacked, String> {
-    let limit = content_max(layer.size);
-    unpack_within(limit, layer, place, privilege, cancelled)
+    if layer.size != u64::MAX {
+        let limit = Limit::Bytes(content_max(layer.size));
+        return unpack_within(limit, layer, place, privilege, cancelled);
+    }
+    let read = Arc::new(AtomicU64::new(0));
+    let blob = Box::new(Counted { blob: layer.blob, read: Arc::clone(&read) });
+    unpack_within(Limit::OfWhatWasRead(read), Checked { blob, ..layer }, place, privilege, cancelled)
+}
+
+/// Most bytes of content.
+#[derive(Debug)]
+enum Limit {
+    Bytes(u64),
+    /// By what has been read so far of a blob whose length nobody knows.
+    OfWhatWasRead(Arc<AtomicU64>),
+}
+
+impl Limit {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => *bytes,
+            Self::OfWhatWasRead(read) => content_max(read.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// Counts what is read of a blob.
+struct Counted<'a> {
+    blob: Box<dyn Read + Send + 'a>,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.blob.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
 }
 
 /// Most bytes that a blob of `length` bytes may have in it.
@@ -84,7 +121,7 @@ pub(crate) fn content_max(length: u64) -> u64 {
 }
 
 fn unpack_within(
-    limit: u64,
+    limit: Limit,
     layer: Checked<'_>,
     place: Place,
     privilege: Privilege,
@@ -262,7 +299,7 @@ struct Content {
     at: usize,
     hasher: Sha256,
     length: u64,
-    limit: u64,
+    limit: Limit,
     verdict: Option<Result<(), String>>,
 }
 
@@ -280,8 +317,9 @@ impl Content {
                 self.at = 0;
                 // A full or closed channel only means that the buffer is freed instead of used again.
                 drop(self.used.try_send(used));
-                if self.length > self.limit {
-                    self.verdict = Some(Err(format!("unpacks to more than {} bytes", self.limit)));
+                let limit = self.limit.bytes();
+                if self.length > limit {
+                    self.verdict = Some(Err(format!("unpacks to more than {limit} bytes")));
                 }
             }
             Ok(Piece::End(verdict)) => self.verdict = Some(verdict),
@@ -378,7 +416,7 @@ mod tests {
         };
         let cancelled = AtomicBool::new(cancelled);
         let place = Place { root, trash, recipe: None };
-        let got = unpack_within(limit, layer, place, Privilege::of_caller(), &cancelled);
+        let got = unpack_within(Limit::Bytes(limit), layer, place, Privilege::of_caller(), &cancelled);
         fs::remove_dir_all(dir).unwrap();
         got.map(|unpacked| unpacked.tar_bytes)
     }
@@ -387,6 +425,16 @@ mod tests {
     fn content_beyond_the_limit_is_refused() {
         assert_eq!(unpack_zeros(1 << 20, false), Ok(1 << 20));
         assert_eq!(unpack_zeros((1 << 20) - 1, false), Err("unpacks to more than 1048575 bytes".to_owned()));
+    }
+
+    #[test]
+    fn the_limit_of_a_stream_grows_with_it() {
+        let read = Arc::new(AtomicU64::new(0));
+        let mut counted = Counted { blob: Box::new(io::repeat(0).take(7 << 20)), read: Arc::clone(&read) };
+        let limit = Limit::OfWhatWasRead(read);
+        assert_eq!(limit.bytes(), 1 << 30);
+        io::copy(&mut counted, &mut io::sink()).unwrap();
+        assert_eq!(limit.bytes(), 7 * 200 << 20);
     }
 
     #[test]

@@ -102,3 +102,26 @@ fn no_sequence_of_entries_reaches_outside() {
         "{good} unpacked, {refused} refused: too one-sided to show anything"
     );
 }
+
+#[test]
+fn a_layer_with_too_many_entries_is_refused() {
+    let dir = std::env::temp_dir().join(format!("skiff-entries-{}", std::process::id()));
+    let mut attempt = |count: usize| {
+        let [root, trash] = ["root", "trash"].map(|name| {
+            fs::create_dir_all(dir.join(name)).unwrap();
+            OwnedFd::from(File::open(dir.join(name)).unwrap())
+        });
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_path("d/").unwrap();
+        header.set_mode(0o755);
+        header.set_cksum();
+        let archive = header.as_bytes().repeat(count);
+        let mut reader = Reader::new(Tap::new(Cursor::new(&archive[..]), None));
+        let unpacked = unpack(&mut reader, root, trash, Privilege::of_caller()).map(drop);
+        fs::remove_dir_all(&dir).unwrap();
+        unpacked
+    };
+    assert_eq!(attempt(100), Ok(()));
+    assert_eq!(attempt(101), Err("more than 100 entries".to_owned()));
+}

@@ -37,6 +37,15 @@ fn later_entries_replace_earlier_ones() {
 }
 
 #[test]
+fn names_that_differ_in_case_alone_are_different() {
+    check(
+        &["file a lower", "file A upper", "dir D/", "file d/x 1", "file D/x 2"],
+        "A=upper D/ D/x=2 a=lower d/ d/x=1",
+    );
+    check(&["file a x", "file .wh.A"], "A! a=x");
+}
+
+#[test]
 fn nothing_leaves_the_root() {
     check(&["file ../x 1"], "error: entry \"../x\" leaves the root");
     check(&["file a/../../x 1"], "error: leaves the root");
