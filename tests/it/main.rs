@@ -27,6 +27,7 @@ mod namespaces;
 mod observe;
 mod oci;
 mod peers;
+mod prefetch;
 mod profile;
 mod registries;
 mod rootless;

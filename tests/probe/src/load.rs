@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pause};
@@ -117,6 +119,37 @@ pub(crate) fn burn(wall_ms: u64) -> Result<(), String> {
     }
     let after = used().map_err(|e| e.to_string())?;
     out::line(&(after - before).as_millis().to_string());
+    Ok(())
+}
+
+/// Reads pages of a file (`rFIRST+COUNT`) and touches single ones in a mapping of it (`mPAGE`), in this order, and says so.
+pub(crate) fn touch(path: &str, pages: &[&str]) -> Result<(), String> {
+    let odd = |word: &str| format!("use: {word}: neither rFIRST+COUNT nor mPAGE");
+    let number = |text: &str, word: &str| text.parse::<usize>().map_err(|_| odd(word));
+    let file = File::open(path).map_err(|e| format!("open {path}: {e}"))?;
+    let size =
+        usize::try_from(file.metadata().map_err(|e| e.to_string())?.len()).map_err(|e| e.to_string())?;
+    let length = std::num::NonZero::new(size).ok_or("use: the file is empty")?;
+    // SAFETY: a new mapping at an address that the kernel chooses, of a file that nobody changes.
+    let mapped = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &file, 0) };
+    let mapped = mapped.map_err(|e| format!("map {path}: {e}"))?.cast::<u8>();
+    for &word in pages {
+        if let Some((first, count)) = word.strip_prefix('r').and_then(|text| text.split_once('+')) {
+            let mut bytes = vec![0; number(count, word)? * PAGE];
+            let offset = number(first, word)? * PAGE;
+            file.read_exact_at(&mut bytes, offset as u64).map_err(|e| format!("{word}: {e}"))?;
+        } else {
+            let page = number(word.strip_prefix('m').ok_or_else(|| odd(word))?, word)?;
+            if page * PAGE >= size {
+                return Err(odd(word));
+            }
+            // SAFETY: inside of the mapping, as has just been looked at.
+            let at = unsafe { mapped.add(page * PAGE) };
+            // SAFETY: mapped, and nobody makes the file shorter.
+            std::hint::black_box(unsafe { at.read_volatile() });
+        }
+    }
+    out::line("used");
     Ok(())
 }
 

@@ -20,7 +20,7 @@ mod with;
 use std::ffi::{c_char, c_int};
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
-                     eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | calls N M P B [fork|threads K] | \
+                     eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… | calls N M P B [fork|threads K] | \
                      hunt SIZE | tell SOCKET | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
 /// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
@@ -55,6 +55,7 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["threads", count] => load::threads(number(count)?),
         ["burn", wall_ms] => load::burn(number(wall_ms)?)?,
         ["fill", path, mib] => load::fill(path, number(mib)?),
+        ["use", path, pages @ ..] => load::touch(path, pages)?,
         ["calls", amounts @ ..] => calls::run(amounts)?,
         ["hook", file, name, rest @ ..] => return hook::run(file, name, rest),
         ["lock", file] => load::lock(file)?,

@@ -1,0 +1,314 @@
+//! What a container uses of its image is recorded exactly, read ahead when it is cold, and none of it can be turned against the host.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use serde_json::{Value, json};
+
+use crate::harness::layout::{Layout, Tar};
+use crate::harness::world::World;
+use crate::harness::{Case, fixture, kernel, need, parse, programs};
+use crate::peers::world::eventually;
+
+const PAGE: usize = 4096;
+/// Pages of each file of data.
+const PAGES: usize = 1024;
+
+/// Whether this host lets eBPF programs be loaded. Everything else that goes wrong is a failure.
+fn can_record() -> bool {
+    Path::new("/sys/kernel/btf/vmlinux").exists()
+}
+
+/// Since then the kernel tells what is used, not only what comes into the page cache.
+fn is_exact() -> bool {
+    kernel() >= (6, 14)
+}
+
+/// An image of the probe and two files of 4 MiB; its reference.
+fn image(case: &Case) -> String {
+    let text = "x".repeat(PAGES * PAGE);
+    let probe = fs::read(programs::probe()).expect("the probe");
+    let mut tar = Tar::new();
+    tar.dir("bin")
+        .program("bin/probe", &probe)
+        .dir("data")
+        .file("data/read", &text)
+        .file("data/mapped", &text);
+    tar.symlink("data/link", "/etc/shadow");
+    Layout::image(&case.dir.join("image"), &json!({ "Entrypoint": ["/bin/probe"] }), &[tar.finish()])
+}
+
+/// The only profile that there is, as a document.
+fn document(case: &Case) -> Value {
+    let listed = parse(&case.skiff(&["prefetch", "ls", "--format", "json"]).output().ok());
+    parse(&case.skiff(&["prefetch", "show", "--format", "json", id(&listed)]).output().ok())
+}
+
+fn id(listed: &Value) -> &str {
+    listed["image"].as_str().expect("an image")
+}
+
+/// The pages of the file that the profile has.
+fn pages(document: &Value, path: &str) -> Vec<u64> {
+    let files = document["files"].as_array().expect("files");
+    let Some(file) = files.iter().find(|file| file["path"] == path) else { return Vec::new() };
+    let ranges = file["ranges"].as_array().expect("ranges").iter();
+    let number = |range: &Value, at: usize| range[at].as_u64().expect("a number");
+    ranges.flat_map(|range| number(range, 1)..number(range, 1) + number(range, 2)).collect()
+}
+
+/// Takes the image's files out of the page cache.
+fn chill(case: &Case) {
+    fn drop_below(directory: &Path) {
+        for entry in fs::read_dir(directory).expect("a layer").map(|entry| entry.expect("an entry")) {
+            let kind = entry.file_type().expect("a kind");
+            if kind.is_dir() {
+                drop_below(&entry.path());
+            } else if kind.is_file() {
+                let file = File::open(entry.path()).expect("a file");
+                file.sync_all().expect("sync");
+                posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).expect("drop");
+            }
+        }
+    }
+    drop_below(&case.state.join("layers/sha256"));
+}
+
+/// One run with a profile: what that says of prefetching.
+fn profiled(case: &Case, flags: &[&str], image: &str, words: &[&str]) -> Value {
+    let file = case.dir.join("profile.json");
+    let flag = format!("--profile={}", file.display());
+    let words = [&["run", "--rm", &flag], flags, &[image], words].concat();
+    let output = case.skiff(&words).output();
+    assert_eq!((output.code, output.stdout.as_str()), (0, "used\n"), "{output}");
+    let document = parse(&fs::read_to_string(&file).expect("the profile"));
+    fs::remove_file(file).expect("remove");
+    document["prefetch"].clone()
+}
+
+const USES: [&str; 7] = ["use", "/data/read", "r100+4", "r300+1", "m700", "m701", "r1023+1"];
+
+#[test]
+fn what_a_program_reads_and_maps_is_recorded_and_nothing_else() {
+    need!(can_record(), "a kernel with BTF");
+    let case = Case::new();
+    let image = image(&case);
+    let record = |words: &[&str]| {
+        case.skiff(&[&["run", "--rm", "--prefetch", "record", &image], words].concat()).output().ok()
+    };
+    if !is_exact() {
+        // What is in the cache already is not seen there.
+        case.skiff(&["run", "--rm", "--prefetch", "off", &image, "use", "/data/read"]).output().ok();
+        chill(&case);
+    }
+    assert_eq!(record(&USES), "used\n");
+    let document = document(&case);
+    assert_eq!(
+        (&document["schema"], &document["lost"]),
+        (&"skiff.prefetch/1".into(), &0.into()),
+        "{document}"
+    );
+    let found = pages(&document, "data/read");
+    for page in [100, 101, 102, 103, 300, 700, 701, 1023] {
+        assert!(found.contains(&page), "{page} of {found:?}");
+    }
+    assert!(pages(&document, "bin/probe").contains(&0), "the program itself is mapped");
+    assert!(pages(&document, "data/mapped").is_empty(), "nobody has used it");
+    if is_exact() {
+        assert_eq!(document["accuracy"], "used");
+        let read: Vec<u64> = found.iter().copied().filter(|page| !(640..768).contains(page)).collect();
+        assert_eq!(read, [100, 101, 102, 103, 300, 1023], "readahead does not count");
+        let mapped: Vec<u64> = found.into_iter().filter(|page| (640..768).contains(page)).collect();
+        assert!(mapped.len() <= 32, "a fault maps 16 pages at most: {mapped:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_only_mapped_appears_with_its_ranges() {
+    need!(can_record() && is_exact(), "a kernel that tells of mappings (6.14) with BTF");
+    let case = Case::new();
+    let image = image(&case);
+    for state in ["warm", "cold"] {
+        let words = ["run", "--rm", "--prefetch", "record", &image, "use", "/data/mapped", "m64", "m512"];
+        case.skiff(&words).output().ok();
+        let document = document(&case);
+        let found = pages(&document, "data/mapped");
+        assert!(found.contains(&64) && found.contains(&512), "{state}: {found:?}");
+        assert!(found.len() <= 64 && !found.contains(&256), "{state}: not the whole file: {found:?}");
+        chill(&case);
+    }
+}
+
+#[test]
+fn a_cold_image_is_read_ahead_and_a_warm_one_is_not() {
+    need!(can_record(), "a kernel with BTF");
+    let case = Case::new();
+    let image = image(&case);
+    let first = profiled(&case, &[], &image, &USES);
+    assert_eq!((&first["replayed"], &first["profile_bytes"]), (&false.into(), &Value::Null), "{first}");
+    assert_eq!(first["class"], "probe use");
+    if !is_exact() {
+        chill(&case);
+        profiled(&case, &["--prefetch", "record"], &image, &USES);
+    }
+    let warm = profiled(&case, &[], &image, &USES);
+    assert_eq!((&warm["replayed"], &warm["read_bytes"]), (&false.into(), &Value::Null), "{warm}");
+    chill(&case);
+    let cold = profiled(&case, &[], &image, &USES);
+    assert_eq!(cold["replayed"], true, "{cold}");
+    assert!(cold["read_bytes"].as_u64() >= Some(8 * PAGE as u64), "{cold}");
+    if is_exact() {
+        // What is mapped around a fault differs from run to run, and the probe has few pages beside that.
+        assert!(cold["precision"].as_f64() >= Some(0.7), "{cold}");
+        assert!(cold["recall"].as_f64() >= Some(0.5), "{cold}");
+    }
+    let listed = parse(&case.skiff(&["prefetch", "ls", "--format", "json"]).output().ok());
+    assert_eq!((&listed["replays"], &listed["class"]), (&1.into(), &"probe use".into()), "{listed}");
+}
+
+#[test]
+fn off_leaves_nothing_and_records_nothing() {
+    let case = Case::new();
+    let image = image(&case);
+    for mode in ["off", "on"] {
+        case.skiff(&["run", "--rm", "--prefetch", mode, &image, "use", "/data/read", "r0+1"]).output().ok();
+        assert!(
+            !case.state.join("prefetch").exists(),
+            "{mode}: without a daemon nothing is recorded unasked"
+        );
+    }
+    need!(can_record(), "a kernel with BTF");
+    let off = profiled(&case, &["--prefetch", "off"], &image, &["use", "/data/read", "r0+1"]);
+    assert_eq!(off, Value::Null);
+    assert!(!case.state.join("prefetch").exists());
+}
+
+#[test]
+fn a_profile_from_hostile_hands_does_no_harm() {
+    need!(can_record(), "a kernel with BTF");
+    let case = Case::new();
+    let image = image(&case);
+    let record = ["run", "--rm", "--prefetch", "record", &image, "use", "/data/read", "r0+4"];
+    case.skiff(&record).output().ok();
+    let good = document(&case);
+    let file = profile_file(&case);
+    let layer = good["files"][0]["layer"].clone();
+    let with = |path: &str, size: u64, ranges: Value| {
+        let file = json!({ "layer": layer, "path": path, "size": size, "ranges": ranges });
+        let mut document = good.clone();
+        document["files"] = json!([file]);
+        document.to_string()
+    };
+    let shadow = fs::metadata("/etc/shadow").map_or(1, |found| found.len().max(1));
+    let whole = (PAGES * PAGE) as u64;
+    for (what, text) in [
+        ("no JSON", "{".repeat(100_000)),
+        ("another kind of document", json!({ "schema": "other" }).to_string()),
+        ("too much of it", format!("{}{}", " ".repeat(5 << 20), good)),
+        ("a path out of the layer", with("../../../../../../etc/shadow", shadow, json!([[0, 0, 1]]))),
+        ("an absolute path", with("/etc/shadow", shadow, json!([[0, 0, 1]]))),
+        ("pages beyond the end", with("data/read", whole, json!([[0, 1000, 1000]]))),
+        ("ranges on each other", with("data/read", whole, json!([[0, 0, 9], [0, 3, 9]]))),
+    ] {
+        fs::write(&file, text).expect("write");
+        let words = ["run", "--rm", &image, "use", "/data/read", "r0+4"];
+        let output = case.skiff(&words).output();
+        assert_eq!((output.code, output.stdout.as_str()), (0, "used\n"), "{what}: {output}");
+    }
+    // These are documents, but what they name is not read.
+    for (what, text) in [
+        ("a link", with("data/link", shadow, json!([[0, 0, 1]]))),
+        ("a directory", with("data", 4096, json!([[0, 0, 1]]))),
+        ("a file of another size", with("data/read", 4096, json!([[0, 0, 1]]))),
+        ("nothing", with("data/gone", 4096, json!([[0, 0, 1]]))),
+    ] {
+        fs::write(&file, text).expect("write");
+        chill(&case);
+        let said = profiled(&case, &[], &image, &["use", "/data/read", "r0+4"]);
+        assert!(said["read_bytes"].as_u64().unwrap_or(0) == 0, "{what}: {said}");
+    }
+}
+
+/// The file of the only profile.
+fn profile_file(case: &Case) -> PathBuf {
+    let only = |directory: &Path| {
+        let mut entries =
+            fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+        entries.next().expect("something")
+    };
+    only(&only(&case.state.join("prefetch")))
+}
+
+#[test]
+fn without_privilege_it_is_said_what_is_missing() {
+    let case = Case::new();
+    let image = image(&case);
+    for dir in [&case.dir, &case.state, &case.run, &case.dir.join("tmp")] {
+        fixture::tool("chown", &["-R", "1000:1000", &dir.display().to_string()]);
+    }
+    let run = |mode: &str| {
+        let words = ["run", "--rm", "--prefetch", mode, &image, "use", "/data/read", "r0+1"];
+        case.skiff(&words).with(&["uid=1000"]).output()
+    };
+    run("record").fails(125, "prefetch: eBPF programs need");
+    assert_eq!(run("on").ok(), "used\n");
+    assert!(!case.state.join("prefetch").exists());
+}
+
+#[test]
+fn images_without_layers_cannot_be_recorded() {
+    let case = Case::new();
+    let words = ["run", "--rm", "--prefetch", "record", fixture::small_root(), "true"];
+    case.skiff(&words).output().fails(125, "only images that have layers");
+    case.skiff(&["run", "--prefetch", "perhaps", "host", "true"])
+        .output()
+        .fails(125, "neither on, off nor record");
+}
+
+#[test]
+fn profiles_are_listed_shown_exported_and_removed() {
+    need!(can_record(), "a kernel with BTF");
+    let case = Case::new();
+    let image = image(&case);
+    let skiff = |words: &[&str]| case.skiff(&[&["prefetch"], words].concat()).output();
+    assert_eq!(skiff(&["ls"]).ok().lines().count(), 1);
+    case.skiff(&["run", "--rm", "--prefetch", "record", &image, "use", "/data/read", "r0+4"]).output().ok();
+    let listed = parse(&skiff(&["ls", "--format", "json"]).ok());
+    let image_id = id(&listed);
+    assert!(skiff(&["ls"]).ok().contains("probe use"));
+    assert!(skiff(&["show", &image_id[..15]]).ok().contains("/data/read"));
+    let exported = parse(&skiff(&["export", image_id, "probe use"]).ok());
+    let digest = exported["files"][0]["sha256"].as_str().expect("a digest");
+    assert!(digest.starts_with("sha256:") && digest.len() == 71, "{digest}");
+    skiff(&["show", image_id, "other"]).fails(1, "no prefetch profile");
+    skiff(&["show", "0000"]).fails(1, "no prefetch profile");
+    skiff(&["paint"]).fails(125, "skiff prefetch --help");
+    assert!(skiff(&["rm", image_id]).ok().starts_with("removed "));
+    assert_eq!(skiff(&["ls"]).ok().lines().count(), 1);
+}
+
+#[test]
+fn a_daemon_records_and_replays_by_itself() {
+    need!(can_record() && is_exact(), "a kernel that tells of mappings (6.14) with BTF");
+    let world = World::new();
+    let image = image(&world.0);
+    let run = || world.ok(&["run", "--rm", &image, "use", "/data/read", "r100+4"]);
+    let listed = || world.ok(&["prefetch", "ls", "--format", "json"]);
+    // The first one finds no recorder, and has it loaded.
+    assert!(eventually(|| {
+        run();
+        !listed().is_empty()
+    }));
+    assert!(pages(&document(&world.0), "data/read").contains(&103));
+    assert!(eventually(|| {
+        chill(&world.0);
+        run();
+        parse(&listed())["replays"].as_u64() >= Some(1)
+    }));
+    assert!(eventually(|| {
+        chill(&world.0);
+        run();
+        parse(&listed())["precision_permille"].as_u64() >= Some(500)
+    }));
+}
