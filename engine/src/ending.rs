@@ -47,9 +47,23 @@ impl Ending {
     }
 
     /// Waits for it. Can be given up and taken up again.
+    ///
+    /// The spawner may have others to make just now, so the process is watched beside it: it tells by itself that it has ended and,
+    /// as a rule, how.
     pub(crate) async fn wait(&mut self) -> End {
         if let Some(told) = &mut self.told {
-            if let Ok(end) = told.await {
+            let seen = tokio::select! {
+                biased;
+                end = &mut *told => Some(end),
+                exit = seen(self.pid, self.pidfd.as_ref(), &mut self.watched) => {
+                    exit.map(|exit| Ok(End { exit, at_ns: now_ns() }))
+                }
+            };
+            let end = match seen {
+                Some(end) => end,
+                None => told.await,
+            };
+            if let Ok(end) = end {
                 return end;
             }
             // The spawner has gone: its children are this process's, which asked for them, or init's.
@@ -82,20 +96,46 @@ impl Ending {
     }
 }
 
+/// Waits for a process to end that is another's child. `None` if that is the only one to know how: it was reaped, and the kernel
+/// does not tell of those, or it cannot be watched.
+async fn seen(
+    pid: i32,
+    pidfd: Option<&Rc<OwnedFd>>,
+    watched: &mut Option<AsyncFd<Rc<OwnedFd>>>,
+) -> Option<Exit> {
+    let pidfd = pidfd?;
+    let watched = match watched {
+        Some(watched) => watched,
+        none => none.insert(watch(pidfd.clone(), Interest::READABLE).ok()?),
+    };
+    // Readable it stays.
+    watched.readable().await.ok()?.retain_ready();
+    exit_of(pid, pidfd.as_fd()).ok().flatten()
+}
+
 /// How a process has ended that somebody else reaps.
 async fn of_another(pid: i32, pidfd: BorrowedFd<'_>) -> Exit {
     let tries = async {
         loop {
-            // Until it is reaped its line in procfs tells, from then on the kernel's own account, if it keeps one.
-            let reaped = process::exit_of(pidfd);
-            match (reaped, exit_of_zombie(pid, pidfd)) {
-                (Ok(Some(exit)), _) | (_, Some(exit)) => return exit,
-                (Ok(None), None) => tokio::time::sleep(Duration::from_millis(5)).await,
-                (Err(_), None) => return UNKNOWN,
+            match exit_of(pid, pidfd) {
+                Ok(Some(exit)) => return exit,
+                Ok(None) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(_) => return UNKNOWN,
             }
         }
     };
     tokio::time::timeout(REAPED, tries).await.unwrap_or(UNKNOWN)
+}
+
+/// How a process has ended: until it is reaped its line in procfs tells, from then on the kernel's own account, if it keeps one.
+///
+/// Errors: it has been reaped, and the kernel keeps none. `None`: it has not ended.
+fn exit_of(pid: i32, pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    if let Ok(Some(exit)) = process::exit_of(pidfd) {
+        return Ok(Some(exit));
+    }
+    // It may be reaped between the questions.
+    exit_of_zombie(pid, pidfd).map_or_else(|| process::exit_of(pidfd), |exit| Ok(Some(exit)))
 }
 
 /// How process `pid` has ended that nobody has reaped yet. proc_pid_stat(5).

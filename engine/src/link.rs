@@ -74,7 +74,8 @@ struct State {
     generation: u64,
     last_ticket: u64,
     tickets: HashMap<u64, oneshot::Sender<Result<Made, Error>>>,
-    ends: HashMap<Subject, oneshot::Sender<End>>,
+    /// Who waits for the end of which process.
+    ends: HashMap<Subject, (i32, oneshot::Sender<End>)>,
     pid: i32,
 }
 
@@ -151,7 +152,7 @@ impl Link {
                         // The receiver is there.
                         let _told = tell.send(ended);
                     } else {
-                        self.state.borrow_mut().ends.insert(Subject::Container(id.clone()), tell);
+                        self.state.borrow_mut().ends.insert(Subject::Container(id.clone()), (pid, tell));
                     }
                     kept.push(Kept { id, pid, note, descriptors, is_over, end });
                 }
@@ -291,21 +292,22 @@ impl Link {
             }
             Report::Parked { ticket, container } => {
                 let (tell, end) = oneshot::channel();
-                state.ends.insert(Subject::Container(container.id.clone()), tell);
                 let pid = container.pid;
+                state.ends.insert(Subject::Container(container.id.clone()), (pid, tell));
                 state.answer(ticket, Ok(Made { container: Some(*container), pid, descriptors, end }));
             }
             Report::ExecStarted { ticket, pid } => {
                 let (tell, end) = oneshot::channel();
-                state.ends.insert(Subject::Process(ticket), tell);
+                state.ends.insert(Subject::Process(ticket), (pid, tell));
                 state.answer(ticket, Ok(Made { container: None, pid, descriptors, end }));
             }
             Report::Failed { ticket, code, message } => state.answer(ticket, Err(failed(code, message))),
-            Report::Exited { id, ticket, end, .. } => {
+            Report::Exited { id, pid, ticket, end } => {
                 let subject = ticket.map_or_else(|| Subject::Container(id.clone()), Subject::Process);
                 match state.ends.remove(&subject) {
-                    // Nobody may wait any more.
-                    Some(tell) => drop(tell.send(end).is_ok()),
+                    // Whoever waited may have seen it, and may have made the container again since.
+                    Some(other) if other.0 != pid => drop(state.ends.insert(subject, other)),
+                    Some((_, tell)) => drop(tell.send(end).is_ok()),
                     None if ticket.is_none() => drop(self.strays.send(id)),
                     None => {}
                 }

@@ -313,6 +313,10 @@ impl Spawner {
 
     /// Begins to make what waits for its turn.
     fn begin(&mut self) -> io::Result<()> {
+        if !self.queue.is_empty() {
+            // Whoever has seen an end by himself may ask for the same container again.
+            self.reap()?;
+        }
         while self.making.len() < AT_ONCE {
             let Some(order) = self.queue.pop_front() else { return Ok(()) };
             match self.begin_one(&order) {
