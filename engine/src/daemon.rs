@@ -193,6 +193,7 @@ fn serve(
         logs: log::Thread::start(share(descriptors_max, 40)).map_err(host("start a thread".into()))?,
         prefetcher: Prefetcher::start(state_root).map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
+        waiting: RefCell::default(),
         plans: RefCell::new(Plans::default()),
         making: RefCell::default(),
         boot_id,
@@ -263,6 +264,7 @@ async fn live(
                 reap_strays(engine);
                 if trimmed.elapsed() >= TICK {
                     trimmed = Instant::now();
+                    engine.trim();
                     engine.refill();
                     adopt::sweep(engine);
                 }
@@ -305,8 +307,7 @@ impl Replaced {
             self.wait().await;
         }
         self.at = Instant::now();
-        let lost = engine.pools.borrow_mut().lose_all();
-        lost.into_iter().for_each(|ready| engine.discard(ready));
+        engine.lose_pools();
         engine.refill();
     }
 
@@ -335,8 +336,7 @@ fn reap_strays(engine: &Engine) {
 async fn leave(engine: &Rc<Engine>) {
     let begin = monotonic_ns();
     engine.activity.is_leaving.set(true);
-    let parked = engine.pools.borrow_mut().lose_all();
-    parked.into_iter().for_each(|ready| engine.discard(ready));
+    engine.lose_pools();
     let cleared = async {
         settle(engine).await;
         adopt::sweep(engine);

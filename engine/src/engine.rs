@@ -3,7 +3,7 @@
 //! Everything here runs on one thread: a borrow of a cell never lasts beyond an `await`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -53,6 +53,8 @@ pub(crate) struct Engine {
     pub(crate) logs: log::Thread,
     pub(crate) prefetcher: Prefetcher,
     pub(crate) pools: RefCell<Pools<Ready>>,
+    /// Those who wait for the next container that is made ahead, by its plan's key, in the order in which they came.
+    pub(crate) waiting: RefCell<HashMap<u64, VecDeque<oneshot::Sender<()>>>>,
     pub(crate) plans: RefCell<Plans>,
     /// Ids of containers that the spawner is making.
     pub(crate) making: RefCell<HashSet<String>>,
@@ -167,6 +169,7 @@ impl Engine {
             return plan;
         }
         self.plans.borrow_mut().forget(plan.key);
+        self.waiting.borrow_mut().remove(&plan.key);
         let closed = self.pools.borrow_mut().close(plan.key);
         closed.into_iter().for_each(|ready| self.discard(ready));
         find()
@@ -177,22 +180,71 @@ impl Engine {
         let keys = self.plans.borrow().with_layers(layers);
         for key in keys {
             self.plans.borrow_mut().forget(key);
+            self.waiting.borrow_mut().remove(&key);
             let closed = self.pools.borrow_mut().close(key);
             closed.into_iter().for_each(|ready| self.discard(ready));
         }
     }
 
-    /// One that was made ahead, looked at and found to be what would be made now.
-    pub(crate) fn ready(self: &Rc<Self>, plan: &Plan) -> Option<Ready> {
+    /// One that was made ahead, looked at and found to be what would be made now. If there is none, the next that is made, unless all
+    /// that are under way are somebody's: they are there sooner than one that is begun now.
+    pub(crate) async fn ready(self: &Rc<Self>, plan: &Plan) -> Option<Ready> {
         if !plan.is_ahead {
             return None;
         }
-        let mut ready = self.pools.borrow_mut().take(plan.key, monotonic_ns())?;
-        while !ready.parked.is_valid() {
-            self.discard(ready);
-            ready = self.pools.borrow_mut().spoilt(plan.key)?;
+        let taken = self.pools.borrow_mut().take(plan.key, monotonic_ns());
+        let Some(mut ready) = taken else {
+            self.wait_for_next(plan.key)?.await.ok()?;
+            let ready = self.pools.borrow_mut().collect(plan.key)?;
+            return self.checked(ready);
+        };
+        loop {
+            match self.checked(ready) {
+                Some(ready) => return Some(ready),
+                None => ready = self.pools.borrow_mut().spoilt(plan.key)?,
+            }
         }
-        Some(ready)
+    }
+
+    /// Gives it up if it is not any more what it was made to be.
+    fn checked(self: &Rc<Self>, ready: Ready) -> Option<Ready> {
+        if ready.parked.is_valid() {
+            return Some(ready);
+        }
+        self.discard(ready);
+        None
+    }
+
+    fn wait_for_next(self: &Rc<Self>, key: u64) -> Option<oneshot::Receiver<()>> {
+        if !self.pools.borrow_mut().wait(key) {
+            return None;
+        }
+        let (tell, next) = oneshot::channel();
+        self.waiting.borrow_mut().entry(key).or_default().push_back(tell);
+        // What was to be kept is spoken for.
+        self.refill();
+        Some(next)
+    }
+
+    /// Tells whoever has waited first that there is one.
+    fn promise(&self, key: u64) {
+        while let Some(waiting) = self.first_waiting(key) {
+            let mut pools = self.pools.borrow_mut();
+            match waiting.send(()) {
+                Ok(()) => return pools.promise(key),
+                Err(()) => pools.give_up(key),
+            }
+        }
+    }
+
+    fn first_waiting(&self, key: u64) -> Option<oneshot::Sender<()>> {
+        let mut waiting = self.waiting.borrow_mut();
+        let queue = waiting.get_mut(&key)?;
+        let first = queue.pop_front();
+        if queue.is_empty() {
+            waiting.remove(&key);
+        }
+        first
     }
 
     /// Whether there is a container with this id, or is to be.
@@ -252,13 +304,20 @@ impl Engine {
         made
     }
 
-    /// Makes ahead what is likely to be asked for next, and gives up what is not. Off every client's path.
+    /// Gives up what is not likely to be asked for any more. Not each time that it looks so: to make one is dear, to keep one is not.
+    pub(crate) fn trim(self: &Rc<Self>) {
+        let excess = self.pools.borrow_mut().trim(monotonic_ns());
+        excess.into_iter().for_each(|ready| self.discard(ready));
+    }
+
+    /// Makes ahead what is likely to be asked for next. Off every client's path.
     pub(crate) fn refill(self: &Rc<Self>) {
         if self.activity.is_leaving.get() {
             return;
         }
-        let excess = self.pools.borrow_mut().trim(monotonic_ns());
-        excess.into_iter().for_each(|ready| self.discard(ready));
+        if self.pools.borrow().is_over() {
+            self.trim();
+        }
         let orders = self.pools.borrow_mut().order(monotonic_ns());
         for (key, count) in orders {
             for _ in 0..count {
@@ -284,17 +343,29 @@ impl Engine {
         match made {
             // Its pool may have been closed meanwhile.
             Ok(ready) if self.activity.is_leaving.get() || !self.pools.borrow().has(key) => {
-                self.discard(ready)
+                self.waiting.borrow_mut().remove(&key);
+                self.discard(ready);
             }
             Ok(ready) => {
                 let making_ns = now_ns.saturating_sub(ready.asked_ns);
                 self.pools.borrow_mut().put(key, ready, making_ns, now_ns);
+                self.promise(key);
             }
             Err(error) => {
                 tracing::debug!("make a container ahead: {error}");
-                self.pools.borrow_mut().failed(key);
+                if self.pools.borrow_mut().failed(key) {
+                    // Who waited makes one himself, and tells why it fails.
+                    drop(self.first_waiting(key));
+                }
             }
         }
+    }
+
+    /// The spawner is gone: gives up what it has made ahead, and lets those who wait for more make their own.
+    pub(crate) fn lose_pools(self: &Rc<Self>) {
+        self.waiting.borrow_mut().clear();
+        let lost = self.pools.borrow_mut().lose_all();
+        lost.into_iter().for_each(|ready| self.discard(ready));
     }
 
     /// Clears away what the spawner has got to of a container that could not be made and that no record speaks of.

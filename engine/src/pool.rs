@@ -33,6 +33,10 @@ pub struct Pools<T> {
 struct Pool<T> {
     ready: VecDeque<(u64, T)>,
     under_way: usize,
+    /// Somebody waits for so many of those under way.
+    awaited: usize,
+    /// So many of those that are ready are about to be collected by somebody who has waited.
+    promised: usize,
     arrived_ns: u64,
     /// Between arrivals, ns; absent before the second.
     gap_ns: Option<f64>,
@@ -86,7 +90,7 @@ impl<T> Pools<T> {
         }
         let pool = self.pools.entry(key).or_insert_with(|| Pool::new(now_ns));
         pool.arrive(now_ns);
-        let taken = pool.ready.pop_front();
+        let taken = pool.pop();
         match taken {
             Some(_) => pool.figures.hits += 1,
             None => pool.figures.misses += 1,
@@ -98,7 +102,7 @@ impl<T> Pools<T> {
     pub fn spoilt(&mut self, key: u64) -> Option<T> {
         let pool = self.pools.get_mut(&key)?;
         pool.figures.wasted += 1;
-        let another = pool.ready.pop_front();
+        let another = pool.pop();
         if another.is_none() {
             pool.figures.hits -= 1;
             pool.figures.misses += 1;
@@ -111,13 +115,45 @@ impl<T> Pools<T> {
         let mut orders = Vec::new();
         for (key, target) in self.targets(now_ns) {
             let Some(pool) = self.pools.get_mut(&key) else { continue };
-            let missing = target.saturating_sub(pool.ready.len() + pool.under_way);
+            let wanted = target + pool.awaited + pool.promised;
+            let missing = wanted.saturating_sub(pool.ready.len() + pool.under_way);
             if missing > 0 {
                 pool.under_way += missing;
                 orders.push((key, missing));
             }
         }
         orders
+    }
+
+    /// There was none, and somebody waits for the next that is made; `false` if none is under way for him.
+    pub fn wait(&mut self, key: u64) -> bool {
+        let pool = self.pools.get_mut(&key).filter(|pool| pool.awaited < pool.under_way);
+        pool.is_some_and(|pool| {
+            pool.awaited += 1;
+            true
+        })
+    }
+
+    /// Whoever has waited first is told that there is one: it is kept for him.
+    pub fn promise(&mut self, key: u64) {
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.awaited = pool.awaited.saturating_sub(1);
+            pool.promised += 1;
+        }
+    }
+
+    /// Somebody who has waited does not any more.
+    pub fn give_up(&mut self, key: u64) {
+        if let Some(pool) = self.pools.get_mut(&key) {
+            pool.awaited = pool.awaited.saturating_sub(1);
+        }
+    }
+
+    /// Somebody who was promised one takes it.
+    pub fn collect(&mut self, key: u64) -> Option<T> {
+        let pool = self.pools.get_mut(&key)?;
+        pool.promised = pool.promised.saturating_sub(1);
+        pool.ready.pop_front().map(|(_, one)| one)
     }
 
     /// One has been made, in `making_ns`.
@@ -128,19 +164,21 @@ impl<T> Pools<T> {
         pool.ready.push_back((now_ns, one));
     }
 
-    /// One that was under way could not be made; no more are tried until somebody asks for one.
-    pub fn failed(&mut self, key: u64) {
-        if let Some(pool) = self.pools.get_mut(&key) {
-            pool.under_way = pool.under_way.saturating_sub(1);
-            pool.is_failing = true;
-        }
+    /// One that was under way could not be made; no more are tried until somebody asks for one. Whether somebody waited for it.
+    pub fn failed(&mut self, key: u64) -> bool {
+        let Some(pool) = self.pools.get_mut(&key) else { return false };
+        pool.under_way = pool.under_way.saturating_sub(1);
+        pool.is_failing = true;
+        let was_awaited = pool.awaited > pool.under_way;
+        pool.awaited = pool.awaited.min(pool.under_way);
+        was_awaited
     }
 
-    /// Whoever was to make them is gone: nothing is under way any more, and what was ready is given back.
+    /// Whoever was to make them is gone: nothing is under way any more, nobody waits, and what was ready is given back.
     pub fn lose_all(&mut self) -> Vec<T> {
         let mut lost = Vec::new();
         for pool in self.pools.values_mut() {
-            pool.under_way = 0;
+            (pool.under_way, pool.awaited, pool.promised) = (0, 0, 0);
             pool.figures.wasted += pool.ready.len() as u64;
             lost.extend(pool.ready.drain(..).map(|(_, one)| one));
         }
@@ -153,12 +191,19 @@ impl<T> Pools<T> {
         pool.into_iter().flat_map(|pool| pool.ready).map(|(_, one)| one).collect()
     }
 
+    /// Whether there are more in all than there may be: others were wanted before.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let all = self.pools.values().map(|pool| pool.ready.len() + pool.under_way - pool.awaited);
+        all.sum::<usize>() > self.limit
+    }
+
     /// Gives back what is too much or too old. Pools that have been empty for long are forgotten.
     pub fn trim(&mut self, now_ns: u64) -> Vec<T> {
         let mut excess = Vec::new();
         for (key, target) in self.targets(now_ns) {
             let Some(pool) = self.pools.get_mut(&key) else { continue };
-            while pool.ready.len() > target
+            while pool.ready.len() > target + pool.promised
                 || pool.ready.front().is_some_and(|(made_ns, _)| now_ns.saturating_sub(*made_ns) >= STALE_NS)
             {
                 excess.extend(pool.ready.pop_front().map(|(_, one)| one));
@@ -236,12 +281,19 @@ impl<T> Pool<T> {
         Self {
             ready: VecDeque::new(),
             under_way: 0,
+            awaited: 0,
+            promised: 0,
             arrived_ns: now_ns,
             gap_ns: None,
             making_ns: FIRST_MAKING_NS,
             is_failing: false,
             figures: Figures::default(),
         }
+    }
+
+    /// The oldest that nobody was promised.
+    fn pop(&mut self) -> Option<(u64, T)> {
+        if self.ready.len() > self.promised { self.ready.pop_front() } else { None }
     }
 
     fn arrive(&mut self, now_ns: u64) {
@@ -272,7 +324,8 @@ impl<T> Pool<T> {
         if silence_ns >= COOL_NS {
             return 1;
         }
-        let expected = (self.rate(now_ns) * self.making_ns).ceil().min(65_536.0);
+        let expected = self.rate(now_ns) * self.making_ns;
+        let expected = 2.0f64.mul_add(expected.sqrt(), expected).ceil().min(65_536.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 65 536")]
         let expected = expected as usize;
         expected + 1
@@ -318,8 +371,8 @@ mod tests {
         };
         check(S, MS, 2..=2);
         check(10 * MS, MS, 2..=2);
-        check(MS, 2 * MS, 3..=4);
-        check(MS / 10, 2 * MS, 20..=22);
+        check(MS, 2 * MS, 6..=6);
+        check(MS / 10, 2 * MS, 29..=31);
         check(1, 2 * MS, 64..=64);
         check(20 * S, MS, 2..=2);
     }
@@ -351,13 +404,16 @@ mod tests {
             pools.take(key, key * S);
         }
         assert_eq!(pools.order(4 * S), [(4, 1), (3, 1), (2, 1)]);
+        assert!(!pools.is_over());
         for key in 2..=4 {
             pools.put(key, 0, MS, 4 * S);
         }
         pools.take(1, 5 * S);
         // Asked for twice, it has a rate, and one more is kept.
-        assert_eq!(pools.trim(5 * S).len(), 2);
         assert_eq!(pools.order(5 * S), [(1, 2)]);
+        assert!(pools.is_over());
+        assert_eq!(pools.trim(5 * S).len(), 2);
+        assert!(!pools.is_over());
         assert_eq!(pools.ready(), 1);
     }
 
@@ -398,6 +454,32 @@ mod tests {
         assert!(pools.order(MS).is_empty());
         pools.take(1, 2 * MS);
         assert!(!pools.order(2 * MS).is_empty());
+    }
+
+    #[test]
+    fn who_finds_none_waits_for_the_next_if_there_is_to_be_one() {
+        let mut pools: Pools<u32> = Pools::new(8);
+        assert_eq!(pools.take(1, 0), None);
+        assert!(!pools.wait(1));
+        assert_eq!(pools.order(0), [(1, 1)]);
+        assert!(pools.wait(1) && !pools.wait(1));
+        // What somebody waits for is none of those that are to be kept.
+        assert_eq!(pools.order(0), [(1, 1)]);
+        pools.put(1, 5, MS, 0);
+        pools.promise(1);
+        assert!(pools.order(0).is_empty());
+        // It is nobody else's.
+        assert_eq!(pools.take(1, 0), None);
+        assert_eq!(pools.collect(1), Some(5));
+        pools.put(1, 7, MS, 0);
+        assert_eq!(pools.take(1, S), Some(7));
+        assert!(!pools.order(S).is_empty());
+        let under_way = pools.summaries(S)[0].under_way;
+        assert!(pools.wait(1));
+        for left in (0..under_way).rev() {
+            assert_eq!(pools.failed(1), left == 0);
+        }
+        assert!(!pools.wait(1));
     }
 
     #[test]

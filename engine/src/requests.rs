@@ -112,20 +112,25 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
     if spec.prefetch == Mode::Record {
         prepare_recording(engine, image_id.as_deref(), &options).await?;
     }
-    let name = name(engine, options.name.as_deref())?;
+    // One that is taken is told of before anything is done for it; one that is drawn is to be free when it is given.
+    let wanted = options.name.as_deref();
+    wanted.map_or(Ok(()), |name| engine.containers.borrow().names.check_free("", name))?;
     let ready = match purpose {
-        Use::Now { pool: true } => engine.ready(&engine.plan(&options)),
+        Use::Now { pool: true } => engine.ready(&engine.plan(&options)).await,
         _ => None,
     };
     let id = match &ready {
         Some(ready) => ready.parked.container().id.clone(),
         None => names::draw_id().map_err(|error| Error::Host(format!("draw an id: {error}")))?,
     };
-    if let Err(error) = engine.containers.borrow_mut().names.give(&id, &name) {
-        // Somebody else was quicker; what waits is of no use to others, for it has an id.
-        ready.into_iter().for_each(|ready| engine.discard(ready));
-        return Err(error);
-    }
+    let name = match take_name(engine, &id, wanted) {
+        Ok(name) => name,
+        Err(error) => {
+            // Somebody else was quicker; what waits is of no use to others, for it has an id.
+            ready.into_iter().for_each(|ready| engine.discard(ready));
+            return Err(error);
+        }
+    };
     let record = Record {
         id,
         name,
@@ -164,13 +169,15 @@ async fn prepare_recording(engine: &Engine, image_id: Option<&str>, options: &Op
     loaded.map_err(|reason| Error::Host(format!("prefetch: {reason}")))
 }
 
-/// The name that is wanted, if it is free; else one that is.
-fn name(engine: &Engine, wanted: Option<&str>) -> Result<String, Error> {
-    let containers = engine.containers.borrow();
-    match wanted {
-        Some(name) => containers.names.check_free("", name).map(|()| name.to_owned()),
-        None => containers.names.draw().map_err(|error| Error::Host(format!("draw a name: {error}"))),
-    }
+/// Gives container `id` the name that is wanted, if it is free; else one that is.
+fn take_name(engine: &Engine, id: &str, wanted: Option<&str>) -> Result<String, Error> {
+    let mut containers = engine.containers.borrow_mut();
+    let name = match wanted {
+        Some(name) => name.to_owned(),
+        None => containers.names.draw().map_err(|error| Error::Host(format!("draw a name: {error}")))?,
+    };
+    containers.names.give(id, &name)?;
+    Ok(name)
 }
 
 async fn run(
