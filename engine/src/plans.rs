@@ -49,6 +49,7 @@ type Stamps = Vec<Option<(u64, u64, i64, i64, u64)>>;
 impl Plans {
     /// The plan of a container with these options. Keys in use are those that `is_used` says.
     pub(crate) fn of(&mut self, options: &Options, is_used: &dyn Fn(u64) -> bool) -> Rc<Plan> {
+        let (argv, env) = (&options.argv, &options.env);
         let options = Options {
             id: String::new(),
             name: None,
@@ -67,6 +68,10 @@ impl Plans {
             self.by_text.retain(|_, plan| is_used(plan.key));
         }
         self.last_key += 1;
+        // The program of the first one is likely to be that of others.
+        let program = argv.iter().take(1).cloned().collect();
+        let path = env.iter().filter(|entry| entry.as_encoded_bytes().starts_with(b"PATH=")).cloned();
+        let options = Options { argv: program, env: path.collect(), ..options };
         let plan = Rc::new(Plan::new(self.last_key, options));
         self.by_text.insert(text, plan.clone());
         plan

@@ -90,7 +90,9 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
     if plan.users.is_some() || joins.have_users() {
         become_root(channel)?;
     }
-    nix::unistd::setsid().at(Stage::Stdio)?;
+    if !program::begins_session_last(stop, process) {
+        nix::unistd::setsid().at(Stage::Stdio)?;
+    }
     umask(Mode::empty());
     let mut program = Program {
         process,

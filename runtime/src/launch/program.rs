@@ -131,6 +131,11 @@ impl Program<'_> {
 
     /// Waits on the line to be told what to run, and runs it.
     fn run_parked(&self) -> Result<Infallible, Failure> {
+        if begins_session_last(self.stop, self.process) {
+            nix::unistd::setsid().at(Stage::Stdio)?;
+        }
+        // The program that is likely to be asked for: the way to it is known then, and whether it is there is no question yet.
+        drop(look_up(self.process));
         // From here on the line decides: it is closed when nobody is left who could say what to run.
         process::outlive_parent().at(Stage::Gate)?;
         process::close_others_in_child(&[self.channel.descriptor()]).at(Stage::Gate)?;
@@ -140,6 +145,8 @@ impl Program<'_> {
         if is_early {
             self.load_filter(self.channel)?;
         }
+        // A kernel that refuses keeps it all.
+        drop(skiff_sys::heap::put_code_aside());
         self.channel.send_waiting().at(Stage::Gate)?;
         let (words, streams) = self.channel.receive_program().at(Stage::Gate)?;
         self.page.woken();
@@ -209,6 +216,13 @@ impl Program<'_> {
             self.page.write(self.process.argv[0].to_bytes());
         }
     }
+}
+
+/// Whether a session of its own is begun only when all else is made: who makes containers ahead has a session, which the scheduler takes for
+/// one (`sched_autogroup_enabled`), so that all that is being made weighs as much as one program that runs. Not where the session is to have a
+/// terminal or a process beside this one before that.
+pub(super) const fn begins_session_last(stop: Stop<'_>, process: &Process) -> bool {
+    matches!(stop, Stop::Line) && process.terminal.is_none() && !process.init
 }
 
 /// Runs hooks in this process's namespaces.

@@ -49,8 +49,8 @@ pub const SOCKET: &str = "spawner.sock";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Remembers under `key` what containers are to be. Their ids are told later, and so are program and environment: `id`,
-    /// `argv` and `env` do not matter here.
+    /// Remembers under `key` what containers are to be. Their ids are told later, and so are program and environment: of `argv` and `env`
+    /// nothing is taken but the program and the path that are likely, to look for it beforehand.
     Plan {
         /// By which it is asked for.
         key: u64,

@@ -4,6 +4,7 @@
 //! each time, by the times of the files that they come from.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -66,8 +67,12 @@ impl Plans {
 
     /// Remembers what `key` stands for.
     pub(super) fn learn(&mut self, key: u64, mut options: Options) {
-        options.argv = vec!["-".into()];
-        options.env.clear();
+        // What is likely to be run, to look for it beforehand. The rest of the words are none of this process's business.
+        options.argv.truncate(1);
+        if options.argv.is_empty() {
+            options.argv.push("-".into());
+        }
+        options.env.retain(|entry| entry.as_bytes().starts_with(b"PATH="));
         options.name = None;
         self.kinds.retain(|kind| kind.key != key);
         if self.kinds.len() >= KINDS_MAX {
