@@ -1,6 +1,6 @@
 //! Clears away what containers leave: cgroups, with whatever is still in them, and writable layers.
 //!
-//! On two threads of their own, for removing waits for the kernel, and one more for what waits for the disk. What is asked for beyond
+//! On threads of their own, for removing waits for the kernel, and one more for what waits for the disk. What is asked for beyond
 //! a queue's length waits.
 
 use std::io;
@@ -19,7 +19,7 @@ use crate::record::{self, Usage};
 const QUEUE_LENGTH: usize = 4096;
 
 /// So many are cleared away at a time.
-const THREADS: usize = 2;
+const THREADS: usize = 4;
 
 /// The way to the threads.
 #[derive(Debug, Clone)]
