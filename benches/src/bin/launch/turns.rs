@@ -1,13 +1,15 @@
 //! One launch at a time, by all launchers in turn.
 
+use std::os::unix::net::UnixDatagram;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use skiff_benches::lab::Lab;
 use skiff_benches::options::Options;
 use skiff_benches::report::Report;
 use skiff_benches::samples::Samples;
+use skiff_sys::clock::monotonic_ns;
 
 use crate::arms::{self, Arm};
 use crate::daemon::{Daemon, STAGES};
@@ -41,7 +43,7 @@ pub(crate) fn measure(report: &mut Report, lab: &Lab, daemon: &Daemon, options: 
         alone(report, daemon, options.count * 5)?;
     }
     if options.wants_part("waterfall") {
-        waterfall(report, daemon, options.count)?;
+        waterfall(report, lab, daemon, options.count)?;
     }
     Ok(())
 }
@@ -171,7 +173,7 @@ fn alone(report: &mut Report, daemon: &Daemon, count: usize) -> Result<()> {
 }
 
 /// Where the time of a warm launch goes, with 10 ms of silence before each.
-fn waterfall(report: &mut Report, daemon: &Daemon, count: usize) -> Result<()> {
+fn waterfall(report: &mut Report, lab: &Lab, daemon: &Daemon, count: usize) -> Result<()> {
     report.line(&format!("\n## a warm launch, part by part, 10 ms gaps, n = {count}"));
     let mut parts = vec![Samples::new(); STAGES.len()];
     let mut rest = Samples::new();
@@ -200,6 +202,43 @@ fn waterfall(report: &mut Report, daemon: &Daemon, count: usize) -> Result<()> {
         ]);
     }
     report.table(&["part", "p50 µs", "p99 µs", "at", "share"], &rows);
-    report.line(&format!("* from there to the reaped end that the client knows: {:.0} µs", rest.median()));
+    report.line(&format!("* from there to the end that the client knows: {:.0} µs", rest.median()));
+    let (wake, plain) = (wake_up(count)?, plain(report, lab, daemon, count)?);
+    report.line(&format!(
+        "* the floor of it: to wake somebody takes {wake:.0} µs, and there are two in front of execve and two behind the end; \
+         the same program by fork+exec takes {:.0} µs to its first instruction, {:.0} µs to its reaped end",
+        plain.first.median(),
+        plain.whole.median()
+    ));
     Ok(())
+}
+
+/// How long it takes from a write to the reader's waking, with 10 ms of silence before each, µs.
+fn wake_up(count: usize) -> Result<f64> {
+    let (here, there) = UnixDatagram::pair()?;
+    let reader = thread::spawn(move || -> Result<Samples> {
+        let mut samples = Samples::new();
+        let mut sent = [0; 8];
+        while there.recv(&mut sent)? == sent.len() {
+            samples.push((monotonic_ns() - u64::from_ne_bytes(sent)) as f64 / 1e3);
+        }
+        Ok(samples)
+    });
+    for _ in 0..count {
+        thread::sleep(Duration::from_millis(10));
+        here.send(&monotonic_ns().to_ne_bytes())?;
+    }
+    here.send(&[0])?;
+    let samples = reader.join().map_err(|_| anyhow!("the reader has failed"))??;
+    Ok(samples.median())
+}
+
+/// The program itself, with 10 ms of silence before each.
+fn plain(report: &mut Report, lab: &Lab, daemon: &Daemon, count: usize) -> Result<Series> {
+    let arms = arms::arms(lab, daemon, true)?;
+    let mut only: Vec<&Arm<'_>> = arms.iter().filter(|arm| arm.name == "fork+exec").collect();
+    let (mut series, refused) = turns(&mut only, count, Duration::from_millis(10));
+    refused.iter().for_each(|line| report.line(line));
+    std::fs::remove_dir_all(lab.path("bundle"))?;
+    series.pop().context("it is there")
 }
