@@ -21,6 +21,7 @@ mod flags_mounts;
 mod flags_process;
 mod flags_resources;
 mod hostile;
+mod image_commands;
 mod images;
 mod launch;
 mod namespaces;

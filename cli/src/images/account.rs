@@ -32,15 +32,19 @@ pub(crate) static LOGIN: Command<Login> = Command {
     name: "login",
     operands: "[OPTIONS] [SERVER]",
     about: "\
-Proves a user to a registry, docker.io unless another is named, and keeps that where docker does: in ~/.docker/config.json,
-or by the credential helper that is named there.
+Proves a user to a registry, docker.io unless another is named, and keeps that where docker does: in
+~/.docker/config.json, or by the credential helper that is named there.
 ",
     sections: &[Section {
         title: "Options",
         flags: &[
-            Flag::value(Some('p'), "password", "PASSWORD", "others can see it; better --password-stdin", |a, v| {
-                put(&mut a.password, Some(v.to_owned()))
-            }),
+            Flag::value(
+                Some('p'),
+                "password",
+                "PASSWORD",
+                "others can see it; better --password-stdin",
+                |a, v| put(&mut a.password, Some(v.to_owned())),
+            ),
             Flag::switch(None, "password-stdin", "read it from standard input", |a, on| a.from_stdin = on),
             Flag::value(Some('u'), "username", "NAME", "who you are there", |a, v| {
                 put(&mut a.user, Some(v.to_owned()))

@@ -35,7 +35,8 @@ pub(crate) static SAVE: Command<Save> = Command {
     name: "save",
     operands: "[OPTIONS] IMAGE…",
     about: "\
-Writes images with their names into one tar archive, to standard output or a file. A name without a tag means all its tags.
+Writes images with their names into one tar archive, to standard output or a file. A name without a tag means all its
+tags.
 ",
     sections: &[Section {
         title: "Options",
@@ -123,8 +124,8 @@ pub(crate) static LOAD: Command<Load> = Command {
     name: "load",
     operands: "[OPTIONS]",
     about: "\
-Reads images with their names from an archive, packed or not, of 'docker save' or of an OCI layout: from standard input or a
-file.
+Reads images with their names from an archive, packed or not, of 'docker save' or of an OCI layout: from standard input
+or a file.
 ",
     sections: &[Section {
         title: "Options",

@@ -42,7 +42,8 @@ pub(crate) static COMMIT: Command<Commit> = Command {
     name: "commit",
     operands: "[OPTIONS] CONTAINER [NAME[:TAG]]",
     about: "\
-Makes an image of what a container has changed, on top of its own, and prints its id. What lies on mounts is no part of it.
+Makes an image of what a container has changed, on top of its own, and prints its id. What lies on mounts is no part of
+it.
 ",
     sections: &[Section {
         title: "Options",
@@ -98,8 +99,8 @@ pub(crate) static DIFF: Command<()> = Command {
     name: "diff",
     operands: "CONTAINER",
     about: "\
-Shows what a container has changed of its image's files: A for what it has added, C for what it has changed, D for what it
-has removed.
+Shows what a container has changed of its image's files: A for what it has added, C for what it has changed, D for what
+it has removed.
 ",
     sections: &[],
     order: Order::Mixed,

@@ -268,8 +268,8 @@ pub(crate) static FSCK: Command<Fsck> = Command {
     name: "system fsck",
     operands: "[OPTIONS]",
     about: "\
-Reads every byte of the images that are here and says what is damaged, a line each. Exits with 1 if something is, and stays
-so.
+Reads every byte of the images that are here and says what is damaged, a line each. Exits with 1 if something is, and
+stays so.
 ",
     sections: &[Section {
         title: "Options",
