@@ -143,7 +143,8 @@ impl<'a> Layers<'a> {
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
         if !quiet.is_over {
             quiet.is_over = true;
-            for layer in &quiet.layers {
+            // Of what is here already, nothing else is said.
+            for layer in quiet.layers.iter().filter(|layer| !quiet.present.contains(layer)) {
                 self.board.set(&short(*layer), Status::Said("Pulling fs layer".into()));
             }
             quiet.present.iter().for_each(|layer| self.board.done(&short(*layer), "Already exists"));
