@@ -80,7 +80,7 @@ impl fmt::Debug for Recorder {
 }
 
 impl Recorder {
-    /// Loads and attaches the programs; some 50 ms.
+    /// Loads and attaches the programs, which takes longer than a launch.
     ///
     /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information. Linux ≥ 5.16.
     pub fn load() -> Result<Self, Error> {

@@ -157,7 +157,9 @@ fn a_cold_image_is_read_ahead_and_a_warm_one_is_not() {
     chill(&case);
     let cold = profiled(&case, &[], &image, &USES);
     assert_eq!(cold["replayed"], true, "{cold}");
-    assert!(cold["read_bytes"].as_u64() >= Some(8 * PAGE as u64), "{cold}");
+    // The program may have been quicker.
+    let there = |figure: &str| cold[figure].as_u64().unwrap_or(0);
+    assert!(there("read_bytes") + there("resident_bytes") >= 8 * PAGE as u64, "{cold}");
     if is_exact() {
         // What is mapped around a fault differs from run to run, and the probe has few pages beside that.
         assert!(cold["precision"].as_f64() >= Some(0.7), "{cold}");
