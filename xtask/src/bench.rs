@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command, workspace};
 
-pub(crate) const ARGUMENTS: &str =
-    "launch|runtime|profile|layers|pull|cold|soak|micro [-n COUNT] [--arms A,B,…] [--parts P,Q,…] [--save]";
+pub(crate) const ARGUMENTS: &str = "launch|runtime|profile|layers|pull|unpack|cold|soak|micro [-n COUNT] [--arms A,B,…] [--parts P,Q,…] [--save]";
 pub(crate) const HELP: &str = "measures side by side with what else is installed (root):
                                launch   a whole run against crun, runc, youki, unshare and the bare system calls
                                runtime  run, create+start+delete and exec of skiff-runtime, crun, runc, youki and
@@ -19,6 +18,7 @@ pub(crate) const HELP: &str = "measures side by side with what else is installed
                                layers   mounting images of 1 to 100 layers, as directories and merged
                                pull     an image of 1 GB from a registry on loopback against skopeo with umoci, podman and
                                         docker (arms skiff, umoci, podman, docker)
+                               unpack   a layer of 200 MB, plain and compressed, beside tar and bsdtar
                                cold     how long four programs take to be ready on a slow disk, with their images not in
                                         memory: without a profile, with one, with the whole image read ahead; and warm
                                soak     launches through the daemon while containers, clients, spawner and daemon are
@@ -27,7 +27,7 @@ pub(crate) const HELP: &str = "measures side by side with what else is installed
                                micro    criterion's: compiling filters, planning, unpacking (any user)";
 
 /// Topics that are programs of `benches/`.
-const PROGRAMS: &[&str] = &["launch", "runtime", "profile", "layers", "pull", "cold", "soak"];
+const PROGRAMS: &[&str] = &["launch", "runtime", "profile", "layers", "pull", "unpack", "cold", "soak"];
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let Some((topic, rest)) = arguments.split_first() else {

@@ -39,7 +39,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests with other programs", &["catatonit", "conmon", "containerd", "criu", "docker.io", "podman"]),
-    ("benches", &["bpftrace", "crun", "hyperfine", "linux-perf", "runc"]),
+    ("benches", &["bpftrace", "crun", "hyperfine", "libarchive-tools", "linux-perf", "runc"]),
     ("virtual machines", &["qemu-system-x86", "xz-utils", "zstd"]),
 ];
 
