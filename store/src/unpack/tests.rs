@@ -106,7 +106,7 @@ fn no_sequence_of_entries_reaches_outside() {
 #[test]
 fn a_layer_with_too_many_entries_is_refused() {
     let dir = std::env::temp_dir().join(format!("skiff-entries-{}", std::process::id()));
-    let mut attempt = |count: usize| {
+    let attempt = |count: usize| {
         let [root, trash] = ["root", "trash"].map(|name| {
             fs::create_dir_all(dir.join(name)).unwrap();
             OwnedFd::from(File::open(dir.join(name)).unwrap())
