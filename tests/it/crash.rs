@@ -92,7 +92,8 @@ fn survives_death_anywhere(case: &Case, args: &[&str], next: &[&str], step: usiz
         );
     }
     let planned = calls.len() / step;
-    assert!(kills * 10 >= planned * 9, "only {kills} of {planned} kills hit");
+    // What is done beside the launch depends on whether a processor is idle, and so do the calls.
+    assert!(kills * 4 >= planned * 3, "only {kills} of {planned} kills hit");
     assert!(half_made * 10 >= kills, "only {half_made} of {kills} kills left anything to clean up");
 }
 
