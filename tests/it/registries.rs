@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::harness::layout::Layout;
-use crate::harness::registry::{Fate, Guard, PASSWORD, Registry, Served, docker_config, has_registry};
+use crate::harness::registry::{Fate, Guard, PASSWORD, Registry, Served, USER, docker_config, has_registry};
 use crate::harness::{Case, Skiff, fixture, need, parse};
 
 /// No file of the user who runs the tests has a say.
@@ -203,4 +203,95 @@ fn a_layer_that_is_not_what_its_digest_says_leaves_nothing() {
     let output = skiff(&case, &["pull", "-q", &registry.name("x:1")]).output();
     output.fails(1, "layer");
     assert_eq!(skiff(&case, &["images", "-q"]).output().ok(), "");
+}
+
+/// The digest of the configuration of what is called `tag` in a layout: the image's id.
+fn id(layout: &str) -> String {
+    let manifest = Layout::open(layout.as_ref()).manifest("1");
+    manifest["config"]["digest"].as_str().expect("a digest").to_owned()
+}
+
+#[test]
+fn what_is_pushed_others_take() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let [here, there] = [(); 2].map(|()| Registry::start(&case, Guard::Nothing));
+    here.put(&small(), "from:1", &[]);
+    let from = here.name("from:1");
+    let pulled = skiff(&case, &["pull", &from]).output().ok();
+    let digest = |said: &str| {
+        let words = said.split_whitespace().find(|word| word.starts_with("sha256:"));
+        words.expect("a digest").to_owned()
+    };
+    let push = |name: &str| {
+        skiff(&case, &["tag", &from, name]).output().ok();
+        skiff(&case, &["push", name]).output().ok()
+    };
+    // Where the registry has the layers, they are mounted, and the manifest stays what it was.
+    let said = push(&here.name("to/other:1"));
+    assert!(said.contains("Mounted from from"), "{said}");
+    assert_eq!(digest(&said), digest(&pulled));
+    let said = push(&here.name("to/other:2"));
+    assert!(said.contains("Layer already exists"), "{said}");
+    // Elsewhere they are packed again; what is in them is the same, to the byte.
+    let said = push(&there.name("to/other:1"));
+    assert!(said.contains(": Pushed") && digest(&said) != digest(&pulled), "{said}");
+    let [a, b] = ["a", "b"].map(|name| case.dir.join(name).display().to_string());
+    here.take("from:1", &format!("oci:{a}:1"));
+    there.take("to/other:1", &format!("oci:{b}:1"));
+    assert_eq!(id(&a), id(&b));
+    // The same blobs are known for the next time.
+    assert_eq!(digest(&push(&there.name("to/other:2"))), digest(&said));
+    // umoci checks every layer against the configuration.
+    let bundle = case.dir.join("bundle").display().to_string();
+    fixture::tool("umoci", &["unpack", "--image", &format!("{b}:1"), &bundle]);
+    assert!(case.dir.join("bundle/rootfs/data/added").exists());
+    let other = Case::new();
+    skiff(&other, &["pull", "-q", &there.name("to/other:2")]).output().ok();
+    assert_eq!(see(&other, &there.name("to/other:2"))["cwd"], "/data/deep");
+}
+
+#[test]
+fn zstd_is_pushed_when_asked_for() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let [here, there] = [(); 2].map(|()| Registry::start(&case, Guard::Nothing));
+    here.put(&small(), "x:1", &[]);
+    skiff(&case, &["pull", "-q", &here.name("x:1")]).output().ok();
+    skiff(&case, &["tag", &here.name("x:1"), &there.name("x:1")]).output().ok();
+    skiff(&case, &["push", "-q", "--compression", "zstd", &there.name("x:1")]).output().ok();
+    let copy = case.dir.join("copy").display().to_string();
+    there.take("x:1", &format!("oci:{copy}:1"));
+    let manifest = Layout::open(copy.as_ref()).manifest("1");
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+    // Not every umoci knows it.
+    let other = Case::new();
+    skiff(&other, &["pull", "-q", &there.name("x:1")]).output().ok();
+    assert_eq!(see(&other, &there.name("x:1"))["cwd"], "/data/deep");
+}
+
+#[test]
+fn who_has_logged_in_may_push_until_logging_out() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    for guard in [Guard::Password, Guard::Tokens] {
+        let case = Case::new();
+        let registry = Registry::start(&case, guard);
+        registry.put(&small(), "closed/a:1", &[]);
+        let (from, to) = (registry.name("closed/a:1"), registry.name("closed/b:1"));
+        let config = case.subdir("config");
+        let run = |words: &[&str]| skiff(&case, words).env("DOCKER_CONFIG", &config);
+        let login = |password: &str| {
+            run(&["login", "-u", USER, "--password-stdin", &registry.host])
+                .stdin(password.as_bytes())
+                .output()
+        };
+        login("wrong").fails(1, &registry.host);
+        assert!(!case.dir.join("config/config.json").exists());
+        assert!(login(PASSWORD).stdout.contains("Login Succeeded"));
+        run(&["pull", "-q", &from]).output().ok();
+        run(&["tag", &from, &to]).output().ok();
+        run(&["push", "-q", &to]).output().ok();
+        run(&["logout", &registry.host]).output().ok();
+        run(&["push", "-q", &to]).output().fails(1, "denied");
+    }
 }

@@ -152,6 +152,7 @@ impl Arm {
                 taken
             }
         };
+        eprintln!("{}: {:.2} s", self.tool.name(), taken.seconds);
         self.seconds.push(taken.seconds);
         self.memory.push(taken.memory);
         nix::unistd::sync();
