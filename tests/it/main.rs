@@ -22,6 +22,7 @@ mod flags_process;
 mod flags_resources;
 mod hostile;
 mod image_commands;
+mod image_registry;
 mod images;
 mod launch;
 mod namespaces;
