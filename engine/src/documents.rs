@@ -6,7 +6,7 @@ use skiff_runtime::cgroup::{Cgroup, Paths};
 use crate::containers::Life;
 use crate::ending::now_ns;
 use crate::pool::Summary;
-use crate::{Error, Record};
+use crate::{Error, Record, tally};
 
 /// Where the figures of a container that runs are read. Reading them waits for the kernel: not to be done where others wait.
 #[derive(Debug)]
@@ -22,7 +22,9 @@ impl Figures {
 
     /// Reads them.
     pub(crate) fn read(&self, record: &Record) -> Result<Value, Error> {
-        let mut stats = Cgroup::open(&self.cgroups)?.stats();
+        let cgroup = Cgroup::open(&self.cgroups)?;
+        let mut stats = cgroup.stats();
+        tally::complete(&mut stats, &cgroup.processes()?);
         if stats.pids.current == 0 {
             stats.pids.current = self.threads();
         }

@@ -38,8 +38,8 @@ mod sources;
 pub mod spec;
 pub mod state;
 mod streams;
+mod tally;
 mod uses;
-
 mod watched;
 
 pub use client::Client;

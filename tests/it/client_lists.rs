@@ -87,6 +87,22 @@ fn figures_are_those_of_the_container() {
 }
 
 #[test]
+fn memory_and_transfers_are_counted_without_limits_too() {
+    let case = Case::with_daemon();
+    let script =
+        r#"x=$(head -c 8388608 /dev/zero | tr '\0' a); printf %s "$x" > /file; echo ready; read line"#;
+    run(&case, &["run", "-d", "-i", "--name", "web", fixture::small_root(), "sh", "-c", script]).ok();
+    assert!(eventually(|| run(&case, &["logs", "web"]).ok() == "ready\n"));
+    let format = "{{.MemUsage}} {{.BlockIO}}";
+    let figures = run(&case, &["stats", "--no-stream", "--format", format, "web"]).ok();
+    let [used, _, _, _, _, written] = figures.split_whitespace().collect::<Vec<_>>()[..] else {
+        panic!("{figures}")
+    };
+    assert!(used.ends_with("MiB"), "{figures}");
+    assert!(written.ends_with("MB"), "{figures}");
+}
+
+#[test]
 fn logs_keep_what_was_written() {
     let case = Case::with_daemon();
     let script = "echo one; echo two >&2; sleep 0.2; echo three";

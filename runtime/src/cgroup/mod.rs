@@ -34,7 +34,7 @@ pub use mark::{Mark, Owner};
 pub(crate) use path::directory_of;
 pub use path::{CgroupsPath, Manager, user_manager};
 pub use remove::remove_stale;
-pub use stats::Stats;
+pub use stats::{BlkioEntry, Stats};
 pub use systemd::{Order, Unit, Value};
 pub use usage::Usage;
 
