@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::images::wanted::Wanted;
 use crate::line::{Command, Rest};
 use crate::values::Reason;
+use crate::values::keys::Keys;
 
 /// The smallest memory limit with which a container can be expected to start.
 const MIN_MEMORY_BYTES: u64 = 6 << 20;
@@ -25,6 +26,8 @@ pub(crate) struct Args {
     pub(crate) spec: Spec,
     /// `--cidfile`.
     pub(crate) cidfile: Option<PathBuf>,
+    /// `--detach-keys`.
+    pub(crate) detach_keys: Keys,
     /// `--sig-proxy`.
     pub(crate) sig_proxy: bool,
     /// `--profile`.
@@ -62,6 +65,7 @@ impl Default for Args {
         Self {
             spec: Spec::default(),
             cidfile: None,
+            detach_keys: Keys::default(),
             sig_proxy: true,
             profile: None,
             detach: false,

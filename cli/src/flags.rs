@@ -13,7 +13,7 @@ use crate::args::{Args, Report};
 use crate::images::wanted::Policy;
 use crate::line::{Command, Flag, Order, Section, Takes, add, put};
 use crate::values::{
-    Reason, environment, health, integer, limits, log, mounts, names, security, signals, sizes, time,
+    Reason, environment, health, integer, keys, limits, log, mounts, names, security, signals, sizes, time,
 };
 
 /// `skiff run`.
@@ -100,6 +100,9 @@ const fn bytes(
 
 static WAITING: &[Flag<Args>] = &[
     switch(Some('d'), "detach", "do not wait: print the container's id", |a, on| a.detach = on),
+    value(None, "detach-keys", "KEYS", "leave its terminal by these (default ctrl-p,ctrl-q)", |a, v| {
+        put(&mut a.detach_keys, keys::parse(v)?)
+    }),
     switch(None, "sig-proxy", "pass signals on to the program (default true)", |a, on| a.sig_proxy = on),
     value(None, "pool", "NUMBER", "0: use no container that was made ahead", |a, v| {
         put(&mut a.pool, integer(v, 0..=i64::from(u16::MAX))? > 0)
@@ -406,7 +409,6 @@ const UNSUPPORTED: &[(&str, Option<char>)] = &[
     ("cpu-percent", None),
     ("cpu-rt-period", None),
     ("cpu-rt-runtime", None),
-    ("detach-keys", None),
     ("device-cgroup-rule", None),
     ("device-read-bps", None),
     ("device-read-iops", None),

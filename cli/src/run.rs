@@ -127,7 +127,8 @@ fn attend(
     profiling: Option<&mut Profiling>,
 ) -> Result<Ended, Failure> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
-    let caller = Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
+    let caller =
+        Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd(), detach_keys: b"", deputy: None };
     supervise::stand_by(running.pidfd(), running.console(), caller, terms)
         .map_err(|error| os("stand by the container", &error))?;
     let exit = running.wait().map_err(|error| os("wait for the container", &error))?;

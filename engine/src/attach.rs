@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use skiff_runtime::supervise::{Raw, Signals};
-use skiff_sys::{process, terminal};
+use skiff_runtime::supervise::{Deputy, Keys, Raw, Signals, send_as};
+use skiff_sys::terminal;
 
 use crate::log::{Reader, Start, Stream, Watch};
 
@@ -45,6 +45,8 @@ pub struct Caller<'a> {
     pub sig_proxy: bool,
     /// What leaves a terminal when it is typed; nothing does if empty.
     pub detach_keys: &'a [u8],
+    /// Who sends signals that the caller may not send itself.
+    pub deputy: Option<Deputy<'a>>,
 }
 
 /// Why a client is attached no longer.
@@ -220,10 +222,9 @@ impl Client<'_> {
                     self.raw.iter().for_each(Raw::apply);
                     self.resize();
                 }
-                _ if self.caller.sig_proxy => match process::send_signal(self.container.pidfd, signal) {
-                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                    sent => sent?,
-                },
+                _ if self.caller.sig_proxy => {
+                    send_as(self.container.pidfd, signal, self.caller.deputy)?;
+                }
                 libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT => {
                     return Ok(Some(End::Signal(signal)));
                 }
@@ -286,48 +287,13 @@ impl Client<'_> {
     }
 }
 
-/// Looks for a sequence of keys in what is typed, and holds back what may be the beginning of one.
-#[derive(Debug)]
-struct Keys<'a> {
-    sequence: &'a [u8],
-    matched: usize,
-}
-
-impl<'a> Keys<'a> {
-    const fn new(sequence: &'a [u8]) -> Self {
-        Self { sequence, matched: 0 }
-    }
-
-    /// Passes `typed` on to `feed`; true, with what came before, as soon as the sequence is complete.
-    fn pass(&mut self, typed: &[u8], feed: &mut Vec<u8>) -> bool {
-        for byte in typed {
-            // What has been held back is a beginning no longer, but a part of it may still be.
-            while self.matched > 0 && self.sequence[self.matched] != *byte {
-                let held = &self.sequence[..self.matched];
-                let shorter = (0..self.matched).rev().find(|length| held.ends_with(&held[..*length]));
-                let shorter = shorter.unwrap_or(0);
-                feed.extend(&held[..self.matched - shorter]);
-                self.matched = shorter;
-            }
-            if self.sequence.get(self.matched) != Some(byte) {
-                feed.push(*byte);
-                continue;
-            }
-            self.matched += 1;
-            if self.matched == self.sequence.len() {
-                self.matched = 0;
-                return true;
-            }
-        }
-        false
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{PipeReader, PipeWriter, Read, Write};
     use std::os::unix::net::UnixStream;
     use std::path::Path;
+
+    use skiff_sys::process;
 
     use super::*;
     use crate::log::{JOURNAL, Origin, Streams, Target, Thread, open_directory};
@@ -362,6 +328,7 @@ mod tests {
                 stderr: stderr.as_fd(),
                 sig_proxy: false,
                 detach_keys: b"",
+                deputy: None,
             };
             attach(container, &caller).expect("attach")
         });
@@ -417,25 +384,5 @@ mod tests {
             drop(second_daemon);
         });
         std::fs::remove_dir_all(&directory).expect("remove");
-    }
-
-    #[test]
-    fn keys_to_leave_are_found_however_they_arrive() {
-        let check = |sequence: &str, typed: &[&str], expected: &str, left: bool| {
-            let mut keys = Keys::new(sequence.as_bytes());
-            let mut feed = Vec::new();
-            let found = typed.iter().any(|part| keys.pass(part.as_bytes(), &mut feed));
-            assert_eq!((String::from_utf8_lossy(&feed).as_ref(), found), (expected, left), "{typed:?}");
-        };
-        check("", &["abc"], "abc", false);
-        check("pq", &["abc"], "abc", false);
-        check("pq", &["apq"], "a", true);
-        check("pq", &["ap", "q"], "a", true);
-        check("pq", &["ap", "a"], "apa", false);
-        check("pq", &["app", "q"], "ap", true);
-        check("ppq", &["pppq"], "p", true);
-        check("ababc", &["abababc"], "ab", true);
-        check("ababc", &["abab", "x"], "ababx", false);
-        check("q", &["aq"], "a", true);
     }
 }

@@ -21,6 +21,9 @@ use crate::protocol::{Reply, Request, SOCKET};
 /// How long a daemon that was started may take until it listens.
 const READY: Duration = Duration::from_secs(5);
 
+/// So many daemons are started that leave at once.
+const STARTS_MAX: u32 = 4;
+
 /// Held, below the run root, by the client that starts a daemon.
 const START_LOCK: &str = "start.lock";
 
@@ -56,20 +59,22 @@ impl Client {
         if let Some(client) = Self::reach(run_root).map_err(|error| failed(&error))? {
             return Ok(client);
         }
-        let starting = lock(run_root)
+        let _starting = lock(run_root)
             .map_err(|error| Error::Host(format!("start the daemon: {}", skiff_runtime::cause(&error))))?;
         if let Some(client) = Self::reach(run_root).map_err(|error| failed(&error))? {
             return Ok(client);
         }
-        let started = start(state_root, run_root);
-        let reached = Self::reach(run_root);
-        drop(starting);
-        match (reached, started) {
-            (Ok(Some(client)), _) => Ok(client),
-            (_, Err(why)) => Err(Error::Host(format!("start the daemon: {why}"))),
-            (Ok(None), Ok(())) => Err(Error::Host("start the daemon: it has left again".into())),
-            (Err(error), Ok(())) => Err(failed(&error)),
+        for _ in 0..STARTS_MAX {
+            let started = start(state_root, run_root);
+            match (Self::reach(run_root), started) {
+                (Ok(Some(client)), _) => return Ok(client),
+                (_, Err(why)) => return Err(Error::Host(format!("start the daemon: {why}"))),
+                // Somebody else has told it to leave.
+                (Ok(None), Ok(())) => {}
+                (Err(error), Ok(())) => return Err(failed(&error)),
+            }
         }
+        Err(Error::Host("start the daemon: it leaves again and again".into()))
     }
 
     /// Connects to the daemon of this directory if there is one. connect(2).

@@ -1,5 +1,6 @@
 //! One connection of a client: frames in and out, without blocking anybody else.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::engine::Counted;
 use crate::frames::{self, Inbox};
 use crate::protocol::{Reply, Request};
 
@@ -23,11 +25,18 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Connection {
     stream: UnixStream,
     inbox: Inbox,
+    /// Until the client has been told something.
+    asking: RefCell<Option<Counted>>,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { stream, inbox: Inbox::default() }
+    pub(crate) fn new(stream: UnixStream, asking: Counted) -> Self {
+        Self { stream, inbox: Inbox::default(), asking: Some(asking).into() }
+    }
+
+    /// The client asks for what may take any time: nobody waits for that.
+    pub(crate) fn is_patient(&self) {
+        self.asking.take();
     }
 
     /// The number of its descriptor.
@@ -39,7 +48,7 @@ impl Connection {
     ///
     /// Errors: what is no request; `TimedOut`.
     pub(crate) async fn request(&mut self) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {
-        let Self { stream, inbox } = self;
+        let Self { stream, inbox, .. } = self;
         let reading = async {
             loop {
                 if let Some(request) = inbox.take()? {
@@ -75,6 +84,7 @@ impl Connection {
             sent += now?;
             descriptors = &[];
         }
+        self.asking.take();
         Ok(())
     }
 

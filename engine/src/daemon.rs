@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -64,6 +64,9 @@ const HELD_MAX: usize = 1024;
 
 /// Room for so many descriptors is made at the start, 8 bytes each.
 const TABLE_MAX: u64 = 1 << 15;
+
+/// How long clients may still be answered when the daemon leaves.
+const ANSWERED: Duration = Duration::from_secs(1);
 
 /// The first descriptor that a service manager passes. sd_listen_fds(3)
 const FIRST_PASSED: RawFd = 3;
@@ -195,6 +198,7 @@ fn serve(
         pools: RefCell::new(Pools::new(settings.pool)),
         waiting: RefCell::default(),
         plans: RefCell::new(Plans::default()),
+        attended: RefCell::default(),
         making: RefCell::default(),
         boot_id,
         activity: Activity::default(),
@@ -232,9 +236,11 @@ fn serve(
         let signals = watch(signals, Interest::READABLE);
         let signals = signals.map_err(host("wait for signals".into()))?;
         live(&engine, lost_spawners, strays, &signals, settings.idle_timeout).await;
+        engine.activity.is_leaving.set(true);
         serving.abort();
-        // Whoever comes from here on is for the next daemon.
-        drop(socket);
+        // Whoever comes from here on is for the next daemon, and so is who has come just now.
+        let is_shared = socket.is_shared;
+        server::turn_away(&engine, socket.close(), is_shared);
         leave(&engine).await;
         Ok(())
     })
@@ -335,9 +341,16 @@ fn reap_strays(engine: &Engine) {
 /// Gives up what was made ahead, and the spawner if it has nobody to look after.
 async fn leave(engine: &Rc<Engine>) {
     let begin = monotonic_ns();
-    engine.activity.is_leaving.set(true);
     engine.lose_pools();
     let cleared = async {
+        let answered = async {
+            while engine.activity.asking.get() > 0 {
+                engine.activity.changed.notified().await;
+            }
+        };
+        if tokio::time::timeout(ANSWERED, answered).await.is_err() {
+            tracing::debug!("clients are left that were not answered");
+        }
         settle(engine).await;
         adopt::sweep(engine);
         settle(engine).await;
@@ -477,6 +490,16 @@ impl Socket {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(host)?;
         }
         Ok(Self { listener, is_shared: gid.is_some(), path: Some(path) })
+    }
+}
+
+impl Socket {
+    /// Takes it away; those that have connected to it and that nobody has accepted. A service manager keeps its own, with them.
+    fn close(mut self) -> Vec<UnixStream> {
+        let Some(path) = self.path.take() else { return Vec::new() };
+        // Somebody may have removed it.
+        drop(fs::remove_file(path));
+        std::iter::from_fn(|| self.listener.accept().ok().map(|(stream, _)| stream)).collect()
     }
 }
 

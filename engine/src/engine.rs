@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub(crate) struct Engine {
     /// Those who wait for the next container that is made ahead, by its plan's key, in the order in which they came.
     pub(crate) waiting: RefCell<HashMap<u64, VecDeque<oneshot::Sender<()>>>>,
     pub(crate) plans: RefCell<Plans>,
+    /// Processes beside containers' first that clients attend, by container and process id.
+    pub(crate) attended: RefCell<HashMap<(String, i32), Rc<OwnedFd>>>,
     /// Ids of containers that the spawner is making.
     pub(crate) making: RefCell<HashSet<String>>,
     /// `/proc/sys/kernel/random/boot_id`.
@@ -70,6 +72,8 @@ pub(crate) struct Engine {
 pub(crate) struct Activity {
     /// Connections.
     pub(crate) clients: Rc<Cell<usize>>,
+    /// Connections whose client has not been told anything yet.
+    pub(crate) asking: Rc<Cell<usize>>,
     /// Containers that run, or are about to.
     pub(crate) live: Cell<usize>,
     /// Containers that are being made ahead or cleared away.
@@ -105,6 +109,11 @@ impl Activity {
     pub(crate) fn client(&self) -> Counted {
         self.was_asked.set(true);
         self.count(&self.clients)
+    }
+
+    /// Counts one more client that has not been told anything yet.
+    pub(crate) fn asker(&self) -> Counted {
+        self.count(&self.asking)
     }
 
     /// Counts one more container that is being made ahead or cleared away.

@@ -15,7 +15,8 @@
 //! | `exec` | streams, unless detached | as `run` |
 //! | others | | one |
 //!
-//! Whatever goes wrong is one `failed` or `no-such-image`, and the last reply. Either side may close at any time: a container that was
+//! Whatever goes wrong is one `failed` or `no-such-image`, and the last reply. A daemon that is about to leave answers `leaving`
+//! instead of anything else. Either side may close at any time: a container that was
 //! started goes on without its client.
 
 use std::time::Duration;
@@ -83,6 +84,15 @@ pub enum Request {
     Kill {
         /// Which.
         containers: Vec<String>,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Sends a signal to one process, in the place of a client that attends it and may not.
+    Signal {
+        /// In which container.
+        container: String,
+        /// One that was executed there, by the id that its client was told; the container's first when absent.
+        process: Option<i32>,
         /// The signal's number.
         signal: i32,
     },
@@ -268,6 +278,8 @@ pub enum Reply {
         /// As the client has it.
         image: String,
     },
+    /// The daemon is about to leave, and has done nothing: the next one is to be asked.
+    Leaving,
     /// It could not be done.
     Failed {
         /// What the command exits with.

@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use skiff_runtime::{Options, spawner};
+use skiff_sys::process;
 
 use crate::connection::Connection;
 use crate::container::{Command, Done, From, Owner, Start, Started};
-use crate::containers::Entry;
+use crate::containers::{Entry, Life};
 use crate::ending::{Ending, exit_code, now_ns};
 use crate::engine::{Engine, Ready};
 use crate::link::Made;
 use crate::prefetch::{Mode, Subject};
 use crate::protocol::{ExecSpec, LaunchTimes, Reply, Request, TerminalSize};
-use crate::spec::LogDriver;
+use crate::spec::{LogDriver, LogSpec};
 use crate::state::{Verdict, Wish, legal};
 use crate::{Error, Record, Spec, document, documents, image, log, names};
 
@@ -64,6 +65,7 @@ pub(crate) async fn carry_out(
             each(engine, containers, &|| Command::Restart { timeout }).await
         }
         Request::Kill { containers, signal } => each(engine, containers, &|| Command::Kill { signal }).await,
+        Request::Signal { container, process, signal } => self::signal(engine, &container, process, signal),
         Request::Pause { containers, frozen } => each(engine, containers, &|| Command::Freeze(frozen)).await,
         Request::Remove { containers, force } => {
             each(engine, containers, &|| Command::Remove { force }).await
@@ -426,6 +428,26 @@ async fn each(engine: &Rc<Engine>, containers: Vec<String>, command: &dyn Fn() -
     Ok(Reply::Done { names, errors })
 }
 
+/// Signals one process that a client attends.
+fn signal(engine: &Engine, container: &str, process: Option<i32>, signal: i32) -> Answer {
+    let entry = engine.containers.borrow().find(container)?;
+    let record = entry.record();
+    let own = |life: &Life| life.pidfd.clone().filter(|_| process.is_none_or(|pid| pid == life.pid));
+    let first = entry.life.borrow().as_deref().and_then(own);
+    let key = process.map(|pid| (record.id.clone(), pid));
+    let attended = || key.and_then(|key| engine.attended.borrow().get(&key).cloned());
+    // One that is not there has ended.
+    let sent = first.or_else(attended).map_or(Ok(()), |pidfd| process::send_signal(pidfd.as_fd(), signal));
+    match sent {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(Error::Host(format!(
+            "signal a process of container {}: {}",
+            record.name,
+            skiff_runtime::cause(&error)
+        ))),
+        _ => Ok(Reply::Done { names: Vec::new(), errors: Vec::new() }),
+    }
+}
+
 fn list(engine: &Engine, all: bool) -> Reply {
     let mut records: Vec<_> = engine.containers.borrow().all().iter().map(|entry| entry.record()).collect();
     records.retain(|record| all || record.state.is_live());
@@ -528,14 +550,33 @@ async fn run_one_more(
         return tell(connection, Ok(started), &[]).await;
     }
     tell(connection, Ok(started), &made.descriptors).await?;
-    let pidfd = made.descriptors.into_iter().next().map(Rc::new);
+    let mut descriptors = made.descriptors.into_iter();
+    let (pidfd, terminal) = (descriptors.next().map(Rc::new), descriptors.next());
+    let key = (record.id.clone(), made.pid);
+    if let Some(pidfd) = &pidfd {
+        engine.attended.borrow_mut().insert(key.clone(), pidfd.clone());
+    }
     let mut ending = Ending::new(made.pid, pidfd, Some(made.end));
     let end = tokio::select! {
-        end = ending.wait() => end,
-        () = connection.gone() => return Ok(()),
+        end = ending.wait() => Some(end),
+        () = connection.gone() => None,
+    };
+    engine.attended.borrow_mut().remove(&key);
+    let Some(end) = end else {
+        // Whoever was at its terminal has left: it goes on, and what it writes goes nowhere.
+        terminal.into_iter().for_each(|terminal| drain(engine, terminal));
+        return Ok(());
     };
     let code = exit_code(end.exit);
     tell(connection, Ok(Reply::Exited { id: record.id.clone(), code }), &[]).await
+}
+
+/// Takes what is written to a terminal that nobody looks at, so that nobody waits for that.
+fn drain(engine: &Engine, terminal: OwnedFd) {
+    let spec = LogSpec { driver: LogDriver::None, ..LogSpec::default() };
+    let target = log::Target { spec, ..log::Target::default() };
+    let writer = engine.logs.write(target, log::Streams::Terminal(terminal), log::Origin::New);
+    tokio::task::spawn_local(async move { writer.finished().await });
 }
 
 /// Has the spawner start it.

@@ -39,10 +39,23 @@ fn may_ask(stream: &UnixStream, is_shared: bool) -> bool {
     is_shared || stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
 }
 
+/// Serves those that have connected and that nobody has accepted any more: they are told to ask the next daemon.
+pub(crate) fn turn_away(engine: &Rc<Engine>, streams: Vec<std::os::unix::net::UnixStream>, is_shared: bool) {
+    for stream in streams {
+        match stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) {
+            Ok(stream) if may_ask(&stream, is_shared) => {
+                tokio::task::spawn_local(attend(engine.clone(), stream));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!("a client: {}", skiff_runtime::cause(&error)),
+        }
+    }
+}
+
 async fn attend(engine: Rc<Engine>, stream: UnixStream) {
     let clients = engine.activity.clients.get();
     let _counted = engine.activity.client();
-    let mut connection = Connection::new(stream);
+    let mut connection = Connection::new(stream, engine.activity.asker());
     let result = if clients >= CLIENTS_MAX {
         let message = format!("the daemon serves {CLIENTS_MAX} clients already");
         connection.reply(&Reply::Failed { code: 125, message }, &[]).await
@@ -68,6 +81,12 @@ async fn converse(engine: &Rc<Engine>, connection: &mut Connection) -> io::Resul
         engine.activity.leave.notify_one();
         // The connection ends with the daemon: its client waits for that.
         return std::future::pending().await;
+    }
+    if engine.activity.is_leaving.get() {
+        return connection.reply(&Reply::Leaving, &[]).await;
+    }
+    if matches!(request, Request::Wait { .. } | Request::Stop { .. } | Request::Restart { .. }) {
+        connection.is_patient();
     }
     requests::carry_out(engine, connection, request, descriptors).await
 }

@@ -81,7 +81,6 @@ fn dockers_flags_that_are_not_supported_are_named() {
         "--annotation",
         "--attach",
         "--cgroup-parent",
-        "--detach-keys",
         "--device-cgroup-rule",
         "--device-read-bps",
         "--dns",

@@ -6,9 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use skiff_engine::attach::{self, Caller, Container, End};
 use skiff_engine::protocol::{Reply, Request};
-use skiff_runtime::supervise::Signals;
+use skiff_runtime::supervise::{Deputy, Signals};
 
-use super::{connect, failed, only, os, refused, understand, unexpected};
+use super::attend::send_by_daemon;
+use super::follow::End as FollowedEnd;
+use super::{only, open, os, refused, understand, unexpected};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::values::keys::{self, Keys};
@@ -54,16 +56,16 @@ Shows what a container writes from now on, passes input and signals on to it, an
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
     let container = only(&COMMAND, operands)?;
-    let mut client = connect().map_err(refused)?;
     // Never dropped: that would take system calls to restore what ends with the client.
     let signals = ManuallyDrop::new(Signals::block().map_err(|error| os("block signals", &error))?);
-    client.request(&Request::Attach { container, input: args.input }, &[]).map_err(failed)?;
-    let (reply, descriptors) = client.reply().map_err(failed)?;
-    let Reply::Log { tty, .. } = reply else { return Err(unexpected(&reply)) };
+    let (client, reply, descriptors) =
+        open(&Request::Attach { container, input: args.input }).map_err(|error| refused(error.into()))?;
+    let Reply::Log { id, tty } = reply else { return Err(unexpected(&reply)) };
     let mut descriptors = descriptors.into_iter();
     let (Some(directory), Some(process)) = (descriptors.next(), descriptors.next()) else {
-        return Err(unexpected(&reply));
+        return Err(refused(Failure::engine("the daemon hands out no log and no process")));
     };
+    let send = |signal| send_by_daemon(&id, None, signal);
     let input: Option<OwnedFd> = descriptors.next();
     let log = attach::open_log(directory).map_err(|error| refused(os("open the log", &error)))?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
@@ -74,14 +76,13 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
         stderr: stderr.as_fd(),
         sig_proxy: args.sig_proxy,
         detach_keys: &args.detach_keys.0,
+        deputy: Some(Deputy(&send)),
     };
+    let end = FollowedEnd::of(client, id.clone()).map_err(refused)?;
     let input = input.as_ref().map(AsFd::as_fd);
-    let container = Container { log, pidfd: process.as_fd(), input, tty, connection: client.as_fd() };
+    let container = Container { log, pidfd: process.as_fd(), input, tty, connection: end.as_fd() };
     match attach::attach(container, &caller).map_err(|error| refused(os("attach", &error)))? {
-        End::Told => match client.reply().map_err(failed)?.0 {
-            Reply::Exited { code, .. } => Ok(code),
-            other => Err(unexpected(&other)),
-        },
+        End::Told => end.code().map_err(refused),
         End::Detached | End::Refused => Ok(0),
         End::Signal(signal) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
     }

@@ -10,19 +10,22 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_engine::protocol::{Reply, Request, TerminalSize};
 use skiff_engine::{Client, Error};
-use skiff_runtime::supervise::{self, Caller, Signals, Terms};
-use skiff_sys::process::{exit_of, send_signal};
+use skiff_runtime::supervise::{self, Caller, Deputy, Signals, Stood, Terms, send_as};
+use skiff_sys::process::exit_of;
 use skiff_sys::terminal;
 
-use super::{connect, os, unexpected};
+use super::{ATTEMPTS, connect, os, unexpected};
 use crate::failure::Failure;
 use crate::run::exit_code;
 
 /// How long the daemon may take to answer after a signal that ends the client, ms.
 const PATIENCE_MS: u16 = 1000;
 
+/// How long a process that has ended may take to be reaped, ms.
+const REAPED_MS: u32 = 500;
+
 /// What the caller wants of a process that runs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Wishes {
     /// Its streams are the caller's; otherwise it has a terminal, or its streams are the daemon's business.
     pub(super) streams: bool,
@@ -32,6 +35,8 @@ pub(super) struct Wishes {
     pub(super) sig_proxy: bool,
     /// How long it may take when nobody takes its output any more.
     pub(super) stop_timeout: Option<Duration>,
+    /// What leaves its terminal when it is typed.
+    pub(super) detach_keys: Vec<u8>,
 }
 
 /// Why nothing was started.
@@ -70,29 +75,36 @@ impl From<Refused> for Failure {
 ///
 /// Signals go to the process, also those that come while the daemon makes ready.
 pub(super) fn attend(
-    client: &mut Client,
     request: &Request,
     wishes: &Wishes,
     started: &mut dyn FnMut(&str) -> Result<(), Failure>,
 ) -> Result<u8, Refused> {
     // Never dropped, if all goes well: that would take system calls to restore what ends with the client.
     let signals = ManuallyDrop::new(Signals::block().map_err(|error| os("block signals", &error))?);
-    ask(client, request, wishes)?;
+    let mut taken = Vec::new();
+    let mut attempts = 1;
     let ended = |signal: i32| Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX));
-    let taken = match answered(client, &signals)? {
-        Ok(taken) => taken,
-        Err(signal) => return ended(signal),
-    };
-    let (reply, descriptors) = match client.reply() {
-        Err(Error::NoSuchImage(image)) => {
-            // There may be much to do before this is asked again, and signals end it.
-            drop(ManuallyDrop::into_inner(signals));
-            let end = taken.iter().copied().find(|signal| ends(*signal));
-            return end.map_or(Err(Refused::NoSuchImage(image)), ended);
+    let (mut client, reply, descriptors) = loop {
+        let mut client = connect()?;
+        ask(&mut client, request, wishes)?;
+        if let Some(signal) = answered(&client, &signals, &mut taken)? {
+            return ended(signal);
         }
-        other => other?,
+        match client.reply() {
+            Ok((Reply::Leaving, _)) if attempts < ATTEMPTS => attempts += 1,
+            Err(Error::NoSuchImage(image)) => {
+                // There may be much to do before this is asked again, and signals end it.
+                drop(ManuallyDrop::into_inner(signals));
+                let end = taken.iter().copied().find(|signal| ends(*signal));
+                return end.map_or(Err(Refused::NoSuchImage(image)), ended);
+            }
+            other => {
+                let (reply, descriptors) = other?;
+                break (client, reply, descriptors);
+            }
+        }
     };
-    let Reply::Started { id, stop_signal, .. } = reply else { return Err(unexpected(&reply).into()) };
+    let Reply::Started { id, pid, stop_signal, .. } = reply else { return Err(unexpected(&reply).into()) };
     let mut descriptors = descriptors.into_iter();
     let process = descriptors.next().ok_or_else(|| Failure::engine("the daemon names no process"))?;
     started(&id)?;
@@ -104,8 +116,17 @@ pub(super) fn attend(
         // The daemon's business, which outlives the client.
         timeout: None,
     };
-    pass_on(&taken, &process, &terms)?;
-    stand_by(&process, descriptors.next().as_ref(), &signals, &terms)?;
+    let send = |signal| send_by_daemon(&id, Some(pid), signal);
+    let deputy = Some(Deputy(&send));
+    pass_on(&taken, &process, &terms, deputy)?;
+    let terminal = descriptors.next();
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let (stdin, stdout) = (stdin.as_fd(), stdout.as_fd());
+    let caller = Caller { signals: &signals, stdin, stdout, detach_keys: &wishes.detach_keys, deputy };
+    let stood = supervise::stand_by(process.as_fd(), terminal.as_ref().map(AsFd::as_fd), caller, &terms);
+    if stood.map_err(|error| os("stand by the container", &error))? == Stood::Detached {
+        return Ok(0);
+    }
     let answer = match client.reply() {
         Err(Error::Host(lost)) => return Ok(recover(&process, &id, Failure::engine(lost))?),
         other => other?.0,
@@ -116,10 +137,27 @@ pub(super) fn attend(
     }
 }
 
+/// Has the daemon signal a container's first process, or one that was executed in it: a member of the socket's group without root may
+/// not do that itself.
+pub(super) fn send_by_daemon(id: &str, process: Option<i32>, signal: i32) -> io::Result<()> {
+    let request = Request::Signal { container: id.to_owned(), process, signal };
+    match super::ask(&request) {
+        Ok(Reply::Done { errors, .. }) if errors.is_empty() => Ok(()),
+        Ok(Reply::Done { errors, .. }) => Err(io::Error::other(errors.join("; "))),
+        Ok(other) => Err(io::Error::other(unexpected(&other).message)),
+        Err(failure) => Err(io::Error::other(failure.message)),
+    }
+}
+
 /// The exit code of a process that has ended while no daemon was there: the kernel knows it, or the next daemon.
 fn recover(process: &OwnedFd, id: &str, lost: Failure) -> Result<u8, Failure> {
-    if let Ok(Some(exit)) = exit_of(process.as_fd()) {
-        return Ok(exit_code(exit));
+    // It is known once it has been reaped, which somebody is about to do.
+    for _ in 0..REAPED_MS {
+        match exit_of(process.as_fd()) {
+            Ok(Some(exit)) => return Ok(exit_code(exit)),
+            Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => break,
+        }
     }
     let mut client = connect()?;
     client.request(&Request::Wait { containers: vec![id.to_owned()] }, &[])?;
@@ -145,22 +183,21 @@ fn ask(client: &mut Client, request: &Request, wishes: &Wishes) -> Result<(), Fa
     Ok(client.request(request, &[input, stdout.as_fd(), stderr.as_fd()])?)
 }
 
-/// Waits for an answer; takes signals meanwhile, which are returned to be passed on. One that would end the client does so
-/// if the daemon does not answer soon after it: then no process is there that it could go to.
-fn answered(client: &Client, signals: &Signals) -> Result<Result<Vec<i32>, i32>, Failure> {
-    let mut taken: Vec<i32> = Vec::new();
+/// Waits for an answer; takes signals meanwhile, to be passed on. One that would end the client is returned if the daemon does not
+/// answer soon after it: then no process is there that it could go to.
+fn answered(client: &Client, signals: &Signals, taken: &mut Vec<i32>) -> Result<Option<i32>, Failure> {
     loop {
         let end = taken.iter().copied().find(|signal| ends(*signal));
         let limit = if end.is_some() { PATIENCE_MS.into() } else { PollTimeout::NONE };
         let mut watched =
             [PollFd::new(client.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match (poll(&mut watched, limit), end) {
-            (Ok(0), Some(signal)) => return Ok(Err(signal)),
+            (Ok(0), Some(signal)) => return Ok(Some(signal)),
             (Ok(_) | Err(nix::Error::EINTR), _) => {}
             (Err(error), _) => return Err(os("wait for the daemon", &error.into())),
         }
         if watched[0].any().unwrap_or(true) {
-            return Ok(Ok(taken));
+            return Ok(None);
         }
         taken.extend(signals.take().map_err(|error| os("take a signal", &error))?);
     }
@@ -172,7 +209,12 @@ const fn ends(signal: i32) -> bool {
 }
 
 /// Passes on what has come before the process was known.
-fn pass_on(taken: &[i32], process: &OwnedFd, terms: &Terms) -> Result<(), Failure> {
+fn pass_on(
+    taken: &[i32],
+    process: &OwnedFd,
+    terms: &Terms,
+    deputy: Option<Deputy<'_>>,
+) -> Result<(), Failure> {
     for signal in taken.iter().copied() {
         let signal = match signal {
             libc::SIGWINCH | libc::SIGCONT => continue,
@@ -180,10 +222,7 @@ fn pass_on(taken: &[i32], process: &OwnedFd, terms: &Terms) -> Result<(), Failur
             _ if ends(signal) => libc::SIGKILL,
             _ => continue,
         };
-        match send_signal(process.as_fd(), signal) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            other => other.map_err(|error| os("pass a signal on", &error))?,
-        }
+        send_as(process.as_fd(), signal, deputy).map_err(|error| os("pass a signal on", &error))?;
     }
     Ok(())
 }
@@ -192,16 +231,4 @@ fn pass_on(taken: &[i32], process: &OwnedFd, terms: &Terms) -> Result<(), Failur
 pub(super) fn terminal_size() -> Option<TerminalSize> {
     let size = terminal::size(io::stdout().as_fd()).or_else(|_| terminal::size(io::stdin().as_fd())).ok()?;
     Some(TerminalSize { rows: size.rows, columns: size.columns })
-}
-
-fn stand_by(
-    process: &OwnedFd,
-    terminal: Option<&OwnedFd>,
-    signals: &Signals,
-    terms: &Terms,
-) -> Result<(), Failure> {
-    let (stdin, stdout) = (io::stdin(), io::stdout());
-    let caller = Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
-    supervise::stand_by(process.as_fd(), terminal.map(AsFd::as_fd), caller, terms)
-        .map_err(|error| os("stand by the container", &error))
 }

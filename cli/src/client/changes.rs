@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skiff_engine::protocol::{Reply, Request};
 
-use super::{carry_out, connect, failed, lines, print, refused, report, some, understand, unexpected};
+use super::{carry_out, lines, print, refused, report, some, understand, unexpected};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::values::{integer, signals};
@@ -181,14 +181,10 @@ pub(crate) fn wait(words: Rest<'_>) -> Result<u8, Failure> {
     let mut code = 0;
     for container in containers {
         // One by one, as docker does: one that is not there does not keep the others from being waited for.
-        let mut client = connect().map_err(refused)?;
-        client.request(&Request::Wait { containers: vec![container] }, &[]).map_err(failed)?;
-        match client.reply() {
-            Ok((Reply::Exited { code, .. }, _)) => print(&format!("{code}\n"))?,
-            Ok((Reply::Done { errors, .. }, _)) => report(&errors),
-            Ok((other, _)) => return Err(unexpected(&other)),
-            Err(error) => {
-                code = report(&[error.to_string()]);
+        match super::follow::wait(&container) {
+            Ok(code) => print(&format!("{code}\n"))?,
+            Err(failure) => {
+                code = report(&[failure.message]);
                 0
             }
         };

@@ -7,17 +7,19 @@ use skiff_engine::protocol::{ExecSpec, Reply, Request};
 use skiff_runtime::supervise;
 
 use super::attend::{Wishes, attend, terminal_size};
-use super::{connect, print, refused, unexpected};
+use super::{open, print, refused, unexpected};
 use crate::failure::{ENGINE, Failure};
 use crate::help;
 use crate::line::{Command, Flag, Order, Rest, Section, operand, put};
 use crate::values::environment;
+use crate::values::keys::{self, Keys};
 
 #[derive(Debug, Default)]
 pub(crate) struct Args {
     spec: ExecSpec,
     env_file: Vec<OsString>,
     detach: bool,
+    detach_keys: Keys,
 }
 
 pub(crate) static COMMAND: Command<Args> = Command {
@@ -52,18 +54,21 @@ container, or it does not run; 126: the command cannot be invoked, 127: it was n
             Flag::value(Some('u'), "user", "USER[:GROUP]", "run as a user and group (default the container's)", |a, v| {
                 put(&mut a.spec.user, Some(v.to_owned()))
             }),
+            Flag::value(None, "detach-keys", "KEYS", "leave its terminal by these (default ctrl-p,ctrl-q)", |a, v| {
+                put(&mut a.detach_keys, keys::parse(v)?)
+            }),
             Flag::switch(None, "privileged", "with all capabilities", |a, on| a.spec.privileged = on),
         ],
     }],
     order: Order::FlagsFirst,
     aliases: &[],
-    unsupported: &[("detach-keys", None)],
+    unsupported: &[],
 };
 
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let mut args = Args::default();
     let Some(operands) = COMMAND.parse(&mut args, words)? else { return print(&help::command(&COMMAND)) };
-    let Args { mut spec, mut env_file, detach } = args;
+    let Args { mut spec, mut env_file, detach, detach_keys } = args;
     let mut operands = operands.into_iter();
     let container = operand(operands.next().ok_or_else(|| refused(COMMAND.usage("no container given")))?)?;
     spec.argv = operands.collect();
@@ -76,16 +81,19 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     if !detach {
         supervise::check_terminal(spec.interactive, spec.tty)?;
     }
-    let wishes =
-        Wishes { streams: !spec.tty, interactive: spec.interactive, sig_proxy: true, stop_timeout: None };
+    let wishes = Wishes {
+        streams: !spec.tty,
+        interactive: spec.interactive,
+        sig_proxy: true,
+        stop_timeout: None,
+        detach_keys: detach_keys.0,
+    };
     let request = Request::Exec { container, exec: Box::new(spec), attach: !detach };
     let done = || {
-        let mut client = connect()?;
         if !detach {
-            return Ok(attend(&mut client, &request, &wishes, &mut |_| Ok(()))?);
+            return Ok(attend(&request, &wishes, &mut |_| Ok(()))?);
         }
-        client.request(&request, &[])?;
-        match client.reply()?.0 {
+        match open(&request)?.1 {
             Reply::Started { .. } => Ok(0),
             other => Err(unexpected(&other)),
         }

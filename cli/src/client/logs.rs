@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use skiff_engine::log::{self, Query};
 use skiff_engine::protocol::{Reply, Request};
 
-use super::{connect, failed, now_ns, only, os, refused, understand, unexpected};
+use super::follow::End;
+use super::{now_ns, only, open, os, refused, understand, unexpected};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::values::time;
@@ -53,15 +54,14 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let container = only(&COMMAND, operands)?;
     args.query.since_ns = moment("since", args.since.as_deref())?;
     args.query.until_ns = moment("until", args.until.as_deref())?;
-    let mut client = connect().map_err(refused)?;
-    client.request(&Request::Logs { container, follow: args.follow }, &[]).map_err(failed)?;
-    let (reply, descriptors) = client.reply().map_err(failed)?;
-    let (Reply::Log { .. }, Some(directory)) = (&reply, descriptors.into_iter().next()) else {
-        return Err(unexpected(&reply));
-    };
+    let request = Request::Logs { container, follow: args.follow };
+    let (client, reply, descriptors) = open(&request).map_err(|error| refused(error.into()))?;
+    let Reply::Log { id, .. } = reply else { return Err(unexpected(&reply)) };
+    let directory = descriptors.into_iter().next();
+    let directory = directory.ok_or_else(|| refused(Failure::engine("the daemon hands out no log")))?;
     let (stdout, stderr) = (io::stdout(), io::stderr());
-    let end = args.follow.then_some(client.as_fd());
-    log::show(directory, &args.query, stdout.as_fd(), stderr.as_fd(), end)
+    let end = if args.follow { Some(End::of(client, id).map_err(refused)?) } else { None };
+    log::show(directory, &args.query, stdout.as_fd(), stderr.as_fd(), end.as_ref().map(AsFd::as_fd))
         .map_err(|error| refused(os("read the log", &error)))?;
     Ok(0)
 }

@@ -7,6 +7,7 @@ pub(crate) mod attend;
 pub(crate) mod changes;
 pub(crate) mod daemon;
 pub(crate) mod exec;
+mod follow;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod logs;
@@ -17,10 +18,13 @@ pub(crate) mod stats;
 pub(crate) mod system;
 
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
 use skiff_engine::protocol::{Reply, Request};
 use skiff_engine::{Client, Error};
+
+use attend::Refused;
 
 use crate::failure::Failure;
 use crate::help;
@@ -77,6 +81,27 @@ pub(crate) fn connect() -> Result<Client, Failure> {
     Ok(Client::connect(&roots.state, &roots.run)?)
 }
 
+/// How often something is asked for of daemons that are about to leave.
+const ATTEMPTS: u32 = 8;
+
+/// Asks for something; the connection, with the first answer and its descriptors.
+fn open(request: &Request) -> Result<(Client, Reply, Vec<OwnedFd>), Refused> {
+    for _ in 1..ATTEMPTS {
+        let opened = open_once(request)?;
+        if opened.1 != Reply::Leaving {
+            return Ok(opened);
+        }
+    }
+    open_once(request)
+}
+
+fn open_once(request: &Request) -> Result<(Client, Reply, Vec<OwnedFd>), Refused> {
+    let mut client = connect()?;
+    client.request(request, &[])?;
+    let (reply, descriptors) = client.reply()?;
+    Ok((client, reply, descriptors))
+}
+
 /// Asks for one thing that has one answer.
 pub(crate) fn ask(request: &Request) -> Result<Reply, Failure> {
     let once = || -> Result<Result<Reply, Error>, Failure> {
@@ -84,11 +109,16 @@ pub(crate) fn ask(request: &Request) -> Result<Reply, Failure> {
         client.request(request, &[]).map_err(failed)?;
         Ok(client.reply().map(|(reply, _)| reply))
     };
-    match once()? {
-        // It was about to go when it was found. What changes nothing can be asked again, of the next.
-        Err(Error::Host(_)) if changes_nothing(request) => once()?.map_err(failed),
-        other => other.map_err(failed),
+    for _ in 1..ATTEMPTS {
+        match once()? {
+            // It was about to go when it was found. The next one is asked.
+            Ok(Reply::Leaving) => {}
+            // It has been killed. What changes nothing can be asked again.
+            Err(Error::Host(_)) if changes_nothing(request) => {}
+            other => return other.map_err(failed),
+        }
     }
+    once()?.map_err(failed)
 }
 
 const fn changes_nothing(request: &Request) -> bool {

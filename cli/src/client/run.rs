@@ -8,7 +8,7 @@ use skiff_engine::protocol::{Reply, Request};
 use skiff_runtime::supervise;
 
 use super::attend::{Refused, Wishes, attend, terminal_size};
-use super::{connect, print, unexpected};
+use super::{open, print, unexpected};
 use crate::args::{self, Args, Parsed};
 use crate::failure::Failure;
 use crate::flags;
@@ -42,12 +42,10 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let image = args.spec.image.clone();
     let request = Request::Run { attach: !args.detach, pool: args.pool, terminal, spec: Box::new(args.spec) };
     with_image(&image, &args.wanted, &mut || {
-        let mut client = connect()?;
         if !args.detach {
-            return attend(&mut client, &request, &wishes, &mut note);
+            return attend(&request, &wishes, &mut note);
         }
-        client.request(&request, &[])?;
-        match client.reply()?.0 {
+        match open(&request)?.1 {
             Reply::Started { id, .. } => {
                 note(&id)?;
                 Ok(print(&format!("{id}\n"))?)
@@ -83,16 +81,12 @@ pub(crate) fn create(words: Rest<'_>) -> Result<u8, Failure> {
     let mut cidfile = args.cidfile.as_deref().map(Output::make).transpose()?;
     let image = args.spec.image.clone();
     let request = Request::Create { spec: Box::new(args.spec) };
-    with_image(&image, &args.wanted, &mut || {
-        let mut client = connect()?;
-        client.request(&request, &[])?;
-        match client.reply()?.0 {
-            Reply::Created { id } => {
-                keep(&mut cidfile, &id)?;
-                Ok(print(&format!("{id}\n"))?)
-            }
-            other => Err(unexpected(&other).into()),
+    with_image(&image, &args.wanted, &mut || match open(&request)?.1 {
+        Reply::Created { id } => {
+            keep(&mut cidfile, &id)?;
+            Ok(print(&format!("{id}\n"))?)
         }
+        other => Err(unexpected(&other).into()),
     })
 }
 
@@ -102,6 +96,7 @@ fn wishes(args: &Args) -> Wishes {
         interactive: args.spec.options.interactive,
         sig_proxy: args.sig_proxy,
         stop_timeout: args.spec.stop_timeout_s.map(Duration::from_secs),
+        detach_keys: args.detach_keys.0.clone(),
     }
 }
 

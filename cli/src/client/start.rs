@@ -5,14 +5,16 @@ use std::time::Duration;
 use skiff_engine::protocol::Request;
 
 use super::attend::{Wishes, attend, terminal_size};
-use super::{carry_out, connect, only, some, understand};
+use super::{carry_out, only, some, understand};
 use crate::failure::Failure;
-use crate::line::{Command, Flag, Order, Rest, Section};
+use crate::line::{Command, Flag, Order, Rest, Section, put};
+use crate::values::keys::{self, Keys};
 
 #[derive(Debug, Default)]
 pub(crate) struct Args {
     attach: bool,
     interactive: bool,
+    detach_keys: Keys,
 }
 
 pub(crate) static COMMAND: Command<Args> = Command {
@@ -27,11 +29,14 @@ is passed on.
         flags: &[
             Flag::switch(Some('a'), "attach", "its output comes here, and signals go to it", |a, on| a.attach = on),
             Flag::switch(Some('i'), "interactive", "so does input go to it", |a, on| a.interactive = on),
+            Flag::value(None, "detach-keys", "KEYS", "leave its terminal by these (default ctrl-p,ctrl-q)", |a, v| {
+                put(&mut a.detach_keys, keys::parse(v)?)
+            }),
         ],
     }],
     order: Order::Mixed,
     aliases: &[],
-    unsupported: &[("checkpoint", None), ("checkpoint-dir", None), ("detach-keys", None)],
+    unsupported: &[("checkpoint", None), ("checkpoint-dir", None)],
 };
 
 /// How long a container may take when nobody takes its output any more.
@@ -44,9 +49,13 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
         return carry_out(&Request::Start { containers, attach: false, terminal: None });
     }
     let container = only(&COMMAND, containers)?;
-    let wishes =
-        Wishes { streams: true, interactive: args.interactive, sig_proxy: true, stop_timeout: Some(GRACE) };
-    let mut client = connect()?;
+    let wishes = Wishes {
+        streams: true,
+        interactive: args.interactive,
+        sig_proxy: true,
+        stop_timeout: Some(GRACE),
+        detach_keys: args.detach_keys.0,
+    };
     let request = Request::Start { containers: vec![container], attach: true, terminal: terminal_size() };
-    Ok(attend(&mut client, &request, &wishes, &mut |_| Ok(()))?)
+    Ok(attend(&request, &wishes, &mut |_| Ok(()))?)
 }

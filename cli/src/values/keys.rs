@@ -2,6 +2,9 @@
 
 use super::Reason;
 
+/// So many keys have room beside what is typed.
+const KEYS_MAX: usize = 64;
+
 /// A sequence of keys, as the terminal sends them; none if it is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Keys(pub(crate) Vec<u8>);
@@ -27,7 +30,8 @@ pub(crate) fn parse(text: &str) -> Result<Keys, Reason> {
     if text.is_empty() {
         return Ok(Keys(Vec::new()));
     }
-    text.split(',').map(key).collect::<Result<_, _>>().map(Keys)
+    let keys: Vec<u8> = text.split(',').map(key).collect::<Result<_, _>>()?;
+    if keys.len() > KEYS_MAX { Err(format!("more than {KEYS_MAX} keys")) } else { Ok(Keys(keys)) }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub struct Thread {
 }
 
 /// Where a container's output goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
     /// The log's directory, made if need be. Whoever may not read the log must not be let into the one above.
     pub directory: PathBuf,

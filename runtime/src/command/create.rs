@@ -130,7 +130,8 @@ pub(crate) fn supervise(
     signals: &Signals,
 ) -> io::Result<()> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
-    let caller = Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
+    let caller =
+        Caller { signals, stdin: stdin.as_fd(), stdout: stdout.as_fd(), detach_keys: b"", deputy: None };
     let terms = supervise::Terms {
         sig_proxy: true,
         interactive: true,
@@ -138,7 +139,7 @@ pub(crate) fn supervise(
         stop_timeout: None,
         timeout: None,
     };
-    supervise::stand_by(pidfd, console, caller, &terms)
+    supervise::stand_by(pidfd, console, caller, &terms).map(drop)
 }
 
 /// The program's own code, or 128 + n if signal n killed it.

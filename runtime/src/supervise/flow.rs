@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
+use super::Keys;
 use nix::poll::{PollFd, PollFlags};
 
 /// What a pipe that polls as writable takes without blocking (`PIPE_BUF`), so that one slow reader of standard output
@@ -18,6 +19,8 @@ pub(super) struct Flow<'a> {
     bytes: Box<[u8; CAPACITY]>,
     pending: Range<usize>,
     ended: bool,
+    /// What ends it when it is read.
+    keys: Option<Keys<'a>>,
 }
 
 /// What a step has come to.
@@ -29,11 +32,18 @@ pub(super) enum Step {
     Ended,
     /// Nobody takes the bytes any more.
     Refused,
+    /// The keys that end it have been typed.
+    Detached,
 }
 
 impl<'a> Flow<'a> {
     pub(super) fn new(from: BorrowedFd<'a>, to: BorrowedFd<'a>) -> Self {
-        Self { from, to: Some(to), bytes: Box::new([0; CAPACITY]), pending: 0..0, ended: false }
+        Self { from, to: Some(to), bytes: Box::new([0; CAPACITY]), pending: 0..0, ended: false, keys: None }
+    }
+
+    /// The same, until these keys are typed.
+    pub(super) fn until(self, keys: Keys<'a>) -> Self {
+        Self { keys: Some(keys), ..self }
     }
 
     /// The same, with its bytes thrown away from here on.
@@ -63,10 +73,17 @@ impl<'a> Flow<'a> {
     }
 
     fn read(&mut self) -> Step {
-        match nix::unistd::read(self.from, self.bytes.as_mut_slice()) {
+        // What was held back comes before what is read.
+        let held = self.keys.as_ref().map_or(0, Keys::length);
+        let room = CAPACITY.saturating_sub(held).max(1);
+        match nix::unistd::read(self.from, &mut self.bytes[..room]) {
             // The end of a file, and of a terminal whose other end is closed.
             Ok(0) | Err(nix::Error::EIO) => Step::Ended,
             Ok(length) => {
+                let length = match self.pass(length) {
+                    Some(length) => length,
+                    None => return Step::Detached,
+                };
                 self.pending = if self.to.is_some() { 0..length } else { 0..0 };
                 Step::Moved
             }
@@ -76,6 +93,18 @@ impl<'a> Flow<'a> {
                 Step::Ended
             }
         }
+    }
+
+    /// Looks for the keys in what has been read, `length` bytes; how many there are to be passed on, unless it ends.
+    fn pass(&mut self, length: usize) -> Option<usize> {
+        let Some(keys) = &mut self.keys else { return Some(length) };
+        let mut feed = Vec::with_capacity(CAPACITY);
+        if keys.pass(&self.bytes[..length], &mut feed) {
+            return None;
+        }
+        let passed = feed.len().min(CAPACITY);
+        self.bytes[..passed].copy_from_slice(&feed[..passed]);
+        Some(passed)
     }
 
     fn write(&mut self) -> Step {

@@ -5,12 +5,15 @@
 
 mod deadlines;
 mod flow;
+mod keys;
 mod signals;
 mod terminal;
 
+pub use keys::Keys;
 pub use signals::Signals;
 pub use terminal::{Raw, check as check_terminal};
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -49,9 +52,33 @@ pub struct Caller<'a> {
     pub stdin: BorrowedFd<'a>,
     /// Standard output.
     pub stdout: BorrowedFd<'a>,
+    /// What leaves the container's terminal when it is typed; nothing does if empty.
+    pub detach_keys: &'a [u8],
+    /// Who sends signals that the caller may not send itself.
+    pub deputy: Option<Deputy<'a>>,
 }
 
-/// Stands by until the process behind `pidfd` has ended and all that it wrote to `console` has been passed on.
+/// Sends a signal to the process in somebody's place who may not.
+#[derive(Clone, Copy)]
+pub struct Deputy<'a>(pub &'a dyn Fn(i32) -> io::Result<()>);
+
+impl fmt::Debug for Deputy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Deputy")
+    }
+}
+
+/// Why it is stood by no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stood {
+    /// The process has ended.
+    Ended,
+    /// The keys to leave have been typed.
+    Detached,
+}
+
+/// Stands by until the process behind `pidfd` has ended and all that it wrote to `console` has been passed on, or until the caller
+/// leaves.
 ///
 /// Does not reap the process. The caller's terminal is as it was when this returns.
 pub fn stand_by(
@@ -59,35 +86,38 @@ pub fn stand_by(
     console: Option<BorrowedFd<'_>>,
     caller: Caller<'_>,
     terms: &Terms,
-) -> io::Result<()> {
+) -> io::Result<Stood> {
     let mut session = match console {
         Some(console) => Some(Session::open(console, caller, terms.interactive)?),
         None => None,
     };
     let mut input = console.filter(|_| terms.interactive).map(|console| Flow::new(caller.stdin, console));
+    if session.as_ref().is_some_and(Session::is_raw) {
+        input = input.map(|input| input.until(Keys::new(caller.detach_keys)));
+    }
     let mut output = console.map(|console| Flow::new(console, caller.stdout));
     let mut deadlines = Deadlines::new(terms, Instant::now());
     loop {
         let ready = wait(pidfd, caller.signals, [&input, &output], deadlines.next())?;
         if ready.signal {
             for signal in caller.signals.take()? {
-                receive(signal, pidfd, session.as_ref(), terms)?;
+                receive(signal, pidfd, session.as_ref(), (terms, caller.deputy))?;
             }
         }
         if let Some(signal) = deadlines.due(Instant::now()) {
-            send(pidfd, signal)?;
+            send_as(pidfd, signal, caller.deputy)?;
         }
-        if ready.flows[0] {
-            advance(&mut input);
+        if ready.flows[0] && advance(&mut input) == Step::Detached {
+            return Ok(Stood::Detached);
         }
         if ready.flows[1] && advance(&mut output) == Step::Refused {
             // Nobody reads what the program writes: the terminal has hung up.
-            send(pidfd, deadlines.stop(libc::SIGHUP, Instant::now()))?;
+            send_as(pidfd, deadlines.stop(libc::SIGHUP, Instant::now()), caller.deputy)?;
             output = output.map(Flow::discard);
         }
         if ready.ended {
             let _raw = session.take().and_then(Session::release_peer);
-            return output.map_or(Ok(()), last_words);
+            return output.map_or(Ok(()), last_words).map(|()| Stood::Ended);
         }
     }
 }
@@ -143,7 +173,7 @@ fn receive(
     signal: i32,
     pidfd: BorrowedFd<'_>,
     session: Option<&Session<'_>>,
-    terms: &Terms,
+    (terms, deputy): (&Terms, Option<Deputy<'_>>),
 ) -> io::Result<()> {
     match (signal, session) {
         (libc::SIGWINCH, Some(session)) => {
@@ -154,18 +184,21 @@ fn receive(
             session.resume();
             Ok(())
         }
-        _ if terms.sig_proxy => send(pidfd, signal),
-        (libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT, _) => send(pidfd, libc::SIGKILL),
+        _ if terms.sig_proxy => send_as(pidfd, signal, deputy),
+        (libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT, _) => {
+            send_as(pidfd, libc::SIGKILL, deputy)
+        }
         _ => Ok(()),
     }
 }
 
-/// Sends `signal` unless the process has ended already.
-fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+/// Sends `signal`, or has it sent, unless the process has ended already.
+pub fn send_as(pidfd: BorrowedFd<'_>, signal: i32, deputy: Option<Deputy<'_>>) -> io::Result<()> {
     tracing::debug!(signal, "signal");
-    match send_signal(pidfd, signal) {
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-        other => other,
+    match (send_signal(pidfd, signal), deputy) {
+        (Err(error), _) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        (Err(error), Some(Deputy(send))) if error.raw_os_error() == Some(libc::EPERM) => send(signal),
+        (sent, _) => sent,
     }
 }
 

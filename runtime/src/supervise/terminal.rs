@@ -42,6 +42,11 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
+    /// Whether every key that is typed is passed on.
+    pub(super) fn is_raw(&self) -> bool {
+        self.raw.is_some()
+    }
+
     /// Takes over the size of the caller's terminal, if there is one.
     pub(super) fn resize(&self) {
         let size = pty::size(self.caller.stdout).or_else(|_| pty::size(self.caller.stdin));

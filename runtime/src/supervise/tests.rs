@@ -47,7 +47,13 @@ fn plain(script: &str, terms: &Terms) -> Exit {
     let signals = Signals::block().expect("block");
     let child = shell(script, None);
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-    let caller = Caller { signals: &signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
+    let caller = Caller {
+        signals: &signals,
+        stdin: stdin.as_fd(),
+        stdout: stdout.as_fd(),
+        detach_keys: b"",
+        deputy: None,
+    };
     stand_by(child.pidfd.as_fd(), None, caller, terms).expect("stand by");
     reap(child.pidfd.as_fd(), true).expect("reap").expect("it has ended")
 }
@@ -70,7 +76,13 @@ impl Desk {
 
     fn stand_by(&self, terms: &Terms) -> Exit {
         let signals = Signals::block().expect("block");
-        let caller = Caller { signals: &signals, stdin: self.stdin.0.as_fd(), stdout: self.stdout.1.as_fd() };
+        let caller = Caller {
+            signals: &signals,
+            stdin: self.stdin.0.as_fd(),
+            stdout: self.stdout.1.as_fd(),
+            detach_keys: b"",
+            deputy: None,
+        };
         stand_by(self.child.pidfd.as_fd(), Some(self.console.as_fd()), caller, terms).expect("stand by");
         reap(self.child.pidfd.as_fd(), true).expect("reap").expect("it has ended")
     }
@@ -99,7 +111,13 @@ fn signals_are_passed_on_or_kill() {
         let child = shell("exec sleep 60", None);
         raise(Signal::SIGINT).expect("raise");
         let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-        let caller = Caller { signals: &signals, stdin: stdin.as_fd(), stdout: stdout.as_fd() };
+        let caller = Caller {
+            signals: &signals,
+            stdin: stdin.as_fd(),
+            stdout: stdout.as_fd(),
+            detach_keys: b"",
+            deputy: None,
+        };
         stand_by(child.pidfd.as_fd(), None, caller, &Terms { sig_proxy, ..TERMS }).expect("stand by");
         reap(child.pidfd.as_fd(), true).expect("reap").expect("it has ended")
     };
@@ -157,7 +175,13 @@ fn a_program_whose_output_nobody_reads_is_hung_up_on() {
         Desk::new("trap 'exit 9' HUP; while :; do echo y; done");
     drop(reader);
     let signals = Signals::block().expect("block");
-    let caller = Caller { signals: &signals, stdin: stdin.0.as_fd(), stdout: writer.as_fd() };
+    let caller = Caller {
+        signals: &signals,
+        stdin: stdin.0.as_fd(),
+        stdout: writer.as_fd(),
+        detach_keys: b"",
+        deputy: None,
+    };
     stand_by(child.pidfd.as_fd(), Some(console.as_fd()), caller, &TERMS).expect("stand by");
     assert_eq!(reap(child.pidfd.as_fd(), true).expect("reap"), Some(Exit::Code(9)));
 }
@@ -173,7 +197,13 @@ fn the_caller_s_terminal_is_raw_meanwhile_and_its_size_is_taken_over() {
     File::from(keyboard.try_clone().expect("dup")).write_all(b"typed\r").expect("write");
     assert!(canonical());
     let signals = Signals::block().expect("block");
-    let caller = Caller { signals: &signals, stdin: terminal.as_fd(), stdout: terminal.as_fd() };
+    let caller = Caller {
+        signals: &signals,
+        stdin: terminal.as_fd(),
+        stdout: terminal.as_fd(),
+        detach_keys: b"",
+        deputy: None,
+    };
     let terms = Terms { interactive: true, ..TERMS };
     stand_by(child.pidfd.as_fd(), Some(console.as_fd()), caller, &terms).expect("stand by");
     assert!(canonical(), "restored");

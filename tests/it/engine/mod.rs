@@ -5,6 +5,7 @@
 mod adoption;
 mod descriptors;
 mod hostile;
+mod leaving;
 mod lifecycle;
 mod pools;
 mod stuck;
