@@ -101,14 +101,17 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
     };
     process::keep_children().context(|| "take SIGCHLD".into())?;
     let is_beside = !in_user_namespace(plan) && has_idle_processor();
-    let mut network = if is_beside { begin_network(plan) } else { None };
     let console_socket = console_socket.map(console::connect).transpose()?;
     let joins = Joins::open(&plan.joins)?;
-    let can_be_ahead = is_beside
-        && plan.cgroup.order.is_none()
-        && joins.can_wait()
-        && (network.is_some() || !plan.cgroup.joins.is_empty());
-    let Ground { prepared, cgroup, rootfs_done, is_ahead } = Ground::make(plan, can_be_ahead)?;
+    let mut cgroup = Cgroup::default();
+    let can_be_ahead = is_beside && plan.cgroup.order.is_none() && joins.can_wait();
+    if can_be_ahead {
+        // Before the network namespace, which takes the kernel less time.
+        cgroup.begin_beside(&plan.cgroup);
+    }
+    let mut network = if is_beside { begin_network(plan) } else { None };
+    let can_be_ahead = can_be_ahead && (network.is_some() || !plan.cgroup.joins.is_empty());
+    let Ground { prepared, cgroup, rootfs_done, is_ahead } = Ground::make(plan, cgroup, can_be_ahead)?;
     // A unit of systemd's has no directory yet: it is made around the child.
     if plan.cgroup.order.is_none() {
         arm(cgroup.id()).map_err(Error::Option)?;
@@ -182,11 +185,8 @@ struct Ground {
 }
 
 impl Ground {
-    fn make(plan: &Plan, mut is_ahead: bool) -> Result<Self, Error> {
-        let mut cgroup = Cgroup::default();
-        if is_ahead {
-            cgroup.begin_beside(&plan.cgroup);
-        }
+    /// The `cgroup` is there as far as it has been begun.
+    fn make(plan: &Plan, mut cgroup: Cgroup, mut is_ahead: bool) -> Result<Self, Error> {
         let prepare = || Prepared::new(plan, &note::writable(&plan.state_root, &plan.id));
         // What a bundle mounts may be its own cgroups: these come first then.
         let mut prepared = if plan.bond == Bond::None { None } else { Some(prepare()?) };
