@@ -167,5 +167,5 @@ fn every_command_has_a_help_that_stands_alone() {
     run(&case, &["exec", "web"]).fails(1, "no command given");
     run(&case, &["ps", "--size"]).fails(125, "--size is not supported yet");
     run(&case, &["rm", "--link", "x"]).fails(125, "unknown flag: --link");
-    run(&case, &["system", "prune"]).fails(125, "unknown command: system prune");
+    run(&case, &["system", "dial-stdio"]).fails(125, "unknown command: system dial-stdio");
 }

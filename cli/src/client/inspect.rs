@@ -79,16 +79,19 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
 
 /// A container of this name, or else an image.
 fn one(name: &str, only: Option<Kind>) -> Result<Value, Failure> {
-    if only.is_none() && !crate::run::is_alone() {
-        let (container, _) = documents(&Request::Inspect { containers: vec![name.to_owned()] })?;
+    if only.is_some() {
+        return images::inspect::document(name);
+    }
+    let mut reason = format!("no such object: {name}");
+    if !crate::run::is_alone() {
+        let (container, errors) = documents(&Request::Inspect { containers: vec![name.to_owned()] })?;
         if let Some(container) = container.into_iter().next() {
             return Ok(container);
         }
-    }
-    match only {
-        None => {
-            images::inspect::document(name).map_err(|_| Failure::engine(format!("no such object: {name}")))
+        // The beginning of several ids, for one.
+        if let Some(other) = errors.into_iter().find(|error| !error.starts_with("no such container")) {
+            reason = other;
         }
-        Some(_) => images::inspect::document(name),
     }
+    images::inspect::document(name).map_err(|_| Failure::engine(reason))
 }
