@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::{Value, json};
 use skiff_store::{
@@ -264,7 +264,8 @@ impl Overlay {
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        umount(&self.0).unwrap();
+        // A process that another test has just forked may have a file of it open.
+        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
     }
 }
 
