@@ -531,8 +531,16 @@ fn a_run_that_wakes_late_lets_another_container_of_its_id_alone() {
     let command = bundle.command(&["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id]);
     let run = Live::spawn(command, None, Duration::from_secs(60));
     assert!(until(|| bundle.runtime(&["state", &bundle.id]).code == 0 && bundle.status() == "running"));
-    run.signal(Signal::SIGSTOP);
-    bundle.runtime(&["delete", "--force", &bundle.id]).ok();
+    // Its program may run before it has let go of the container's directory.
+    let is_deleted = || {
+        run.signal(Signal::SIGSTOP);
+        let is_deleted = bundle.runtime(&["delete", "--force", &bundle.id]).code == 0;
+        if !is_deleted {
+            run.signal(Signal::SIGCONT);
+        }
+        is_deleted
+    };
+    assert!(until(is_deleted));
     let second = bundle.wait_ready(&["/bin/probe", "wait"]);
     run.signal(Signal::SIGCONT);
     run.finish();
