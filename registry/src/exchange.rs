@@ -148,7 +148,8 @@ impl Exchange {
         Err(Trouble { passes: true, asked, is_not_tls: false, message: explanation(answer) })
     }
 
-    /// One attempt, with redirects.
+    /// One attempt, with redirects. What has a body is not sent to another origin, and a challenge of another origin is
+    /// left out of the answer.
     pub(crate) fn once(
         &self,
         call: &mut Call<'_>,
@@ -160,12 +161,20 @@ impl Exchange {
         for _ in 0..=REDIRECTS_MAX {
             let is_home = url::is_same_origin(&uri, &call.uri);
             let authorization = authorization.filter(|_| is_home);
-            let answer = self.attempt(call, &uri, authorization, is_insecure && is_home)?;
+            let mut answer = self.attempt(call, &uri, authorization, is_insecure && is_home)?;
+            if !is_home {
+                // It would be taken for the challenge of the host that was asked, and be answered with its secrets.
+                answer.headers_mut().remove(header::WWW_AUTHENTICATE);
+            }
             if !is_redirect(&call.method, answer.status()) || !call.is_repeatable() {
                 return Ok(answer);
             }
             let target = value(&answer, "location").and_then(|location| url::resolve(&uri, location));
             let target = target.ok_or_else(|| lasting("redirects to what is no address".to_owned()))?;
+            // A form may hold an identity token.
+            if !matches!(call.body, Payload::Nothing) && !url::is_same_origin(&target, &call.uri) {
+                return Err(lasting(format!("redirects what is sent to {}", authority(&target))));
+            }
             let is_plain = target.scheme_str() == Some("http");
             if is_plain
                 && !is_insecure

@@ -119,6 +119,23 @@ fn an_identity_token_is_exchanged_and_kept_by_login() {
 }
 
 #[test]
+fn an_identity_token_is_not_sent_where_its_server_points() {
+    let other = Server::start(|_| Reply::new(200).body(r#"{"token":"t"}"#));
+    let target = format!("http://{}/token", other.authority);
+    let server = token_server(move |_| Reply::new(307).with("location", target.clone()), "Bearer t");
+    let folder = std::env::temp_dir().join(format!("skiff-pointed-{}", std::process::id()));
+    let file = CredentialFile::at(folder.join("config.json"));
+    let secret = Secret::IdentityToken("r".to_owned());
+    file.store(&server.authority, &Credentials { user: "me".to_owned(), secret }).expect("store");
+    let registry = Registry::new(config(file, Rules::default()));
+    let repository = registry.repository(&server.name("x/y"), Access::Pull).expect("a repository");
+    let error = repository.manifest(&tag()).expect_err("refused");
+    fs::remove_dir_all(&folder).expect("clean up");
+    assert!(error.message.ends_with(&format!("redirects what is sent to {}", other.authority)), "{error}");
+    assert_eq!(other.lines().len(), 0);
+}
+
+#[test]
 fn login_with_a_wrong_password_keeps_nothing() {
     let server = Server::start(|request| match request.header("authorization") {
         Some("Basic bWU6cHc=") => Reply::new(200),

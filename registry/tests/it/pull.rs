@@ -182,6 +182,23 @@ fn credentials_stay_with_the_host_that_a_redirect_leaves() {
 }
 
 #[test]
+fn the_challenge_of_another_host_is_not_taken_for_the_registrys() {
+    let third = Server::start(|_| Reply::new(200).body(r#"{"token":"t"}"#));
+    let challenge = format!("Bearer realm=\"http://{}/token\"", third.authority);
+    let store = Server::start(move |_| Reply::new(401).with("www-authenticate", challenge.clone()));
+    let target = format!("http://{}/signed", store.authority);
+    let server = Server::start(move |request| match request.header("authorization") {
+        Some(_) => Reply::new(307).with("location", target.clone()),
+        None => Reply::new(401).with("www-authenticate", "Basic realm=x"),
+    });
+    let repository =
+        server.registry(Some(("me", "pw"))).repository(&server.name("x"), Access::Pull).expect("a name");
+    let error = read_all(&repository, Digest::of(b""), 0).expect_err("not given");
+    assert!(error.ends_with("401 unauthorized"), "{error}");
+    assert_eq!((store.lines(), third.lines()), (vec!["GET /signed".to_owned()], vec![]));
+}
+
+#[test]
 fn redirects_end_and_do_not_leave_encryption_or_the_web() {
     let check = |location: &'static str, end: &str| {
         let server = Server::start(move |_| Reply::new(302).with("location", location));
