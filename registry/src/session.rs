@@ -275,6 +275,10 @@ impl Host {
         let Some(uri) = uri.filter(|uri| uri.scheme().is_some() && uri.host().is_some()) else {
             return refuse("has no address");
         };
+        // What stands before it looks like a host and is none.
+        if authority(&uri).contains('@') {
+            return refuse("has a user in its address");
+        }
         let is_near =
             self.is_insecure || (url::is_loopback(&self.authority) && url::is_loopback(authority(&uri)));
         match uri.scheme_str() {

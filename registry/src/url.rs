@@ -69,8 +69,11 @@ pub(crate) fn is_same_origin(a: &Uri, b: &Uri) -> bool {
     origin(a) == origin(b)
 }
 
-/// Whether `HOST[:PORT]` is this machine.
+/// Whether `HOST[:PORT]` is this machine. With a user before it, it is nobody's.
 pub(crate) fn is_loopback(authority: &str) -> bool {
+    if authority.contains('@') {
+        return false;
+    }
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => authority.split(':').next().unwrap_or_default(),
@@ -126,8 +129,17 @@ mod tests {
         for local in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000", "[::1]"] {
             assert!(is_loopback(local), "{local}");
         }
-        for other in ["localhost.example", "128.0.0.1", "[::2]:1", "10.0.0.1:127", "127.0.0.1.example:80", ""]
-        {
+        let others = [
+            "localhost.example",
+            "128.0.0.1",
+            "[::2]:1",
+            "10.0.0.1:127",
+            "127.0.0.1.example:80",
+            "127.0.0.1:1@a.example",
+            "[::1]@a.example",
+            "",
+        ];
+        for other in others {
             assert!(!is_loopback(other), "{other}");
         }
     }

@@ -168,6 +168,10 @@ fn a_token_server_without_encryption_or_elsewhere_is_not_asked() {
         "Bearer realm=\"http://192.0.2.1/token\"",
         "\"http://192.0.2.1/token\" is reached without encryption",
     );
+    check(
+        "Bearer realm=\"http://127.0.0.1:1@192.0.2.1/token\"",
+        "\"http://127.0.0.1:1@192.0.2.1/token\" has a user in its address",
+    );
     check("Bearer realm=\"/token\"", "\"/token\" has no address");
     check("Bearer realm=\"ftp://a/\"", "\"ftp://a/\" is reached without encryption");
     check("Negotiate", "401 unauthorized");
