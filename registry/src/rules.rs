@@ -133,8 +133,11 @@ impl Rules {
         let whole = name.repository();
         let matching =
             self.registries.iter().filter_map(|registry| Some((registry, rest(&registry.prefix, &whole)?)));
-        // The longest match is the most specific one.
-        let Some((registry, rest)) = matching.min_by_key(|(_, rest)| rest.len()) else {
+        // The longest prefix is the most specific one, and a host more so than its domain. What is left of the name would
+        // not tell: that of `*.domain` is the same for each of them.
+        let specific =
+            |(registry, _): &(&Registry, &str)| (registry.prefix.len(), !registry.prefix.starts_with('*'));
+        let Some((registry, rest)) = matching.max_by_key(specific) else {
             return Ok(vec![Place::new(&whole, false, Serves::All)]);
         };
         if registry.blocked {
@@ -241,6 +244,12 @@ mod tests {
             "corp/app",
             "localhost:5001/hub/corp/app m.example/corp/app!# registry-1.docker.io/corp/app",
         );
+        rules.add("[[registry]]\nprefix = '*.b.corp'\nblocked = true").expect("rules");
+        rules.add("[[registry]]\nprefix = 'a.b.corp'\nlocation = 'a.b.corp'").expect("rules");
+        rules.add("[[registry]]\nprefix = '*.ab.corp'\nlocation = 'c.d'").expect("rules");
+        check(&rules, "x.b.corp/app", "x.b.corp/app: blocked by registries.conf");
+        check(&rules, "a.b.corp/app", "a.b.corp/app");
+        check(&rules, "x.ab.corp/app", "c.d/app");
         check(&rules, "bad.example/x", "bad.example/x: blocked by registries.conf");
         check(&rules, "localhost:5000/x", "localhost:5000/x");
         // A later file has the last word about a prefix.
