@@ -216,11 +216,13 @@ impl Sender<'_> {
     /// The blobs that are known to hold the layer, packed, and other repositories of the same host that had them.
     fn known(&self, layer: Digest, own: &Blob) -> Result<Vec<(Blob, Vec<ImageName>)>> {
         let (host, here) = (self.target.name().host(), self.target.name().repository());
+        let blobs = self.store.layer_blobs(layer).map_err(|error| failed(error.to_string()))?;
         let mut known = Vec::new();
-        if own.digest != layer {
+        // The manifest alone is no proof that its blob holds this layer.
+        if own.digest != layer && blobs.iter().any(|blob| blob.digest == own.digest) {
             known.push((own.clone(), Vec::new()));
         }
-        for blob in self.store.layer_blobs(layer).map_err(|error| failed(error.to_string()))? {
+        for blob in blobs {
             let names = blob.repositories.iter().filter(|name| **name != here);
             let names =
                 names.filter_map(|name| ImageName::parse(name).ok()).filter(|name| name.host() == host);

@@ -138,13 +138,13 @@ struct Built<'a> {
 }
 
 impl Store {
-    /// Where else the layer with this content is known to be, the latest first.
+    /// Where else the layer with this content is known to be, the latest first; of blobs that have been seen to hold it.
     pub fn layer_blobs(&self, layer: Digest) -> Result<Vec<KnownBlob>, Error> {
         let record = LayerRecord::read(&self.disk, layer).map_err(|e| self.error(&cause(&e)))?;
         Ok(record.unwrap_or_default().blobs)
     }
 
-    /// Remembers that `repository` (`HOST/PATH`) has the content of a layer as this blob.
+    /// Remembers that `repository` (`HOST/PATH`) has the content of a layer as this blob, which the caller must know for sure.
     pub fn remember_blob(
         &self,
         layer: Digest,
@@ -198,9 +198,17 @@ impl Store {
     }
 
     /// Notes where else a layer is that was here before.
+    ///
+    /// Only of a blob that once gave this layer here: otherwise nothing but the manifest says that the two belong together.
     fn remember(&self, origin: &dyn Origin, layer: &Layer) -> Result<(), Error> {
         match (origin.repository(), layer.digest, layer.size) {
-            (Some(repository), Some(digest), Some(size)) => {
+            (Some(repository), Some(digest), Some(size))
+                if self
+                    .layer_blobs(layer.diff_id)
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|it| it.digest == digest) =>
+            {
                 self.remember_blob(layer.diff_id, &layer.media_type, digest, size, &repository)
             }
             _ => Ok(()),

@@ -280,6 +280,24 @@ fn what_is_elsewhere_is_known() {
     assert_eq!(known[0].repositories, ["two.example/app", "one.example/app"]);
 }
 
+/// A manifest that names a foreign blob for a layer that is here is not believed.
+#[test]
+fn what_a_manifest_says_of_layers_is_no_proof() {
+    let temp = Temp::new();
+    let layer = || Layer::gzip(&tar(&["file a x"]));
+    let lie = Layer { diff_id: layer().diff_id, ..Layer::gzip(&tar(&["file a evil"])) };
+    let layout = Layout::new(temp.join("oci"));
+    let (good, bad) = (layout.image(&[layer()], json!({})), layout.image(&[lie], json!({ "User": "1" })));
+    let repository = Repository::tagged(layout, &[("good", &good), ("bad", &bad)]);
+    let store = open(&temp);
+    repository.pull(&store, "one.example/app:good").unwrap();
+    repository.pull(&store, "two.example/app:bad").unwrap();
+    let known = store.layer_blobs(digest(&layer().diff_id)).unwrap();
+    assert_eq!(known.len(), 1);
+    assert_eq!(known[0].digest, digest(&sha256(&layer().blob)));
+    assert_eq!(known[0].repositories, ["one.example/app"]);
+}
+
 #[test]
 fn a_store_of_format_1_is_taken_over() {
     let temp = Temp::new();
