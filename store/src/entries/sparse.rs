@@ -53,9 +53,14 @@ impl MapText {
         self.lines += block.iter().filter(|&&b| b == b'\n').count();
     }
 
-    /// Whether all numbers that the count announces are there.
+    /// Whether all numbers that the count announces are there. Errors: there is more text than they can take.
     pub(super) fn is_complete(&self) -> io::Result<bool> {
-        Ok(self.lines > 0 && self.lines > 2 * self.count()?)
+        let wanted = if self.lines == 0 { 1 } else { 2 * self.count()? + 1 };
+        // Numbers up to 2⁶³ have 19 digits and end with a newline; the last block may hold data behind them.
+        if self.lines < wanted && self.text.len() >= wanted * 20 + 512 {
+            return Err(malformed("bad number in a sparse map"));
+        }
+        Ok(self.lines >= wanted)
     }
 
     pub(super) fn segments(&self) -> io::Result<Vec<Segment>> {

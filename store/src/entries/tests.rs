@@ -132,6 +132,25 @@ fn old_gnu_sparse_map() {
 }
 
 #[test]
+fn sparse_map_text_is_bounded() {
+    let check = |start: &[u8], blocks: usize| {
+        let mut text = super::sparse::MapText::default();
+        let mut block = [b'1'; BLOCK];
+        block[..start.len()].copy_from_slice(start);
+        for _ in 0..blocks {
+            assert!(!text.is_complete().unwrap());
+            text.push(&block);
+            block = [b'1'; BLOCK];
+        }
+        assert!(text.is_complete().is_err(), "{}", start.escape_ascii());
+    };
+    check(b"", 2);
+    check(b"1\n", 2);
+    check(b"100\n1\n", 9);
+    check(b"9999999999\n", 1);
+}
+
+#[test]
 fn pax_records() {
     let check = |records: &[u8], expect: Option<(&str, i64, i64)>| {
         let mut pax = Pax::default();
