@@ -48,6 +48,20 @@ impl Listing {
         }
     }
 
+    /// Rows with what others have written, such that it cannot steer the terminal. JSON has everything as it is.
+    pub(crate) fn fit(&self, rows: impl Iterator<Item = Value>) -> Vec<Value> {
+        let is_json = matches!(self, Self::Json);
+        let fit = |mut row: Value| {
+            for field in row.as_object_mut().into_iter().flat_map(|fields| fields.values_mut()) {
+                if let (Value::String(text), false) = (&mut *field, is_json) {
+                    *text = plain(text);
+                }
+            }
+            row
+        };
+        rows.map(fit).collect()
+    }
+
     /// Prints `rows`; `names` is an object from all fields that a row has to what their columns are called.
     ///
     /// Errors: the template asks for what is not there.
@@ -77,6 +91,16 @@ impl Listing {
             }
         }
     }
+}
+
+/// Text of another hand without control characters: blanks instead of those that separate, else U+FFFD.
+pub(crate) fn plain(text: &str) -> String {
+    let replace = |c: char| match c {
+        '\t' | '\n' | '\r' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(replace).collect()
 }
 
 /// How `inspect` prints documents.
@@ -166,6 +190,19 @@ mod tests {
             Some("json"),
             "{\"ID\":\"2a2746dabd61\",\"Names\":\"web\"}\n{\"ID\":\"35b8\",\"Names\":\"db\"}\n",
         );
+    }
+
+    #[test]
+    fn what_others_have_written_does_not_steer_the_terminal() {
+        let check = |format: Option<&str>, expected: &str| {
+            let listing = Listing::parse(format, "{{.ID}}").expect("a format");
+            let rows = listing.fit([json!({"ID": "a\u{1b}]0;x\u{7}\u{9b}2J\tb\nc", "N": 1})].into_iter());
+            assert_eq!((rows[0]["ID"].as_str(), &rows[0]["N"]), (Some(expected), &json!(1)), "{format:?}");
+        };
+        for format in [None, Some("{{.ID}}"), Some("table {{.ID}}")] {
+            check(format, "a\u{fffd}]0;x\u{fffd}\u{fffd}2J b c");
+        }
+        check(Some("json"), "a\u{1b}]0;x\u{7}\u{9b}2J\tb\nc");
     }
 
     #[test]

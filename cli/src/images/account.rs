@@ -299,7 +299,7 @@ pub(crate) fn search(words: Rest<'_>) -> Result<u8, Failure> {
             "IsOfficial": mark(hit.is_official), "IsAutomated": mark(hit.is_automated),
         })
     };
-    let rows: Vec<Value> = hits.iter().filter(fits).map(row).collect();
+    let rows = listing.fit(hits.iter().filter(fits).map(row));
     let rows: Vec<Row<'_>> = rows.iter().map(|document| Row { document, labels: &Value::Null }).collect();
     let names = json!({
         "Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "IsOfficial": "OFFICIAL",

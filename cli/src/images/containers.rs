@@ -19,6 +19,7 @@ use super::sink::Sink;
 use super::tag::new_name;
 use crate::client::{ask, documents, now_ns, only, os, print, refused, understand};
 use crate::failure::Failure;
+use crate::format::plain;
 use crate::line::{Command, Flag, Order, Rest, Section, add, put};
 
 /// What a launch mounts on, beside what it was asked for.
@@ -121,7 +122,10 @@ pub(crate) fn diff(words: Rest<'_>) -> Result<u8, Failure> {
             ChangeKind::Deleted => b'D',
         });
         text.push(b' ');
-        text.extend(change.path);
+        for part in change.path.utf8_chunks() {
+            text.extend(plain(part.valid()).into_bytes());
+            text.extend(part.invalid());
+        }
         text.push(b'\n');
     }
     io::stdout().write_all(&text).map_err(|error| os("write to standard output", &error))?;

@@ -61,7 +61,7 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let style = Style { no_trunc: args.no_trunc, digests: false, now_ns: now_ns() };
     let known = Local::open()?.find(&image)?;
     let steps = documents::history(&known);
-    let rows: Vec<Value> = steps.iter().map(|step| rows::step(step, args.human, style)).collect();
+    let rows = listing.fit(steps.iter().map(|step| rows::step(step, args.human, style)));
     let rows: Vec<Row<'_>> = rows.iter().map(|document| Row { document, labels: &Value::Null }).collect();
     print(&listing.print(&rows, &rows::history_names()).map_err(template)?)
 }
