@@ -17,6 +17,8 @@ use crate::{rules, url};
 
 /// Largest page of a list, in bytes.
 const PAGE_MAX: u64 = 8 << 20;
+/// Largest list, all of its pages together, in bytes.
+const LIST_MAX: u64 = 16 << 20;
 /// Most pages of a list that are asked for.
 const PAGES_MAX: usize = 1000;
 /// What is asked for in one page; registries give less if they like.
@@ -117,9 +119,16 @@ impl Repository {
         match answer.status() {
             StatusCode::OK if is_list => {
                 let mut first = Some(answer);
-                let ask = |call: &mut Call<'_>| match first.take() {
-                    Some(answer) => Ok(answer),
-                    None => origin.send(call, u32::MAX),
+                let ask = |call: &mut Call<'_>| {
+                    if let Some(answer) = first.take() {
+                        return Ok(answer);
+                    }
+                    let answer = origin.send(call, u32::MAX)?;
+                    if answer.status() == StatusCode::OK {
+                        Ok(answer)
+                    } else {
+                        Err(self.refusal(answer, &what))
+                    }
                 };
                 pages(&mut call, &what, ask, |page: Index| found.extend(page.manifests.unwrap_or_default()))?;
             }
@@ -276,10 +285,15 @@ fn pages<T: DeserializeOwned>(
     mut ask: impl FnMut(&mut Call<'_>) -> Result<Answer>,
     mut take: impl FnMut(T),
 ) -> Result<()> {
+    let mut read = 0;
     for _ in 0..PAGES_MAX {
         let answer = ask(call)?;
         let next = value(&answer, "link").and_then(next_link).and_then(|link| url::resolve(&call.uri, link));
         let bytes = read_bounded(answer, PAGE_MAX, what)?;
+        read += bytes.len() as u64;
+        if read > LIST_MAX {
+            return Err(failed(format!("{what}: more than {LIST_MAX} bytes")));
+        }
         take(
             serde_json::from_slice(&bytes)
                 .map_err(|_| failed(format!("{what}: the answer is no such list")))?,

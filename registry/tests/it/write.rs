@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use skiff_registry::Access;
-use skiff_store::{Digest, ManifestRef, Silent};
+use skiff_store::{Digest, ManifestRef, RemoteErrorKind, Silent};
 
 use crate::server::{Reply, Request, Server};
 
@@ -238,6 +238,14 @@ fn lists_are_read_page_by_page_and_end() {
             Reply::new(200).with("link", "<>; rel=next").body(r#"{"tags":null}"#)
         }
         "/v2/_catalog?n=1000" => Reply::new(200).body(r#"{"repositories":["x/y","z"]}"#),
+        path if path.starts_with("/v2/big/") => Reply::new(200)
+            .with("link", format!("<{path}1>; rel=next"))
+            .body(format!("{{\"tags\":[]}}{}", " ".repeat(7 << 20))),
+        path if path.starts_with("/v2/half/referrers/") && !path.contains('?') => Reply::new(200)
+            .with("content-type", "application/vnd.oci.image.index.v1+json")
+            .with("link", format!("<{path}?page=2>; rel=next"))
+            .body("{}"),
+        path if path.ends_with("?page=2") => Reply::new(403).body("{}"),
         path if path.starts_with("/v2/round/") => {
             Reply::new(200).with("link", format!("<{path}1>; rel=next")).body(r#"{"tags":["a"]}"#)
         }
@@ -248,7 +256,12 @@ fn lists_are_read_page_by_page_and_end() {
     assert_eq!(registry.repositories(&server.authority), Ok(vec!["x/y".to_owned(), "z".to_owned()]));
     let hits = registry.search(&server.authority, "y", 5).expect("hits");
     assert_eq!(hits.iter().map(|hit| hit.name.as_str()).collect::<Vec<_>>(), ["x/y"]);
-    let round = registry.repository(&server.name("round"), Access::Pull).expect("a repository");
+    let repository = |name| registry.repository(&server.name(name), Access::Pull).expect("a repository");
+    assert!(repository("big").tags().expect_err("no end").message.ends_with(": more than 16777216 bytes"));
+    assert_eq!(server.lines().iter().filter(|line| line.contains("/big/")).count(), 3);
+    let error = repository("half").referrers(Digest::of(b"s"), None).expect_err("half of a list");
+    assert_eq!(error.kind, RemoteErrorKind::Denied, "{error}");
+    let round = repository("round");
     assert!(round.tags().expect_err("no end").message.ends_with(": more than 1000 pages"));
 }
 
