@@ -227,6 +227,7 @@ fn what_cannot_be_done_is_one_line_and_leaves_nothing() {
         (&["pull", "UPPER"], 1, "repository name must be lowercase"),
         (&["pull", "a:b:c"], 1, "invalid"),
         (&["pull", "127.0.0.1:1/x"], 1, "127.0.0.1:1"),
+        (&["pull", "-a", "x:1"], 1, "tag can't be used with --all-tags/-a"),
         (&["pull", "--platform", "a/b/c/d", "x"], 125, "--platform"),
         (&["push", "nosuch"], 1, "an image does not exist locally with the tag: nosuch"),
         (&["push", "-a", "x:1"], 1, "tag can't be used with --all-tags/-a"),

@@ -27,6 +27,14 @@ Fetches an image from a registry. What has come of it when it is interrupted is 
     sections: &[Section {
         title: "Options",
         flags: &[
+            Flag::switch(
+                Some('a'),
+                "all-tags",
+                "all tags that the registry has of the repository",
+                |a, on| {
+                    a.all_tags = on;
+                },
+            ),
             Flag::value(
                 None,
                 "platform",
