@@ -89,8 +89,10 @@ pub(crate) fn commit(words: Rest<'_>) -> Result<u8, Failure> {
     let made = local.store.commit(&container.tree()?, &container.ids(), &making, &names);
     drop(frozen);
     if let Some(id) = base.kept {
-        // It was brought here for this alone; its layers are the new image's, too.
-        local.store.remove(&id.to_string(), true).map_err(failed)?;
+        // It was brought here for this alone; its layers are the new image's, too. It stays while the container runs.
+        if let Err(error) = local.store.remove(&id.to_string(), true) {
+            tracing::debug!(%error, "remove the image that {} was made of", container.name);
+        }
     }
     let id = made.map_err(failed)?;
     print(&format!("{id}\n"))
