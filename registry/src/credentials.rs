@@ -109,7 +109,7 @@ impl CredentialFile {
         if let Some(name) = document.helper_for(host) {
             return helper::get(name, key);
         }
-        if let Some(name) = document.creds_store.as_deref().filter(|name| !name.is_empty())
+        if let Some(name) = document.helper_for_all()
             && let Some(found) = helper::get(name, key)?
         {
             return Ok(Some(found));
@@ -121,7 +121,7 @@ impl CredentialFile {
     pub fn store(&self, host: &str, credentials: &Credentials) -> Result<Kept> {
         let document = self.read()?.unwrap_or_default();
         let key = server_key(host);
-        if let Some(name) = document.helper_for(host).or(document.creds_store.as_deref()) {
+        if let Some(name) = document.keeper_for(host) {
             helper::store(name, key, credentials)?;
             return Ok(Kept::Helper(name.to_owned()));
         }
@@ -145,7 +145,7 @@ impl CredentialFile {
         let Some(document) = self.read()? else { return Ok(false) };
         let key = server_key(host);
         let mut found = false;
-        if let Some(name) = document.helper_for(host).or(document.creds_store.as_deref()) {
+        if let Some(name) = document.keeper_for(host) {
             found = helper::get(name, key)?.is_some();
             if found {
                 helper::erase(name, key)?;
@@ -224,6 +224,15 @@ impl Document {
     fn helper_for(&self, host: &str) -> Option<&str> {
         let name = self.cred_helpers.get(host).or_else(|| self.cred_helpers.get(server_key(host)))?;
         (!name.is_empty()).then_some(name.as_str())
+    }
+
+    fn helper_for_all(&self) -> Option<&str> {
+        self.creds_store.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// The helper that keeps what is stored for this host; without one, the file does.
+    fn keeper_for(&self, host: &str) -> Option<&str> {
+        self.helper_for(host).or_else(|| self.helper_for_all())
     }
 
     /// The entry for the longest path, then that for the host, however it is written.
@@ -414,6 +423,10 @@ mod tests {
         let left: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(left, json!({ "auths": { "a": { "auth": "bTpw" } }, "proxies": { "x": [1, 2] } }));
         assert_eq!(fs::read_dir(path.parent().expect("a folder")).expect("list").count(), 1);
+        // An empty name is no helper's.
+        fs::write(&path, r#"{"credsStore":"","credHelpers":{"a":""}}"#).expect("write");
+        assert_eq!(file.store("a", &mine), Ok(Kept::File(path.clone())));
+        assert_eq!((file.get("a", "x"), file.erase("a")), (Ok(Some(mine)), Ok(true)));
         fs::remove_dir_all(&folder).expect("clean up");
     }
 }
