@@ -44,6 +44,8 @@ struct Session {
     challenge: Option<Challenge>,
     /// By scope.
     tokens: HashMap<String, Token>,
+    /// The value of the `Authorization` field for basic challenges, by path: helpers are slow to ask.
+    basics: HashMap<String, String>,
 }
 
 #[derive(Debug, Clone)]
@@ -177,15 +179,22 @@ impl Host {
     fn authorization(&self, scope: &Scope, path: &str) -> Result<Option<String>> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(challenge) = session.challenge.clone() else { return Ok(None) };
-        let credentials = self.exchange.config.credentials.get(&self.name, path)?;
+        let credentials = || self.exchange.config.credentials.get(&self.name, path);
         if challenge.scheme == "basic" {
-            return Ok(credentials.and_then(|known| known.basic()));
+            if let Some(known) = session.basics.get(path) {
+                return Ok(Some(known.clone()));
+            }
+            let basic = credentials()?.and_then(|known| known.basic());
+            if let Some(basic) = &basic {
+                session.basics.insert(path.to_owned(), basic.clone());
+            }
+            return Ok(basic);
         }
         let known = session.tokens.get(&scope.0).filter(|token| token.ends > Instant::now() + LIFE_MIN);
         if let Some(token) = known {
             return Ok(Some(token.authorization.clone()));
         }
-        let (token, _) = self.fetch(&challenge, scope, credentials.as_ref(), false)?;
+        let (token, _) = self.fetch(&challenge, scope, credentials()?.as_ref(), false)?;
         let authorization = token.authorization.clone();
         session.tokens.insert(scope.0.clone(), token);
         Ok(Some(authorization))
@@ -201,6 +210,9 @@ impl Host {
             session.tokens.remove(&scope.0);
         }
         let is_refused = challenge.scheme == "basic" && used.is_some();
+        if is_refused {
+            session.basics.clear();
+        }
         session.challenge = Some(challenge);
         !is_refused
     }

@@ -119,6 +119,28 @@ fn an_identity_token_is_exchanged_and_kept_by_login() {
 }
 
 #[test]
+fn a_password_is_read_once_unless_it_is_refused() {
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |request| match request.header("authorization") {
+        None => Reply::new(401).with("www-authenticate", "Basic realm=x"),
+        Some("Basic bWU6cHc=") if count.fetch_add(1, Ordering::SeqCst) < 2 => Reply::new(200).body("{}"),
+        Some("Basic bWU6bmV3") => Reply::new(200).body("{}"),
+        Some(_) => Reply::new(401).with("www-authenticate", "Basic realm=x"),
+    });
+    let folder = std::env::temp_dir().join(format!("skiff-once-{}", std::process::id()));
+    let file = CredentialFile::at(folder.join("config.json"));
+    file.store(&server.authority, &Credentials::password("me", "pw")).expect("store");
+    let registry = Registry::new(config(file.clone(), Rules::default()));
+    let repository = registry.repository(&server.name("x/y"), Access::Pull).expect("a repository");
+    repository.manifest(&tag()).expect("by the first password");
+    file.store(&server.authority, &Credentials::password("me", "new")).expect("store");
+    repository.manifest(&tag()).expect("by the first password again");
+    assert_eq!(repository.manifest(&tag()).expect_err("refused").kind, RemoteErrorKind::Denied);
+    repository.manifest(&tag()).expect("by the new one");
+    fs::remove_dir_all(&folder).expect("clean up");
+}
+
+#[test]
 fn an_identity_token_is_not_sent_where_its_server_points() {
     let other = Server::start(|_| Reply::new(200).body(r#"{"token":"t"}"#));
     let target = format!("http://{}/token", other.authority);
