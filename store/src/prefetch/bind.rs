@@ -1,11 +1,15 @@
 //! A profile of one image for another that has the same files: those of layers that both have, and those of the same path and content.
 
+use std::ffi::CString;
 use std::fs::File as Open;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+use nix::libc;
 use sha2::{Digest as _, Sha256};
+use skiff_sys::file::{Resolve, open_beneath};
 
 use super::profile::{File, Profile};
 use super::replay;
@@ -50,7 +54,7 @@ fn moved(file: &File, layers: &[PathBuf], root: &Path, left: &mut u64) -> Option
     // The uppermost is the one that a container sees.
     let (layer, path) = layers.iter().find_map(|path| {
         let other = File { layer: replay::name(path)?, ..file.clone() };
-        std::fs::symlink_metadata(path.join(&file.path)).ok().map(|_| (other, path))
+        is_taken(path, &file.path).then_some((other, path))
     })?;
     let found = digest(path, &layer, left).ok()?;
     let wanted = match file.sha256 {
@@ -58,6 +62,17 @@ fn moved(file: &File, layers: &[PathBuf], root: &Path, left: &mut u64) -> Option
         None => digest(&layer_of(root, file.layer), file, left).ok()?,
     };
     (found == wanted).then_some(File { sha256: Some(found), ..layer })
+}
+
+/// Whether the layer says what `path` is, so that a container does not see those below it there: any file, or a link or a file
+/// where the path has a directory. Follows no link, for the image has made them.
+fn is_taken(layer: &Path, path: &str) -> bool {
+    let (Ok(root), Ok(name)) = (Open::open(layer), CString::new(path)) else { return false };
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    match open_beneath(root.as_fd(), &name, flags, 0, Resolve::NoXdev) {
+        Ok(_) => true,
+        Err(error) => matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)),
+    }
 }
 
 /// The digest of the file's content. Errors: there is none such, or `left` bytes are fewer than it has.
@@ -127,6 +142,44 @@ mod tests {
         fs::remove_dir_all(layer_of(&root, Digest::of(b"old"))).expect("remove");
         assert_eq!(bind(&old, Digest::of(b"two"), &[new, base.clone()], &root).expect("bind").pages(), 4);
         assert_eq!(bind(&old, Digest::of(b"three"), &[base], &root).map(|bound| bound.pages()), Some(4));
+        fs::remove_dir_all(root).expect("clean up");
+    }
+
+    #[test]
+    fn links_of_an_image_lead_nowhere() {
+        let root = std::env::temp_dir().join(format!("skiff-bind-links-{}", std::process::id()));
+        let host = root.join("host");
+        fs::create_dir_all(host.join("below")).expect("mkdir");
+        fs::write(host.join("below/file"), "same").expect("write");
+        let layer = |name: &[u8]| layer_of(&root, Digest::of(name));
+        let (old, upper, lower) = (layer(b"old"), layer(b"upper"), layer(b"lower"));
+        for path in [old.join("net/below"), upper.clone(), lower.join("net/below")] {
+            fs::create_dir_all(path).expect("mkdir");
+        }
+        for path in [&old, &lower] {
+            fs::write(path.join("net/below/file"), "same").expect("write");
+        }
+        let path = "net/below/file";
+        let file = File {
+            layer: Digest::of(b"old"),
+            path: path.into(),
+            size: 4,
+            sha256: None,
+            ranges: vec![Range(0, 0, 1)],
+        };
+        let both = [upper.clone(), lower.clone()];
+        let found = || moved(&file, &both, &root, &mut HASHED_MAX.clone()).map(|file| file.layer);
+        assert!(!is_taken(&upper, path) && is_taken(&lower, path));
+        assert_eq!(found(), Some(Digest::of(b"lower")));
+        // On the host neither the file that is there nor the one that is not can be told from the other.
+        std::os::unix::fs::symlink(&host, upper.join("net")).expect("link");
+        assert!(is_taken(&upper, path) && is_taken(&upper, "net/none/file"));
+        assert_eq!(found(), None);
+        // A file takes the place of a directory as well.
+        fs::remove_file(upper.join("net")).expect("remove");
+        fs::write(upper.join("net"), "").expect("write");
+        assert!(is_taken(&upper, path));
+        assert_eq!(found(), None);
         fs::remove_dir_all(root).expect("clean up");
     }
 }
