@@ -1,6 +1,6 @@
 //! Records which pages of which files the tasks of a cgroup use: an object of its own, loaded while something is recorded.
 
-use std::collections::HashMap as Table;
+use std::collections::{HashMap as Table, VecDeque};
 use std::fmt;
 
 use aya::maps::{Array, HashMap, MapData};
@@ -32,7 +32,8 @@ pub struct Recorder {
     recorded: HashMap<MapData, u64, u32>,
     uses: HashMap<MapData, Plain<Place>, Plain<Chunk>>,
     progress: Array<MapData, Plain<Progress>>,
-    free: Vec<u32>,
+    /// The one that was used last comes last: a program that still runs for the recording before may write to it.
+    free: VecDeque<u32>,
     accuracy: Accuracy,
 }
 
@@ -120,7 +121,7 @@ impl Recorder {
             recorded: map(&mut object, "RECORDED")?,
             uses: map(&mut object, "USES")?,
             progress: map(&mut object, "PROGRESS")?,
-            free: (0..SLOTS).rev().collect(),
+            free: (0..SLOTS).collect(),
             accuracy,
             _object: object,
         };
@@ -136,10 +137,10 @@ impl Recorder {
     /// Records from now on what the tasks in the cgroup2 with the id `cgroup_id` (the inode of its directory) use. Tasks of
     /// cgroups below it are not recorded.
     pub fn arm(&mut self, cgroup_id: u64) -> Result<Recording, Error> {
-        let slot = *self.free.last().ok_or(Error::NoSlot(SLOTS))?;
+        let slot = *self.free.front().ok_or(Error::NoSlot(SLOTS))?;
         self.progress.set(slot, Plain(Progress::default()), 0).map_err(write_error)?;
         self.recorded.insert(cgroup_id, slot, 0).map_err(write_error)?;
-        self.free.pop();
+        self.free.pop_front();
         Ok(Recording { cgroup: cgroup_id, slot })
     }
 
@@ -163,7 +164,7 @@ impl Recorder {
         for (place, _) in &places {
             self.uses.remove(place).map_err(write_error)?;
         }
-        self.free.push(recording.slot);
+        self.free.push_back(recording.slot);
         let mut files = Table::<FileId, Vec<Used>>::new();
         for (Plain(place), chunk) in places {
             let file = FileId { device: place.device, inode: place.inode };
