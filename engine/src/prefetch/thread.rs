@@ -8,14 +8,15 @@
 //! ```
 //!
 //! The recorder is loaded when something is to be recorded, which takes longer than a launch: the launch that finds it missing is
-//! not recorded, the next one is. After a minute without use it is unloaded, for it costs every read on the host some nanoseconds.
+//! not recorded, the next one is. When none has wanted it for a minute it is unloaded, for it costs every read on the host some
+//! nanoseconds.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ const REPLAYS_MAX: usize = 4;
 const WARM: Duration = Duration::from_secs(5);
 /// Between two looks at the recordings.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long the recorder stays loaded unused.
+/// How long the recorder stays loaded when nobody wants it.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The way to the thread.
@@ -62,9 +63,13 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     recorder: Option<Recorder>,
+    /// When the recorder was last wanted.
+    wanted: Option<Instant>,
     /// Why there can be none.
     refused: Option<String>,
     known: HashMap<Key, Known>,
+    /// Recordings of launches that found the queue full.
+    left: Vec<Watch>,
 }
 
 /// What is known of the profile of a key.
@@ -138,9 +143,15 @@ impl Prefetcher {
             Some(Watch { subject: subject.clone(), recording, armed_ns: monotonic_ns(), pidfd })
         };
         let watch = arm();
-        drop(state);
+        if watch.is_some() {
+            state.wanted = Some(Instant::now());
+        }
+        // The thread cannot take `left` between the two.
         if let Err(error) = self.jobs.try_send(Job { subject, mode, watch }) {
             tracing::debug!("prefetch: {error}");
+            if let TrySendError::Full(Job { watch, .. }) = error {
+                state.left.extend(watch);
+            }
         }
     }
 }
@@ -156,12 +167,16 @@ impl Shared {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            let left = std::mem::take(&mut self.state().left);
+            active.extend(left.into_iter().map(|watch| Active { watch, was_replayed: Arc::default() }));
             if !active.is_empty() {
                 used = Instant::now();
             }
             active = self.look(active);
             if used.elapsed() >= IDLE {
-                self.state().recorder = None;
+                let unused = self.state().take_unused(used, Instant::now());
+                // Launches do not wait while it is unloaded.
+                drop(unused);
             }
         }
     }
@@ -176,15 +191,18 @@ impl Shared {
                 tracing::warn!("{error}");
                 None
             });
-            let profile = profile.or_else(|| self.inherit(&subject));
+            // Others are looked through, which can take seconds, once for each key.
+            let is_new = !self.state().known.contains_key(&subject.key);
+            let profile = profile.or_else(|| if is_new { self.inherit(&subject) } else { None });
             let known = Known::of(profile.as_ref());
             self.know(subject.key.clone(), known);
+            // This launch waits for its files; the recorder is for the next one.
+            if let Some(profile) = profile.filter(Profile::is_good) {
+                self.replay(profile, subject, was_replayed);
+            }
             if known.wants_recording() && active.is_none() {
                 // What is wrong is said once, by itself.
                 let _loaded = self.load();
-            }
-            if let Some(profile) = profile.filter(Profile::is_good) {
-                self.replay(profile, subject, was_replayed);
             }
         }
         active
@@ -288,8 +306,9 @@ impl Shared {
 
     /// Loads the recorder, if it is not.
     fn load(&self) -> Result<(), String> {
-        let state = self.state();
+        let mut state = self.state();
         if state.recorder.is_some() {
+            state.wanted = Some(Instant::now());
             return Ok(());
         }
         if let Some(refused) = &state.refused {
@@ -302,6 +321,7 @@ impl Shared {
         match loaded {
             Ok(recorder) => {
                 state.recorder.get_or_insert(recorder);
+                state.wanted = Some(Instant::now());
                 Ok(())
             }
             Err(error) => {
@@ -324,6 +344,19 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    /// The recorder, if it has been of no use for long at `now`; the latest recording was over at `used`.
+    fn take_unused(&mut self, used: Instant, now: Instant) -> Option<Recorder> {
+        self.recorder.take_if(|_| is_idle(self.wanted, used, now))
+    }
+}
+
+/// Whether what was last wanted and last used at these times can go.
+fn is_idle(wanted: Option<Instant>, used: Instant, now: Instant) -> bool {
+    let last = wanted.map_or(used, |at| at.max(used));
+    now.saturating_duration_since(last) >= IDLE
 }
 
 impl Known {
@@ -353,5 +386,65 @@ impl Known {
             }
             Self::Poor => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use skiff_store::Digest;
+    use skiff_store::prefetch::SCHEMA;
+
+    use super::*;
+
+    #[test]
+    fn a_recorder_that_was_just_wanted_stays() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let check = |wanted: Option<u64>, used, now, expected| {
+            assert_eq!(is_idle(wanted.map(at), at(used), at(now)), expected, "{wanted:?} {used} {now}");
+        };
+        check(None, 0, 59, false);
+        check(None, 0, 60, true);
+        // Loaded by a daemon that has long recorded nothing.
+        check(Some(600), 0, 600, false);
+        check(Some(600), 0, 659, false);
+        check(Some(600), 0, 660, true);
+        // A recording that goes on.
+        check(Some(0), 100, 159, false);
+        check(Some(0), 100, 160, true);
+    }
+
+    #[test]
+    fn profiles_of_others_are_looked_through_once() {
+        let root = std::env::temp_dir().join(format!("skiff-inherit-{}", std::process::id()));
+        let layer = root.join("layers/sha256").join(Digest::of(b"layer").hex());
+        fs::create_dir_all(&layer).expect("mkdir");
+        fs::write(layer.join("app"), [1; 5000]).expect("write");
+        let shared = Arc::new(Shared {
+            root: root.clone(),
+            profiles: Profiles::of(&root),
+            state: Mutex::new(State { refused: Some("a test".into()), ..State::default() }),
+            replays: AtomicUsize::new(0),
+            writing: Mutex::default(),
+        });
+        let key = |image: &[u8]| Key { image: Digest::of(image), class: "app".into() };
+        let launch = |image| {
+            let subject = Subject { key: key(image), layers: vec![layer.clone()] };
+            assert!(shared.launched(Job { subject, mode: Mode::On, watch: None }).is_none());
+            shared.profiles.load(&key(image)).expect("load").is_some()
+        };
+        assert!(!launch(b"first"));
+        let document = format!(
+            r#"{{"schema":"{SCHEMA}","image":"{}","class":"app","recorded_s":1,"accuracy":"used","files":[
+                {{"layer":"{}","path":"app","size":5000,"ranges":[[0,0,2]]}}]}}"#,
+            Digest::of(b"other"),
+            Digest::of(b"layer")
+        );
+        shared.profiles.save(&Profile::parse(document.as_bytes()).expect("parse")).expect("save");
+        assert!(!launch(b"first"), "looked for again");
+        assert!(launch(b"second"));
+        fs::remove_dir_all(root).expect("clean up");
     }
 }
