@@ -19,6 +19,9 @@ use crate::spec::{Configuration, Descriptor, Parts, Saved};
 /// Largest JSON document that is read, in bytes. Registries accept 4 MiB.
 pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 
+/// Most bytes of manifests and configurations that are read of one archive, all images together.
+const DOCUMENTS_MAX: u64 = 64 << 20;
+
 /// Most indexes in each other.
 const INDEXES_MAX: usize = 4;
 
@@ -148,14 +151,23 @@ pub(crate) struct Listed {
 
 /// Every image of an archive, for whatever platform.
 pub(crate) fn all_of(source: &Source) -> Result<Vec<Listed>, String> {
+    let mut left = DOCUMENTS_MAX;
+    let mut count = |manifest: &Manifest| {
+        let document = manifest.document.as_ref().map_or(0, |document| document.bytes.len());
+        let bytes = (manifest.configuration_bytes.len() + document) as u64;
+        let too_many = || format!("its images' documents are larger than {DOCUMENTS_MAX} bytes together");
+        left = left.checked_sub(bytes).ok_or_else(too_many)?;
+        Ok::<_, String>(())
+    };
     if source.has("manifest.json") {
         let list = source.open("manifest.json").map_err(|e| format!("manifest.json: {}", missing(&e)))?;
         let list: Vec<Saved> = parse("manifest.json", &read("manifest.json", list)?)?;
-        let listed = |saved: &Saved| {
+        let mut listed = |saved: &Saved| {
             let manifest = of_saved(source, saved, None)?;
+            count(&manifest)?;
             Ok(Listed { manifest, names: saved.repo_tags.clone() })
         };
-        return list.iter().map(listed).collect();
+        return list.iter().map(&mut listed).collect();
     }
     let index = source
         .open("index.json")
@@ -169,6 +181,7 @@ pub(crate) fn all_of(source: &Source) -> Result<Vec<Listed>, String> {
         }
         let want = named.cloned().unwrap_or_else(Platform::host);
         let manifest = of_document(source, fetch(source, "manifest", descriptor)?, &want)?;
+        count(&manifest)?;
         let names = name_of(&descriptor.annotations);
         match all.iter_mut().find(|other| other.manifest.id == manifest.id) {
             Some(other) => other.names.extend(names),

@@ -17,6 +17,9 @@ use crate::entries::{Input, Kind, Reader};
 /// Members that an archive may have. Docker writes three for each layer.
 const MEMBERS_MAX: usize = 1 << 16;
 
+/// Longest name of a member that is kept, in bytes: no image names a longer one.
+const NAME_MAX: usize = 4095;
+
 /// Most links from name to name in an archive; docker save of old links equal layers.
 const LINKS_MAX: usize = 8;
 
@@ -150,8 +153,11 @@ fn index(file: &Arc<File>, length: u64) -> io::Result<HashMap<Vec<u8>, Member>> 
     Ok(members)
 }
 
-/// `path` as seen from `dir`, without `.` and `..`; none if it leaves the archive.
+/// `path` as seen from `dir`, without `.` and `..`; none if it leaves the archive or is too long.
 fn resolve(dir: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+    if dir.len() + path.len() > NAME_MAX {
+        return None;
+    }
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in dir.split(|&b| b == b'/').chain(path.split(|&b| b == b'/')) {
         match part {

@@ -225,6 +225,20 @@ fn archives_that_are_none() {
     assert!(error.contains("/dev/null: not a regular file"), "{error}");
 }
 
+#[test]
+fn documents_are_bounded_all_together() {
+    let temp = Temp::new();
+    let configuration = json!({
+        "os": "linux", "rootfs": { "type": "layers", "diff_ids": [] }, "x": "x".repeat(4_000_000),
+    });
+    let mut archive = Vec::new();
+    append(&mut archive, &mut header("c"), configuration.to_string().as_bytes());
+    let list = vec![json!({ "Config": "c", "Layers": [] }); 17];
+    append(&mut archive, &mut header("manifest.json"), json!(list).to_string().as_bytes());
+    let error = load(&temp.join("store"), &archive).unwrap_err();
+    assert!(error.contains("documents are larger than 67108864 bytes together"), "{error}");
+}
+
 /// As skopeo writes archives of layouts: names are tags or references, images of other systems lie beside.
 #[test]
 fn what_other_writers_say() {
