@@ -72,12 +72,19 @@ impl Lease {
 
     /// Lets a collection finish that is about to take what this holds.
     fn wait(&self) -> io::Result<()> {
-        while condemned(&self.disk)?.is_some_and(|condemned| self.held.touches(&condemned)) {
+        loop {
+            match condemned(&self.disk) {
+                Ok(None) => return Ok(()),
+                Ok(Some(condemned)) if !self.held.touches(&condemned) => return Ok(()),
+                Ok(Some(_)) => {}
+                // It could be anything.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(error) => return Err(error),
+            }
             let _lock = self.disk.collect_lock()?;
             // Nobody collects now: what is still condemned was left by a dead process.
             self.disk.remove(&condemned_path(&self.disk))?;
         }
-        Ok(())
     }
 }
 
@@ -127,7 +134,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 /// Says what a collection is about to take away.
 pub(crate) fn condemn(disk: &Disk, held: &Held) -> io::Result<()> {
-    disk.publish(&condemned_path(disk), &json(held)?, Durable::No).map(drop)
+    disk.publish(&condemned_path(disk), &json(held)?, Durable::Yes).map(drop)
 }
 
 /// Takes that back. The caller holds the lock of collections.
@@ -136,6 +143,7 @@ pub(crate) fn absolve(disk: &Disk) -> io::Result<()> {
     if path.exists() { disk.remove(&path).map(drop) } else { Ok(()) }
 }
 
+/// Errors: `InvalidData` if it cannot be read as what it is.
 fn condemned(disk: &Disk) -> io::Result<Option<Held>> {
     match File::open(condemned_path(disk)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -150,7 +158,7 @@ fn condemned_path(disk: &Disk) -> PathBuf {
 fn parse(file: File) -> io::Result<Held> {
     let mut text = Vec::new();
     file.take(LEASE_MAX).read_to_end(&mut text)?;
-    serde_json::from_slice(&text).map_err(io::Error::other)
+    serde_json::from_slice(&text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 fn json(held: &Held) -> io::Result<Vec<u8>> {

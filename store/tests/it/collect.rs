@@ -237,6 +237,11 @@ fn what_a_dead_collection_condemned_is_free() {
     fs::write(&condemned, json!({ "layers": [format!("sha256:{hex}")], "blobs": [] }).to_string()).unwrap();
     drop(two.store.lease(&image).unwrap());
     assert!(!condemned.exists());
+    for damaged in ["", "{"] {
+        fs::write(&condemned, damaged).unwrap();
+        drop(two.store.lease(&image).unwrap());
+        assert!(!condemned.exists());
+    }
 }
 
 /// Whoever has a lease has whole layers, whatever else goes on.
