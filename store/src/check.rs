@@ -41,6 +41,8 @@ impl Store {
         let mut check = Check { store: self, repair, findings: Vec::new() };
         if repair {
             self.disk.make().map_err(failed)?;
+            // Nothing says whether they are what they were, and the next run makes them again.
+            self.remove_merged().map_err(failed)?;
         }
         check.records().map_err(failed)?;
         let damaged = check.damaged_layers().map_err(failed)?;

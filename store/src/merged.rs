@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::disk::{Durable, make_directory};
 use crate::erofs;
 use crate::error::cause;
+use crate::lease::{Held, Lease};
 
 /// So many layers make it pay off.
 const LAYERS_MIN: usize = 24;
@@ -88,18 +89,39 @@ impl Store {
             let digest = |path: &PathBuf| Digest::from_hex(path.file_name()?.to_str()?);
             let named =
                 layers.into_iter().map(|path| Some((digest(&path)?, path))).collect::<Option<Vec<_>>>()?;
-            let made = erofs::merge(&named).and_then(|image| self.keep_merged(&tree, &image));
-            if let Err(error) = made {
-                tracing::warn!("layers stay apart: {}", cause(&error));
-                return None;
+            match self.make_merged(&tree, diff_ids, &named) {
+                Ok(true) => {}
+                // Collected meanwhile.
+                Ok(false) => return None,
+                Err(error) => {
+                    tracing::warn!("layers stay apart: {}", cause(&error));
+                    return None;
+                }
             }
         }
         Some(Merged { tree, data: self.disk.layers.clone() })
     }
 
-    fn keep_merged(&self, tree: &Path, image: &[u8]) -> io::Result<()> {
+    /// Removes every merged tree. Who has mounted one keeps it.
+    pub(crate) fn remove_merged(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.disk.kind("erofs")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Holds the layers while their tree is made: half of one that is on its way out must not be kept. Says whether all were
+    /// there.
+    fn make_merged(&self, tree: &Path, diff_ids: &[Digest], named: &[(Digest, PathBuf)]) -> io::Result<bool> {
+        let held = Held { layers: diff_ids.iter().copied().collect(), ..Held::default() };
+        let _lease = Lease::new(&self.disk, held)?;
+        if !named.iter().all(|(_, path)| path.exists()) {
+            return Ok(false);
+        }
+        let image = erofs::merge(named)?;
         make_directory(&self.disk.kind("erofs"))?;
-        self.disk.publish(tree, image, Durable::Yes).map(drop)
+        self.disk.publish(tree, &image, Durable::Yes)?;
+        Ok(true)
     }
 }
 

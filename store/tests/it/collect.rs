@@ -175,6 +175,8 @@ fn merged_trees_go_with_their_images() {
     assert_eq!(two.store.collect(&|_| false).unwrap().bytes, 4);
     two.remove("app:one", false).unwrap();
     assert_eq!(names(&erofs), [other]);
+    two.store.check(true).unwrap();
+    assert!(!erofs.exists());
 }
 
 #[test]
