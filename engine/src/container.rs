@@ -733,6 +733,8 @@ impl Owner {
 
     /// It has ended: tells everybody, clears up, and does what is to be done then.
     async fn ended(&mut self, end: End) {
+        // Until its record is written, or it has gone: also while its log is waited for.
+        let counted = self.engine.activity.work();
         self.ending = None;
         (self.kill_at, self.stop_at) = (None, None);
         if let Some(freezing) = self.freezing.take() {
@@ -774,6 +776,7 @@ impl Owner {
         let live = &self.engine.activity.live;
         live.set(live.get() - 1);
         self.engine.activity.changed.notify_waiters();
+        drop(counted);
         self.after_end(waiters, is_restarted, is_removed, cleared).await;
     }
 

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_runtime::cgroup;
 use skiff_store::Lease;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -85,6 +86,13 @@ impl Registry {
     }
 }
 
+/// Whether the process behind `pidfd` has ended. pidfd_open(2)
+fn is_over(pidfd: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    // An error is for its owner to see.
+    poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
 impl Entry {
     /// What is known of it now.
     pub(crate) fn record(&self) -> Arc<Record> {
@@ -94,6 +102,12 @@ impl Entry {
     /// Its first process, while it runs.
     pub(crate) fn pid(&self) -> Option<i32> {
         self.life.borrow().as_ref().map(|life| life.pid)
+    }
+
+    /// Whether its first process has ended, and its owner has not yet done what is to be done then.
+    pub(crate) fn has_ended(&self) -> bool {
+        let life = self.life.borrow().clone();
+        life.is_some_and(|life| life.pidfd.as_ref().is_none_or(|pidfd| is_over(pidfd.as_fd())))
     }
 
     /// Waits until it runs no more, and its log is complete.

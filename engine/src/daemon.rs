@@ -351,6 +351,7 @@ async fn leave(engine: &Rc<Engine>) {
         if tokio::time::timeout(ANSWERED, answered).await.is_err() {
             tracing::debug!("clients are left that were not answered");
         }
+        see_ends(engine).await;
         settle(engine).await;
         adopt::sweep(engine);
         settle(engine).await;
@@ -366,6 +367,13 @@ async fn leave(engine: &Rc<Engine>) {
         }
     }
     tracing::debug!("left in {} µs", (monotonic_ns() - begin) / 1000);
+}
+
+/// Waits until the owners of containers that have ended know: from then on these are counted among what is cleared away.
+async fn see_ends(engine: &Engine) {
+    while engine.containers.borrow().all().iter().any(|entry| entry.has_ended()) {
+        engine.activity.changed.notified().await;
+    }
 }
 
 /// Waits until nothing is being made ahead or cleared away.

@@ -128,7 +128,7 @@ pub(super) fn attend(
         return Ok(0);
     }
     let answer = match client.reply() {
-        Err(Error::Host(lost)) => return Ok(recover(&process, &id, Failure::engine(lost))?),
+        Err(Error::Host(lost)) => return Ok(recover(&process, &id, request, Failure::engine(lost))?),
         other => other?.0,
     };
     match answer {
@@ -149,15 +149,21 @@ pub(super) fn send_by_daemon(id: &str, process: Option<i32>, signal: i32) -> io:
     }
 }
 
-/// The exit code of a process that has ended while no daemon was there: the kernel knows it, or the next daemon.
-fn recover(process: &OwnedFd, id: &str, lost: Failure) -> Result<u8, Failure> {
-    // It is known once it has been reaped, which somebody is about to do.
-    for _ in 0..REAPED_MS {
-        match exit_of(process.as_fd()) {
-            Ok(Some(exit)) => return Ok(exit_code(exit)),
-            Ok(None) => std::thread::sleep(Duration::from_millis(1)),
-            Err(_) => break,
+/// The exit code of a process that has ended while no daemon was there: the kernel knows it, or the next daemon if it is a
+/// container's first.
+fn recover(process: &OwnedFd, id: &str, request: &Request, lost: Failure) -> Result<u8, Failure> {
+    if let Some(code) = code_of(process) {
+        if matches!(request, Request::Run { spec, .. } if spec.auto_remove) {
+            // Only a daemon clears it away. It may be gone by now, which is no failure of the program.
+            if let Err(failure) = super::ask(&Request::Wait { containers: vec![id.to_owned()] }) {
+                tracing::debug!("see to it that container {id} is removed: {}", failure.message);
+            }
         }
+        return Ok(code);
+    }
+    if matches!(request, Request::Exec { .. }) {
+        // What another process of the container has ended with, nobody but its parent knows.
+        return Ok(u8::MAX);
     }
     let mut client = connect()?;
     client.request(&Request::Wait { containers: vec![id.to_owned()] }, &[])?;
@@ -165,6 +171,19 @@ fn recover(process: &OwnedFd, id: &str, lost: Failure) -> Result<u8, Failure> {
         Ok((Reply::Exited { code, .. }, _)) => Ok(code),
         _ => Err(lost),
     }
+}
+
+/// What the kernel knows a process to have exited with.
+fn code_of(process: &OwnedFd) -> Option<u8> {
+    // It is known once it has been reaped, which somebody is about to do.
+    for _ in 0..REAPED_MS {
+        match exit_of(process.as_fd()) {
+            Ok(Some(exit)) => return Some(exit_code(exit)),
+            Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) => break,
+        }
+    }
+    None
 }
 
 /// Sends the request, with the caller's streams if they are to be the process's.
