@@ -668,10 +668,11 @@ impl Owner {
                 let (until, look_at) = (now + FROZEN, now + pause);
                 self.freezing = Some(Freezing { done, until, look_at, pause });
             }
-            result => {
-                let result = result.map(|_| self.note_freeze(true));
-                // Whoever asked may have gone.
-                drop(done.send(result));
+            Ok(true) => drop(done.send(Ok(self.note_freeze(true)))),
+            Err(error) => {
+                // Some may stand still by now. Why that was not all is what counts.
+                drop(self.ask_to_freeze(false).await);
+                drop(done.send(Err(error)));
             }
         }
     }
@@ -704,7 +705,10 @@ impl Owner {
         }
         match (looked, self.freezing.take()) {
             (Ok(true), Some(freezing)) => drop(freezing.done.send(Ok(self.note_freeze(true)))),
-            (Err(error), Some(freezing)) => drop(freezing.done.send(Err(error))),
+            (Err(error), freezing) => {
+                self.freezing = freezing;
+                self.give_up_freezing(&error.to_string()).await;
+            }
             (_, freezing) => {
                 self.freezing = freezing;
                 self.give_up_freezing("not all of its processes stand still after 10 s").await;
