@@ -12,7 +12,7 @@ use nix::sys::resource::Resource;
 use skiff_sys::device_filter::Filter;
 
 use crate::cgroup::Devices;
-use crate::options::{Options, Rootfs};
+use crate::options::{Mount, Options, Rootfs};
 use crate::plan::{Bond, Plan};
 use crate::{Error, Host};
 
@@ -71,6 +71,10 @@ impl Plans {
         options.argv.truncate(1);
         if options.argv.is_empty() {
             options.argv.push("-".into());
+        }
+        if options.mounts.iter().any(|mount| matches!(mount, Mount::Bind { .. })) {
+            // A file system of the host whose server is gone would hold up whoever looks for it there: then nobody looks.
+            options.argv = vec!["/".into()];
         }
         options.env.retain(|entry| entry.as_bytes().starts_with(b"PATH="));
         options.name = None;
