@@ -51,13 +51,16 @@ mod shared {
     struct Work<J> {
         stack: MaybeUninit<[u8; STACK_BYTES]>,
         job: J,
+        /// The process that has begun it.
+        parent: i32,
         result: AtomicI32,
     }
 
     impl<J: Job> Beside<J> {
         pub(crate) fn begin(job: J) -> io::Result<Self> {
             let result = AtomicI32::new(-libc::ECHILD);
-            let mut work = Box::new(Work { stack: MaybeUninit::uninit(), job, result });
+            let parent = nix::unistd::getpid().as_raw();
+            let mut work = Box::new(Work { stack: MaybeUninit::uninit(), job, parent, result });
             let mut pidfd = -1;
             let args = CloneArgs {
                 flags: CLONE_VM | CLONE_FILES | CLONE_PIDFD,
@@ -111,7 +114,12 @@ mod shared {
         // SAFETY: takes integers.
         let _: i32 =
             unsafe { call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64, 0]) };
-        work.result.store(work.job.run(), Ordering::Release);
+        // SAFETY: takes nothing.
+        let parent = unsafe { call(libc::SYS_getppid, [0; 3]) };
+        // Killed before that was said, it has left this process to another. One in another PID namespace is seen as 0.
+        if parent == work.parent || parent == 0 {
+            work.result.store(work.job.run(), Ordering::Release);
+        }
         loop {
             // SAFETY: ends this process alone, in which nothing is left to run.
             unsafe { call(libc::SYS_exit, [0; 3]) };

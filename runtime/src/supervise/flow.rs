@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use super::Keys;
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// What a pipe that polls as writable takes without blocking (`PIPE_BUF`), so that one slow reader of standard output
 /// does not hold up signals, although the caller's descriptors stay blocking.
@@ -80,12 +80,13 @@ impl<'a> Flow<'a> {
             // The end of a file, and of a terminal whose other end is closed.
             Ok(0) | Err(nix::Error::EIO) => Step::Ended,
             Ok(length) => {
-                let length = match self.pass(length) {
-                    Some(length) => length,
-                    None => return Step::Detached,
-                };
+                let (length, is_over) = self.pass(length);
                 self.pending = if self.to.is_some() { 0..length } else { 0..0 };
-                Step::Moved
+                if !is_over {
+                    return Step::Moved;
+                }
+                self.pass_last_on();
+                Step::Detached
             }
             Err(error) if is_transient(error) => Step::Moved,
             Err(error) => {
@@ -95,16 +96,25 @@ impl<'a> Flow<'a> {
         }
     }
 
-    /// Looks for the keys in what has been read, `length` bytes; how many there are to be passed on, unless it ends.
-    fn pass(&mut self, length: usize) -> Option<usize> {
-        let Some(keys) = &mut self.keys else { return Some(length) };
+    /// Looks for the keys in what has been read, `length` bytes; how many there are to be passed on, and whether it ends then.
+    fn pass(&mut self, length: usize) -> (usize, bool) {
+        let Some(keys) = &mut self.keys else { return (length, false) };
         let mut feed = Vec::with_capacity(CAPACITY);
-        if keys.pass(&self.bytes[..length], &mut feed) {
-            return None;
-        }
+        let is_over = keys.pass(&self.bytes[..length], &mut feed);
         let passed = feed.len().min(CAPACITY);
         self.bytes[..passed].copy_from_slice(&feed[..passed]);
-        Some(passed)
+        (passed, is_over)
+    }
+
+    /// Writes what was typed before the keys, as far as it is taken at once: whoever leaves is not held up.
+    fn pass_last_on(&mut self) {
+        while let (Some(to), true) = (self.to, self.is_pending()) {
+            let mut asked = [PollFd::new(to, PollFlags::POLLOUT)];
+            let is_taken = poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+            if !is_taken || self.write() != Step::Moved {
+                return;
+            }
+        }
     }
 
     fn write(&mut self) -> Step {
@@ -152,6 +162,19 @@ mod tests {
         let mut text = String::new();
         sink.read_to_string(&mut text).expect("read");
         assert_eq!(text, "all of it");
+    }
+
+    #[test]
+    fn what_was_typed_before_the_keys_arrives() {
+        let (source, mut feed) = std::io::pipe().expect("pipe");
+        let (mut sink, target) = std::io::pipe().expect("pipe");
+        feed.write_all(b"last\npq").expect("write");
+        let mut flow = Flow::new(source.as_fd(), target.as_fd()).until(Keys::new(b"pq"));
+        assert_eq!(flow.step(), Step::Detached);
+        drop(target);
+        let mut text = String::new();
+        sink.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "last\n");
     }
 
     #[test]
