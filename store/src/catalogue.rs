@@ -77,6 +77,23 @@ pub(crate) fn records(disk: &Disk) -> io::Result<Vec<Record>> {
     Ok(all)
 }
 
+/// Every record, for who takes away what none of them speaks of. Errors: `InvalidData` if one is damaged: nobody knows then
+/// what it speaks of.
+pub(crate) fn whole(disk: &Disk) -> io::Result<Vec<Record>> {
+    let mut all = Vec::new();
+    for directory in [disk.names(), disk.untagged()] {
+        for entry in fs::read_dir(directory)? {
+            all.extend(read(&entry?.path()).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => {
+                    io::Error::new(error.kind(), format!("{error}; see skiff system fsck"))
+                }
+                _ => error,
+            })?);
+        }
+    }
+    Ok(all)
+}
+
 /// Every image, by its configuration's digest.
 pub(crate) fn images(disk: &Disk) -> io::Result<BTreeMap<Digest, Known>> {
     let mut all: BTreeMap<Digest, Known> = BTreeMap::new();
@@ -142,7 +159,7 @@ pub(crate) fn take(disk: &Disk, name: &ImageName, image: Digest, keep_image: boo
 /// Forgets that images are kept without a name which have one.
 pub(crate) fn tidy(disk: &Disk) -> io::Result<()> {
     let _lock = disk.names_lock()?;
-    let named: BTreeSet<_> = records(disk)?.into_iter().filter_map(|it| it.name.map(|_| it.image)).collect();
+    let named: BTreeSet<_> = whole(disk)?.into_iter().filter_map(|it| it.name.map(|_| it.image)).collect();
     for entry in fs::read_dir(disk.untagged())? {
         let path = entry?.path();
         if read(&path).unwrap_or_default().is_some_and(|record| named.contains(&record.image)) {

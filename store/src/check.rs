@@ -203,7 +203,11 @@ impl Check<'_> {
         for kind in ["tars", "sources"] {
             lost.extend(digests(&store.disk.kind(kind))?.into_iter().filter(|it| !layers.contains(it)));
         }
-        let live = store.live()?;
+        let live = match store.live() {
+            // A damaged name has been found; what it speaks of is not known before it is gone.
+            Err(error) if !self.repair && error.kind() == io::ErrorKind::InvalidData => return Ok(()),
+            live => live?,
+        };
         for layer in lost.difference(&live.layers) {
             let only = Held { layers: [*layer].into(), ..Held::default() };
             self.found(format!("layer {layer}: is gone, but not all that belongs to it"), || {

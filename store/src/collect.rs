@@ -101,6 +101,8 @@ impl Store {
     /// to use stays.
     pub fn collect(&self, choose: &dyn Fn(&Summary) -> bool) -> Result<Collected, Error> {
         let failed = |e: io::Error| self.error(&format!("collect: {}", cause(&e)));
+        // Before anything changes.
+        catalogue::whole(&self.disk).map_err(failed)?;
         let mut removed = Vec::new();
         let used: BTreeSet<_> = self.uses()?.into_iter().filter_map(|used| used.image).collect();
         for summary in self.images()? {
@@ -184,8 +186,8 @@ impl Store {
         };
         let mut chains = BTreeSet::new();
         if !there.is_empty() {
-            for image in catalogue::images(&self.disk)?.keys() {
-                chains.insert(merged::chain(&layers_of(&self.disk, *image)?));
+            for record in catalogue::whole(&self.disk)? {
+                chains.insert(merged::chain(&layers_of(&self.disk, record.image)?));
             }
         }
         let gone = there.into_iter().filter(|tree| !chains.contains(tree));
@@ -209,7 +211,7 @@ impl Store {
             let own = used.layers.iter().filter(|path| path.starts_with(&self.disk.layers));
             live.layers.extend(own.filter_map(|path| Digest::from_hex(path.file_name()?.to_str()?)));
         }
-        for record in catalogue::records(&self.disk)? {
+        for record in catalogue::whole(&self.disk)? {
             live.blobs.extend([record.image, record.manifest]);
             live.layers.extend(layers_of(&self.disk, record.image)?);
         }

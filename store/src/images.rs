@@ -245,6 +245,8 @@ impl Store {
                 }
             }
         }
+        // Before anything changes.
+        catalogue::whole(&self.disk).map_err(failed)?;
         removed.extend(self.forget(&summary)?);
         let manifest = summary.manifest;
         let held =

@@ -141,6 +141,18 @@ fn a_collection_that_cannot_know_takes_nothing() {
 }
 
 #[test]
+fn a_damaged_name_keeps_everything() {
+    let two = Two::new();
+    let records = two.temp.join("store/names");
+    let name = names(&records).into_iter().find(|name| name.ends_with(":one")).unwrap();
+    fs::write(records.join(name), "{").unwrap();
+    let error = two.store.collect(&|_| true).unwrap_err().to_string();
+    assert!(error.contains("not a record") && error.contains("skiff system fsck"), "{error}");
+    assert!(two.remove("app:two", true).is_err());
+    assert_eq!((two.layers(), names(&records).len()), (3, 2));
+}
+
+#[test]
 fn layers_of_layouts_are_cache() {
     let two = Two::new();
     let layout = Layout::of(two.temp.join("own"), &[Layer::plain(tar(&["file x cache"]))]);
