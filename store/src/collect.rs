@@ -208,8 +208,9 @@ impl Store {
     pub(crate) fn live(&self) -> io::Result<Held> {
         let mut live = lease::all(&self.disk)?;
         for used in self.read_users()? {
-            let own = used.layers.iter().filter(|path| path.starts_with(&self.disk.layers));
-            live.layers.extend(own.filter_map(|path| Digest::from_hex(path.file_name()?.to_str()?)));
+            // By their names alone: the store may have been moved, or be reached another way.
+            let digest = |path: &PathBuf| Digest::from_hex(path.file_name()?.to_str()?);
+            live.layers.extend(used.layers.iter().filter_map(digest));
         }
         for record in catalogue::whole(&self.disk)? {
             live.blobs.extend([record.image, record.manifest]);
