@@ -106,6 +106,9 @@ impl Compression {
     }
 }
 
+/// Largest window of zstd that is decompressed, as a power of two in bytes: each layer at work takes so much memory.
+const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+
 /// The content of a layer's `blob`. The data's first bytes decide, and must agree with what the media type said.
 /// What `blob` buffers first is short only if the blob is.
 pub(crate) fn decompress<'a>(
@@ -120,7 +123,11 @@ pub(crate) fn decompress<'a>(
     Ok(match found {
         Compression::None => Box::new(blob),
         Compression::Gzip => Box::new(MultiGzDecoder::new(blob)),
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(blob)?),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
     })
 }
 
