@@ -315,8 +315,12 @@ fn unpack<'a>(
         compression: layer.compression,
     };
     let place = claim.place().map_err(|e| format!("staging: {}", cause(&e)))?;
-    let unpacked = stream::unpack(checked, place, Privilege::of_caller(), cancelled)
-        .inspect_err(|_| origin.failed(layer))?;
+    let unpacked = stream::unpack(checked, place, Privilege::of_caller(), cancelled).inspect_err(|_| {
+        // What came so far is as good as before if somebody else's failure ended this.
+        if !cancelled.load(Ordering::Relaxed) {
+            origin.failed(layer);
+        }
+    })?;
     progress.layer(layer.name(), LayerEvent::Verified);
     warn_of(unpacked.skipped, &layer.name().to_string());
     let mut record = LayerRecord {
