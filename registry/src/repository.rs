@@ -132,7 +132,11 @@ impl Repository {
     }
 
     /// Asks one place after the other, and answers with the first success, or with what the last one says.
-    fn first<T>(&self, which: Option<&ManifestRef>, ask: impl Fn(&Endpoint, u32) -> Result<T>) -> Result<T> {
+    fn first<'a, T>(
+        &'a self,
+        which: Option<&ManifestRef>,
+        ask: impl Fn(&'a Endpoint, u32) -> Result<T>,
+    ) -> Result<T> {
         let (origin, mirrors) = match self.endpoints.split_last() {
             Some(all) => all,
             None => return Err(self.origin().err().unwrap_or_else(|| failed("no place"))),
@@ -172,7 +176,13 @@ impl Repository {
         }
     }
 
-    fn blob_of(&self, endpoint: &Endpoint, attempts: u32, digest: Digest, offset: u64) -> Result<Content> {
+    fn blob_of<'a>(
+        &self,
+        endpoint: &'a Endpoint,
+        attempts: u32,
+        digest: Digest,
+        offset: u64,
+    ) -> Result<Content<'a>> {
         let mut call = endpoint.call(Method::GET, &format!("blobs/{digest}"))?;
         if offset > 0 {
             call = call.with("range", format!("bytes={offset}-"));
@@ -193,11 +203,11 @@ impl Repository {
             },
             // All of it has been fetched.
             StatusCode::RANGE_NOT_SATISFIABLE if range.and_then(|range| range.total) == Some(offset) => {
-                return Ok(Content { body: None, skip: 0 });
+                return Ok(Content { body: None, skip: 0, endpoint });
             }
             _ => return Err(self.refusal(answer, &what)),
         };
-        Ok(Content { body: Some(answer.into_body().into_reader()), skip })
+        Ok(Content { body: Some(answer.into_body().into_reader()), skip, endpoint })
     }
 
     pub(crate) fn manifest_name(&self, which: &ManifestRef) -> String {
@@ -247,16 +257,24 @@ impl Remote for Repository {
 }
 
 /// A blob's bytes, from where they were asked for.
-struct Content {
+struct Content<'a> {
     body: Option<ureq::BodyReader<'static>>,
     /// Bytes that were not asked for and come first.
     skip: u64,
+    /// Where it comes from: if that breaks off and is a mirror, the rest is asked of the next place.
+    endpoint: &'a Endpoint,
 }
 
-impl Read for Content {
+impl Read for Content<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(body) = &mut self.body else { return Ok(0) };
-        let in_words = |error: io::Error| io::Error::new(error.kind(), io_cause(&error));
+        let endpoint = self.endpoint;
+        let in_words = |error: io::Error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                endpoint.is_silent.store(true, Ordering::Relaxed);
+            }
+            io::Error::new(error.kind(), io_cause(&error))
+        };
         while self.skip > 0 {
             let most = buffer.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
             match body.read(&mut buffer[..most]).map_err(in_words)? {

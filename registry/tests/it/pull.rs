@@ -239,6 +239,22 @@ fn mirrors_are_asked_first_and_the_origin_last() {
 }
 
 #[test]
+fn a_mirror_that_breaks_off_is_left_for_the_next_place() {
+    let mirror = Server::start(|_| Reply::new(200).body("blob").cut(2));
+    let origin = Server::start(|_| Reply::new(206).with("content-range", "bytes 2-3/4").body("ob"));
+    let mut rules = Rules::default();
+    let (ours, theirs) = (&origin.authority, &mirror.authority);
+    rules
+        .add(&format!("[[registry]]\nlocation = '{ours}'\n[[registry.mirror]]\nlocation = '{theirs}'"))
+        .expect("rules");
+    let registry = registry("", None, rules);
+    let repository = registry.repository(&origin.name("x:1"), Access::Pull).expect("a repository");
+    read_all(&repository, Digest::of(b"blob"), 0).expect_err("half of it");
+    assert_eq!(read_all(&repository, Digest::of(b"blob"), 2).as_deref(), Ok(&b"ob"[..]));
+    assert_eq!((mirror.lines().len(), origin.lines().len()), (1, 1));
+}
+
+#[test]
 fn nobody_there_is_said_at_once() {
     let gone = Server::start(|_| Reply::new(200)).authority.clone();
     let name = skiff_store::ImageName::parse(&format!("{gone}/x")).expect("a name");
