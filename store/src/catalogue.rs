@@ -143,14 +143,17 @@ pub(crate) fn put_untagged(disk: &Disk, record: Record) -> io::Result<()> {
     if named { Ok(()) } else { keep(disk, record) }
 }
 
-/// Takes a name away that means `image`, and the image with it unless `keep_image` or another name speaks of it. Says
-/// whether it was there.
+/// Takes a name away that means `image`, and the image with it unless another name speaks of it or `keep_image`: then it is
+/// kept without a name. Says whether it was there.
 pub(crate) fn take(disk: &Disk, name: &ImageName, image: Digest, keep_image: bool) -> io::Result<bool> {
     let _lock = disk.names_lock()?;
     let path = disk.name(name);
     // Meanwhile it may mean another one.
     let Some(old) = read(&path)?.filter(|old| old.image == image) else { return Ok(false) };
-    if keep_image {
+    // Others may have taken its other names since the caller looked.
+    let is_named =
+        |all: Vec<Record>| all.iter().any(|it| it.image == image && it.name.is_some() && it.name != old.name);
+    if keep_image && !is_named(records(disk)?) {
         keep(disk, old)?;
     }
     disk.remove(&path)

@@ -234,7 +234,7 @@ impl Store {
                 }
                 let runs = uses.iter().any(|used| used.is_running);
                 if !is_last || runs {
-                    catalogue::take(&self.disk, name, found.id, is_last).map_err(failed)?;
+                    catalogue::take(&self.disk, name, found.id, true).map_err(failed)?;
                     return Ok(vec![Removed::Untagged(name.clone())]);
                 }
             }
