@@ -196,8 +196,16 @@ impl Unpacking {
         if let Some(recorder) = reader.input().recorder() {
             recorder.end();
         }
-        set_meta(file.as_fd(), &meta(entry), self.tree.privilege)?;
-        self.xattrs(file.as_fd(), entry)
+        let privilege = self.tree.privilege;
+        // Others than root set them only while the file can be written to; a change of owner takes capabilities away.
+        if privilege == Privilege::User {
+            self.xattrs(file.as_fd(), entry)?;
+        }
+        set_meta(file.as_fd(), &meta(entry), privilege)?;
+        if privilege == Privilege::Root {
+            self.xattrs(file.as_fd(), entry)?;
+        }
+        Ok(())
     }
 
     fn hard_link(&mut self, name: &CStr, target: &[u8]) -> io::Result<()> {
