@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::disk::Durable;
 use crate::error::cause;
 use crate::layers::LayerRecord;
-use crate::lease::Held;
+use crate::lease::{Held, Lease};
 use crate::store::Store;
 use crate::{Error, ImageName};
 
@@ -109,28 +109,31 @@ impl Check<'_> {
                 let (queue, done) = (queue.clone(), done.clone());
                 scope.spawn(move || {
                     for layer in queue {
-                        if let Some(damage) = self.damage(layer) {
+                        if let Some(damage) = self.damage(layer).transpose() {
                             // The receiver outlives the workers.
-                            drop(done.send((layer, damage)));
+                            drop(done.send(damage.map(|damage| (layer, damage))));
                         }
                     }
                 });
             }
         });
         drop(done);
-        Ok(results.iter().collect())
+        results.iter().collect()
     }
 
-    fn damage(&self, layer: Digest) -> Option<String> {
+    fn damage(&self, layer: Digest) -> io::Result<Option<String>> {
+        // One that is collected while it is read would look damaged.
+        let held = Held { layers: [layer].into(), ..Held::default() };
+        let _lease = Lease::new(&self.store.disk, held)?;
         if !self.store.disk.tar(layer).exists() {
-            return None;
+            return Ok(None);
         }
-        match self.store.layer_tar(layer) {
+        Ok(match self.store.layer_tar(layer) {
             Ok(mut tar) => io::copy(&mut tar, &mut io::sink()).err().map(|e| cause(&e)),
             // Collected meanwhile.
             Err(_) if !self.store.disk.layer(layer).exists() => None,
             Err(e) => Some(e.to_string()),
-        }
+        })
     }
 
     /// Manifests and configurations that are not what their names say.
