@@ -45,7 +45,7 @@ use crate::{Error, client, log, server};
 const LOCK: &str = "engine.lock";
 
 /// How long a daemon that is leaving may hold the lock.
-const LEAVING: Duration = Duration::from_secs(10);
+const LEAVING: Duration = Duration::from_secs(20);
 
 /// How often pools are looked after.
 const TICK: Duration = Duration::from_secs(10);
@@ -57,7 +57,7 @@ const SPAWNER_LIVES: Duration = Duration::from_secs(2);
 const SPAWNER_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long what was parked may take to be cleared away when the daemon leaves.
-const CLEARED: Duration = Duration::from_secs(5);
+const CLEARED: Duration = Duration::from_secs(10);
 
 /// So many containers at most have descriptors that only make something faster.
 const HELD_MAX: usize = 1024;
@@ -66,7 +66,7 @@ const HELD_MAX: usize = 1024;
 const TABLE_MAX: u64 = 1 << 15;
 
 /// How long clients may still be answered when the daemon leaves.
-const ANSWERED: Duration = Duration::from_secs(1);
+const ANSWERED: Duration = Duration::from_secs(5);
 
 /// The first descriptor that a service manager passes. sd_listen_fds(3)
 const FIRST_PASSED: RawFd = 3;

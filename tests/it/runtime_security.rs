@@ -149,8 +149,13 @@ fn the_runtime_cannot_be_looked_into_while_it_enters() {
     let prey = Prey::new(&bundle, 9);
     let hunt = format!("echo ready; exec probe hunt {}", prey.size);
     bundle.wait_ready(&["/bin/sh", "-c", &hunt]);
-    for _ in 0..50 {
-        assert_eq!(prey.runs(&bundle, &["exec", &bundle.id, "/bin/true"]).code, 0);
+    for turn in 0..50 {
+        let code = prey.runs(&bundle, &["exec", &bundle.id, "/bin/true"]).code;
+        // On a slow machine the hunt may be over first.
+        if code != 0 && turn > 5 && bundle.status() == "stopped" {
+            break;
+        }
+        assert_eq!(code, 0, "{turn}");
     }
     assert_eq!(bundle.rest(), "nothing\n");
     prey.is_unharmed();

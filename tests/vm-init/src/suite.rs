@@ -9,18 +9,21 @@ use crate::Verdict;
 
 /// What a test may find missing here and be skipped for. A skip for any other reason is a failure: the machine is
 /// there to run such tests.
-const MISSING: [&str; 13] = [
+const MISSING: [&str; 16] = [
+    "FUSE",
     "a disk",
     "buildah",
     "cgroup v1",
     "criu",
     "debootstrap",
+    "prlimit",
     "python",
     "runc",
     "setpriv",
     "skopeo",
     "strace",
     "systemd",
+    "taskset",
     "umoci",
     "zstd",
 ];
