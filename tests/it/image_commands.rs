@@ -135,13 +135,13 @@ fn an_image_that_a_container_uses_stays() {
 fn a_container_becomes_an_image() {
     let case = Case::with_daemon();
     import(&case, &["base", "-c", "ENV A=image", "-c", "CMD [\"true\"]"]);
-    let script = "echo new > /new; rm /bin/echo; echo more >> /etc/passwd; mkdir /dir; sleep 1000";
+    let script = "echo new > /new; rm /bin/echo; echo more >> /etc/passwd; mkdir /last; sleep 1000";
     run(
         &case,
         &["run", "-d", "--name", "box", "-e", "B=flag", "-v", "/dir/none", "base", "sh", "-c", script],
     )
     .ok();
-    let changed = || run(&case, &["diff", "box"]).ok().contains("A /new\n");
+    let changed = || run(&case, &["diff", "box"]).ok().contains("A /last\n");
     assert!(crate::peers::world::eventually(changed));
     let words = [
         "commit",
