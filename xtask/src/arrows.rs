@@ -22,6 +22,7 @@ const PLACES: &[(&str, Place)] = &[
     ("skiff-store", Place::Floor(1)),
     ("skiff-ebpf", Place::Floor(1)),
     ("skiff-registry", Place::Floor(2)),
+    ("skiff-observe", Place::Floor(2)),
     ("skiff-runtime", Place::Floor(2)),
     ("skiff-engine", Place::Floor(3)),
     ("skiff", Place::Floor(4)),
