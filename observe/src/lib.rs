@@ -4,3 +4,7 @@
 //! others to know.
 
 #![forbid(unsafe_code)]
+
+pub mod exposition;
+pub mod otlp;
+pub mod protobuf;

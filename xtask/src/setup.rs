@@ -31,6 +31,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "docker-registry",
             "iproute2",
             "openssl",
+            "prometheus",
             "python3",
             "skopeo",
             "strace",
