@@ -15,9 +15,11 @@ mod profiler;
 mod read;
 mod record;
 mod recorder;
+mod tier1;
 
 pub use error::Error;
 pub use profiler::{Profiler, Slot};
 pub use record::{Abi, Cost, Exec, Oom, Phase, Record, Syscall};
 pub use recorder::{Accuracy, FileId, Recorder, Recording, Used};
 pub use skiff_ebpf_abi::prefetch::Progress;
+pub use tier1::{Block, Culprit, Histogram, Probes, RunQueue, Tcp, Tier1, Traffic};

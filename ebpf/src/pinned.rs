@@ -20,6 +20,7 @@ use skiff_sys::clock;
 use crate::load::Available;
 use crate::maps::{Counters, Counts, EMPTY_ROW};
 use crate::record::{Cost, Record};
+use crate::tier1::{Probes, Tier1};
 use crate::{Error, Profiler, read};
 
 /// Where bpffs is mounted.
@@ -222,6 +223,17 @@ impl Pinned {
         let mut record = read::record(counts, &Available::of_bits(self.about.available, missing));
         record.cost = Cost { calls: record.calls(), ..self.cost() };
         record
+    }
+
+    /// What is switched on.
+    #[must_use]
+    pub const fn probes(&self) -> Probes {
+        Probes::of_bits(1)
+    }
+
+    /// What the probes beside that of system calls have counted in `slot` so far.
+    pub fn tier1(&self, _slot: u32) -> Result<Tier1, Error> {
+        Ok(Tier1::default())
     }
 
     /// What the programs cost, but for the number of calls.

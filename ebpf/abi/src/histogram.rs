@@ -33,6 +33,16 @@ pub const fn bucket_middle(bucket: usize) -> u64 {
     ((SUBS + (bucket & (SUBS - 1))) << shift) + ((1 << shift) >> 1)
 }
 
+/// The least value of `bucket`, ns.
+#[must_use]
+pub const fn bucket_lower(bucket: usize) -> u64 {
+    let bucket = bucket as u64;
+    if bucket < SUBS {
+        return bucket;
+    }
+    (SUBS + (bucket & (SUBS - 1))) << ((bucket >> SUB_BITS) - 1)
+}
+
 /// By halving: the instruction set of the programs cannot count leading zeros.
 #[inline(always)]
 const fn log2(mut value: u64) -> u32 {
@@ -93,6 +103,14 @@ mod tests {
                 let middle = bucket_middle(bucket(ns));
                 assert!(middle.abs_diff(ns) * 1000 <= ns * 32, "{ns} → {middle}");
             }
+        }
+    }
+
+    #[test]
+    fn a_bucket_begins_where_the_one_before_ends() {
+        for number in 0..BUCKETS {
+            assert_eq!(bucket(bucket_lower(number)), number);
+            assert!(number == 0 || bucket(bucket_lower(number) - 1) == number - 1);
         }
     }
 

@@ -10,11 +10,13 @@
 )]
 
 mod histogram;
+pub mod net;
 mod offsets;
 pub mod pinned;
 pub mod prefetch;
+pub mod waits;
 
-pub use histogram::{BUCKETS, bucket, bucket_middle};
+pub use histogram::{BUCKETS, bucket, bucket_lower, bucket_middle};
 pub use offsets::{ABSENT, Offsets};
 
 /// The phases of a container, as indices.
