@@ -1,49 +1,8 @@
-//! What is told of figures and pools, as JSON.
+//! What is told of pools, as JSON.
 
 use serde_json::{Value, json};
-use skiff_runtime::cgroup::{Cgroup, Paths};
 
-use crate::containers::Life;
-use crate::ending::now_ns;
 use crate::pool::Summary;
-use crate::{Error, Record, tally};
-
-/// Where the figures of a container that runs are read. Reading them waits for the kernel: not to be done where others wait.
-#[derive(Debug)]
-pub(crate) struct Figures {
-    pid: i32,
-    cgroups: Paths,
-}
-
-impl Figures {
-    pub(crate) fn of(life: &Life) -> Self {
-        Self { pid: life.pid, cgroups: life.cgroups.clone() }
-    }
-
-    /// Reads them.
-    pub(crate) fn read(&self, record: &Record) -> Result<Value, Error> {
-        let cgroup = Cgroup::open(&self.cgroups)?;
-        let mut stats = cgroup.stats();
-        tally::complete(&mut stats, &cgroup.processes()?);
-        if stats.pids.current == 0 {
-            stats.pids.current = self.threads();
-        }
-        Ok(json!({
-            "id": record.id,
-            "name": record.name,
-            "pid": self.pid,
-            "read_ns": now_ns(),
-            "cgroup": stats,
-        }))
-    }
-
-    /// How many threads there are where nothing counts them: those in the cgroup itself.
-    fn threads(&self) -> u64 {
-        let list =
-            self.cgroups.unified.as_ref().map(|path| std::fs::read_to_string(path.join("cgroup.threads")));
-        list.and_then(Result::ok).map_or(0, |list| list.lines().count() as u64)
-    }
-}
 
 /// One pool, of containers of this image, which hold so much memory.
 pub(crate) fn pool(summary: &Summary, image: &str, memory_bytes: u64) -> Value {

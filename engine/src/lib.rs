@@ -17,6 +17,7 @@ mod documents;
 mod ending;
 mod engine;
 mod error;
+pub mod figures;
 pub mod frames;
 pub mod health;
 pub mod image;
@@ -38,7 +39,6 @@ mod sources;
 pub mod spec;
 pub mod state;
 mod streams;
-mod tally;
 mod uses;
 mod watched;
 

@@ -155,8 +155,8 @@ pub enum Request {
         /// As with [`Request::Run`].
         attach: bool,
     },
-    /// Figures of containers.
-    Stats {
+    /// Figures of containers that run, one [`Sampled`](crate::figures::Sampled) each.
+    Figures {
         /// Which; all that run when empty.
         containers: Vec<String>,
     },
@@ -266,7 +266,7 @@ pub enum Reply {
         /// One line each.
         errors: Vec<String>,
     },
-    /// To `list`, `inspect`, `stats`, `pools` and `version`: documents as `--format json` prints them.
+    /// To `list`, `inspect`, `figures`, `pools` and `version`: documents as `--format json` prints them.
     Documents {
         /// The documents.
         documents: Vec<serde_json::Value>,

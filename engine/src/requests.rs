@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use skiff_runtime::{Options, spawner};
 use skiff_sys::process;
 
@@ -15,6 +15,7 @@ use crate::container::{Command, Done, From, Owner, Start, Started};
 use crate::containers::{Entry, Life};
 use crate::ending::{Ending, exit_code, now_ns};
 use crate::engine::{Engine, Ready};
+use crate::figures::sample;
 use crate::link::Made;
 use crate::prefetch::{Mode, Subject};
 use crate::protocol::{ExecSpec, LaunchTimes, Reply, Request, TerminalSize};
@@ -75,7 +76,7 @@ pub(crate) async fn carry_out(
         }
         Request::List { all } => Ok(list(engine, all)),
         Request::Inspect { containers } => Ok(inspect(engine, &containers)),
-        Request::Stats { containers } => stats(engine, &containers).await,
+        Request::Figures { containers } => figures(engine, &containers).await,
         Request::ForgetImage { id } => Ok(forget_image(engine, id)),
         Request::Pools => Ok(pools(engine)),
         Request::Version => Ok(version(engine)),
@@ -473,33 +474,9 @@ fn inspect(engine: &Engine, containers: &[String]) -> Reply {
     Reply::Documents { documents, errors }
 }
 
-async fn stats(engine: &Engine, containers: &[String]) -> Answer {
-    let mut errors = Vec::new();
-    let mut entries = Vec::new();
-    if containers.is_empty() {
-        entries = engine.containers.borrow().all();
-    }
-    for word in containers {
-        match engine.containers.borrow().find(word) {
-            Ok(entry) => entries.push(entry),
-            Err(error) => errors.push(error.to_string()),
-        }
-    }
-    let lives: Vec<_> = entries
-        .iter()
-        .filter_map(|entry| Some((entry.record(), documents::Figures::of(entry.life.borrow().as_deref()?))))
-        .collect();
-    let work = move || -> Vec<Result<Value, Error>> {
-        lives.iter().map(|(record, figures)| figures.read(record)).collect()
-    };
-    let read = tokio::task::spawn_blocking(work).await.map_err(|error| Error::Host(error.to_string()))?;
-    let mut documents = Vec::new();
-    for document in read {
-        match document {
-            Ok(document) => documents.push(document),
-            Err(error) => errors.push(error.to_string()),
-        }
-    }
+async fn figures(engine: &Engine, containers: &[String]) -> Answer {
+    let (sampled, errors) = sample(engine, containers).await?;
+    let documents = sampled.iter().map(|one| json!(one)).collect();
     Ok(Reply::Documents { documents, errors })
 }
 

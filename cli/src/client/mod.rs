@@ -122,8 +122,8 @@ pub(crate) fn ask(request: &Request) -> Result<Reply, Failure> {
 }
 
 const fn changes_nothing(request: &Request) -> bool {
-    use Request::{Inspect, List, Pools, Stats, Version};
-    matches!(request, List { .. } | Inspect { .. } | Stats { .. } | Pools | Version)
+    use Request::{Figures, Inspect, List, Pools, Version};
+    matches!(request, List { .. } | Inspect { .. } | Figures { .. } | Pools | Version)
 }
 
 /// Has the daemon, if there is one, let go of what it holds of an image, or of all.

@@ -17,8 +17,8 @@ use crate::profile::off;
 use crate::values::cause;
 use crate::words::Format;
 use crate::{counted, observe};
+pub(crate) use sample::host_memory;
 use sample::{Sample, Stats};
-pub(crate) use sample::{host_memory, network};
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -181,7 +181,7 @@ pub(crate) fn host_memory() -> Option<u64> {
 }
 
 /// Bytes received and sent by the interfaces of the network namespace of `pid`; none if that is the host's.
-pub(crate) fn network(pid: i32) -> Option<[u64; 2]> {
+fn network(pid: i32) -> Option<[u64; 2]> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     if namespace(&pid.to_string())? == namespace("self")? {
         return None;

@@ -1,0 +1,152 @@
+//! What a container's processes use, where no control group counts it.
+//!
+//! Beside controllers of cgroup v1 the v2 hierarchy counts CPU time only, and each v1 hierarchy that a container without limits would be
+//! in costs its launch a directory and its end another. So the processes themselves are asked: no lock of theirs is waited for, not even
+//! where one is stuck in a page fault, which rules out what would be more exact (smaps(5)).
+
+use std::fs;
+
+use skiff_runtime::cgroup::{Cgroup, Paths};
+
+use super::{Figures, Network};
+
+/// So many processes are asked at most.
+const PROCESSES_MAX: usize = 1024;
+
+/// Adds what no group has counted, of the processes that there are.
+pub(super) fn complete(paths: &Paths, figures: &mut Figures) {
+    let has_memory = figures.memory.usage_bytes.is_some();
+    let has_block = figures.block.read_bytes.is_some();
+    if figures.processes.current.is_none() {
+        let list =
+            paths.unified.as_ref().and_then(|path| fs::read_to_string(path.join("cgroup.threads")).ok());
+        figures.processes.current = list.map(|list| list.lines().count() as u64);
+    }
+    if has_memory && has_block {
+        return;
+    }
+    let pids = Cgroup::open(paths).and_then(|cgroup| cgroup.processes()).unwrap_or_default();
+    let page_bytes = page_bytes();
+    let of = |file: &str, pid: i32| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let (mut own, mut read, mut written) = (0, 0, 0);
+    for pid in pids.iter().copied().take(PROCESSES_MAX) {
+        if !has_memory {
+            own += own_pages(&of("statm", pid)) * page_bytes;
+        }
+        if !has_block {
+            let [more_read, more_written] = transferred(&of("io", pid));
+            read += more_read;
+            written += more_written;
+        }
+    }
+    if !has_memory {
+        figures.memory.rss_bytes = Some(own);
+        figures.memory.usage_bytes = Some(own);
+        figures.memory.working_set_bytes = Some(own);
+    }
+    if !has_block {
+        figures.block.read_bytes = Some(read);
+        figures.block.write_bytes = Some(written);
+    }
+}
+
+/// Those in memory that are no file's. proc_pid_statm(5).
+fn own_pages(statm: &str) -> u64 {
+    let mut fields = statm.split_whitespace().skip(1).filter_map(|field| field.parse::<u64>().ok());
+    let (resident, of_files) = (fields.next().unwrap_or(0), fields.next().unwrap_or(0));
+    resident.saturating_sub(of_files)
+}
+
+/// Bytes read from disks and written to them. proc_pid_io(5).
+fn transferred(io: &str) -> [u64; 2] {
+    let number = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    let written = number("write_bytes:").unwrap_or(0_u64);
+    // What was to be written and is gone before it was.
+    [
+        number("read_bytes:").unwrap_or(0),
+        written.saturating_sub(number("cancelled_write_bytes:").unwrap_or(0)),
+    ]
+}
+
+pub(super) fn page_bytes() -> u64 {
+    let found = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    found.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
+/// What the interfaces of the network namespace of `pid` have received and sent; none if that is the host's.
+pub(super) fn network(pid: i32) -> Option<Network> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    if namespace(&pid.to_string())? == namespace("self")? {
+        return None;
+    }
+    Some(traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?))
+}
+
+/// The sums over all interfaces but the loopback in the form of `/proc/net/dev`. proc_pid_net(5).
+fn traffic(table: &str) -> Network {
+    let mut sum = Network::default();
+    for (name, figures) in table.lines().skip(2).filter_map(|line| line.split_once(':')) {
+        let figures: Vec<u64> = figures.split_whitespace().filter_map(|figure| figure.parse().ok()).collect();
+        if name.trim() == "lo" {
+            continue;
+        }
+        if let [
+            received,
+            packets,
+            errors,
+            drops,
+            _,
+            _,
+            _,
+            _,
+            sent,
+            sent_packets,
+            sent_errors,
+            sent_drops,
+            ..,
+        ] = figures[..]
+        {
+            sum.received_bytes += received;
+            sum.received_packets += packets;
+            sum.receive_errors += errors;
+            sum.receive_drops += drops;
+            sum.sent_bytes += sent;
+            sum.sent_packets += sent_packets;
+            sum.send_errors += sent_errors;
+            sum.send_drops += sent_drops;
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_tell_what_they_use() {
+        assert_eq!(own_pages("500 120 20 1 0 50 0\n"), 100);
+        assert_eq!(own_pages(""), 0);
+        let io = "rchar: 9\nwchar: 9\nread_bytes: 4096\nwrite_bytes: 8192\ncancelled_write_bytes: 4096\n";
+        assert_eq!(transferred(io), [4096, 4096]);
+        assert_eq!(transferred("what"), [0, 0]);
+    }
+
+    #[test]
+    fn traffic_is_all_but_the_loopback() {
+        let table = "Inter-|   Receive                                                |  Transmit\n face |bytes packets\n    lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n  eth0: 100 1 0 3 0 0 0 0 200 1 0 0 0 0 0 0\n  eth1:1 1 0 0 0 0 0 0 2 1 4 0 0 0 0 0\n";
+        let traffic = traffic(table);
+        assert_eq!((traffic.received_bytes, traffic.sent_bytes, traffic.received_packets), (101, 202, 2));
+        assert_eq!((traffic.receive_drops, traffic.send_errors), (3, 4));
+    }
+
+    #[test]
+    fn what_is_counted_already_is_left_alone() {
+        let mut figures = Figures::default();
+        figures.memory.usage_bytes = Some(7);
+        figures.block.read_bytes = Some(8);
+        complete(&Paths::default(), &mut figures);
+        assert_eq!((figures.memory.usage_bytes, figures.memory.rss_bytes), (Some(7), None));
+        assert_eq!((figures.block.read_bytes, figures.block.write_bytes), (Some(8), None));
+    }
+}

@@ -1,0 +1,76 @@
+//! The figures of many containers at once.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use skiff_runtime::cgroup::Paths;
+
+use super::{Figures, Sampled, read};
+use crate::engine::Engine;
+use crate::{Error, Record};
+
+/// A container that runs, and where its figures are read.
+#[derive(Debug)]
+struct Subject {
+    record: Arc<Record>,
+    pid: i32,
+    cgroups: Paths,
+}
+
+/// Reads the figures of those of `containers` that run, of all that do if none is named; and one line for each that there is not.
+///
+/// On another thread: nobody else waits meanwhile.
+pub(crate) async fn sample(
+    engine: &Engine,
+    containers: &[String],
+) -> Result<(Vec<Sampled>, Vec<String>), Error> {
+    let (subjects, errors) = subjects(engine, containers);
+    let work = move || subjects.iter().map(Subject::read).collect();
+    let sampled = tokio::task::spawn_blocking(work).await.map_err(|error| Error::Host(error.to_string()))?;
+    Ok((sampled, errors))
+}
+
+fn subjects(engine: &Engine, containers: &[String]) -> (Vec<Subject>, Vec<String>) {
+    let registry = engine.containers.borrow();
+    let (mut entries, mut errors) = (Vec::new(), Vec::new());
+    if containers.is_empty() {
+        entries = registry.all();
+    }
+    for word in containers {
+        match registry.find(word) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    let subject = |entry: &crate::containers::Entry| {
+        let life = entry.life.borrow();
+        let life = life.as_deref()?;
+        Some(Subject { record: entry.record(), pid: life.pid, cgroups: life.cgroups.clone() })
+    };
+    let mut subjects: Vec<Subject> = entries.iter().filter_map(|entry| subject(entry)).collect();
+    subjects.sort_by_key(|subject| std::cmp::Reverse(subject.record.created_ns));
+    (subjects, errors)
+}
+
+impl Subject {
+    fn read(&self) -> Sampled {
+        let record = &self.record;
+        let figures = read(&self.cgroups, Some(self.pid));
+        Sampled {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            image: record.spec.image.clone(),
+            image_id: record.image_id.clone(),
+            state: record.state,
+            pid: self.pid,
+            cgroup: self
+                .cgroups
+                .unified
+                .as_ref()
+                .and_then(|path| path.metadata().ok())
+                .map(|found| found.ino()),
+            started_ns: record.started_ns,
+            figures: Figures { restarts: record.restart_count, ..figures },
+        }
+    }
+}
