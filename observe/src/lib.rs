@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod exposition;
 pub mod otlp;
 pub mod protobuf;

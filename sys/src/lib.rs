@@ -7,6 +7,7 @@ mod beside;
 pub mod bpf;
 pub mod cache;
 pub mod clock;
+pub mod counters;
 pub mod device_filter;
 pub mod directories;
 pub mod errno;
