@@ -4,6 +4,7 @@
 //! [`crate::flags`]. Reads files that flags name (`--env-file`, `--security-opt seccomp=`) and the caller's
 //! environment, and changes nothing.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use skiff_engine::Spec;
@@ -12,7 +13,7 @@ use skiff_runtime::options::{Mount, Namespace};
 
 use crate::failure::Failure;
 use crate::images::wanted::Wanted;
-use crate::line::{Command, Rest};
+use crate::line::{Command, Given, Rest};
 use crate::values::Reason;
 use crate::values::keys::Keys;
 
@@ -38,6 +39,8 @@ pub(crate) struct Args {
     pub(crate) no_healthcheck: bool,
     /// Where its image may come from.
     pub(crate) wanted: Wanted,
+    /// The flags as they were given, one word each, where that is recorded. Of variables their names only.
+    pub(crate) given: Vec<String>,
     /// `--pool`: whether a container that was made ahead may be used.
     pub(crate) pool: bool,
 }
@@ -49,6 +52,8 @@ pub(crate) enum Report {
     Text,
     /// There, and as JSON to this file.
     File(PathBuf),
+    /// As JSON to this file alone.
+    Quiet(PathBuf),
 }
 
 /// A command line, understood.
@@ -71,6 +76,7 @@ impl Default for Args {
             detach: false,
             no_healthcheck: false,
             wanted: Wanted::default(),
+            given: Vec::new(),
             pool: true,
         }
     }
@@ -93,6 +99,37 @@ pub(crate) fn parse(command: &Command<Args>, words: Rest<'_>) -> Result<Parsed, 
         args.spec.health.test = Some(HealthTest::None);
     }
     Ok(Parsed::Run(args))
+}
+
+/// Flags that say where a run's results go, and nothing of the run itself.
+const ASIDE: [&str; 8] =
+    ["cidfile", "detach", "detach-keys", "name", "profile", "pull", "quiet", "sig-proxy"];
+
+/// The flags of `skiff run`, one word each. Variables are told without their values, which may be secrets.
+pub(crate) fn given(words: &[OsString]) -> Result<Vec<String>, Failure> {
+    let word = |flag: OsString| {
+        let flag = flag.to_string_lossy().into_owned();
+        match flag.strip_prefix("--env=").and_then(|variable| variable.split_once('=')) {
+            Some((name, _)) => format!("--env={name}"),
+            None => flag,
+        }
+    };
+    Ok(given_in_full(words)?.into_iter().map(word).collect())
+}
+
+/// The same with the values of variables.
+pub(crate) fn given_in_full(words: &[OsString]) -> Result<Vec<OsString>, Failure> {
+    let all = crate::flags::RUN.given(&mut words.iter().cloned())?;
+    let all = all.into_iter().filter(|(long, _)| !ASIDE.contains(long));
+    let word = |(long, value): Given| {
+        let mut word = OsString::from(format!("--{long}"));
+        if let Some(value) = value {
+            word.push("=");
+            word.push(value);
+        }
+        word
+    };
+    Ok(all.map(word).collect())
 }
 
 /// Whether the flags go together.

@@ -112,6 +112,12 @@ pub(crate) fn add<T>(list: &mut Vec<T>, parsed: T) -> Result<(), Reason> {
 /// What follows the name of a command.
 pub(crate) type Rest<'a> = &'a mut dyn Iterator<Item = OsString>;
 
+/// A flag by its long name, and its value.
+pub(crate) type Given = (&'static str, Option<OsString>);
+
+/// Is shown each flag with its value.
+type Visit<'a, A> = &'a mut dyn FnMut(&'static Flag<A>, Option<&OsStr>) -> Result<(), Failure>;
+
 impl<A> Command<A> {
     /// Every flag, in the order of the help.
     pub(crate) fn flags(&self) -> impl Iterator<Item = &'static Flag<A>> {
@@ -120,14 +126,34 @@ impl<A> Command<A> {
 
     /// Understands `words`: sets what the flags say, and returns the operands; `None` if help is asked for.
     pub(crate) fn parse(&self, args: &mut A, words: Rest<'_>) -> Result<Option<Vec<OsString>>, Failure> {
+        self.walk(words, &mut |flag, value| apply(args, flag, value))
+    }
+
+    /// The flags that `words` give, by their long names and in order, with their values.
+    pub(crate) fn given(&self, words: Rest<'_>) -> Result<Vec<Given>, Failure> {
+        let mut given = Vec::new();
+        self.walk(words, &mut |flag, value| {
+            given.push((flag.long, value.map(OsStr::to_owned)));
+            Ok(())
+        })?;
+        Ok(given)
+    }
+
+    /// What `words` give beside flags.
+    pub(crate) fn operands(&self, words: Rest<'_>) -> Result<Vec<OsString>, Failure> {
+        Ok(self.walk(words, &mut |_, _| Ok(()))?.unwrap_or_default())
+    }
+
+    /// Tells flags and operands apart, and shows each flag with its value to `visit`.
+    fn walk(&self, words: Rest<'_>, visit: Visit<'_, A>) -> Result<Option<Vec<OsString>>, Failure> {
         let mut operands = Vec::new();
         while let Some(word) = words.next() {
             match word.as_bytes() {
                 b"--help" => return Ok(None),
                 b"-h" if !self.flags().any(|flag| flag.short == Some('h')) => return Ok(None),
                 b"--" => break,
-                [b'-', b'-', long @ ..] => self.long_flag(args, long, words)?,
-                [b'-', cluster @ ..] if !cluster.is_empty() => self.short_flags(args, cluster, words)?,
+                [b'-', b'-', long @ ..] => self.long_flag(visit, long, words)?,
+                [b'-', cluster @ ..] if !cluster.is_empty() => self.short_flags(visit, cluster, words)?,
                 _ => {
                     operands.push(word);
                     if self.order == Order::FlagsFirst {
@@ -146,7 +172,7 @@ impl<A> Command<A> {
     }
 
     /// `--name`, `--name=value` or `--name value`.
-    fn long_flag(&self, args: &mut A, word: &[u8], rest: Rest<'_>) -> Result<(), Failure> {
+    fn long_flag(&self, visit: Visit<'_, A>, word: &[u8], rest: Rest<'_>) -> Result<(), Failure> {
         let (name, attached) = match word.iter().position(|&b| b == b'=') {
             Some(at) => (&word[..at], Some(OsStr::from_bytes(&word[at + 1..]))),
             None => (word, None),
@@ -154,14 +180,14 @@ impl<A> Command<A> {
         let name = String::from_utf8_lossy(name);
         let name = self.aliases.iter().find(|(alias, _)| *alias == name).map_or(&*name, |(_, name)| name);
         match self.flags().find(|flag| flag.long == name) {
-            Some(flag) => self.set(args, flag, attached, rest),
+            Some(flag) => self.take(visit, flag, attached, rest),
             None if self.unsupported.iter().any(|(long, _)| *long == name) => Err(unsupported(name)),
             None => Err(self.usage(&format!("unknown flag: --{name}"))),
         }
     }
 
     /// A cluster of one-letter flags: switches, and at its end a flag whose value may be attached (`-itm512m`, `-m=1g`).
-    fn short_flags(&self, args: &mut A, cluster: &[u8], rest: Rest<'_>) -> Result<(), Failure> {
+    fn short_flags(&self, visit: Visit<'_, A>, cluster: &[u8], rest: Rest<'_>) -> Result<(), Failure> {
         let mut at = 0;
         while at < cluster.len() {
             let letter = char::from(cluster[at]);
@@ -179,7 +205,7 @@ impl<A> Command<A> {
             if attached.is_some() {
                 at = cluster.len();
             }
-            self.set(args, flag, attached, rest)?;
+            self.take(visit, flag, attached, rest)?;
         }
         Ok(())
     }
@@ -192,11 +218,11 @@ impl<A> Command<A> {
         }
     }
 
-    /// Gives `flag` its value: the attached one, or the next word if it needs one.
-    fn set(
+    /// Shows `flag` with its value: the attached one, or the next word if it needs one.
+    fn take(
         &self,
-        args: &mut A,
-        flag: &Flag<A>,
+        visit: Visit<'_, A>,
+        flag: &'static Flag<A>,
         attached: Option<&OsStr>,
         rest: Rest<'_>,
     ) -> Result<(), Failure> {
@@ -206,27 +232,29 @@ impl<A> Command<A> {
             }
             _ => None,
         };
-        let value = attached.or(next.as_deref());
-        let done = match (&flag.takes, value) {
-            (Takes::Nothing(set), None) => {
-                set(args, true);
-                Ok(())
-            }
-            (Takes::Nothing(set), Some(value)) => position(value).map(|on| set(args, on)),
-            (Takes::Value(_, set), value) => {
-                text(value.unwrap_or_default()).and_then(|value| set(args, value))
-            }
-            (Takes::Bytes(_, set), value) => set(args, value.unwrap_or_default()),
-            (Takes::Optional(_, set), value) => {
-                set(args, value);
-                Ok(())
-            }
-        };
-        done.map_err(|reason| {
-            let value = value.unwrap_or_default().to_string_lossy();
-            Failure::engine(format!("invalid value '{value}' for --{}: {reason}", flag.long))
-        })
+        visit(flag, attached.or(next.as_deref()))
     }
+}
+
+/// Gives `flag` its value.
+fn apply<A>(args: &mut A, flag: &Flag<A>, value: Option<&OsStr>) -> Result<(), Failure> {
+    let done = match (&flag.takes, value) {
+        (Takes::Nothing(set), None) => {
+            set(args, true);
+            Ok(())
+        }
+        (Takes::Nothing(set), Some(value)) => position(value).map(|on| set(args, on)),
+        (Takes::Value(_, set), value) => text(value.unwrap_or_default()).and_then(|value| set(args, value)),
+        (Takes::Bytes(_, set), value) => set(args, value.unwrap_or_default()),
+        (Takes::Optional(_, set), value) => {
+            set(args, value);
+            Ok(())
+        }
+    };
+    done.map_err(|reason| {
+        let value = value.unwrap_or_default().to_string_lossy();
+        Failure::engine(format!("invalid value '{value}' for --{}: {reason}", flag.long))
+    })
 }
 
 /// An operand that has to be text.
@@ -295,6 +323,15 @@ mod tests {
         check("--time=5 web --all=false", false, "5", &["web"]);
         check("-- -a", false, "", &["-a"]);
         check("- web", false, "", &["-", "web"]);
+    }
+
+    #[test]
+    fn flags_are_told_by_their_long_names() {
+        let mut words = "-an5 --time=6 web --all=false".split_whitespace().map(OsString::from);
+        let given = COMMAND.given(&mut words).expect("understood");
+        let value = |text: &str| Some(OsString::from(text));
+        let expected = [("all", None), ("last", value("5")), ("last", value("6")), ("all", value("false"))];
+        assert_eq!(given, expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod counted;
 mod failure;
 mod flags;
 mod format;
+mod harden;
 mod help;
 mod images;
 mod line;

@@ -23,7 +23,7 @@ use crate::output::Output;
 use crate::roots::Roots;
 
 use crate::prefetching::Prefetching;
-use crate::profile;
+use crate::profile::{self, Asked, Uses, Written};
 use crate::values::cause;
 
 /// Whether containers are to be run without a daemon.
@@ -51,6 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let plan = Plan::build(&options, &host)?;
     let signals = Signals::block().map_err(|error| os("block signals", &error))?;
     let mut counted = Counted::default();
+    let asked = profiling.is_some().then(|| profile::Asked::new(args, &options, &plan));
     let running = launch::start(&plan, &mut |cgroup| {
         counted.arm(cgroup, &options.id, execs_before(&options), begin_ns);
         prefetching.arm(cgroup)?;
@@ -65,14 +66,15 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     if let Err(error) = launch::sweep(&plan) {
         tracing::warn!("{error}");
     }
-    let ended = attend(running, &signals, &terms, profiling.as_mut())?;
+    let ended = attend(running, &signals, &terms, profiling.as_mut(), &|| profile::written(&options, &plan))?;
     drop(lease);
     drop(signals);
+    let code = exit_code(ended.exit);
     let prefetch = prefetching.finish();
     if let Some(profiling) = profiling {
-        profiling.report(args, &options, begin_ns, &ended, prefetch)?;
+        profiling.report(args, &options, begin_ns, ended, prefetch, asked)?;
     }
-    Ok(exit_code(ended.exit))
+    Ok(code)
 }
 
 /// The image, which is held for as long as the lease lives. It is fetched if it is not here.
@@ -117,6 +119,7 @@ struct Ended {
     stamps: Stamps,
     usage: Usage,
     record: Option<Record>,
+    uses: Option<Uses>,
 }
 
 /// Stands by a running container until it has ended, and clears it away.
@@ -125,6 +128,7 @@ fn attend(
     signals: &Signals,
     terms: &Terms,
     profiling: Option<&mut Profiling>,
+    written: &dyn Fn() -> Option<Vec<Written>>,
 ) -> Result<Ended, Failure> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let caller =
@@ -135,9 +139,11 @@ fn attend(
     let ended_ns = monotonic_ns();
     let record = profiling.map(Profiling::finish).transpose()?;
     let usage = if record.is_some() { running.usage() } else { Usage::default() };
+    // While what it has written is still there.
+    let uses = record.is_some().then(|| Uses { written: written(), ..Uses::default() });
     let stamps = *running.stamps();
     running.remove()?;
-    Ok(Ended { exit, ended_ns, stamps, usage, record })
+    Ok(Ended { exit, ended_ns, stamps, usage, record, uses })
 }
 
 /// `--profile`, from before the launch to after the end.
@@ -147,6 +153,8 @@ struct Profiling {
     /// When the cgroup was there and arming began.
     arm_ns: u64,
     file: Option<Output>,
+    /// Whether people are to read it.
+    is_told: bool,
 }
 
 impl Profiling {
@@ -154,10 +162,11 @@ impl Profiling {
     fn prepare(report: &Report) -> Result<Self, Failure> {
         let file = match report {
             Report::Text => None,
-            Report::File(path) => Some(Output::open(path)?),
+            Report::File(path) | Report::Quiet(path) => Some(Output::open(path)?),
         };
+        let is_told = !matches!(report, Report::Quiet(_));
         let profiler = Profiler::load().map_err(|error| Failure::engine(format!("profile: {error}")))?;
-        Ok(Self { profiler, slot: None, arm_ns: 0, file })
+        Ok(Self { profiler, slot: None, arm_ns: 0, file, is_told })
     }
 
     /// Starts to count what happens in the cgroup with the id `cgroup`.
@@ -183,8 +192,9 @@ impl Profiling {
         args: &Args,
         options: &Options,
         begin_ns: u64,
-        ended: &Ended,
+        ended: Ended,
         prefetch: Option<profile::Prefetch>,
+        asked: Option<Asked>,
     ) -> Result<(), Failure> {
         let Some(record) = &ended.record else { return Ok(()) };
         let document = profile::Document::new(&profile::Run {
@@ -200,9 +210,13 @@ impl Profiling {
             usage: &ended.usage,
             record,
             prefetch,
+            run: asked,
+            uses: ended.uses,
         });
-        let written = io::stderr().write_all(profile::render(&document).as_bytes());
-        written.map_err(|error| os("print the profile", &error))?;
+        if self.is_told {
+            let written = io::stderr().write_all(profile::render(&document).as_bytes());
+            written.map_err(|error| os("print the profile", &error))?;
+        }
         let Some(mut file) = self.file else { return Ok(()) };
         let json = profile::json(&document).map_err(|error| Failure::engine(format!("profile: {error}")))?;
         file.write(&json)?;

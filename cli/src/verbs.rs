@@ -2,6 +2,7 @@
 
 use crate::client::{attach, changes, daemon, exec, inspect, list, logs, run, start, stats, system};
 use crate::failure::Failure;
+use crate::harden;
 use crate::help;
 use crate::images::{self, account, archive, containers, history, pull, push, remove, system as disk, tag};
 use crate::line::Rest;
@@ -75,6 +76,7 @@ static VERBS: &[Verb] = &[
     verb!("system prune", Other, "remove what nobody needs", disk::prune, disk::PRUNE),
     verb!("system fsck", Other, "look for damage in the images, and repair it", disk::fsck, disk::FSCK),
     verb!("system pools", Other, "show what is made ahead, and its memory", system::pools, system::POOLS),
+    verb!("harden", Other, "make a policy of least privilege from recorded runs", harden::run, harden::COMMAND),
     verb!("version", Other, "show the versions of client and daemon", system::version, system::VERSION),
     verb!("daemon", Other, "be the daemon, or end it", daemon::run, daemon::COMMAND),
 ];

@@ -7,5 +7,6 @@
 
 pub mod compare;
 pub mod exposition;
+pub mod harden;
 pub mod otlp;
 pub mod protobuf;

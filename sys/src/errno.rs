@@ -14,6 +14,13 @@ pub fn name(errno: i32) -> Option<&'static str> {
     (!name.is_empty()).then_some(name)
 }
 
+/// The number of the error that a program knows by `name`. A search: for the few that are read from a file.
+#[must_use]
+pub fn number(name: &str) -> Option<i32> {
+    let index = NAMES.iter().position(|known| !known.is_empty() && *known == name)?;
+    i32::try_from(index).ok()
+}
+
 #[rustfmt::skip]
 static NAMES: [&str; 134] = [
     "", "EPERM", "ENOENT", "ESRCH", "EINTR", "EIO", "ENXIO", "E2BIG", "ENOEXEC", "EBADF", "ECHILD",

@@ -24,11 +24,12 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     if crate::run::is_alone() || words.iter().any(|word| word.as_bytes().starts_with(b"--profile")) {
         skiff_runtime::seal::seal(c"skiff")?;
     }
-    let mut args = match args::parse(&flags::RUN, &mut words.into_iter())? {
+    let mut args = match args::parse(&flags::RUN, &mut words.iter().cloned())? {
         Parsed::Help => return print(&help::command(&flags::RUN)),
         Parsed::Run(args) => args,
     };
     if crate::run::is_alone() || args.profile.is_some() {
+        args.given = args::given(&words)?;
         return crate::run::run(&args);
     }
     if !args.detach {
@@ -109,7 +110,7 @@ fn keep(file: &mut Option<Output>, id: &str) -> Result<(), Failure> {
 }
 
 /// IMAGE with its path from the root on: the daemon has another working directory.
-fn absolute(image: &str) -> String {
+pub(crate) fn absolute(image: &str) -> String {
     match image.split_once(':') {
         Some((form @ ("rootfs" | "oci" | "oci-archive" | "docker-archive"), path))
             if !path.is_empty() && !path.starts_with('/') =>

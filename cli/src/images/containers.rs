@@ -23,7 +23,8 @@ use crate::format::plain;
 use crate::line::{Command, Flag, Order, Rest, Section, add, put};
 
 /// What a launch mounts on, beside what it was asked for.
-const MOUNTS: [&str; 6] = ["/proc", "/dev", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+pub(crate) const MOUNTS: [&str; 6] =
+    ["/proc", "/dev", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 #[derive(Debug)]
 pub(crate) struct Commit {

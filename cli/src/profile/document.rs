@@ -10,6 +10,8 @@ use skiff_ebpf::{Abi, Phase, Record};
 use skiff_runtime::cgroup::Usage;
 use skiff_runtime::launch::{Exit, Stamps};
 
+use super::uses::{Asked, Uses};
+
 /// The version of this form. It changes when a field changes its meaning or goes; new fields do not change it.
 pub(crate) const SCHEMA: &str = "skiff.profile/1";
 
@@ -33,6 +35,10 @@ pub(crate) struct Run<'a> {
     pub(crate) usage: &'a Usage,
     pub(crate) record: &'a Record,
     pub(crate) prefetch: Option<Prefetch>,
+    /// `None` if it was not started here.
+    pub(crate) run: Option<Asked>,
+    /// `None` if nothing of it was recorded.
+    pub(crate) uses: Option<Uses>,
 }
 
 /// One container's profile.
@@ -52,6 +58,10 @@ pub(crate) struct Document {
     pub(crate) missing: Vec<String>,
     pub(crate) cost: Cost,
     pub(crate) prefetch: Option<Prefetch>,
+    /// How it was asked for.
+    pub(crate) run: Option<Asked>,
+    /// What the program used beside system calls.
+    pub(crate) uses: Option<Uses>,
 }
 
 /// What was read ahead, and what of it was used.
@@ -235,6 +245,8 @@ impl Document {
             missing: record.missing.iter().cloned().chain(uncounted(run.usage)).collect(),
             cost: cost(record),
             prefetch: run.prefetch.clone(),
+            run: run.run.clone(),
+            uses: run.uses.clone(),
         }
     }
 }

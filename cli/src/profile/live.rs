@@ -54,6 +54,8 @@ fn document(pinned: &Pinned, container: &Container) -> Result<Document, Failure>
         usage: &container.usage(),
         record: &record,
         prefetch: None,
+        run: None,
+        uses: None,
     }))
 }
 

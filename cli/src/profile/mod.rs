@@ -5,11 +5,13 @@ mod document;
 mod live;
 mod table;
 mod text;
+mod uses;
 
 pub(crate) use document::{Document, Prefetch, Run};
 pub(crate) use live::{off, run};
 pub(crate) use table::{Align, Table};
 pub(crate) use text::{duration, plain, render, size};
+pub(crate) use uses::{Asked, Uses, Written, written};
 
 /// The document as JSON, with a line feed at its end.
 pub(crate) fn json(document: &Document) -> Result<String, serde_json::Error> {

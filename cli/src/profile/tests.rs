@@ -149,6 +149,8 @@ pub(super) fn document() -> Document {
         usage: &usage,
         record: &record(),
         prefetch: None,
+        run: None,
+        uses: None,
     })
 }
 
@@ -174,6 +176,8 @@ pub(super) fn sparse() -> Document {
         usage: &Usage::default(),
         record: &record,
         prefetch: None,
+        run: None,
+        uses: None,
     })
 }
 

@@ -1,0 +1,169 @@
+//! `skiff harden --verify`: one more run, under the policy and recorded, compared with those that it was made of.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use skiff_observe::harden::{self, Engine, Needs, Recorded, Run};
+
+use super::{Args, os, policy, read, read_all, write_all, wrong};
+use crate::args::{self, Parsed, Report};
+use crate::client::print;
+use crate::failure::Failure;
+use crate::flags;
+
+/// Flags that the policy stands in for.
+const REPLACED: [&str; 6] = ["cap-add", "cap-drop", "device", "privileged", "read-only", "security-opt"];
+
+/// Runs what stands after `--`, or else the recorded command, under the policy in the directory, or of the profiles, `files`.
+pub(super) fn verify(args: &Args, files: &[PathBuf], after: Option<Vec<OsString>>) -> Result<u8, Failure> {
+    let scratch = Scratch::new()?;
+    let (runs, directory) = match files {
+        [directory] if directory.is_dir() => (read_all(&profiles(directory)?)?, directory.clone()),
+        files => {
+            let runs = read_all(files)?;
+            let directory = scratch.0.join("policy");
+            write_all(args, &policy(args, &runs)?, &directory)?;
+            (runs, directory)
+        }
+    };
+    let needs = Needs::of(&runs, args.accept_losses).map_err(wrong)?;
+    let profile = scratch.0.join("profile.json");
+    let words = command_line(&runs, after, flags_in(&directory)?)?;
+    let Parsed::Run(mut args) = args::parse(&flags::RUN, &mut words.into_iter())? else {
+        return Err(wrong("no command to run"));
+    };
+    args.profile = Some(Report::Quiet(profile.clone()));
+    args.detach = false;
+    crate::run::run(&args)?;
+    tell(&needs, &read(&profile)?)
+}
+
+/// What has become of the run.
+fn tell(needs: &Needs, run: &Recorded) -> Result<u8, Failure> {
+    let refusals = needs.refusals(run);
+    if refusals.is_empty() {
+        return print("verified: nothing was refused\n");
+    }
+    print(&refusals.iter().map(|line| crate::format::plain(line) + "\n").collect::<String>())?;
+    Err(wrong(format!("the program needs more than the policy allows: {} differences", refusals.len())))
+}
+
+/// The profiles that a policy has been made of.
+fn profiles(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let place = directory.join("profiles");
+    let entries = fs::read_dir(&place).map_err(|error| os("read", &place, &error))?;
+    let mut all: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    all.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    all.sort();
+    if all.is_empty() { Err(wrong(format!("{} has no profile in it", place.display()))) } else { Ok(all) }
+}
+
+/// The flags of the policy, as its owner has left them.
+fn flags_in(directory: &Path) -> Result<Vec<String>, Failure> {
+    let file = directory.join(Engine::Skiff.name()).join("flags");
+    let text = fs::read_to_string(&file).map_err(|error| os("read", &file, &error))?;
+    harden::words(&text).map_err(|reason| wrong(format!("{}: {reason}", file.display())))
+}
+
+/// The words of `skiff run`: what was asked for, where the policy does not say otherwise, and the policy.
+fn command_line(
+    runs: &[Recorded],
+    after: Option<Vec<OsString>>,
+    policy: Vec<String>,
+) -> Result<Vec<OsString>, Failure> {
+    let (asked, operands) = match after {
+        Some(words) => {
+            let operands = flags::RUN.operands(&mut words.clone().into_iter())?;
+            (args::given_in_full(&words)?, operands)
+        }
+        None => {
+            let run = runs.iter().find_map(Recorded::run);
+            let run =
+                run.ok_or_else(|| wrong("no profile tells how its run was asked for: say it after '--'"))?;
+            variables(run);
+            let operands = [&run.image].into_iter().chain(&run.command).map(OsString::from).collect();
+            (run.flags.iter().map(OsString::from).collect(), operands)
+        }
+    };
+    let mut words: Vec<OsString> = asked.into_iter().filter(|flag| !is_replaced(flag, &policy)).collect();
+    words.extend(policy.into_iter().map(OsString::from));
+    words.push("--".into());
+    words.extend(operands);
+    Ok(words)
+}
+
+/// Whether the policy decides what `flag` (`--long` or `--long=value`) is about.
+fn is_replaced(flag: &OsString, policy: &[String]) -> bool {
+    let Some(flag) = flag.to_str() else { return false };
+    let long = flag.trim_start_matches("--").split('=').next().unwrap_or_default();
+    let says = |flag: &str| policy.iter().any(|word| word.starts_with(flag));
+    match long {
+        "device" => says("--device=") || !says("--privileged"),
+        "memory" | "memory-swap" | "memory-reservation" => says("--memory="),
+        "pids-limit" => says("--pids-limit="),
+        "ulimit" => flag.starts_with("--ulimit=nofile") && says("--ulimit=nofile"),
+        _ => REPLACED.contains(&long),
+    }
+}
+
+/// Says of which variables the values are missing.
+fn variables(run: &Run) {
+    for name in run.flags.iter().filter_map(|flag| flag.strip_prefix("--env=")) {
+        if std::env::var_os(name).is_none() {
+            eprintln!(
+                "skiff: the value of {name} is not recorded: set it in the environment, or it is not set"
+            );
+        }
+    }
+}
+
+/// A directory of this run's own, which goes with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
+        let base = std::env::temp_dir();
+        let mut last = None;
+        for attempt in 0..100 {
+            let path = base.join(format!("skiff-harden-{}-{attempt}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(os("make a directory in", &base, &last.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, "remove {}", self.0.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_replaces_what_it_decides() {
+        let policy = ["--cap-drop=ALL", "--memory=1", "--ulimit=nofile=1:1"].map(str::to_owned);
+        let check = |flag: &str, expected: bool| {
+            assert_eq!(is_replaced(&flag.into(), &policy), expected, "{flag}");
+        };
+        check("--cap-add=SYS_ADMIN", true);
+        check("--privileged", true);
+        check("--security-opt=seccomp=unconfined", true);
+        check("--memory=64m", true);
+        check("--memory-swap=-1", true);
+        check("--ulimit=nofile=5:5", true);
+        check("--ulimit=core=0:0", false);
+        check("--pids-limit=5", false);
+        check("--network=host", false);
+        check("--volume=/a:/b", false);
+    }
+}
