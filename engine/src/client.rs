@@ -31,8 +31,18 @@ const START_LOCK: &str = "start.lock";
 const ADDRESS_BYTES: usize = 107;
 
 /// What a daemon that is started on demand takes over from the client's environment; the roots are given as they are.
-const ENVIRONMENT: [&str; 7] =
-    ["PATH", "HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "SKIFF_LOG", "SKIFF_IDLE_TIMEOUT_S", "SKIFF_ROOTFS"];
+const ENVIRONMENT: [&str; 10] = [
+    "PATH",
+    "HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "SKIFF_LOG",
+    "SKIFF_IDLE_TIMEOUT_S",
+    "SKIFF_METRICS",
+    "SKIFF_OTLP",
+    "SKIFF_OTLP_INTERVAL_S",
+    "SKIFF_ROOTFS",
+];
 
 /// One connection: one request, and what is answered.
 #[derive(Debug)]

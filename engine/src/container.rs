@@ -15,6 +15,7 @@ use skiff_runtime::cgroup::{Cgroup, Paths};
 use skiff_runtime::launch::park::{Parked, Stamps};
 use skiff_runtime::spawner::{self, End};
 use skiff_store::Lease;
+use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
 use skiff_sys::terminal;
 use tokio::io::Interest;
@@ -94,6 +95,8 @@ pub(crate) struct Start {
     pub(crate) is_attached: bool,
     /// The size of its terminal, if it has one.
     pub(crate) terminal: Option<TerminalSize>,
+    /// When that was asked for, of `monotonic_ns`; when it is begun if absent.
+    pub(crate) asked_ns: Option<u64>,
 }
 
 /// What came of it.
@@ -336,7 +339,8 @@ impl Owner {
     }
 
     async fn start(&mut self, start: Start) -> Result<Started, Error> {
-        let Start { ready, streams, is_attached, terminal } = start;
+        let Start { ready, streams, is_attached, terminal, asked_ns } = start;
+        let asked_ns = asked_ns.unwrap_or_else(monotonic_ns);
         let mut ready = match ready {
             Some(ready) => ready,
             None => self.make().await?,
@@ -360,7 +364,10 @@ impl Owner {
             Err(error) => Err((error, ready)),
         };
         match started {
-            Ok(started) => Ok(started),
+            Ok(started) => {
+                self.engine.totals.launched(monotonic_ns().saturating_sub(asked_ns));
+                Ok(started)
+            }
             Err((error, ready)) => {
                 self.failed(&error);
                 if let Err(error) = self.engine.clear_parked(ready, false).await {
@@ -566,6 +573,7 @@ impl Owner {
 
     /// Notes that it could not be started.
     fn failed(&self, error: &Error) {
+        self.engine.totals.failed(error.exit_code());
         self.change(|record| {
             record.error = error.to_string();
             record.exit_code = error.exit_code();
@@ -740,6 +748,7 @@ impl Owner {
         // Until its record is written, or it has gone: also while its log is waited for.
         let counted = self.engine.activity.work();
         self.ending = None;
+        self.engine.totals.ended(end.exit);
         (self.kill_at, self.stop_at) = (None, None);
         if let Some(freezing) = self.freezing.take() {
             let message = format!("container {} is not running", self.record().name);
@@ -895,6 +904,7 @@ impl Owner {
         }
         match cleared {
             Ok(usage) => {
+                usage.iter().for_each(|usage| self.engine.totals.used(usage));
                 self.change(|record| {
                     record.process = None;
                     record.is_oom_killed =
@@ -947,6 +957,7 @@ impl Owner {
         }
         if self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
+            self.engine.totals.restarted();
             if let Err(error) = self.start(Start::default()).await {
                 tracing::warn!("start container {} again: {error}", self.record().id);
                 // As if it had ended at once.

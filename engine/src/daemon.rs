@@ -31,6 +31,7 @@ use crate::containers::{Entry, Registry};
 use crate::engine::{Activity, Engine};
 use crate::images::Images;
 use crate::link::Link;
+use crate::metrics::{self, Metrics, Totals};
 use crate::mounts::Mounts;
 use crate::plans::Plans;
 use crate::pool::Pools;
@@ -83,11 +84,19 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// Whose members may use the socket; `skiff`, if there is such a group, when absent.
     pub socket_group: Option<String>,
+    /// Whom figures are for.
+    pub metrics: metrics::Settings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { on_demand: false, pool: 32, idle_timeout: None, socket_group: None }
+        Self {
+            on_demand: false,
+            pool: 32,
+            idle_timeout: None,
+            socket_group: None,
+            metrics: metrics::Settings::default(),
+        }
     }
 }
 
@@ -202,6 +211,8 @@ fn serve(
         making: RefCell::default(),
         boot_id,
         activity: Activity::default(),
+        totals: Totals::default(),
+        metrics: Metrics::start(&settings.metrics)?,
         run_root: run_root.to_owned(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -232,6 +243,9 @@ fn serve(
         ready(&engine);
         let listener = socket.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
         let listener = listener.map_err(host("listen".into()))?;
+        if let Some(metrics) = &engine.metrics {
+            metrics.answer(&engine);
+        }
         let serving = tokio::task::spawn_local(server::serve(engine.clone(), listener, socket.is_shared));
         let signals = watch(signals, Interest::READABLE);
         let signals = signals.map_err(host("wait for signals".into()))?;
@@ -303,6 +317,7 @@ impl Replaced {
     /// Starts another spawner. What the former has parked is its child no more, and not trusted any longer.
     async fn replace(&mut self, engine: &Rc<Engine>) {
         tracing::warn!("the spawner has gone, starting another");
+        engine.totals.lost_spawner();
         if self.at.elapsed() > SPAWNER_LIVES {
             self.pause = SPAWNER_PAUSE;
         } else {

@@ -22,6 +22,7 @@ use crate::ending::Ending;
 use crate::images::Images;
 use crate::link::Link;
 use crate::log;
+use crate::metrics::{Metrics, Totals};
 use crate::mounts::Mounts;
 use crate::names;
 use crate::plans::{Plan, Plans};
@@ -63,6 +64,9 @@ pub(crate) struct Engine {
     /// `/proc/sys/kernel/random/boot_id`.
     pub(crate) boot_id: String,
     pub(crate) activity: Activity,
+    pub(crate) totals: Totals,
+    /// If somebody wants figures.
+    pub(crate) metrics: Option<Metrics>,
     /// Where running containers that are not the daemon's are noted, and its sockets are.
     pub(crate) run_root: PathBuf,
 }

@@ -24,6 +24,7 @@ pub mod image;
 mod images;
 mod link;
 pub mod log;
+pub mod metrics;
 mod mounts;
 pub mod names;
 mod plans;

@@ -27,6 +27,8 @@ pub struct Pools<T> {
     /// How many there may be in all.
     limit: usize,
     pools: HashMap<u64, Pool<T>>,
+    /// What pools have done that are forgotten.
+    former: Figures,
 }
 
 #[derive(Debug)]
@@ -76,11 +78,19 @@ pub struct Summary {
     pub figures: Figures,
 }
 
+impl Figures {
+    fn add(&mut self, more: Self) {
+        self.hits += more.hits;
+        self.misses += more.misses;
+        self.wasted += more.wasted;
+    }
+}
+
 impl<T> Pools<T> {
     /// No pools; at most `limit` things are kept in all of them.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, pools: HashMap::new() }
+        Self { limit, pools: HashMap::new(), former: Figures::default() }
     }
 
     /// Somebody asks for one of `key`: the oldest, if there is one. It still has to be looked at whether it is valid.
@@ -188,6 +198,10 @@ impl<T> Pools<T> {
     /// Nobody will ask for `key` any more: gives back what is ready.
     pub fn close(&mut self, key: u64) -> Vec<T> {
         let pool = self.pools.remove(&key);
+        if let Some(pool) = &pool {
+            self.former.add(pool.figures);
+            self.former.wasted += pool.ready.len() as u64;
+        }
         pool.into_iter().flat_map(|pool| pool.ready).map(|(_, one)| one).collect()
     }
 
@@ -210,8 +224,15 @@ impl<T> Pools<T> {
                 pool.figures.wasted += 1;
             }
         }
+        let former = &mut self.former;
         self.pools.retain(|_, pool| {
-            !pool.ready.is_empty() || pool.under_way > 0 || now_ns.saturating_sub(pool.arrived_ns) < IDLE_NS
+            let is_kept = !pool.ready.is_empty()
+                || pool.under_way > 0
+                || now_ns.saturating_sub(pool.arrived_ns) < IDLE_NS;
+            if !is_kept {
+                former.add(pool.figures);
+            }
+            is_kept
         });
         excess
     }
@@ -236,6 +257,14 @@ impl<T> Pools<T> {
     /// What is ready of `key`.
     pub fn iter(&self, key: u64) -> impl Iterator<Item = &T> {
         self.pools.get(&key).into_iter().flat_map(|pool| &pool.ready).map(|(_, one)| one)
+    }
+
+    /// What all pools have done, those that are forgotten included.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let mut all = self.former;
+        self.pools.values().for_each(|pool| all.add(pool.figures));
+        all
     }
 
     /// All pools, in the order of their keys.

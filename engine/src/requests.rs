@@ -201,7 +201,14 @@ async fn run(
         Ok(made) => made,
         Err(error) => return tell(connection, Err(error), &[]).await,
     };
-    start(engine, connection, &entry, Start { ready, streams, is_attached, terminal }, received).await
+    start(
+        engine,
+        connection,
+        &entry,
+        Start { ready, streams, is_attached, terminal, asked_ns: None },
+        received,
+    )
+    .await
 }
 
 async fn start_attached(
@@ -222,7 +229,7 @@ async fn start_attached(
     });
     match found {
         Ok((streams, entry)) => {
-            let start = Start { ready: None, streams, is_attached: true, terminal };
+            let start = Start { streams, is_attached: true, terminal, ..Start::default() };
             self::start(engine, connection, &entry, start, received).await
         }
         Err(error) => tell(connection, Err(error), &[]).await,
@@ -243,10 +250,11 @@ async fn start(
     engine: &Rc<Engine>,
     connection: &Connection,
     entry: &Entry,
-    start: Start,
+    mut start: Start,
     received: u64,
 ) -> std::io::Result<()> {
     let is_attached = start.is_attached;
+    start.asked_ns = Some(received);
     let asked = tokio::select! {
         asked = entry.ask(Command::Start(Box::new(start))) => asked,
         () = connection.gone(), if is_attached => {
@@ -496,6 +504,7 @@ fn version(engine: &Engine) -> Reply {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "spawner_pid": engine.link.pid(),
+        "metrics": engine.metrics.as_ref().and_then(|metrics| metrics.at.clone()),
     });
     Reply::Documents { documents: vec![document], errors: Vec::new() }
 }

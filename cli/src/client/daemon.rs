@@ -4,9 +4,9 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use skiff_engine::Client;
 use skiff_engine::daemon::Settings;
 use skiff_engine::protocol::{Reply, Request};
+use skiff_engine::{Client, metrics};
 
 use super::{failed, os, refused, understand, unexpected};
 use crate::failure::Failure;
@@ -21,6 +21,7 @@ pub(crate) struct Args {
     pool: Option<usize>,
     idle_timeout: Option<Duration>,
     socket_group: Option<String>,
+    metrics: metrics::Settings,
 }
 
 /// When a daemon that was started on demand leaves, unless `SKIFF_IDLE_TIMEOUT_S` says otherwise.
@@ -41,7 +42,26 @@ impl Args {
             pool: self.pool.unwrap_or(usual.pool),
             idle_timeout: self.idle_timeout.or_else(on_demand).filter(|timeout| !timeout.is_zero()),
             socket_group: self.socket_group.clone(),
+            metrics: self.metrics.clone(),
         }
+    }
+
+    /// What is not said on the command line, the environment says, whoever has started the daemon.
+    fn complete(&mut self, variable: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+        let value =
+            |name: &'static str| variable(name).filter(|text| !text.is_empty()).map(|text| (name, text));
+        if let (None, Some((name, text))) = (&self.metrics.endpoint, value("SKIFF_METRICS")) {
+            self.metrics.endpoint = Some(text.parse().map_err(|why| format!("{name}: {why}"))?);
+        }
+        if let (None, Some((name, text))) = (&self.metrics.collector, value("SKIFF_OTLP")) {
+            self.metrics.collector = Some(text.parse().map_err(|why| format!("{name}: {why}"))?);
+        }
+        if let (None, Some((name, text))) = (self.metrics.interval, value("SKIFF_OTLP_INTERVAL_S")) {
+            let seconds = text.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
+            let seconds = seconds.ok_or_else(|| format!("{name}: {text}: expected 1 to 86400"))?;
+            self.metrics.interval = Some(Duration::from_secs(seconds));
+        }
+        Ok(())
     }
 }
 
@@ -66,6 +86,16 @@ Containers go on when it ends, and the next one finds them again.
             Flag::value(None, "socket-group", "GROUP", "who may use the socket beside root (default skiff, if it is there)", |a, v| {
                 put(&mut a.socket_group, Some(v.to_owned()))
             }),
+            Flag::value(None, "metrics", "[ADDRESS:]PORT", "serve metrics for Prometheus at /metrics there, or at unix:PATH; on the loopback interface unless an address is given", |a, v| {
+                put(&mut a.metrics.endpoint, Some(v.parse()?))
+            }),
+            Flag::value(None, "otlp", "URL", "send metrics to the OpenTelemetry collector at http://HOST[:PORT]", |a, v| {
+                put(&mut a.metrics.collector, Some(v.parse()?))
+            }),
+            Flag::value(None, "otlp-interval", "SECONDS", "how often (default 15)", |a, v| {
+                let seconds = integer(v, 1..=86_400)?;
+                put(&mut a.metrics.interval, u64::try_from(seconds).ok().map(Duration::from_secs))
+            }),
             Flag::switch(None, "on-demand", "as a client starts it: leave when idle", |a, on| a.on_demand = on),
         ],
     }],
@@ -75,7 +105,7 @@ Containers go on when it ends, and the next one finds them again.
 };
 
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
-    let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
+    let Some((mut args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
     if let Some(operand) = operands.first() {
         return Err(COMMAND.usage(&format!("unexpected argument: {operand}")));
     }
@@ -83,6 +113,7 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     if args.stop {
         return stop(&roots);
     }
+    args.complete(&|name| std::env::var(name).ok()).map_err(Failure::engine)?;
     let settings = args.settings();
     skiff_engine::daemon::run(&roots.state, &roots.run, &settings).map_err(failed)?;
     Ok(0)

@@ -1,0 +1,263 @@
+//! Reads what there is to be told of containers, the daemon and itself. Waits for the kernel: on a thread of its own.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use skiff_ebpf::Tier1;
+use skiff_ebpf::pinned::{Pinned, Taken};
+use skiff_observe::exposition::Subject;
+use skiff_runtime::cgroup::{Cgroup, Paths};
+use skiff_sys::clock::monotonic_ns;
+
+use super::look::{Look, Running};
+use super::sampler::Cost;
+use super::table;
+use crate::Record;
+use crate::documents;
+use crate::figures::{self, Figures};
+
+/// So many containers made ahead are asked for their memory at most; that of others is taken to be the same.
+const PARKED_MAX: usize = 8;
+
+/// Where a cgroup's path begins, as its id for those who collect figures; of hybrid hosts first.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+
+/// A container that runs, and its figures.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) record: Arc<Record>,
+    pub(super) figures: Figures,
+    /// How many processes there are.
+    pub(super) processes: Option<u64>,
+    /// What programs count that are pinned.
+    pub(super) tier1: Option<Tier1>,
+    pub(super) calls: Option<Calls>,
+}
+
+/// System calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Calls {
+    pub(super) all: u64,
+    pub(super) failed: u64,
+    lost: u64,
+}
+
+/// The daemon, and what it costs.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) look: Look,
+    /// When it has started, ns since 1970.
+    pub(super) since_ns: u64,
+    pub(super) own: Process,
+    pub(super) spawner: Process,
+    pub(super) descriptors: Option<u64>,
+    pub(super) descriptors_max: Option<u64>,
+    pub(super) pool_memory_bytes: u64,
+    pub(super) observe: Option<Observe>,
+    /// How long reading took.
+    pub(super) took_ns: u64,
+    pub(super) cost: Cost,
+}
+
+/// A process of the engine's.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    pub(super) cpu_s: Option<f64>,
+    pub(super) resident_bytes: Option<u64>,
+    pub(super) virtual_bytes: Option<u64>,
+}
+
+/// The programs that are pinned.
+#[derive(Debug)]
+pub(super) struct Observe {
+    pub(super) probes: Vec<&'static str>,
+    pub(super) slots: u64,
+    pub(super) taken: u64,
+    pub(super) refused: u64,
+}
+
+impl Container {
+    /// What could not be counted of it, if something counts.
+    pub(super) fn lost(&self) -> Option<u64> {
+        let tier1 = self.tier1.as_ref();
+        let lost = [
+            self.calls.map(|calls| calls.lost),
+            tier1.and_then(|tier1| tier1.run_queue.as_ref().map(|queue| queue.lost)),
+            tier1.and_then(|tier1| tier1.block.as_ref().map(|block| block.lost)),
+        ];
+        lost.into_iter().flatten().reduce(u64::saturating_add)
+    }
+}
+
+/// Everything, of which `look` knows where it is. The daemon comes last.
+pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
+    let begun = monotonic_ns();
+    let pinned = Pinned::open().ok().flatten();
+    let taken = pinned.as_ref().and_then(|pinned| pinned.taken().ok()).unwrap_or_default();
+    let mut subjects = Vec::with_capacity(look.running.len() + 1);
+    for running in &look.running {
+        let mut subject = subject(running);
+        table::take_container(&container(running, pinned.as_ref(), &taken), &mut subject);
+        subjects.push(subject);
+    }
+    let observe = pinned.as_ref().map(|pinned| Observe {
+        probes: pinned.probes().names(),
+        slots: pinned.slots().into(),
+        taken: taken.len() as u64,
+        refused: pinned.refused().map_or(0, |refused| refused.len() as u64),
+    });
+    let limits = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let daemon = Daemon {
+        since_ns,
+        own: process("self"),
+        spawner: process(&look.spawner_pid.to_string()),
+        descriptors: descriptors(),
+        descriptors_max: limits.ok().map(|(soft, _)| soft),
+        pool_memory_bytes: pool_memory(&look.pools.pids),
+        observe,
+        took_ns: monotonic_ns() - begun,
+        cost,
+        look,
+    };
+    let mut own = Subject {
+        resource: with_host(vec![
+            ("service.name", "skiff".into()),
+            ("service.version", env!("CARGO_PKG_VERSION").into()),
+            ("process.pid", std::process::id().to_string()),
+        ]),
+        since_ns,
+        ..Subject::default()
+    };
+    table::take_daemon(&daemon, &mut own);
+    subjects.push(own);
+    subjects
+}
+
+fn subject(running: &Running) -> Subject {
+    let record = &running.record;
+    Subject {
+        labels: vec![
+            ("id", id(record, &running.cgroups)),
+            ("image", record.spec.image.clone()),
+            ("name", record.name.clone()),
+        ],
+        resource: with_host(vec![
+            ("container.id", record.id.clone()),
+            ("container.name", record.name.clone()),
+            ("container.image.name", record.spec.image.clone()),
+            ("container.image.id", record.image_id.clone().unwrap_or_default()),
+            ("container.runtime.name", "skiff".into()),
+        ]),
+        since_ns: record.started_ns,
+        points: Vec::new(),
+    }
+}
+
+fn with_host(mut attributes: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+    attributes.retain(|(_, value)| !value.is_empty());
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    attributes.extend(host.map(|host| ("host.name", host)));
+    attributes
+}
+
+/// The path of its cgroup below where those are mounted, as cAdvisor has it.
+fn id(record: &Record, cgroups: &Paths) -> String {
+    let path = cgroups.unified.as_deref().or_else(|| cgroups.legacy.values().next().map(AsRef::as_ref));
+    let below = |path: &Path| {
+        let rest = MOUNTS.iter().find_map(|mount| path.strip_prefix(mount).ok())?;
+        Some(format!("/{}", rest.display()))
+    };
+    path.and_then(below).unwrap_or_else(|| format!("/skiff-{}", record.id))
+}
+
+fn container(running: &Running, pinned: Option<&Pinned>, taken: &[Taken]) -> Container {
+    let cgroup =
+        running.cgroups.unified.as_ref().and_then(|path| path.metadata().ok()).map(|found| found.ino());
+    let slot = taken.iter().find(|taken| Some(taken.owner.cgroup) == cgroup).map(|taken| taken.slot);
+    let counted = pinned.zip(slot);
+    let figures = figures::read(&running.cgroups, Some(running.pid));
+    Container {
+        record: running.record.clone(),
+        figures: Figures { restarts: running.record.restart_count, ..figures },
+        processes: processes(&running.cgroups),
+        tier1: counted.and_then(|(pinned, slot)| pinned.tier1(slot).ok()),
+        calls: counted
+            .filter(|(pinned, _)| pinned.probes().syscalls)
+            .and_then(|(pinned, slot)| calls(pinned, slot)),
+    }
+}
+
+fn processes(cgroups: &Paths) -> Option<u64> {
+    let cgroup = Cgroup::open(cgroups).ok()?;
+    Some(cgroup.processes().ok()?.len() as u64)
+}
+
+fn calls(pinned: &Pinned, slot: u32) -> Option<Calls> {
+    let record = pinned.snapshot(slot).ok()?;
+    let calls = [&record.init, &record.workload].into_iter().flat_map(|phase| &phase.syscalls);
+    let failed = calls.flat_map(|call| &call.errors).map(|(_, count)| count).sum();
+    Some(Calls { all: record.calls(), failed, lost: record.lost })
+}
+
+/// What those that wait have in memory. They are much alike, and asking one takes the kernel longer than reading a container.
+fn pool_memory(pids: &[i32]) -> u64 {
+    let asked = pids.len().min(PARKED_MAX);
+    let sum: u64 = pids.iter().take(asked).map(|pid| documents::memory_bytes(*pid)).sum();
+    if asked == 0 { 0 } else { sum * pids.len() as u64 / asked as u64 }
+}
+
+/// Of proc_pid_stat(5).
+fn process(pid: &str) -> Process {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<u64> = text
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect())
+        .unwrap_or_default();
+    // From `state`, the third.
+    let field = |number: usize| fields.get(number - 3).copied();
+    let constant =
+        |name| nix::unistd::sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());
+    let ticks = constant(nix::unistd::SysconfVar::CLK_TCK).unwrap_or(100);
+    let page_bytes = constant(nix::unistd::SysconfVar::PAGE_SIZE).unwrap_or(4096);
+    #[expect(clippy::cast_precision_loss, reason = "hundredths of seconds")]
+    let cpu_s = field(14).zip(field(15)).map(|(user, system)| (user + system) as f64 / ticks as f64);
+    Process { cpu_s, resident_bytes: field(24).map(|pages| pages * page_bytes), virtual_bytes: field(23) }
+}
+
+/// How many descriptors this process has open.
+fn descriptors() -> Option<u64> {
+    // Since Linux 6.2 the directory's size tells.
+    match fs::metadata("/proc/self/fd").ok()?.len() {
+        0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64),
+        size => Some(size),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_known_by_the_path_of_its_cgroup() {
+        let check = |path: &str, expected: &str| {
+            let cgroups = Paths { unified: Some(path.into()), ..Paths::default() };
+            let record = Record { id: "0123".into(), ..Record::default() };
+            assert_eq!(id(&record, &cgroups), expected);
+        };
+        check("/sys/fs/cgroup/skiff-0123", "/skiff-0123");
+        check("/sys/fs/cgroup/unified/skiff-0123", "/skiff-0123");
+        check("/sys/fs/cgroup/user.slice/skiff-0123", "/user.slice/skiff-0123");
+        check("/elsewhere/0123", "/skiff-0123");
+    }
+
+    #[test]
+    fn a_process_tells_of_itself() {
+        let own = process("self");
+        assert!(own.resident_bytes.is_some_and(|bytes| bytes > 4096));
+        assert!(own.virtual_bytes > own.resident_bytes && own.cpu_s.is_some_and(|cpu| cpu >= 0.0));
+        assert!(descriptors().is_some_and(|count| count >= 3));
+        assert!(process("0").cpu_s.is_none());
+    }
+}
