@@ -109,7 +109,7 @@ fn processes(directory: &Path) -> Vec<i32> {
 }
 
 /// Where the container is in each hierarchy: by the same name in all, if it was put into it at all.
-fn paths(directory: &Path, layout: &Layout) -> Paths {
+pub(crate) fn paths(directory: &Path, layout: &Layout) -> Paths {
     let below = layout.unified.as_ref().and_then(|mount| directory.strip_prefix(mount).ok());
     let legacy =
         layout.legacy.iter().filter_map(|(controller, mount)| Some((*controller, mount.join(below?))));

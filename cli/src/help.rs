@@ -39,11 +39,17 @@ first instruction on. Without an argument: shows whether it is on, and what it c
 /// `skiff profile --help`.
 const PROFILE: &str = "\
 Usage: skiff profile CONTAINER [--format text|json]
+       skiff profile CONTAINER --for TIME [--output FILE] [--format text|json]
 
 Shows what a container that is counted has cost the kernel since its first instruction, while it runs or when it has
 ended and not been deleted: 'skiff observe on' first. CONTAINER is its id, or the beginning of it.
 
-      --format text|json            a report, or what docs/profile.schema.json describes
+With --for, shows what any container that runs does in the time to come; CONTAINER may be its name too. Nothing has to
+be switched on before, and nothing is left. SIGINT ends it early, and shows what there is until then.
+
+      --for TIME                    count for so long: 10s, 1m30s
+  -o, --output FILE                 write it to FILE too, once more for several: all of it to one that ends in .json
+      --format text|json            a report, or what docs/profile.schema.json (docs/profile.md with --for) describes
 ";
 
 /// `skiff prefetch --help`.

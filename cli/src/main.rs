@@ -21,6 +21,7 @@ mod profile;
 mod roots;
 mod run;
 mod stats;
+mod target;
 mod values;
 mod verbs;
 mod words;

@@ -42,11 +42,16 @@ impl Output {
 
     /// Makes `content` all that the file holds. Of a device or a pipe, nothing is taken back.
     pub(crate) fn write(&mut self, content: &str) -> Result<(), Failure> {
+        self.write_bytes(content.as_bytes())
+    }
+
+    /// The same of what need not be text.
+    pub(crate) fn write_bytes(&mut self, content: &[u8]) -> Result<(), Failure> {
         let fail = |error: io::Error| failure("write", &self.path, &error);
         if self.file.metadata().map_err(fail)?.is_file() {
             self.file.set_len(0).map_err(fail)?;
         }
-        (&self.file).write_all(content.as_bytes()).map_err(fail)
+        (&self.file).write_all(content).map_err(fail)
     }
 
     /// Leaves the file where it is.

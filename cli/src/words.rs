@@ -54,6 +54,11 @@ impl Words {
         value.ok_or_else(|| self.refused(&format!("{flag} needs a value")))
     }
 
+    /// The value that hangs on the last flag, if there is one.
+    pub(crate) const fn optional(&mut self) -> Option<String> {
+        self.value.take()
+    }
+
     /// The value of `--format`.
     pub(crate) fn format(&mut self) -> Result<Format, Failure> {
         match self.value("--format")?.as_str() {

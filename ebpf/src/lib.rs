@@ -15,6 +15,7 @@ mod profiler;
 mod read;
 mod record;
 mod recorder;
+pub mod stacks;
 mod tier1;
 
 pub use error::Error;

@@ -32,6 +32,8 @@ const EXTRAS: [(&str, &str); 5] = [
 ];
 /// Programs that are run over all tasks: one settles, one tells.
 const ITERATORS: [&str; 2] = ["close", "live"];
+/// The one that takes up tasks which live already.
+const ADOPT: &str = "adopt";
 const OOM: &str = "OOM kills (no tracepoint mark_victim)";
 const BLOCK: &str = "block I/O (no tracepoint block_bio_queue, or no fields of struct bio)";
 
@@ -114,12 +116,22 @@ impl Loaded {
         Ok(())
     }
 
-    /// Runs the iterator over all tasks.
+    /// Runs the iterator that settles over all tasks.
     pub(crate) fn run_close(&mut self) -> Result<(), Error> {
+        self.iterate("close")
+    }
+
+    /// Counts the tasks that live in armed cgroups.
+    pub(crate) fn run_adopt(&mut self) -> Result<(), Error> {
+        self.iterate(ADOPT)
+    }
+
+    /// Runs an iterator over all tasks.
+    fn iterate(&mut self, name: &str) -> Result<(), Error> {
         let refused =
             |cause: &(dyn std::error::Error + 'static)| Error::refused("iterate over the tasks", cause);
         let program: &mut Iter =
-            program(&mut self.object, "close")?.try_into().map_err(|cause| refused(&cause))?;
+            program(&mut self.object, name)?.try_into().map_err(|cause| refused(&cause))?;
         let link = program.attach().map_err(|cause| refused(&cause))?;
         let link = program.take_link(link).map_err(|cause| refused(&cause))?;
         let mut file = link.into_file().map_err(|cause| refused(&cause))?;
@@ -137,7 +149,7 @@ impl Loaded {
                 self.available.block = false;
             }
         }
-        let loaded = ITERATORS.into_iter().try_for_each(|name| {
+        let loaded = ITERATORS.into_iter().chain([ADOPT]).try_for_each(|name| {
             let iterator: &mut Iter = program(&mut self.object, name)?
                 .try_into()
                 .map_err(|cause| Error::refused("look up the iterator", &cause))?;

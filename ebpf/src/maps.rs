@@ -22,6 +22,7 @@ macro_rules! plain {
 }
 plain!(abi::Armed, abi::Slot, abi::Calls, abi::Row, abi::ExecEvent, abi::Offsets);
 plain!(abi::prefetch::Place, abi::prefetch::Chunk, abi::prefetch::Progress);
+plain!(abi::stacks::Target);
 
 /// The maps that the loader reads and writes.
 pub(crate) struct Maps {

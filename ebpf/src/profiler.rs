@@ -1,6 +1,9 @@
 //! Load once, arm a cgroup per container, read what was counted.
 
 use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -96,14 +99,61 @@ impl Profiler {
         Ok(Slot { index })
     }
 
+    /// Counts from now on what the tasks of a cgroup2 do that runs already, and of those below it. All of it is the workload;
+    /// what tasks have used before is left out, and so are calls that they are in.
+    ///
+    /// Errors: `directory`, the cgroup's, cannot be read; the kernel has no task iterator.
+    pub fn attach(&mut self, directory: &Path) -> Result<Slot, Error> {
+        let unread = |cause: io::Error| Error::refused(format!("read {}", directory.display()), &cause);
+        // What is made below it from now on is armed by the kernel.
+        let slot = self.arm(fs::metadata(directory).map_err(unread)?.ino(), abi::RUNNING)?;
+        let attached = self.arm_below(directory, slot.index).and_then(|()| self.loaded.run_adopt());
+        match attached {
+            Ok(()) => Ok(slot),
+            Err(error) => {
+                // What there is to read matters to nobody.
+                drop(self.detach(slot));
+                Err(error)
+            }
+        }
+    }
+
+    fn arm_below(&mut self, directory: &Path, slot: u32) -> Result<(), Error> {
+        // One that is removed meanwhile has no tasks.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            if found.is_dir() {
+                let armed = abi::Armed { slot, execs_before: abi::RUNNING };
+                self.loaded
+                    .maps
+                    .armed
+                    .insert(found.ino(), Plain(armed), 0)
+                    .map_err(|cause| Error::refused(format!("arm cgroup {}", found.ino()), &cause))?;
+                self.arm_below(&entry.path(), slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Profiler::finish`], of tasks that are to live on: calls under way have not returned.
+    pub fn detach(&mut self, slot: Slot) -> Result<Record, Error> {
+        self.end(slot, Duration::ZERO)
+    }
+
     /// Stops to count and reads what was counted. To be called when the container's processes have ended; those that have
     /// not are settled as they are.
     pub fn finish(&mut self, slot: Slot) -> Result<Record, Error> {
+        self.end(slot, LINGERING)
+    }
+
+    /// Settles tasks that live after `patience`.
+    #[expect(clippy::needless_pass_by_value, reason = "a slot is read once")]
+    fn end(&mut self, slot: Slot, patience: Duration) -> Result<Record, Error> {
         for cgroup in self.loaded.maps.cgroups(slot.index) {
             // A nested cgroup may have gone by itself meanwhile.
             drop(self.loaded.maps.armed.remove(&cgroup));
         }
-        let alive = self.await_deaths(slot.index)?;
+        let alive = self.await_deaths(slot.index, patience)?;
         let counts = self.empty(slot.index)?;
         self.free.push(slot.index);
         let mut record = read::record(&counts, &self.loaded.available);
@@ -134,17 +184,17 @@ impl Profiler {
     }
 
     /// Waits until every task of the slot is settled; returns how many are not.
-    fn await_deaths(&mut self, index: u32) -> Result<u64, Error> {
+    fn await_deaths(&mut self, index: u32, mut patience: Duration) -> Result<u64, Error> {
         let start = Instant::now();
-        let mut looked = false;
         loop {
             let alive = self.loaded.maps.alive(index)?;
             if alive == 0 || start.elapsed() > DYING {
                 return Ok(alive);
             }
-            if start.elapsed() > LINGERING && !looked {
-                looked = true;
+            if start.elapsed() >= patience {
                 self.settle_lingering(index)?;
+                // A child may have been born behind the iterator's back.
+                patience = start.elapsed() + LINGERING;
             }
             thread::sleep(Duration::from_micros(50));
         }

@@ -18,6 +18,7 @@ pub mod net;
 pub mod netlink;
 pub mod netns;
 pub mod page;
+pub mod perf;
 pub mod process;
 pub mod random;
 pub mod schedule;

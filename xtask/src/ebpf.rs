@@ -21,7 +21,8 @@ pub(crate) const HELP: &str =
     "builds the eBPF programs and compares them with the checked-in object; --bless replaces it";
 
 /// The objects in the repository, by the name of their program.
-const OBJECTS: [(&str, &str); 2] = [("skiff", "ebpf/skiff.bpf.o"), ("prefetch", "ebpf/prefetch.bpf.o")];
+const OBJECTS: [(&str, &str); 3] =
+    [("skiff", "ebpf/skiff.bpf.o"), ("prefetch", "ebpf/prefetch.bpf.o"), ("stacks", "ebpf/stacks.bpf.o")];
 const TOOLS: &str = "ebpf/skiff.bpf.tools";
 const TARGET: &str = "bpfel-unknown-none";
 

@@ -239,8 +239,8 @@ impl Document {
             },
             resources: Split { init: resources(&record.init), workload: resources(&record.workload) },
             cgroup: cgroup(run.usage),
-            execs: execs(run),
-            oom: oom(run),
+            execs: execs(record, run.begin_ns),
+            oom: oom(record, run.begin_ns),
             events_lost: record.lost,
             missing: record.missing.iter().cloned().chain(uncounted(run.usage)).collect(),
             cost: cost(record),
@@ -260,7 +260,7 @@ const fn outcome(exit: Option<Exit>) -> Outcome {
 }
 
 /// The time from `from` to `to` in µs; nothing where one of the stamps is missing (0).
-fn micros(from: u64, to: u64) -> Option<f64> {
+pub(super) fn micros(from: u64, to: u64) -> Option<f64> {
     if from == 0 || to == 0 { None } else { to.checked_sub(from).map(|ns| ns as f64 / 1000.0) }
 }
 
@@ -295,7 +295,7 @@ fn timeline(run: &Run<'_>) -> Timeline {
     }
 }
 
-fn system_calls(phase: &Phase) -> Vec<SystemCall> {
+pub(super) fn system_calls(phase: &Phase) -> Vec<SystemCall> {
     let error = |errno: u16| {
         skiff_sys::errno::name(i32::from(errno)).map_or_else(|| format!("errno_{errno}"), str::to_owned)
     };
@@ -322,7 +322,7 @@ fn system_calls(phase: &Phase) -> Vec<SystemCall> {
     all.collect()
 }
 
-fn resources(phase: &Phase) -> Resources {
+pub(super) fn resources(phase: &Phase) -> Resources {
     Resources {
         cpu_ns: phase.cpu_ns,
         cpu_user_ns: phase.cpu_user_ns,
@@ -342,7 +342,7 @@ fn resources(phase: &Phase) -> Resources {
     }
 }
 
-fn cgroup(usage: &Usage) -> Cgroup {
+pub(super) fn cgroup(usage: &Usage) -> Cgroup {
     Cgroup {
         cpu_user_us: usage.cpu_user_us,
         cpu_system_us: usage.cpu_system_us,
@@ -359,7 +359,7 @@ fn cgroup(usage: &Usage) -> Cgroup {
 }
 
 /// The figures that no cgroup controller of the host gives, in one phrase.
-fn uncounted(usage: &Usage) -> Option<String> {
+pub(super) fn uncounted(usage: &Usage) -> Option<String> {
     let figures = [
         ("CPU time", usage.cpu_user_us),
         ("throttling", usage.throttled_periods),
@@ -372,28 +372,29 @@ fn uncounted(usage: &Usage) -> Option<String> {
     (!absent.is_empty()).then(|| format!("no cgroup controller at hand counts {}", absent.join(", ")))
 }
 
-fn execs(run: &Run<'_>) -> Execs {
-    let listed = run.record.execs.iter().map(|exec| Exec {
-        at_us: micros(run.begin_ns, exec.at_ns),
+/// The programs executed, with their times since `begin_ns`.
+pub(super) fn execs(record: &Record, begin_ns: u64) -> Execs {
+    let listed = record.execs.iter().map(|exec| Exec {
+        at_us: micros(begin_ns, exec.at_ns),
         phase: if exec.workload { "workload" } else { "init" },
         pid: exec.pid,
         file: exec.filename.clone(),
         arguments: exec.argv.clone(),
         arguments_cut: exec.argv_cut,
     });
-    Execs { total: run.record.execs_total, listed: listed.collect() }
+    Execs { total: record.execs_total, listed: listed.collect() }
 }
 
-fn oom(run: &Run<'_>) -> Option<Oom> {
-    run.record.oom.as_ref().map(|oom| Oom {
+pub(super) fn oom(record: &Record, begin_ns: u64) -> Option<Oom> {
+    record.oom.as_ref().map(|oom| Oom {
         kills: oom.kills,
-        at_us: micros(run.begin_ns, oom.at_ns),
+        at_us: micros(begin_ns, oom.at_ns),
         victim_pid: oom.pid,
         victim_name: oom.comm.clone(),
     })
 }
 
-fn cost(record: &Record) -> Cost {
+pub(super) fn cost(record: &Record) -> Cost {
     let cost = &record.cost;
     Cost {
         traced_calls: cost.calls,

@@ -1,27 +1,48 @@
-//! `skiff profile CONTAINER`: the profile of a container that runs, or has ended and not been deleted.
+//! `skiff profile CONTAINER`: the profile of a container that runs, or has ended and not been deleted; with `--for`, of a
+//! period of one that runs.
+
+use std::path::PathBuf;
 
 use skiff_ebpf::Record;
 use skiff_ebpf::pinned::Pinned;
 use skiff_runtime::launch::Stamps;
 
+use super::attach::{self, Wish};
+use super::part::Wanted;
 use super::{Document, Run, json, render};
 use crate::counted::{self, Container};
 use crate::failure::Failure;
 use crate::observe;
+use crate::values::time::duration;
 use crate::words::{Format, Words};
 
 /// Carries out `skiff profile …`; returns what is to be printed.
 pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
     let (mut name, mut format) = (None, Format::Text);
+    let (mut period, mut outputs, wanted) = (None, Vec::new(), Wanted::default());
     while let Some(word) = words.next()? {
         match word.as_str() {
             "--format" => format = words.format()?,
+            "--for" => {
+                let value = words.value("--for")?;
+                let wrong = |reason: &str| words.refused(&format!("--for {value}: {reason}"));
+                let span = duration(&value).map_err(|reason| wrong(&reason))?;
+                period = Some(span).filter(|span| !span.is_zero());
+                period.ok_or_else(|| wrong("not a time to count anything in"))?;
+            }
+            "--output" | "-o" => outputs.push(PathBuf::from(words.value(&word)?)),
             flag if flag.starts_with('-') => return Err(words.unknown(&word)),
             _ if name.is_none() => name = Some(word),
             _ => return Err(words.unknown(&word)),
         }
     }
     let name = name.ok_or_else(|| words.refused("no container given"))?;
+    if let Some(period) = period {
+        return attach::run(&Wish { container: name, period, format, outputs, wanted });
+    }
+    if !outputs.is_empty() || wanted != Wanted::default() {
+        return Err(words.refused("--output needs --for"));
+    }
     let pinned = observe::open()?.ok_or_else(off)?;
     let document = document(&pinned, &counted::find(&pinned, &name)?)?;
     match format {

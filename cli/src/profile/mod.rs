@@ -1,8 +1,12 @@
 //! What a run cost the kernel: from the profiler's record, the launch's stamps and the cgroup's figures to a text for
 //! people and a JSON file for programs. docs/profile.md describes both.
 
+mod attach;
 mod document;
 mod live;
+mod outputs;
+mod part;
+mod period;
 mod table;
 mod text;
 mod uses;

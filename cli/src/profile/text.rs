@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::document::{Document, Prefetch, Resources, Step, SystemCall};
+use super::document::{Cgroup, Cost, Document, Execs, Oom, Prefetch, Resources, Step, SystemCall};
 use super::table::{Align, Table};
 
 /// System calls of the runtime's set-up that are listed one by one; the rest is summed up.
@@ -19,8 +19,8 @@ pub(crate) fn render(document: &Document) -> String {
         system_calls("system calls of the program", &document.system_calls.workload, usize::MAX),
         system_calls("system calls of the set-up", &document.system_calls.init, INIT_CALLS),
         resources(document),
-        container(document),
-        execs(document),
+        container(&document.cgroup),
+        execs(&document.execs),
         closing(document),
     ] {
         text.push('\n');
@@ -63,7 +63,7 @@ fn launch(document: &Document) -> String {
 }
 
 /// The `most` longest calls, one line each, what remains in one more, and the sum.
-fn system_calls(title: &str, calls: &[SystemCall], most: usize) -> String {
+pub(super) fn system_calls(title: &str, calls: &[SystemCall], most: usize) -> String {
     use Align::{Left, Right};
     let mut table = Table::new([
         (title, Left),
@@ -139,9 +139,18 @@ fn resources(document: &Document) -> String {
     let mut table =
         Table::new([("resources", Align::Left), ("set-up", Align::Right), ("program", Align::Right)]);
     let (init, workload) = (&document.resources.init, &document.resources.workload);
-    let mut row = |title: &str, cell: &dyn Fn(&Resources) -> String| {
-        table.row([title.to_owned(), cell(init), cell(workload)]);
-    };
+    each_resource(&mut |title, cell| table.row([title.to_owned(), cell(init), cell(workload)]));
+    table.render()
+}
+
+/// The resources of a program that runs.
+pub(super) fn resources_of(workload: &Resources) -> String {
+    let mut table = Table::new([("resources", Align::Left), ("", Align::Right)]);
+    each_resource(&mut |title, cell| table.row([title.to_owned(), cell(workload)]));
+    table.render()
+}
+
+fn each_resource(row: &mut dyn FnMut(&str, &dyn Fn(&Resources) -> String)) {
     row("CPU", &|r| time(r.cpu_ns));
     row("CPU, user mode", &|r| time(r.cpu_user_ns));
     row("CPU, kernel mode", &|r| time(r.cpu_system_ns));
@@ -155,11 +164,9 @@ fn resources(document: &Document) -> String {
     row("threads created", &|r| r.threads_created.to_string());
     row("block reads", &|r| transfer(r.block_reads, r.block_read_bytes));
     row("block writes", &|r| transfer(r.block_writes, r.block_write_bytes));
-    table.render()
 }
 
-fn container(document: &Document) -> String {
-    let cgroup = &document.cgroup;
+pub(super) fn container(cgroup: &Cgroup) -> String {
     let mut table = Table::new([("whole container, by its cgroup", Align::Left), ("", Align::Left)]);
     let mut row = |title: &str, cell: String| table.row([title.to_owned(), cell]);
     row("CPU, user mode", time(cgroup.cpu_user_us.map(|us| us * 1000)));
@@ -180,8 +187,7 @@ fn container(document: &Document) -> String {
     table.render()
 }
 
-fn execs(document: &Document) -> String {
-    let execs = &document.execs;
+pub(super) fn execs(execs: &Execs) -> String {
     let title = format!("programs executed: {}", execs.total);
     if execs.listed.is_empty() {
         return title + "\n";
@@ -205,12 +211,7 @@ fn execs(document: &Document) -> String {
 }
 
 fn closing(document: &Document) -> String {
-    let mut text = String::new();
-    if let Some(oom) = &document.oom {
-        let at = oom.at_us.map_or_else(String::new, |us| format!(" after {}", duration(us * 1000.0)));
-        let (name, pid) = (plain(&oom.victim_name), oom.victim_pid);
-        text += &format!("OOM killer: {} killed, first {name} (pid {pid}){at}\n", oom.kills);
-    }
+    let mut text = killed(document.oom.as_ref());
     for reason in &document.missing {
         text += &format!("n/a: {}\n", plain(reason));
     }
@@ -218,16 +219,32 @@ fn closing(document: &Document) -> String {
         text += &prefetched(prefetch);
     }
     text += &format!("events lost: {}\n", document.events_lost);
-    let cost = &document.cost;
+    text + &cost(&document.cost, "launch")
+}
+
+/// What the OOM killer did, in one line if it did anything.
+pub(super) fn killed(oom: Option<&Oom>) -> String {
+    let mut text = String::new();
+    if let Some(oom) = oom {
+        let at = oom.at_us.map_or_else(String::new, |us| format!(" after {}", duration(us * 1000.0)));
+        let (name, pid) = (plain(&oom.victim_name), oom.victim_pid);
+        text += &format!("OOM killer: {} killed, first {name} (pid {pid}){at}\n", oom.kills);
+    }
+    text
+}
+
+/// What counting cost, which had been loaded before `event`.
+pub(super) fn cost(cost: &Cost, event: &str) -> String {
     let calls = match (cost.ns_per_call, cost.total_ns) {
         (Some(ns), Some(total)) => format!("{} calls × {ns} ns = {}", cost.traced_calls, time(Some(total))),
         _ => format!("{} calls, ns per call {NOT_AVAILABLE}", cost.traced_calls),
     };
     let (maps, load) = (size(cost.map_bytes), duration(cost.load_us * 1000.0));
     let others = count(cost.ns_per_call_of_others);
-    text += &format!("cost of the profile: {calls}; {others} ns for each call of others meanwhile;\n");
-    text += &format!("  {maps} of kernel memory; {load} to load, before the launch\n");
-    text
+    format!(
+        "cost of the profile: {calls}; {others} ns for each call of others meanwhile;\n  {maps} of kernel memory; \
+         {load} to load, before the {event}\n"
+    )
 }
 
 fn prefetched(prefetch: &Prefetch) -> String {

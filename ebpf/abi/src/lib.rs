@@ -14,6 +14,7 @@ pub mod net;
 mod offsets;
 pub mod pinned;
 pub mod prefetch;
+pub mod stacks;
 pub mod waits;
 
 pub use histogram::{BUCKETS, bucket, bucket_lower, bucket_middle};
@@ -74,9 +75,12 @@ pub struct Armed {
     /// The slot that counts the cgroup's tasks.
     pub slot: u32,
     /// Executions in the slot that come before the user's program's. With 0 that is the next of a task that has no counted
-    /// parent, else of any task.
+    /// parent, else of any task. [`RUNNING`] if that runs already.
     pub execs_before: u32,
 }
+
+/// [`Armed::execs_before`] of a cgroup whose program runs already: all that its tasks do is the workload's.
+pub const RUNNING: u32 = u32::MAX - 1;
 
 /// Figures that the kernel keeps per task.
 #[repr(C)]

@@ -66,6 +66,18 @@ pub fn live(ctx: *mut core::ffi::c_void) -> i32 {
     0
 }
 
+/// Run by the loader over all tasks: counts those of armed cgroups that are not counted yet.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn adopt(ctx: *mut core::ffi::c_void) -> i32 {
+    // SAFETY: as in `close`.
+    let task = Ptr::new(unsafe { *ctx.cast::<*const u8>().add(1) });
+    if !task.is_null() {
+        tasks::adopt(task);
+    }
+    0
+}
+
 /// Run by the loader over all tasks: settles those of a slot that are still alive when it is read.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_use
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use skiff_ebpf_abi::pinned::Live;
-use skiff_ebpf_abi::{ARGV, EXECS as EXECS_PER_SLOT, FILENAME, Figures, NO_SLOT, Slot, Task, phase};
+use skiff_ebpf_abi::{ARGV, EXECS as EXECS_PER_SLOT, FILENAME, Figures, NO_SLOT, RUNNING, Slot, Task, phase};
 
 use crate::kernel::{Ptr, TaskPtr, cgroup_id_of, figures, now_ns, offset, pid, tgid};
 use crate::maps::{ARMED, CLOSING, EXECS, add, count, counted, lose, slot, take};
@@ -41,7 +41,10 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         let sums = &raw mut (*slot).phases[born.phase as usize & 1];
         add(if is_thread { &raw mut (*sums).threads } else { &raw mut (*sums).processes }, 1);
     }
-    begin(child, born, Figures::default(), slot);
+    // The iterator may have met it already.
+    if counted(child).is_none() {
+        begin(child, born, Figures::default(), slot);
+    }
     0
 }
 
@@ -64,13 +67,21 @@ pub fn joined(task: TaskPtr) {
     }
 }
 
+/// Counts a live task of a cgroup that was armed while it ran; one that is exiting is let go.
+pub fn adopt(task: TaskPtr) {
+    if task.get::<u32>(offset!(task_exit_state)) == 0 {
+        joined(task);
+    }
+}
+
 /// A task as it begins in the armed cgroup that `task` is in.
 #[inline(always)]
 fn armed(task: TaskPtr) -> Option<Task> {
     let armed = ARMED.get_ptr(cgroup_id_of(task))?;
     // SAFETY: the pointer is to a map value.
     let armed = unsafe { *armed };
-    Some(Task { slot: armed.slot, phase: phase::INIT, execs_before: armed.execs_before, ..Task::default() })
+    let phase = if armed.execs_before == RUNNING { phase::WORKLOAD } else { phase::INIT };
+    Some(Task { slot: armed.slot, phase, execs_before: armed.execs_before, ..Task::default() })
 }
 
 #[inline(always)]

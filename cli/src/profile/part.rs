@@ -1,0 +1,72 @@
+//! What else a profile can have beside the table of system calls: each kind of figures is a [`Part`] with programs of its own, loaded
+//! before anything is counted, armed with the container's cgroup, and read at the end.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::outputs::Form;
+use crate::failure::Failure;
+
+/// Where the container is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The id of its cgroup2.
+    pub(crate) cgroup: u64,
+    /// That cgroup's directory.
+    pub(crate) directory: &'a Path,
+    /// Whether it runs already; else the cgroup is still empty.
+    pub(crate) runs: bool,
+}
+
+/// A kind of figures, being gathered.
+pub(crate) trait Part {
+    /// Begins to gather what happens in the container; called once. On the path of a launch: the less, the better.
+    fn arm(&mut self, place: Place<'_>) -> Result<(), Failure>;
+
+    /// Stops to gather and tells what there is, also in those of the `wanted` forms that it can write. The container may run
+    /// or have ended; its cgroup and its root are still there.
+    fn end(self: Box<Self>, wanted: &[Form]) -> Result<Section, Failure>;
+}
+
+/// What a part has to tell.
+#[derive(Debug, Default)]
+pub(crate) struct Section {
+    /// Its field of the document, in JSON.
+    pub(crate) key: &'static str,
+    pub(crate) json: Value,
+    /// For people: whole lines under a heading.
+    pub(crate) text: String,
+    /// Events that are missing from it.
+    pub(crate) lost: u64,
+    /// Figures that this kernel cannot give, one phrase each.
+    pub(crate) missing: Vec<String>,
+    /// What it has written in other forms.
+    pub(crate) files: Vec<(Form, Vec<u8>)>,
+}
+
+/// What of it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wanted {}
+
+impl Wanted {
+    /// With what is needed to write `forms`.
+    pub(crate) fn for_forms(self, forms: impl Iterator<Item = Form>) -> Self {
+        forms.fold(self, |wanted, form| match form {
+            Form::Json => wanted,
+        })
+    }
+
+    /// Whether a directory gets a file of the form.
+    pub(crate) const fn gives(self, form: Form) -> bool {
+        match form {
+            Form::Json => true,
+        }
+    }
+
+    /// Loads what is asked for, in the order of the report.
+    #[expect(clippy::unnecessary_wraps, reason = "parts have programs to load")]
+    pub(crate) const fn load(self) -> Result<Vec<Box<dyn Part>>, Failure> {
+        Ok(Vec::new())
+    }
+}
