@@ -8,6 +8,7 @@
 mod btf;
 mod calibration;
 mod error;
+pub mod events;
 mod load;
 mod maps;
 pub mod pinned;

@@ -21,6 +21,7 @@ macro_rules! plain {
     )*};
 }
 plain!(abi::Armed, abi::Slot, abi::Calls, abi::Row, abi::ExecEvent, abi::Offsets);
+plain!(abi::events::Fields);
 plain!(abi::prefetch::Place, abi::prefetch::Chunk, abi::prefetch::Progress);
 plain!(abi::stacks::Target);
 

@@ -4,8 +4,6 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,14 +24,16 @@ use crate::checkup::{self, Checkup};
 use crate::containers::{Entry, Life};
 use crate::ending::{self, Ending, now_ns};
 use crate::engine::{Engine, Ready};
+use crate::figures::Figures;
 use crate::health::{Check, Outcome};
+use crate::history::{self, Ended};
 use crate::link::Kept;
 use crate::log::{self, Origin, Streams, Target};
 use crate::prefetch::{Mode, Subject};
 use crate::protocol::TerminalSize;
 use crate::reaper::Remains;
 use crate::record::Process;
-use crate::restart::{self, Decision, Event, Found, History};
+use crate::restart::{self, Decision, Event, Found};
 use crate::sources;
 use crate::state::{State, Verdict, Wish, legal};
 use crate::streams::{self, Ends};
@@ -171,7 +171,7 @@ pub(crate) struct Owner {
     /// When it is started again.
     start_at: Option<Instant>,
     /// What its restart policy remembers.
-    history: History,
+    history: restart::History,
     /// Somebody waits for it to stand still.
     freezing: Option<Freezing>,
     /// The next look at how it is.
@@ -202,7 +202,7 @@ impl Owner {
             mounts: Rc::default(),
             unmounted: None,
             start_at: None,
-            history: History::default(),
+            history: restart::History::default(),
             freezing: None,
             checkup: Checkup::default(),
             unnoted: None,
@@ -330,7 +330,7 @@ impl Owner {
     /// Starts it because somebody wants it to run.
     async fn start_anew(&mut self, start: Start) -> Result<Started, Error> {
         self.start_at = None;
-        self.history = History::default();
+        self.history = restart::History::default();
         self.change(|record| {
             record.restart_count = 0;
             record.is_stopped = false;
@@ -422,7 +422,8 @@ impl Owner {
         let given = streams.as_ref().map(|streams| streams.each_ref().map(OwnedFd::as_fd));
         // With a terminal they are not looked at.
         let given = given.unwrap_or_else(|| [pidfd.as_fd(); 3]);
-        self.prefetch(&record, container.cgroups.unified.as_deref(), pidfd.as_fd());
+        self.engine.tracker.arm(container.cgroup, false);
+        self.prefetch(&record, container.cgroup, pidfd.as_fd());
         ready.parked.go(&options.argv, &options.env, given)?;
         drop(streams);
         ends.terminal =
@@ -445,6 +446,7 @@ impl Owner {
             started_ns: now_ns(),
             error: String::new(),
             is_oom_killed: false,
+            figures: None,
             health: checkup::begun(&record.spec.health, record.health.as_ref()),
             ..(*record).clone()
         };
@@ -458,12 +460,11 @@ impl Owner {
     }
 
     /// Has its image's files read ahead that it is known to want, and what it wants recorded.
-    fn prefetch(&self, record: &Record, cgroup: Option<&Path>, pidfd: BorrowedFd<'_>) {
+    fn prefetch(&self, record: &Record, cgroup: Option<u64>, pidfd: BorrowedFd<'_>) {
         let mode = record.spec.prefetch;
         if mode != Mode::Off
             && let Some(subject) = Subject::of(record.image_id.as_deref(), &record.spec.options)
         {
-            let cgroup = cgroup.and_then(|path| path.metadata().ok()).map(|found| found.ino());
             let pidfd = || pidfd.try_clone_to_owned();
             self.engine.prefetcher.launch(subject, mode, cgroup, pidfd);
         }
@@ -775,7 +776,8 @@ impl Owner {
         let writer = life.and_then(|life| life.writer.take());
         let is_written = writer.is_some();
         // What is still in it goes first, so that nobody holds its streams any more; then its log is complete.
-        let mut cleared = self.clear(cgroups, is_removed && !is_written).await;
+        let ended = self.ended_now();
+        let mut cleared = self.clear(cgroups, is_removed && !is_written, Some(ended)).await;
         if let Some(writer) = writer
             && tokio::time::timeout(LAST_WORDS, writer.finished()).await.is_err()
         {
@@ -784,7 +786,7 @@ impl Owner {
         self.entry.life.replace(None);
         self.entry.settled.notify_waiters();
         if is_removed && is_written {
-            cleared = cleared.and(self.clear(Some(Paths::default()), true).await);
+            cleared = cleared.and(self.clear(Some(Paths::default()), true, None).await);
         }
         let live = &self.engine.activity.live;
         live.set(live.get() - 1);
@@ -885,8 +887,33 @@ impl Owner {
         }
     }
 
+    /// Its end, but for the figures.
+    fn ended_now(&self) -> Box<Ended> {
+        let record = self.record();
+        let words = record.spec.options.argv.iter().map(|word| word.to_string_lossy().into_owned());
+        Box::new(Ended {
+            schema: history::SCHEMA.to_owned(),
+            id: record.id.clone(),
+            name: record.name.clone(),
+            image: record.spec.image.clone(),
+            image_id: record.image_id.clone(),
+            command: words.collect(),
+            created_ns: record.created_ns,
+            started_ns: record.started_ns,
+            finished_ns: record.finished_ns,
+            exit_code: record.exit_code,
+            is_oom_killed: false,
+            figures: Figures { restarts: record.restart_count, ..Figures::default() },
+        })
+    }
+
     /// Clears away its cgroups, and all of it if it is not wanted any more.
-    async fn clear(&mut self, cgroups: Option<Paths>, is_removed: bool) -> Result<(), String> {
+    async fn clear(
+        &mut self,
+        cgroups: Option<Paths>,
+        is_removed: bool,
+        ended: Option<Box<Ended>>,
+    ) -> Result<(), String> {
         let _counted = self.engine.activity.work();
         let id = self.record().id.clone();
         let directory = is_removed.then(|| self.engine.records.directory(&id));
@@ -897,19 +924,20 @@ impl Owner {
             // Its layer is synced: nobody is to wait for the disk but who starts it next.
             self.unmounted = Some(self.engine.reaper.unmount(mounts).await);
         }
-        let remains = Remains { id: id.clone(), cgroups, directory, mounts, is_counted: !is_removed };
+        let remains = Remains { id: id.clone(), cgroups, directory, mounts, ended };
         let cleared = self.engine.reaper.clear(remains).await;
         if is_removed {
             self.engine.link.tell(&spawner::Order::Forget { id: id.clone() }, &[]).await;
         }
         match cleared {
-            Ok(usage) => {
-                usage.iter().for_each(|usage| self.engine.totals.used(usage));
+            Ok(figures) => {
+                figures.iter().for_each(|figures| self.engine.totals.used(figures));
                 self.change(|record| {
                     record.process = None;
-                    record.is_oom_killed =
-                        usage.as_ref().and_then(|usage| usage.oom_kills).is_some_and(|kills| kills > 0);
-                    record.usage = usage;
+                    if let Some(figures) = figures {
+                        record.is_oom_killed = figures.memory.oom_kills.is_some_and(|kills| kills > 0);
+                        record.figures = Some(Box::new(figures));
+                    }
                 });
                 Ok(())
             }
@@ -926,7 +954,7 @@ impl Owner {
         self.start_at = None;
         self.change(|record| record.state = State::Removing);
         let cgroups = former.process.as_ref().map(|process| process.cgroups.clone());
-        match self.clear(cgroups, true).await {
+        match self.clear(cgroups, true, None).await {
             Ok(()) => {
                 self.engine.containers.borrow_mut().forget(&former.id);
                 self.is_gone = true;

@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use skiff_runtime::cause;
-use skiff_runtime::spawner::Order;
+use skiff_runtime::spawner::{self, Order};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::schedule::{self, Policy};
 use tokio::io::Interest;
@@ -29,6 +29,8 @@ use tokio::task::LocalSet;
 use crate::adopt::{self, adopt};
 use crate::containers::{Entry, Registry};
 use crate::engine::{Activity, Engine};
+use crate::figures::{Tracker, cgroup_id};
+use crate::history::History;
 use crate::images::Images;
 use crate::link::Link;
 use crate::metrics::{self, Metrics, Totals};
@@ -36,7 +38,7 @@ use crate::mounts::Mounts;
 use crate::plans::Plans;
 use crate::pool::Pools;
 use crate::prefetch::Prefetcher;
-use crate::reaper::Reaper;
+use crate::reaper::{Accounts, Reaper};
 use crate::record::Records;
 use crate::state::State;
 use crate::watched::watch;
@@ -194,15 +196,18 @@ fn serve(
     let records = Records::open(state_root).map_err(host("open the containers' records".into()))?;
     let (lost, lost_spawners) = mpsc::channel(1);
     let (stray, strays) = mpsc::unbounded_channel();
+    let tracker = Tracker::default();
+    let accounts = Accounts { tracker: tracker.clone(), history: History::of(state_root) };
     let engine = Rc::new(Engine {
         records,
         containers: RefCell::new(Registry::default()),
         images: Images::open(state_root)?,
         link: Rc::new(Link::new("/proc/self/exe".into(), [state_root, run_root], open_files, lost, stray)),
-        reaper: Reaper::start().map_err(host("start a thread".into()))?,
+        reaper: Reaper::start(accounts).map_err(host("start a thread".into()))?,
         mounts: Mounts::new(share(descriptors_max, 20)),
         descriptors_max,
         logs: log::Thread::start(share(descriptors_max, 40)).map_err(host("start a thread".into()))?,
+        tracker,
         prefetcher: Prefetcher::start(state_root).map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
         waiting: RefCell::default(),
@@ -231,7 +236,10 @@ fn serve(
         let found = reading.join().unwrap_or_else(|_| Err(io::Error::other("the thread has failed")));
         let found = found.map_err(host("read the containers' records".into()))?;
         let read = monotonic_ns();
+        let (own, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|one| one.id == spawner::ENGINE);
+        let is_restored = own.into_iter().next().is_some_and(|own| engine.tracker.restore(own));
         adopt(&engine, found, kept);
+        tokio::task::spawn_local(count(engine.clone(), is_restored));
         let us = |from: u64, to: u64| (to - from) / 1000;
         tracing::debug!(
             "spawner asked in {} µs, records read in {} µs, adopted in {} µs",
@@ -258,6 +266,22 @@ fn serve(
         leave(&engine).await;
         Ok(())
     })
+}
+
+/// Has containers counted: by the programs that the daemon before has left, or by new ones, which those that run already are late for.
+async fn count(engine: Rc<Engine>, is_restored: bool) {
+    if !is_restored {
+        // An error means that the daemon leaves.
+        drop(engine.tracker.load().await);
+        engine.tracker.keep(&engine.link).await;
+    }
+    let lives: Vec<_> = engine.containers.borrow().all();
+    for life in lives.iter().filter_map(|entry| entry.life.borrow().clone()) {
+        let cgroup = cgroup_id(&life.cgroups);
+        if cgroup.is_some_and(|cgroup| !engine.tracker.is_armed(cgroup)) {
+            engine.tracker.arm(cgroup, true);
+        }
+    }
 }
 
 /// Looks after spawner and pools until it is time to leave.
@@ -328,6 +352,7 @@ impl Replaced {
             self.wait().await;
         }
         self.at = Instant::now();
+        engine.tracker.keep(&engine.link).await;
         engine.lose_pools();
         engine.refill();
     }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use skiff_runtime::options::{Device, Mount, Namespace, Options, Propagation, Rootfs, Seccomp, Ulimit};
 use skiff_runtime::plan;
 
+use crate::figures::Figures;
 use crate::health::Health;
 use crate::log::stamp::rfc3339;
 use crate::spec::{HealthSpec, HealthTest, LogDriver, Restart};
@@ -37,9 +38,10 @@ pub fn summary(record: &Record) -> Value {
     })
 }
 
-/// Everything: the document of docker's `inspect`. `directory` is the container's own.
+/// Everything: the document of docker's `inspect`, and `Figures`: what it uses `now`, else what it had used by its end. `directory` is the
+/// container's own.
 #[must_use]
-pub fn inspect(record: &Record, directory: &Path) -> Value {
+pub fn inspect(record: &Record, now: Option<&Figures>, directory: &Path) -> Value {
     let options = &record.spec.options;
     let argv: Vec<String> = options.argv.iter().map(|word| lossy(word.as_ref())).collect();
     let is_logged = record.spec.log.driver == LogDriver::File;
@@ -67,6 +69,7 @@ pub fn inspect(record: &Record, directory: &Path) -> Value {
         "Mounts": mounts(options),
         "Config": config(record, &argv),
         "NetworkSettings": network_settings(options),
+        "Figures": now.or(record.figures.as_deref()),
     })
 }
 
@@ -441,7 +444,7 @@ mod tests {
     }
 
     fn inspected(record: &Record) -> Value {
-        inspect(record, Path::new("/var/lib/skiff/containers/2a"))
+        inspect(record, None, Path::new("/var/lib/skiff/containers/2a"))
     }
 
     #[test]
@@ -450,7 +453,7 @@ mod tests {
         let fields = [
             (
                 "",
-                "Id Created Path Args State Image ResolvConfPath HostnamePath HostsPath LogPath Name RestartCount Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs HostConfig GraphDriver Mounts Config NetworkSettings",
+                "Id Created Path Args State Image ResolvConfPath HostnamePath HostsPath LogPath Name RestartCount Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs HostConfig GraphDriver Mounts Config NetworkSettings Figures",
             ),
             (
                 "/State",

@@ -19,6 +19,7 @@ use crate::Error;
 use crate::container::Command;
 use crate::containers::{Entry, Registry};
 use crate::ending::Ending;
+use crate::figures::Tracker;
 use crate::images::Images;
 use crate::link::Link;
 use crate::log;
@@ -53,6 +54,8 @@ pub(crate) struct Engine {
     pub(crate) descriptors_max: u64,
     pub(crate) logs: log::Thread,
     pub(crate) prefetcher: Prefetcher,
+    /// Counts what containers' tasks use.
+    pub(crate) tracker: Tracker,
     pub(crate) pools: RefCell<Pools<Ready>>,
     /// Those who wait for the next container that is made ahead, by its plan's key, in the order in which they came.
     pub(crate) waiting: RefCell<HashMap<u64, VecDeque<oneshot::Sender<()>>>>,
@@ -413,7 +416,7 @@ impl Engine {
         Ending::new(container.pid, Some(Rc::new(pidfd)), Some(ready.end)).wait().await;
         let directory = with_directory.then(|| self.records.directory(&container.id));
         let cgroups = Some(container.cgroups);
-        let remains = Remains { id: container.id.clone(), cgroups, directory, mounts, is_counted: false };
+        let remains = Remains { id: container.id.clone(), cgroups, directory, mounts, ended: None };
         let cleared = self.reaper.clear(remains).await.map(drop);
         self.link.tell(&Order::Forget { id: container.id }, &[]).await;
         cleared

@@ -20,6 +20,7 @@ mod error;
 pub mod figures;
 pub mod frames;
 pub mod health;
+pub mod history;
 pub mod image;
 mod images;
 mod link;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use skiff_runtime::{cgroup, launch};
 
 use crate::Spec;
+use crate::figures::Figures;
 use crate::health::Health;
 use crate::state::State;
 
@@ -66,8 +67,8 @@ pub struct Record {
     pub is_stopped: bool,
     /// Why it could not be started, in one line.
     pub error: String,
-    /// What its cgroups had counted by its last end.
-    pub usage: Option<Usage>,
+    /// What it had used by its last end.
+    pub figures: Option<Box<Figures>>,
     /// How it is, if that is checked.
     pub health: Option<Health>,
 }
@@ -83,37 +84,6 @@ pub struct Process {
     pub boot_id: String,
     /// Where its cgroups are.
     pub cgroups: cgroup::Paths,
-}
-
-/// What a container's cgroups have counted; absent where the host does not count it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Usage {
-    /// CPU time in user mode, µs.
-    pub cpu_user_us: Option<u64>,
-    /// CPU time in the kernel, µs.
-    pub cpu_system_us: Option<u64>,
-    /// Most memory charged at one time, bytes.
-    pub memory_peak_bytes: Option<u64>,
-    /// Processes that the kernel has killed for want of memory.
-    pub oom_kills: Option<u64>,
-    /// Bytes read from block devices.
-    pub block_read_bytes: Option<u64>,
-    /// Bytes written to block devices.
-    pub block_write_bytes: Option<u64>,
-}
-
-impl From<cgroup::Usage> for Usage {
-    fn from(usage: cgroup::Usage) -> Self {
-        Self {
-            cpu_user_us: usage.cpu_user_us,
-            cpu_system_us: usage.cpu_system_us,
-            memory_peak_bytes: usage.memory_peak_bytes,
-            oom_kills: usage.oom_kills,
-            block_read_bytes: usage.block_read_bytes,
-            block_write_bytes: usage.block_write_bytes,
-        }
-    }
 }
 
 /// A record that could not be read, set aside so that it is in nobody's way.

@@ -75,7 +75,7 @@ pub(crate) async fn carry_out(
             each(engine, vec![container], &|| Command::Rename { name: name.clone() }).await
         }
         Request::List { all } => Ok(list(engine, all)),
-        Request::Inspect { containers } => Ok(inspect(engine, &containers)),
+        Request::Inspect { containers } => inspect(engine, &containers).await,
         Request::Figures { containers } => figures(engine, &containers).await,
         Request::ForgetImage { id } => Ok(forget_image(engine, id)),
         Request::Pools => Ok(pools(engine)),
@@ -466,20 +466,23 @@ fn list(engine: &Engine, all: bool) -> Reply {
 }
 
 /// One document for each container that is found, and one line for each that is not.
-fn inspect(engine: &Engine, containers: &[String]) -> Reply {
-    let (mut documents, mut errors) = (Vec::new(), Vec::new());
+async fn inspect(engine: &Engine, containers: &[String]) -> Answer {
+    let (mut records, mut errors) = (Vec::new(), Vec::new());
     for word in containers {
-        let found = engine.containers.borrow().find(word);
-        let document = found.map(|entry| {
-            let record = entry.record();
-            document::inspect(&record, &engine.records.directory(&record.id))
-        });
-        match document {
-            Ok(document) => documents.push(document),
+        match engine.containers.borrow().find(word) {
+            Ok(entry) => records.push(entry.record()),
             Err(error) => errors.push(error.to_string()),
         }
     }
-    Reply::Documents { documents, errors }
+    let live = records.iter().filter(|record| record.state.is_live()).map(|record| record.id.clone());
+    let live: Vec<String> = live.collect();
+    // Those that have ended meanwhile are not among them.
+    let sampled = if live.is_empty() { Vec::new() } else { sample(engine, &live).await?.0 };
+    let document = |record: &Arc<Record>| {
+        let now = sampled.iter().find(|sampled| sampled.id == record.id).map(|sampled| &sampled.figures);
+        document::inspect(record, now, &engine.records.directory(&record.id))
+    };
+    Ok(Reply::Documents { documents: records.iter().map(document).collect(), errors })
 }
 
 async fn figures(engine: &Engine, containers: &[String]) -> Answer {

@@ -56,6 +56,12 @@ const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_ITER_CREATE: libc::c_int = 33;
+
+/// `BPF_TRACE_ITER`, in `enum bpf_attach_type`.
+const TRACE_ITER: u32 = 28;
 
 /// Map types with a value per CPU: hash, array, LRU hash.
 const PER_CPU: [u32; 3] = [5, 6, 10];
@@ -102,7 +108,57 @@ struct ElementAttr {
     flags: u64,
 }
 
+#[repr(C)]
+#[derive(Default)]
+struct TracepointAttr {
+    name: u64,
+    program: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkAttr {
+    program: u32,
+    target: u32,
+    kind: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct IterAttr {
+    link: u32,
+    flags: u32,
+}
+
+/// Attaches a loaded program to the tracepoint that it was loaded for (`BPF_TRACE_RAW_TP`); it stays attached for as long as anybody has
+/// the descriptor. Linux ≥ 5.5.
+pub fn attach_tracepoint(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let program = program.as_raw_fd().cast_unsigned();
+    Ok(own(bpf(BPF_RAW_TRACEPOINT_OPEN, &TracepointAttr { program, ..TracepointAttr::default() })?))
+}
+
+/// Makes a link of a loaded iterator over all that there is of its kind. Linux ≥ 5.8.
+pub fn link_iterator(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let program = program.as_raw_fd().cast_unsigned();
+    Ok(own(bpf(BPF_LINK_CREATE, &LinkAttr { program, kind: TRACE_ITER, ..LinkAttr::default() })?))
+}
+
+/// Opens a run of a linked iterator: it takes place while the file is read.
+pub fn iterate(link: BorrowedFd<'_>) -> io::Result<std::fs::File> {
+    let link = link.as_raw_fd().cast_unsigned();
+    Ok(own(bpf(BPF_ITER_CREATE, &IterAttr { link, flags: 0 })?).into())
+}
+
 impl Map {
+    /// The map behind a descriptor that was kept or passed.
+    ///
+    /// Errors: `EINVAL` if it is nothing of eBPF; what is not a map is refused when it is first used.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        Self::of(fd)
+    }
+
     /// Opens the map that is pinned at `path`.
     ///
     /// Errors: `ENOENT` if there is no pin, `EPERM` without CAP_BPF, `EINVAL` if what is pinned is no map.
@@ -280,6 +336,9 @@ mod tests {
         assert_eq!((offset_of!(CreateAttr, name), size_of::<CreateAttr>()), (28, 48));
         assert_eq!((offset_of!(ObjectAttr, fd), size_of::<ObjectAttr>()), (8, 16));
         assert_eq!((offset_of!(InfoAttr, info), size_of::<InfoAttr>()), (8, 16));
+        assert_eq!((offset_of!(TracepointAttr, program), size_of::<TracepointAttr>()), (8, 16));
+        assert_eq!((offset_of!(LinkAttr, kind), size_of::<LinkAttr>()), (8, 16));
+        assert_eq!(size_of::<IterAttr>(), 8);
         assert_eq!((offset_of!(ElementAttr, key), size_of::<ElementAttr>()), (8, 32));
     }
 

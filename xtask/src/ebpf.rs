@@ -21,8 +21,13 @@ pub(crate) const HELP: &str =
     "builds the eBPF programs and compares them with the checked-in object; --bless replaces it";
 
 /// The objects in the repository, by the name of their program.
-const OBJECTS: [(&str, &str); 3] =
-    [("skiff", "ebpf/skiff.bpf.o"), ("prefetch", "ebpf/prefetch.bpf.o"), ("stacks", "ebpf/stacks.bpf.o")];
+#[rustfmt::skip] // a table
+const OBJECTS: &[(&str, &str)] = &[
+    ("events", "ebpf/events.bpf.o"),
+    ("prefetch", "ebpf/prefetch.bpf.o"),
+    ("skiff", "ebpf/skiff.bpf.o"),
+    ("stacks", "ebpf/stacks.bpf.o"),
+];
 const TOOLS: &str = "ebpf/skiff.bpf.tools";
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -47,7 +52,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let strip = command::need("llvm-strip-22")?;
     let toolchain = choose(toolchains(), &recorded)?;
     let tools = format!("{}\n{}\n", toolchain.version, version(&linker)?);
-    for (name, object) in OBJECTS {
+    for &(name, object) in OBJECTS {
         let built = build(name, &toolchain, &linker, &strip)?;
         if bless {
             fs::write(root.join(object), built).with_context(|| format!("write {object}"))?;

@@ -9,6 +9,7 @@
     reason = "each cast is bounded beside it or keeps low bits on purpose"
 )]
 
+pub mod events;
 mod histogram;
 pub mod net;
 mod offsets;

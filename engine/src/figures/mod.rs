@@ -7,6 +7,7 @@
 //! A figure that this host does not give is `None`, never 0.
 
 mod cgroup;
+mod events;
 mod processes;
 mod sample;
 
@@ -16,7 +17,8 @@ use skiff_runtime::cgroup::Paths;
 use crate::State;
 use crate::ending::now_ns;
 
-pub(crate) use sample::sample;
+pub(crate) use events::{Living, Tracker};
+pub(crate) use sample::{cgroup_id, sample};
 
 /// A container and its figures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -74,6 +76,8 @@ pub struct Figures {
 pub struct Cpu {
     /// All of it, ns.
     pub usage_ns: Option<u64>,
+    /// What of it was used to set the container up, before its program began, ns: to some 0.2 ms.
+    pub setup_ns: Option<u64>,
     /// In user mode, ns: divided by the kernel's ticks.
     pub user_ns: Option<u64>,
     /// In the kernel, ns.

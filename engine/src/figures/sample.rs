@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skiff_runtime::cgroup::Paths;
 
-use super::{Figures, Sampled, read};
+use super::{Figures, Living, Sampled, Tracker, read};
 use crate::engine::Engine;
 use crate::{Error, Record};
 
@@ -25,7 +25,11 @@ pub(crate) async fn sample(
     containers: &[String],
 ) -> Result<(Vec<Sampled>, Vec<String>), Error> {
     let (subjects, errors) = subjects(engine, containers);
-    let work = move || subjects.iter().map(Subject::read).collect();
+    let tracker = engine.tracker.clone();
+    let work = move || {
+        let living = tracker.living();
+        subjects.iter().map(|subject| subject.read(&tracker, &living)).collect()
+    };
     let sampled = tokio::task::spawn_blocking(work).await.map_err(|error| Error::Host(error.to_string()))?;
     Ok((sampled, errors))
 }
@@ -53,9 +57,11 @@ fn subjects(engine: &Engine, containers: &[String]) -> (Vec<Subject>, Vec<String
 }
 
 impl Subject {
-    fn read(&self) -> Sampled {
+    fn read(&self, tracker: &Tracker, living: &Living) -> Sampled {
         let record = &self.record;
-        let figures = read(&self.cgroups, Some(self.pid));
+        let cgroup = cgroup_id(&self.cgroups);
+        let mut figures = read(&self.cgroups, Some(self.pid));
+        tracker.complete(cgroup, living, &mut figures);
         Sampled {
             id: record.id.clone(),
             name: record.name.clone(),
@@ -63,14 +69,14 @@ impl Subject {
             image_id: record.image_id.clone(),
             state: record.state,
             pid: self.pid,
-            cgroup: self
-                .cgroups
-                .unified
-                .as_ref()
-                .and_then(|path| path.metadata().ok())
-                .map(|found| found.ino()),
+            cgroup,
             started_ns: record.started_ns,
             figures: Figures { restarts: record.restart_count, ..figures },
         }
     }
+}
+
+/// The id of the cgroup of version 2 at these paths, while it is there.
+pub(crate) fn cgroup_id(paths: &Paths) -> Option<u64> {
+    paths.unified.as_ref()?.metadata().ok().map(|found| found.ino())
 }

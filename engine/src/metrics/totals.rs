@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use skiff_observe::exposition::Histogram;
 use skiff_runtime::launch::Exit;
 
-use crate::record::Usage;
+use crate::figures::Figures;
 
 /// Upper bounds of the classes of launches, s.
 const LAUNCH_BOUNDS: &[f64] =
@@ -92,14 +92,16 @@ impl Totals {
     }
 
     /// What a container that has ended had used is known.
-    pub(crate) fn used(&self, usage: &Usage) {
+    pub(crate) fn used(&self, figures: &Figures) {
         let ended = &mut self.0.borrow_mut().ended;
         let sums = [
-            (&mut ended.cpu_user_ns, usage.cpu_user_us.map(|us| us * 1000)),
-            (&mut ended.cpu_system_ns, usage.cpu_system_us.map(|us| us * 1000)),
-            (&mut ended.block_read_bytes, usage.block_read_bytes),
-            (&mut ended.block_write_bytes, usage.block_write_bytes),
-            (&mut ended.oom_kills, usage.oom_kills),
+            (&mut ended.cpu_user_ns, figures.cpu.user_ns),
+            (&mut ended.cpu_system_ns, figures.cpu.system_ns),
+            (&mut ended.block_read_bytes, figures.block.read_bytes),
+            (&mut ended.block_write_bytes, figures.block.write_bytes),
+            (&mut ended.throttled_ns, figures.cpu.throttled_ns),
+            (&mut ended.major_faults, figures.memory.major_faults),
+            (&mut ended.oom_kills, figures.memory.oom_kills),
         ];
         for (sum, more) in sums {
             *sum = sum.saturating_add(more.unwrap_or(0));

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::End;
+use super::{ENGINE, End};
 
 /// One container.
 #[derive(Debug)]
@@ -42,6 +42,9 @@ impl Accounts {
     pub(super) fn open(&mut self, id: &str, pid: i32) {
         let account = Account { pid, note: String::new(), kept: Vec::new(), end: None };
         self.containers.insert(id.to_owned(), account);
+        if id == ENGINE {
+            return;
+        }
         self.processes.insert(pid, Whose::Container(id.to_owned()));
     }
 
@@ -61,8 +64,11 @@ impl Accounts {
         Some(whose)
     }
 
-    /// Keeps this of a container, if it is known.
+    /// Keeps this of a container, if it is known, or of the engine.
     pub(super) fn keep(&mut self, id: &str, note: String, kept: Vec<OwnedFd>) {
+        if id == ENGINE {
+            self.open(ENGINE, 0);
+        }
         if let Some(account) = self.containers.get_mut(id) {
             account.note = note;
             account.kept = kept;
@@ -93,7 +99,8 @@ impl Accounts {
     /// Whether there is anything that a next daemon could miss.
     pub(super) fn are_needed(&self) -> bool {
         let is_kept = |account: &Account| !account.note.is_empty() || !account.kept.is_empty();
-        !self.processes.is_empty() || self.containers.values().any(is_kept)
+        let mut containers = self.containers.iter().filter(|(id, _)| *id != ENGINE);
+        !self.processes.is_empty() || containers.any(|(_, account)| is_kept(account))
     }
 }
 
@@ -117,6 +124,14 @@ mod tests {
         assert_eq!(accounts.get("a").and_then(|account| account.end), Some(END));
         accounts.forget("a");
         assert!(!accounts.are_needed() && accounts.ids().next().is_none());
+    }
+
+    #[test]
+    fn what_is_the_engines_is_kept_and_keeps_nobody_here() {
+        let mut accounts = Accounts::default();
+        accounts.keep(ENGINE, "note".into(), Vec::new());
+        assert_eq!(accounts.get(ENGINE).map(|account| account.note.as_str()), Some("note"));
+        assert!(!accounts.are_needed());
     }
 
     #[test]

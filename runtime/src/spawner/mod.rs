@@ -45,6 +45,9 @@ pub const NAME: &str = "skiff-spawner";
 /// Its socket's name in the run root.
 pub const SOCKET: &str = "spawner.sock";
 
+/// In the place of a container's id: what is kept under it is the engine's own, of no container.
+pub const ENGINE: &str = "engine";
+
 /// What the spawner is asked to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,7 +83,7 @@ pub enum Order {
     },
     /// Keeps descriptors and a note of a container, in the place of what was kept of it before.
     Keep {
-        /// The container's.
+        /// The container's, or [`ENGINE`].
         id: String,
         /// Whatever the next daemon is to know.
         note: String,

@@ -19,7 +19,7 @@ const PACKET_BYTES: usize = 32 << 10;
 const MESSAGE_BYTES: u64 = 16 << 20;
 
 /// The most descriptors that go with a message.
-pub(super) const DESCRIPTORS_MAX: usize = 8;
+pub(super) const DESCRIPTORS_MAX: usize = 12;
 
 /// In the place of a message that lies in a file.
 const IN_FILE: &[u8] = b"@";

@@ -1,0 +1,275 @@
+//! What is always on: births, executions and deaths of containers' tasks, and the OOM killer.
+//!
+//! Nothing here is on a path that a program takes often. What a task has used is no event at all: the kernel keeps it, and it is
+//! read when the task ends, before its parent can know of that. A container is known by its cgroup, which whoever launches it has
+//! entered; cgroups made below it count as it.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "the only way to atomic operations on this target")]
+
+#[path = "../kernel.rs"]
+#[allow(dead_code, reason = "what counting needs, these programs do not")]
+mod kernel;
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::seq_file;
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap};
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::programs::BtfTracePointContext;
+use skiff_ebpf_abi::events::{CGROUPS as CGROUPS_MAX, Counts, Fields, Kill, Live, SLOTS, Used};
+
+use kernel::{Ptr, TaskPtr, cgroup_id, cgroup_id_of, is_cgroup2, load, now_ns, offset, pid, tgid, this};
+
+#[unsafe(no_mangle)]
+pub static FIELDS: Fields = Fields::NONE;
+
+/// Slots of cgroups, by their id.
+#[btf_map]
+pub static CGROUPS: HashMap<u64, u32, { CGROUPS_MAX as usize }> = HashMap::new();
+/// One element per slot.
+#[btf_map]
+pub static COUNTS: Array<Counts, { SLOTS as usize }> = Array::new();
+/// Tasks that the OOM killer has chosen, until they die.
+#[btf_map]
+pub static VICTIMS: LruHashMap<u32, Kill, 256> = LruHashMap::new();
+
+/// `PF_EXITING`: its end has begun.
+const EXITING: u32 = 4;
+
+/// One more task; its cgroup is final, and it has not run.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    let child = Ptr::new(ctx.arg::<*const u8>(1));
+    let Some((_, counts)) = counts_of(child) else { return 0 };
+    let is_thread = pid(child) != tgid(child);
+    // SAFETY: `counts` points to a map value.
+    unsafe {
+        add(if is_thread { &raw mut (*counts).threads } else { &raw mut (*counts).processes }, 1);
+    }
+    0
+}
+
+/// One more program. The first one is the container's own: whatever was used before it was used to set the container up.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    let this = Ptr::new(ctx.arg::<*const u8>(0));
+    let Some((_, counts)) = counts_of(this) else { return 0 };
+    let used = used_by(this);
+    // SAFETY: `counts` points to a map value. Nobody else is in the container before its first program.
+    unsafe {
+        if (*counts).execs == 0 {
+            (*counts).used = Used::default();
+            subtract(&raw mut (*counts).used, &used);
+            (*counts).processes = 1;
+            (*counts).threads = 0;
+            (*counts).exits = 0;
+            (*counts).peak_pages = 0;
+            (*counts).setup_cpu_ns = this.get(offset!(task_cpu));
+        }
+        add(&raw mut (*counts).execs, 1);
+        // A thread that was not the first has taken the id of that, whose end was none of the process.
+        if ctx.arg::<u32>(1) != pid(this) {
+            add(&raw mut (*counts).exits, u64::MAX);
+        }
+    }
+    0
+}
+
+/// A task ends.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    let this = Ptr::new(ctx.arg::<*const u8>(0));
+    let Some((_, counts)) = counts_of(this) else { return 0 };
+    let used = used_by(this);
+    let peak: u64 = this.follow(load(&FIELDS.task_signal)).get(load(&FIELDS.signal_peak));
+    // SAFETY: `counts` points to a map value.
+    unsafe {
+        add_all(&raw mut (*counts).used, &used);
+        // Another may write at the same time: the greater one stays, unless that happens four times in a row.
+        let mut tries = 0;
+        while tries < 4 && (&raw const (*counts).peak_pages).read_volatile() < peak {
+            (&raw mut (*counts).peak_pages).write_volatile(peak);
+            tries += 1;
+        }
+        if pid(this) == tgid(this) {
+            add(&raw mut (*counts).exits, 1);
+        }
+    }
+    killed(this, counts);
+    0
+}
+
+/// The OOM killer has chosen a task, in the name of the one that runs here.
+#[btf_tracepoint(function = "mark_victim")]
+pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
+    let victim =
+        if offset!(victim_is_task) == 1 { pid(Ptr::new(ctx.arg::<*const u8>(0))) } else { ctx.arg::<u32>(0) };
+    let this = this();
+    let mut kill = Kill {
+        at_ns: now_ns(),
+        killer_cgroup: cgroup_id_of(this),
+        killer_pid: tgid(this),
+        ..Kill::default()
+    };
+    this.copy(offset!(task_comm), &raw mut kill.killer_name);
+    // A full map forgets the oldest note, which nobody has come for.
+    let _ = VICTIMS.insert(victim, kill, 0);
+    0
+}
+
+/// Notes the end of `this` if the OOM killer chose it.
+#[inline(always)]
+fn killed(this: TaskPtr, counts: *mut Counts) {
+    let pid = pid(this);
+    let Some(kill) = VICTIMS.get_ptr_mut(pid) else { return };
+    // SAFETY: the pointers are to map values; one task sees 0 and describes itself.
+    unsafe {
+        if take(&raw mut (*counts).oom_kills) == 0 {
+            let mut told = *kill;
+            told.victim_pid = tgid(this);
+            this.copy(offset!(task_comm), &raw mut told.victim_name);
+            let killer = CGROUPS.get_ptr(told.killer_cgroup);
+            let own = CGROUPS.get_ptr(cgroup_id_of(this));
+            if let (Some(killer), Some(own)) = (killer, own) {
+                told.is_inside = (*killer == *own) as u64;
+            }
+            (*counts).oom = told;
+        }
+    }
+    let _ = VICTIMS.remove(pid);
+}
+
+/// A cgroup below a container's counts as it.
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    let cgroup = Ptr::new(ctx.arg::<*const u8>(0));
+    if !is_cgroup2(cgroup) {
+        return 0;
+    }
+    let parent = cgroup.follow(offset!(cgroup_parent)).follow(offset!(css_cgroup));
+    if let Some(slot) = CGROUPS.get_ptr(cgroup_id(parent)) {
+        // SAFETY: the pointer is to a map value.
+        let slot = unsafe { *slot };
+        // Without room, its tasks are not counted.
+        let _ = CGROUPS.insert(cgroup_id(cgroup), slot, 0);
+    }
+    0
+}
+
+/// It has gone.
+#[btf_tracepoint(function = "cgroup_rmdir")]
+pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
+    let cgroup = Ptr::new(ctx.arg::<*const u8>(0));
+    if is_cgroup2(cgroup) {
+        // Most cgroups are nobody's.
+        let _ = CGROUPS.remove(cgroup_id(cgroup));
+    }
+    0
+}
+
+/// Run over all tasks: writes what those have used that live. One whose end has begun is about to be counted, or has been.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn live(ctx: *mut core::ffi::c_void) -> i32 {
+    let ctx = ctx.cast::<*const u8>();
+    // SAFETY: the context of a task iterator is `{ meta, task }`; `meta` begins with a pointer to the file that it is read from.
+    let (meta, task) = unsafe { (*ctx, Ptr::new(*ctx.add(1))) };
+    if task.is_null() || task.get::<u32>(load(&FIELDS.task_flags)) & EXITING != 0 {
+        return 0;
+    }
+    let Some((slot, _)) = counts_of(task) else { return 0 };
+    let live = Live { slot: slot.into(), used: used_by(task) };
+    // SAFETY: the verifier knows the file by its type; `live` has the length that is passed.
+    unsafe {
+        let file = *meta.cast::<*mut seq_file>();
+        // What finds no room is written again, to the reader's next read.
+        bpf_seq_write(file, (&raw const live).cast(), size_of::<Live>() as u32);
+    }
+    0
+}
+
+#[inline(always)]
+fn counts_of(task: TaskPtr) -> Option<(u32, *mut Counts)> {
+    let slot = CGROUPS.get_ptr(cgroup_id_of(task))?;
+    // SAFETY: the pointer is to a map value.
+    let slot = unsafe { *slot };
+    Some((slot, COUNTS.get_ptr_mut(slot)?))
+}
+
+#[inline(always)]
+fn used_by(task: TaskPtr) -> Used {
+    Used {
+        minor_faults: task.get(offset!(task_minor)),
+        major_faults: task.get(offset!(task_major)),
+        run_queue_ns: task.get(offset!(task_run_delay)),
+        voluntary_switches: task.get(offset!(task_voluntary)),
+        involuntary_switches: task.get(offset!(task_involuntary)),
+        read_bytes: task.get(load(&FIELDS.task_read)),
+        write_bytes: task.get(load(&FIELDS.task_written)),
+        cancelled_bytes: task.get(load(&FIELDS.task_cancelled)),
+    }
+}
+
+/// Adds every word.
+///
+/// # Safety
+///
+/// `to` points into a map value.
+#[inline(always)]
+unsafe fn add_all(to: *mut Used, used: &Used) {
+    let words = used.words();
+    let mut nth = 0;
+    while nth < Used::WORDS {
+        // SAFETY: as the caller promises; the struct is its words.
+        unsafe { add(to.cast::<u64>().add(nth), words[nth]) };
+        nth += 1;
+    }
+}
+
+/// Subtracts every word, below zero.
+///
+/// # Safety
+///
+/// As [`add_all`].
+#[inline(always)]
+unsafe fn subtract(to: *mut Used, used: &Used) {
+    let words = used.words();
+    let mut nth = 0;
+    while nth < Used::WORDS {
+        // SAFETY: as the caller promises; the struct is its words.
+        unsafe { add(to.cast::<u64>().add(nth), words[nth].wrapping_neg()) };
+        nth += 1;
+    }
+}
+
+/// # Safety
+///
+/// `to` points into a map value.
+#[inline(always)]
+unsafe fn add(to: *mut u64, more: u64) {
+    // SAFETY: as the caller promises.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(to, more) };
+}
+
+/// Adds 1; what was there before.
+///
+/// # Safety
+///
+/// As [`add`].
+#[inline(always)]
+unsafe fn take(to: *mut u64) -> u64 {
+    // SAFETY: as the caller promises.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(to, 1) }
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

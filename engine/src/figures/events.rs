@@ -1,0 +1,272 @@
+//! The programs in the kernel that are on while the daemon runs, and what of them a container's figures get.
+//!
+//! They are loaded on a thread of their own when the daemon starts, and kept by the spawner for the next one: so containers are counted
+//! while there is none. A launch enters its cgroup, two system calls; whoever was launched before they were there is counted from then
+//! on, and its figures say so. Where they may not be loaded, the figures that they give are absent, and say why.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+use skiff_ebpf::events::{Counts, Events, Used};
+use skiff_runtime::spawner;
+use skiff_sys::clock::monotonic_ns;
+use tokio::sync::oneshot;
+
+use super::{Figures, Oom, processes};
+use crate::ending::now_ns;
+use crate::link::{Kept, Link};
+
+/// What is told of figures that the programs would give.
+const WHAT: &str = "faults, waiting, switches, programs executed and what the OOM killer did";
+
+/// The way to the programs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tracker(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Empty until they are loaded.
+    events: OnceLock<Events>,
+    /// Why there are none.
+    refused: OnceLock<String>,
+    /// What was told of a container last: what is about to be counted must not make it less.
+    told: Mutex<HashMap<u64, Used>>,
+}
+
+/// What the spawner keeps beside the descriptors.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    has_live: bool,
+    missing: Vec<String>,
+}
+
+/// What tasks that live have used, by slot; of one time.
+#[derive(Debug, Default)]
+pub(crate) struct Living(HashMap<u64, Used>);
+
+impl Tracker {
+    /// Takes back what the daemon before has left with the spawner; whether that was of use.
+    pub(crate) fn restore(&self, kept: Kept) -> bool {
+        let restored = serde_json::from_str(&kept.note).ok().and_then(|note: Note| {
+            let restored = Events::restore(kept.descriptors, note.has_live, note.missing);
+            restored.unwrap_or_else(|error| {
+                tracing::debug!("take back what counts: {}", skiff_runtime::cause(&error));
+                None
+            })
+        });
+        restored.is_some_and(|events| self.0.events.set(events).is_ok())
+    }
+
+    /// Loads the programs, which takes longer than a launch; told when that is done.
+    pub(crate) fn load(&self) -> oneshot::Receiver<()> {
+        let (done, told) = oneshot::channel();
+        let shared = self.0.clone();
+        let work = move || {
+            match Events::load() {
+                Ok(events) => drop(shared.events.set(events)),
+                Err(error) => {
+                    tracing::info!("no {WHAT}: {error}");
+                    drop(shared.refused.set(error.to_string()));
+                }
+            }
+            // The daemon may have left.
+            let _told = done.send(());
+        };
+        if let Err(error) = thread::Builder::new().name("events".into()).spawn(work) {
+            tracing::warn!("start a thread: {}", skiff_runtime::cause(&error));
+        }
+        told
+    }
+
+    /// Has the spawner keep the programs for the next daemon.
+    pub(crate) async fn keep(&self, link: &Link) {
+        let Some(events) = self.0.events.get() else { return };
+        let note = Note { has_live: events.has_live(), missing: events.missing().to_vec() };
+        if let Ok(note) = serde_json::to_string(&note) {
+            let order = spawner::Order::Keep { id: spawner::ENGINE.into(), note };
+            link.tell(&order, &events.descriptors()).await;
+        }
+    }
+
+    /// Counts a container whose program is about to be executed, or, if it `is_late`, has been. What comes of that fails nobody.
+    pub(crate) fn arm(&self, cgroup: Option<u64>, is_late: bool) {
+        let (Some(events), Some(cgroup)) = (self.0.events.get(), cgroup) else { return };
+        if let Err(error) = events.arm(cgroup, is_late) {
+            tracing::debug!("count cgroup {cgroup}: {}", skiff_runtime::cause(&error));
+        }
+    }
+
+    /// Whether the container with this cgroup is counted, or cannot be.
+    pub(crate) fn is_armed(&self, cgroup: u64) -> bool {
+        self.0.events.get().is_none_or(|events| events.is_armed(cgroup))
+    }
+
+    /// Looks at all tasks once, for the figures of any number of containers.
+    pub(crate) fn living(&self) -> Living {
+        let live = self.0.events.get().map(Events::live);
+        let live =
+            live.and_then(|live| live.inspect_err(|error| tracing::debug!("look at tasks: {error}")).ok());
+        let mut living = Living::default();
+        for task in live.into_iter().flatten() {
+            let sum = living.0.entry(task.slot).or_default();
+            *sum = sum.plus(&task.used);
+        }
+        living
+    }
+
+    /// Adds what is counted of a container that runs.
+    pub(crate) fn complete(&self, cgroup: Option<u64>, living: &Living, figures: &mut Figures) {
+        let counted = self.counted(cgroup, |events, cgroup| {
+            let Some(slot) = events.slot_of(cgroup)? else { return Ok(None) };
+            let counts = events.counts(cgroup)?;
+            Ok(counts.map(|counts| {
+                let alive = living.0.get(&u64::from(slot)).copied().unwrap_or_default();
+                Counts { used: self.0.never_less(cgroup, &counts.used.plus(&alive)), ..counts }
+            }))
+        });
+        self.add(counted.as_ref(), figures);
+    }
+
+    /// Adds what was counted of a container all of whose tasks have ended, and forgets it.
+    pub(crate) fn conclude(&self, cgroup: Option<u64>, figures: &mut Figures) {
+        let counted = self.counted(cgroup, Events::take);
+        if let Some(cgroup) = cgroup {
+            self.0.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&cgroup);
+        }
+        self.add(counted.as_ref(), figures);
+    }
+
+    /// Forgets a container of which nobody wants to know.
+    pub(crate) fn forget(&self, cgroup: Option<u64>) {
+        self.conclude(cgroup, &mut Figures::default());
+    }
+
+    fn counted(
+        &self,
+        cgroup: Option<u64>,
+        read: impl FnOnce(&Events, u64) -> std::io::Result<Option<Counts>>,
+    ) -> Option<Counts> {
+        let (events, cgroup) = (self.0.events.get()?, cgroup?);
+        read(events, cgroup).unwrap_or_else(|error| {
+            tracing::debug!("read what was counted of cgroup {cgroup}: {}", skiff_runtime::cause(&error));
+            None
+        })
+    }
+
+    fn add(&self, counts: Option<&Counts>, figures: &mut Figures) {
+        let Some(counts) = counts else {
+            let why = self.0.refused.get().map_or("it was not counted", String::as_str);
+            figures.missing.push(format!("{WHAT}: {why}"));
+            return;
+        };
+        add(counts, figures);
+        let missing = self.0.events.get().map(Events::missing).unwrap_or_default();
+        figures.missing.extend(missing.iter().cloned());
+    }
+}
+
+impl Shared {
+    /// The greater of what was told last and what is found now, word by word.
+    fn never_less(&self, cgroup: u64, found: &Used) -> Used {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = told.entry(cgroup).or_default();
+        let (mut words, before) = (found.words(), told.words());
+        for (word, before) in words.iter_mut().zip(before) {
+            // One that is about to be counted has left something below zero.
+            *word = if word.cast_signed() < before.cast_signed() { before } else { *word };
+        }
+        *told = Used::of_words(words);
+        *told
+    }
+}
+
+/// What the programs have counted, in its places. What control groups count stays, but for faults, of which they know only those of
+/// memory that is charged to them.
+fn add(counts: &Counts, figures: &mut Figures) {
+    let used = Used::of_words(counts.used.words().map(|word| if word.cast_signed() < 0 { 0 } else { word }));
+    figures.memory.minor_faults = Some(used.minor_faults);
+    figures.memory.major_faults = Some(used.major_faults);
+    figures.cpu.setup_ns = (counts.since_ns == 0).then_some(counts.setup_cpu_ns);
+    figures.cpu.run_queue_ns = Some(used.run_queue_ns);
+    figures.cpu.voluntary_switches = Some(used.voluntary_switches);
+    figures.cpu.involuntary_switches = Some(used.involuntary_switches);
+    if figures.block.reads.is_none() {
+        figures.block.read_bytes = Some(used.read_bytes);
+        figures.block.write_bytes = Some(used.write_bytes.saturating_sub(used.cancelled_bytes));
+    }
+    let peak = counts.peak_pages * processes::page_bytes();
+    figures.memory.peak_process_bytes = (peak > 0).then_some(peak);
+    figures.processes.created = Some(counts.processes);
+    figures.processes.threads_created = Some(counts.threads);
+    figures.processes.executed = Some(counts.execs);
+    figures.processes.ended = Some(counts.exits);
+    let kills = figures.memory.oom_kills.unwrap_or(0).max(counts.oom_kills);
+    figures.memory.oom_kills = Some(kills);
+    if counts.oom_kills > 0 {
+        figures.oom = Some(oom(counts));
+    }
+    if counts.since_ns > 0 {
+        let after_ms = monotonic_ns().saturating_sub(counts.since_ns) / 1_000_000;
+        figures.missing.push(format!(
+            "{WHAT}: only of the last {after_ms} ms, and of what was running then: the daemon was younger than the container"
+        ));
+    }
+}
+
+fn oom(counts: &Counts) -> Oom {
+    let kill = &counts.oom;
+    let name = |bytes: &[u8]| {
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    };
+    Oom {
+        kills: counts.oom_kills,
+        at_ns: now_ns().saturating_sub(monotonic_ns().saturating_sub(kill.at_ns)),
+        victim_pid: kill.victim_pid,
+        victim_name: name(&kill.victim_name),
+        killer_pid: kill.killer_pid,
+        killer_name: name(&kill.killer_name),
+        is_killer_inside: kill.is_inside != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_never_becomes_less() {
+        let shared = Shared::default();
+        let used =
+            |faults: u64, read: u64| Used { minor_faults: faults, read_bytes: read, ..Used::default() };
+        assert_eq!(shared.never_less(1, &used(5, 7)), used(5, 7));
+        assert_eq!(shared.never_less(1, &used(3_u64.wrapping_neg(), 9)), used(5, 9));
+        assert_eq!(shared.never_less(1, &used(6, 9)), used(6, 9));
+        assert_eq!(shared.never_less(2, &used(1, 1)), used(1, 1));
+    }
+
+    #[test]
+    fn counts_come_to_their_places() {
+        let mut figures = Figures::default();
+        figures.block.reads = Some(0);
+        figures.block.read_bytes = Some(1);
+        let mut counts = Counts { processes: 3, execs: 2, oom_kills: 1, ..Counts::default() };
+        counts.used.minor_faults = 9;
+        counts.used.read_bytes = 5;
+        counts.oom.victim_name[..3].copy_from_slice(b"hog");
+        add(&counts, &mut figures);
+        assert_eq!((figures.memory.minor_faults, figures.block.read_bytes), (Some(9), Some(1)));
+        assert_eq!((figures.processes.created, figures.processes.executed), (Some(3), Some(2)));
+        assert_eq!(figures.oom.map(|oom| (oom.kills, oom.victim_name)), Some((1, "hog".to_owned())));
+        assert_eq!((figures.memory.oom_kills, figures.missing.len()), (Some(1), 0));
+    }
+
+    #[test]
+    fn without_programs_figures_say_so() {
+        let (tracker, mut figures) = (Tracker::default(), Figures::default());
+        tracker.complete(Some(7), &tracker.living(), &mut figures);
+        assert_eq!((figures.memory.minor_faults, figures.missing.len()), (None, 1));
+    }
+}
