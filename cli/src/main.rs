@@ -22,6 +22,7 @@ mod roots;
 mod run;
 mod stats;
 mod target;
+mod trace;
 mod values;
 mod verbs;
 mod words;

@@ -51,6 +51,7 @@ static VERBS: &[Verb] = &[
     verb!("ps", Containers, "list containers", list::run, list::COMMAND),
     verb!("inspect", Containers, "tell everything about containers and images", inspect::run, inspect::COMMAND),
     verb!("stats", Containers, "show what containers use", stats::run, stats::COMMAND),
+    verb!("trace", Containers, "show the system calls of a container", crate::trace::run, crate::trace::COMMAND),
     verb!("logs", Containers, "show what a container has written", logs::run, logs::COMMAND),
     verb!("attach", Containers, "see what a container writes, and write to it", attach::run, attach::COMMAND),
     verb!("exec", Containers, "run one more process in a container", exec::run, exec::COMMAND),
@@ -164,7 +165,11 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_guide() {
-        let guide = concat!(include_str!("../../docs/engine.md"), include_str!("../../docs/images.md"));
+        let guide = concat!(
+            include_str!("../../docs/engine.md"),
+            include_str!("../../docs/images.md"),
+            include_str!("../../docs/trace.md")
+        );
         for verb in VERBS {
             assert!(guide.contains(&format!("`skiff {}", verb.name)), "{}", verb.name);
         }

@@ -18,10 +18,12 @@ mod record;
 mod recorder;
 pub mod stacks;
 mod tier1;
+pub mod trace;
 
 pub use error::Error;
 pub use profiler::{Profiler, Slot};
 pub use record::{Abi, Cost, Exec, Oom, Phase, Record, Syscall};
 pub use recorder::{Accuracy, FileId, Recorder, Recording, Used};
 pub use skiff_ebpf_abi::prefetch::Progress;
+pub use skiff_ebpf_abi::trace::Drops;
 pub use tier1::{Block, Culprit, Histogram, Probes, RunQueue, Tcp, Tier1, Traffic};

@@ -24,6 +24,7 @@ plain!(abi::Armed, abi::Slot, abi::Calls, abi::Row, abi::ExecEvent, abi::Offsets
 plain!(abi::events::Fields);
 plain!(abi::prefetch::Place, abi::prefetch::Chunk, abi::prefetch::Progress);
 plain!(abi::stacks::Target);
+plain!(abi::trace::Settings, abi::trace::Drops);
 
 /// The maps that the loader reads and writes.
 pub(crate) struct Maps {
@@ -206,11 +207,11 @@ fn memory(map: &Map) -> u64 {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
-fn read_error(cause: aya::maps::MapError) -> Error {
+pub(crate) fn read_error(cause: aya::maps::MapError) -> Error {
     Error::refused("read a map", &cause)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
-fn write_error(cause: aya::maps::MapError) -> Error {
+pub(crate) fn write_error(cause: aya::maps::MapError) -> Error {
     Error::refused("write a map", &cause)
 }

@@ -13,7 +13,7 @@ use skiff_sys::heap;
 use crate::Error;
 use crate::btf::Types;
 use crate::load::check_privileges;
-use crate::maps::Plain;
+use crate::maps::{Plain, read_error, write_error};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/prefetch.bpf.o"));
 
@@ -211,7 +211,7 @@ fn check_fields(offsets: &Offsets) -> Result<(), Error> {
     }
 }
 
-fn attach(object: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Error> {
+pub(crate) fn attach(object: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Error> {
     let refused = |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("attach {name}"), cause);
     let program = object.program_mut(name).ok_or_else(|| Error::Refused {
         step: format!("look up the program {name}"),
@@ -223,7 +223,7 @@ fn attach(object: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Error>
     Ok(())
 }
 
-fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
+pub(crate) fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
     object: &mut Ebpf,
     name: &str,
 ) -> Result<T, Error> {
@@ -232,16 +232,6 @@ fn map<T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>>(
         cause: "not in the object".into(),
     })?;
     map.try_into().map_err(|cause| Error::refused("look up a map", &cause))
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
-fn read_error(cause: aya::maps::MapError) -> Error {
-    Error::refused("read a map", &cause)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
-fn write_error(cause: aya::maps::MapError) -> Error {
-    Error::refused("write a map", &cause)
 }
 
 #[cfg(test)]

@@ -10,3 +10,4 @@ pub mod exposition;
 pub mod harden;
 pub mod otlp;
 pub mod protobuf;
+pub mod trace;

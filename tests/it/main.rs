@@ -42,5 +42,6 @@ mod security;
 mod signals;
 mod systemd;
 mod systemd_user;
+mod trace;
 mod tree;
 mod tty;

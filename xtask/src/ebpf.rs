@@ -27,6 +27,7 @@ const OBJECTS: &[(&str, &str)] = &[
     ("prefetch", "ebpf/prefetch.bpf.o"),
     ("skiff", "ebpf/skiff.bpf.o"),
     ("stacks", "ebpf/stacks.bpf.o"),
+    ("trace", "ebpf/trace.bpf.o"),
 ];
 const TOOLS: &str = "ebpf/skiff.bpf.tools";
 const TARGET: &str = "bpfel-unknown-none";

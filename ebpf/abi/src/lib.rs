@@ -16,6 +16,7 @@ mod offsets;
 pub mod pinned;
 pub mod prefetch;
 pub mod stacks;
+pub mod trace;
 pub mod waits;
 
 pub use histogram::{BUCKETS, bucket, bucket_lower, bucket_middle};
