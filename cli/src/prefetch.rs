@@ -148,7 +148,10 @@ fn show(profile: &Profile, format: Format) -> Result<String, Failure> {
         ("PATH", Align::Left),
     ])
     .flush();
-    const USES: [&str; 5] = ["16 ms", "64 ms", "256 ms", "1 s", "later"];
+    const USES: [&str; 12] = [
+        "1 ms", "2 ms", "4 ms", "8 ms", "16 ms", "32 ms", "64 ms", "128 ms", "256 ms", "512 ms", "1 s",
+        "later",
+    ];
     for file in &profile.files {
         table.row([
             USES.get(usize::from(file.class())).copied().unwrap_or("-").to_owned(),

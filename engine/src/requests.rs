@@ -115,6 +115,12 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
     if spec.prefetch == Mode::Record {
         prepare_recording(engine, image_id.as_deref(), &options).await?;
     }
+    // Now, for making a container reads from a cold disk as well.
+    if matches!(purpose, Use::Now { .. })
+        && let Some(subject) = Subject::of(image_id.as_deref(), &options)
+    {
+        engine.prefetcher.announce(subject, spec.prefetch);
+    }
     // One that is taken is told of before anything is done for it; one that is drawn is to be free when it is given.
     let wanted = options.name.as_deref();
     wanted.map_or(Ok(()), |name| engine.containers.borrow().names.check_free("", name))?;

@@ -2,13 +2,13 @@
 //! something is to be recorded, and leaves a note.
 //!
 //! ```text
-//! launch ── Job ──► prefetch ──► profile? ── cold ──► prefetch-read: reads ahead
-//!                      │           └─ none: loads the recorder, for the next launch
-//!                      └─ recordings: looks at each ten times a second until it is over; a thread writes the profile
+//! asked for ── Job ──► prefetch ──► profile? ── cold ──► prefetch-read: reads ahead
+//!                         │           └─ is to be recorded: loads the recorder, for this launch if it is there by then
+//! program ─── Watch ──►   └─ recordings: looks at each ten times a second until it is over; a thread writes the profile
 //! ```
 //!
-//! The recorder is loaded when something is to be recorded, which takes longer than a launch: the launch that finds it missing is
-//! not recorded, the next one is. When none has wanted it for a minute it is unloaded, for it costs every read on the host some
+//! The recorder is loaded when something is to be recorded, which takes longer than most launches: the launch that finds it missing
+//! is not recorded, the next one is. When none has wanted it for a minute it is unloaded, for it costs every read on the host some
 //! nanoseconds.
 
 use std::collections::HashMap;
@@ -68,8 +68,10 @@ struct State {
     /// Why there can be none.
     refused: Option<String>,
     known: HashMap<Key, Known>,
+    /// Launches that were announced and have not come to their program, by what they run: whether their files are read ahead.
+    announced: HashMap<Key, Arc<AtomicBool>>,
     /// Recordings of launches that found the queue full.
-    left: Vec<Watch>,
+    left: Vec<Active>,
 }
 
 /// What is known of the profile of a key.
@@ -83,15 +85,17 @@ enum Known {
     Poor,
 }
 
-/// A launch.
+/// What a launch has for the thread.
 #[derive(Debug)]
-struct Job {
-    subject: Subject,
-    mode: Mode,
-    watch: Option<Watch>,
+enum Job {
+    /// There will be one: what it needs is to be read ahead, or recorded.
+    Announced { subject: Subject, was_replayed: Arc<AtomicBool> },
+    /// Its program is about to run, and is recorded.
+    Recorded(Active),
 }
 
 /// A recording, and whether the container had its profile replayed.
+#[derive(Debug)]
 struct Active {
     watch: Watch,
     was_replayed: Arc<AtomicBool>,
@@ -121,6 +125,16 @@ impl Prefetcher {
         move || shared.load()
     }
 
+    /// Says that a container is going to be started, before it is made. Waits for nothing.
+    pub(crate) fn announce(&self, subject: Subject, mode: Mode) {
+        // Who reads a recording out has the lock for milliseconds: this launch goes without.
+        if mode == Mode::On
+            && let Ok(mut state) = self.shared.state.try_lock()
+        {
+            self.send_announced(&mut state, subject);
+        }
+    }
+
     /// Says that a container is about to run its program. Waits for nothing.
     pub(crate) fn launch(
         &self,
@@ -129,30 +143,52 @@ impl Prefetcher {
         cgroup: Option<u64>,
         pidfd: impl FnOnce() -> io::Result<OwnedFd>,
     ) {
-        // Who reads a recording out has the lock for milliseconds: this launch goes without.
         let Ok(mut state) = self.shared.state.try_lock() else { return };
+        let was_replayed = match state.announced.remove(&subject.key) {
+            Some(announced) => announced,
+            None if mode == Mode::On => self.send_announced(&mut state, subject.clone()),
+            None => Arc::default(),
+        };
         let known = state.known.get(&subject.key).copied();
-        let is_wanted = mode == Mode::Record || known.is_some_and(Known::wants_recording);
-        if mode == Mode::On && known.is_some_and(|known| known.needs_nothing(state.refused.is_some())) {
+        if mode != Mode::Record && !known.is_some_and(Known::wants_recording) {
             return;
         }
         let arm = || {
-            let recorder = state.recorder.as_mut().filter(|_| is_wanted)?;
+            let recorder = state.recorder.as_mut()?;
             let pidfd = pidfd().ok()?;
             let recording = recorder.arm(cgroup?).ok()?;
-            Some(Watch { subject: subject.clone(), recording, armed_ns: monotonic_ns(), pidfd })
+            Some(Watch { subject, recording, armed_ns: monotonic_ns(), pidfd })
         };
-        let watch = arm();
-        if watch.is_some() {
-            state.wanted = Some(Instant::now());
-        }
+        let Some(watch) = arm() else { return };
+        state.wanted = Some(Instant::now());
         // The thread cannot take `left` between the two.
-        if let Err(error) = self.jobs.try_send(Job { subject, mode, watch }) {
+        if let Err(error) = self.jobs.try_send(Job::Recorded(Active { watch, was_replayed })) {
             tracing::debug!("prefetch: {error}");
-            if let TrySendError::Full(Job { watch, .. }) = error {
-                state.left.extend(watch);
+            if let TrySendError::Full(Job::Recorded(active)) = error {
+                state.left.push(active);
             }
         }
+    }
+
+    /// Leaves a note of a launch, unless it is known to need nothing.
+    fn send_announced(&self, state: &mut State, subject: Subject) -> Arc<AtomicBool> {
+        let was_replayed = Arc::<AtomicBool>::default();
+        let known = state.known.get(&subject.key).copied();
+        if known.is_some_and(|known| known.needs_nothing(state.refused.is_some())) {
+            return was_replayed;
+        }
+        let key = subject.key.clone();
+        match self.jobs.try_send(Job::Announced { subject, was_replayed: was_replayed.clone() }) {
+            Ok(()) => {
+                // Some never come to their program.
+                if state.announced.len() >= QUEUE_LENGTH {
+                    state.announced.clear();
+                }
+                state.announced.insert(key, was_replayed.clone());
+            }
+            Err(error) => tracing::debug!("prefetch: {error}"),
+        }
+        was_replayed
     }
 }
 
@@ -163,12 +199,13 @@ impl Shared {
         loop {
             let wait = if active.is_empty() { IDLE } else { LOOK };
             match queue.recv_timeout(wait) {
-                Ok(job) => active.extend(self.launched(job)),
+                Ok(Job::Announced { subject, was_replayed }) => self.announced(subject, was_replayed),
+                Ok(Job::Recorded(recorded)) => active.push(recorded),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let left = std::mem::take(&mut self.state().left);
-            active.extend(left.into_iter().map(|watch| Active { watch, was_replayed: Arc::default() }));
+            active.extend(left);
             if !active.is_empty() {
                 used = Instant::now();
             }
@@ -181,31 +218,31 @@ impl Shared {
         }
     }
 
-    /// Replays, and looks that the recorder is there for the next launch.
-    fn launched(self: &Arc<Self>, job: Job) -> Option<Active> {
-        let Job { subject, mode, watch } = job;
-        let was_replayed = Arc::new(AtomicBool::new(false));
-        let active = watch.map(|watch| Active { watch, was_replayed: was_replayed.clone() });
-        if mode == Mode::On {
-            let profile = self.profiles.load(&subject.key).unwrap_or_else(|error| {
-                tracing::warn!("{error}");
-                None
-            });
-            // Others are looked through, which can take seconds, once for each key.
-            let is_new = !self.state().known.contains_key(&subject.key);
-            let profile = profile.or_else(|| if is_new { self.inherit(&subject) } else { None });
-            let known = Known::of(profile.as_ref());
-            self.know(subject.key.clone(), known);
-            // This launch waits for its files; the recorder is for the next one.
-            if let Some(profile) = profile.filter(Profile::is_good) {
-                self.replay(profile, subject, was_replayed);
-            }
-            if known.wants_recording() && active.is_none() {
-                // What is wrong is said once, by itself.
-                let _loaded = self.load();
+    /// Replays, and looks that the recorder is there if it is wanted.
+    fn announced(self: &Arc<Self>, subject: Subject, was_replayed: Arc<AtomicBool>) {
+        let profile = self.profiles.load(&subject.key).unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        });
+        // Others are looked through, which can take seconds, once for each key.
+        let is_new = !self.state().known.contains_key(&subject.key);
+        let profile = profile.or_else(|| if is_new { self.inherit(&subject) } else { None });
+        let known = Known::of(profile.as_ref());
+        self.know(subject.key.clone(), known);
+        // This launch waits for its files, and may be through before the recorder is there.
+        let mut is_wanted = known.wants_recording();
+        if let Some(profile) = profile.filter(Profile::is_good) {
+            let (key, is_unchecked) = (subject.key.clone(), profile.checked.is_none());
+            if self.replay(profile, subject, was_replayed) && is_unchecked {
+                // How much is read in addition shows now at the earliest.
+                self.know(key, Known::DUE);
+                is_wanted = true;
             }
         }
-        active
+        if is_wanted {
+            // What is wrong is said once, by itself.
+            let _loaded = self.load();
+        }
     }
 
     /// A profile for an image that has none, from one of the same command class that has the same files: an image that was rebuilt.
@@ -225,17 +262,17 @@ impl Shared {
         Some(bound)
     }
 
-    /// Reads ahead on a thread of its own, unless all is there already.
-    fn replay(self: &Arc<Self>, profile: Profile, subject: Subject, was_replayed: Arc<AtomicBool>) {
+    /// Reads ahead on a thread of its own, unless all is there already; whether it does.
+    fn replay(self: &Arc<Self>, profile: Profile, subject: Subject, was_replayed: Arc<AtomicBool>) -> bool {
         if prefetch::is_warm_in(&profile, &subject.layers) {
             if let Some(Known::There { warm_at, .. }) = self.state().known.get_mut(&subject.key) {
                 *warm_at = Some(Instant::now());
             }
-            return;
+            return false;
         }
         if self.replays.fetch_add(1, Ordering::Relaxed) >= REPLAYS_MAX {
             self.replays.fetch_sub(1, Ordering::Relaxed);
-            return;
+            return false;
         }
         was_replayed.store(true, Ordering::Relaxed);
         let own = self.clone();
@@ -251,6 +288,7 @@ impl Shared {
             self.replays.fetch_sub(1, Ordering::Relaxed);
             tracing::debug!("start a thread: {error}");
         }
+        true
     }
 
     /// Notes that the profile of `key` was replayed.
@@ -361,13 +399,12 @@ fn is_idle(wanted: Option<Instant>, used: Instant, now: Instant) -> bool {
 
 impl Known {
     const GOOD: Self = Self::There { is_check_due: false, warm_at: None };
+    const DUE: Self = Self::There { is_check_due: true, warm_at: None };
 
     fn of(profile: Option<&Profile>) -> Self {
         match profile {
             None => Self::Missing,
-            Some(profile) if profile.is_young() || profile.is_check_due() => {
-                Self::There { is_check_due: true, warm_at: None }
-            }
+            Some(profile) if profile.is_young() || profile.is_check_due() => Self::DUE,
             Some(profile) if profile.is_good() => Self::GOOD,
             Some(_) => Self::Poor,
         }
@@ -432,7 +469,7 @@ mod tests {
         let key = |image: &[u8]| Key { image: Digest::of(image), class: "app".into() };
         let launch = |image| {
             let subject = Subject { key: key(image), layers: vec![layer.clone()] };
-            assert!(shared.launched(Job { subject, mode: Mode::On, watch: None }).is_none());
+            shared.announced(subject, Arc::default());
             shared.profiles.load(&key(image)).expect("load").is_some()
         };
         assert!(!launch(b"first"));

@@ -144,7 +144,7 @@ mod tests {
             (file.path.as_str(), file.size, file.layer),
             ("usr/lib/libx.so", 20_481, Digest::of(b"layer"))
         );
-        assert_eq!(file.ranges, [Range(0, 0, 2), Range(1, 2, 1), Range(0, 5, 1)]);
+        assert_eq!(file.ranges, [Range(0, 0, 2), Range(5, 2, 1), Range(0, 5, 1)]);
         fs::remove_dir_all(root).expect("clean up");
     }
 }

@@ -4,7 +4,9 @@
 //! have pages of an image's own regular files read.
 
 use std::ffi::OsString;
+use std::iter::Peekable;
 use std::os::unix::ffi::OsStrExt;
+use std::slice;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +37,7 @@ const RUNS_MIN: u32 = 3;
 /// Every so many replays it is looked at how good they are.
 const CHECK_EVERY: u64 = 32;
 /// When the time classes but the last end, in ms since the program was executed.
-const DEADLINES_MS: [u64; 4] = [16, 64, 256, 1024];
+const DEADLINES_MS: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 /// A word of a command that is longer is told by its digest.
 const WORD_MAX: usize = 48;
 
@@ -323,18 +325,24 @@ fn common(one: &[Range], other: &[Range]) -> u64 {
     pages
 }
 
-/// Two lists that are in order, as one.
+/// Two lists that are in order, as one: what is in both has the earlier class.
 fn union(one: &[Range], other: &[Range]) -> Vec<Range> {
-    let mut all: Vec<_> = one.iter().chain(other).copied().collect();
-    all.sort_unstable_by_key(|range| range.1);
-    let mut merged: Vec<Range> = Vec::with_capacity(all.len());
-    for range in all {
+    let mut cuts: Vec<u64> = one.iter().chain(other).flat_map(|range| [range.1, range.1 + range.2]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let (mut ones, mut others) = (one.iter().peekable(), other.iter().peekable());
+    let class_at = |ranges: &mut Peekable<slice::Iter<'_, Range>>, page| {
+        while ranges.next_if(|range| range.1 + range.2 <= page).is_some() {}
+        ranges.peek().filter(|range| range.1 <= page).map(|range| range.0)
+    };
+    let mut merged: Vec<Range> = Vec::with_capacity(one.len() + other.len());
+    for pair in cuts.windows(2) {
+        let &[from, to] = pair else { continue };
+        let classes = [class_at(&mut ones, from), class_at(&mut others, from)];
+        let Some(class) = classes.into_iter().flatten().min() else { continue };
         match merged.last_mut() {
-            Some(last) if range.1 <= last.1 + last.2 => {
-                last.0 = last.0.min(range.0);
-                last.2 = last.2.max(range.1 + range.2 - last.1);
-            }
-            _ => merged.push(range),
+            Some(last) if last.0 == class && last.1 + last.2 == from => last.2 += to - from,
+            _ => merged.push(Range(class, from, to - from)),
         }
     }
     merged
@@ -386,7 +394,7 @@ mod tests {
         for ranges in [
             &[(0, 0, 0)][..],
             &[(0, 99, 2)],
-            &[(5, 0, 1)],
+            &[(12, 0, 1)],
             &[(0, 3, 2), (0, 4, 1)],
             &[(0, 4, 1), (0, 0, 1)],
             &[(0, u64::MAX, 2)],
@@ -430,8 +438,23 @@ mod tests {
     fn what_most_runs_use_is_kept() {
         let old = profile(vec![file("a", &[(1, 0, 9)]), file("b", &[(0, 0, 1)])]);
         let learnt = old.learn(profile(vec![file("a", &[(0, 1, 10)])]), false);
-        assert_eq!(learnt.files, [file("a", &[(0, 0, 11)]), file("b", &[(0, 0, 1)])]);
+        assert_eq!(learnt.files, [file("a", &[(1, 0, 1), (0, 1, 10)]), file("b", &[(0, 0, 1)])]);
         assert_eq!((learnt.runs, learnt.checked, learnt.replays), (2, None, 0));
+    }
+
+    #[test]
+    fn each_page_keeps_its_earliest_class() {
+        let ranges = |list: &[(u8, u64, u64)]| list.iter().map(|r| Range(r.0, r.1, r.2)).collect::<Vec<_>>();
+        let check = |one: &[_], other: &[_], expected: &[_]| {
+            let (one, other, expected) = (ranges(one), ranges(other), ranges(expected));
+            assert_eq!(union(&one, &other), expected, "{one:?} {other:?}");
+            assert_eq!(union(&other, &one), expected, "{other:?} {one:?}");
+        };
+        check(&[], &[], &[]);
+        check(&[(3, 5, 5)], &[], &[(3, 5, 5)]);
+        check(&[(3, 0, 4), (1, 4, 4)], &[(2, 2, 4)], &[(3, 0, 2), (2, 2, 2), (1, 4, 4)]);
+        check(&[(1, 0, 10)], &[(0, 3, 2), (4, 20, 1)], &[(1, 0, 3), (0, 3, 2), (1, 5, 5), (4, 20, 1)]);
+        check(&[(1, 0, 2), (1, 4, 2)], &[(1, 2, 2)], &[(1, 0, 6)]);
     }
 
     #[test]
@@ -439,7 +462,7 @@ mod tests {
         let old = profile(vec![file("a", &[(1, 0, 10)])]);
         let fresh = profile(vec![file("a", &[(0, 8, 4)]), file("b", &[(2, 0, 1)])]);
         let learnt = old.learn(Profile { accuracy: Accuracy::Added, ..fresh }, true);
-        assert_eq!(learnt.files, [file("a", &[(0, 0, 12)]), file("b", &[(2, 0, 1)])]);
+        assert_eq!(learnt.files, [file("a", &[(1, 0, 8), (0, 8, 4)]), file("b", &[(2, 0, 1)])]);
     }
 
     #[test]
@@ -458,7 +481,7 @@ mod tests {
 
     #[test]
     fn times_have_classes() {
-        for (ms, class) in [(0, 0), (15, 0), (16, 1), (255, 2), (1024, 4), (90_000, 4)] {
+        for (ms, class) in [(0, 0), (1, 1), (15, 4), (16, 5), (255, 8), (1024, 11), (90_000, 11)] {
             assert_eq!(time_class(ms * 1_000_000), class, "{ms}");
         }
     }

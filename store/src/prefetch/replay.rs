@@ -1,15 +1,18 @@
 //! Reading ahead what a profile says, in the order in which it will be wanted.
 //!
-//! For each time class: directories and inodes first, by several threads, since one look-up waits for the disk; then data, in the
-//! order of the device. So much is on its way at a time and no more: what the program asks for itself waits behind it.
+//! Directories, inodes and extents of all files come first, by many threads, for each is a read or two of a block that wait for
+//! nothing but the disk: behind data they would wait for that, too. So there is little data on its way until they are there; and
+//! never much, for what the program asks for itself waits behind it. Data comes in the order of its time classes, and of the device
+//! within one.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File as Open;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
@@ -20,18 +23,17 @@ use nix::sys::uio::pread;
 use skiff_sys::cache::{self, PAGE};
 use skiff_sys::file::{Resolve, open_beneath, proc_fd_path};
 
-use super::profile::{File, Profile};
+use super::profile::{File, Profile, Range};
 use crate::Digest;
 
 /// Threads that look up.
-const THREADS: usize = 8;
-/// Files that are opened together, and such batches that wait for their data to be read.
-const BATCH: usize = 128;
-const AHEAD: usize = 2;
-/// Bytes on their way from the disk at a time.
-const WINDOW: u64 = 16 << 20;
+const THREADS: usize = 16;
+/// Bytes on their way from the disk at a time: enough for 4 GB/s at 1 ms a read.
+const WINDOW: u64 = 4 << 20;
+/// The same while files are looked up.
+const WINDOW_LOOKING: u64 = 512 << 10;
 /// Bytes asked for at once.
-const PIECE: u64 = 2 << 20;
+const PIECE: u64 = 256 << 10;
 /// Files that are looked at to see whether all is in the cache.
 const SAMPLE: usize = 12;
 /// So much of them has to be, in percent.
@@ -76,7 +78,6 @@ struct Target {
 
 /// Bytes of a file that are not in the cache.
 struct Piece {
-    physical: u64,
     file: Arc<OwnedFd>,
     offset: u64,
     length: u64,
@@ -126,92 +127,60 @@ fn is_warm(profile: &Profile, roots: &HashMap<Digest, Open>) -> bool {
     })
 }
 
-/// Files that are opened, of the class that they are opened for.
-type Batch<'a> = (u8, Vec<&'a File>, Vec<Option<Target>>);
-
 fn read(profile: &Profile, roots: &HashMap<Digest, Open>, report: &mut Report) {
-    thread::scope(|scope| {
-        let (send, opened) = crossbeam::channel::bounded(AHEAD);
-        let looking = move || look_ahead(profile, roots, &mut |batch| send.send(batch).is_ok());
-        if thread::Builder::new().spawn_scoped(scope, looking).is_err() {
-            return;
+    let mut files: Vec<&File> = profile.files.iter().collect();
+    // Neighbours in a directory are neighbours on the disk.
+    files.sort_by(|a, b| (a.class(), a.layer, &a.path).cmp(&(b.class(), b.layer, &b.path)));
+    let directories: BTreeSet<_> = files.iter().map(|file| (file.layer, parent(file))).collect();
+    let directories: Vec<_> = directories.into_iter().collect();
+    let (next_file, next_directory) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (send, looked_up) = crossbeam::channel::unbounded();
+    let look = || {
+        while let Some(file) = files.get(next_file.fetch_add(1, Ordering::Relaxed)) {
+            let _received = send.send((*file, look_up(file, roots)));
         }
+        while let Some((layer, path)) = directories.get(next_directory.fetch_add(1, Ordering::Relaxed)) {
+            roots.get(layer).and_then(|root| list(root, path));
+        }
+    };
+    thread::scope(|scope| {
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, look).ok();
+        if (0..THREADS.min(files.len())).filter_map(spawn).count() == 0 {
+            look();
+        }
+        let mut queue = Queue::default();
         let mut window = Window::default();
-        for (class, files, targets) in opened {
-            let mut pieces = Vec::new();
-            for (file, target) in files.into_iter().zip(targets) {
-                let is_first = file.class() == class;
+        let mut left = files.len();
+        loop {
+            let found = if left > 0 && queue.is_empty() { looked_up.recv().ok() } else { None };
+            for (file, target) in found.into_iter().chain(looked_up.try_iter()) {
+                left -= 1;
                 match target {
                     Some(target) => {
-                        report.files += u64::from(is_first);
-                        collect(file, class, &target, &mut pieces, report);
+                        report.files += 1;
+                        queue.add(file, &target, report);
                     }
-                    None => report.missing += u64::from(is_first),
+                    None => report.missing += 1,
                 }
             }
-            pieces.sort_by_key(|piece| piece.physical);
-            for piece in pieces {
-                report.bytes += piece.length;
-                window.push(piece);
+            match queue.pop() {
+                Some(piece) => {
+                    report.bytes += piece.length;
+                    window.push(piece, if left > 0 { WINDOW_LOOKING } else { WINDOW });
+                }
+                None if left == 0 => break,
+                None => {}
             }
         }
         window.drain();
     });
 }
 
-/// Opens the files of one class after the other, while data of those before is being read.
-fn look_ahead<'a>(
-    profile: &'a Profile,
-    roots: &HashMap<Digest, Open>,
-    found: &mut dyn FnMut(Batch<'a>) -> bool,
-) {
-    let last = profile.files.iter().flat_map(|file| &file.ranges).map(|range| range.0).max().unwrap_or(0);
-    let directories = Mutex::new(HashSet::new());
-    for class in 0..=last {
-        let mut files: Vec<&File> =
-            profile.files.iter().filter(|file| file.ranges.iter().any(|range| range.0 == class)).collect();
-        // Neighbours in a directory are neighbours on the disk.
-        files.sort_by(|a, b| (a.layer, &a.path).cmp(&(b.layer, &b.path)));
-        for batch in files.chunks(BATCH) {
-            let targets = look_up(batch, roots, &directories);
-            if !found((class, batch.to_vec(), targets)) {
-                return;
-            }
-        }
-    }
-}
-
-/// Opens the files, by several threads.
-fn look_up(
-    batch: &[&File],
-    roots: &HashMap<Digest, Open>,
-    directories: &Mutex<HashSet<(Digest, String)>>,
-) -> Vec<Option<Target>> {
-    let next = AtomicUsize::new(0);
-    let found = Mutex::new(batch.iter().map(|_| None).collect::<Vec<_>>());
-    let work = || {
-        while let Some((nth, file)) = {
-            let nth = next.fetch_add(1, Ordering::Relaxed);
-            batch.get(nth).map(|file| (nth, file))
-        } {
-            list_parent(file, roots, directories);
-            let target = open(file, roots).map(|open| {
-                let extents = cache::extents(open.as_fd()).unwrap_or_default();
-                Target { file: Arc::new(open), extents }
-            });
-            if let Ok(mut found) = found.lock() {
-                found[nth] = target;
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..THREADS.min(batch.len()) {
-            // Without further threads this one does it all.
-            let _spawned = thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
-    found.into_inner().unwrap_or_default()
+fn look_up(file: &File, roots: &HashMap<Digest, Open>) -> Option<Target> {
+    let file = Arc::new(open(file, roots)?);
+    // Also has the blocks read that say where its data is, which readahead(2) would wait for.
+    let extents = cache::extents(file.as_fd()).unwrap_or_default();
+    Some(Target { file, extents })
 }
 
 fn open(file: &File, roots: &HashMap<Digest, Open>) -> Option<OwnedFd> {
@@ -232,46 +201,60 @@ pub(super) fn open_below(root: BorrowedFd<'_>, file: &File) -> Option<OwnedFd> {
     skiff_sys::file::open(&proc_fd_path(handle.as_fd()), flags, 0).ok()
 }
 
-/// Reads the directory that the file is in, once: programs that search a path list it, and links in it lead to files.
-fn list_parent(file: &File, roots: &HashMap<Digest, Open>, directories: &Mutex<HashSet<(Digest, String)>>) {
-    let parent = file.path.rsplit_once('/').map_or(".", |(parent, _)| parent);
-    let is_new = directories.lock().is_ok_and(|mut known| known.insert((file.layer, parent.to_owned())));
-    if !is_new {
-        return;
-    }
-    let list = || {
-        let root = roots.get(&file.layer)?;
-        let name = CString::new(parent).ok()?;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let opened = open_beneath(root.as_fd(), &name, flags, 0, Resolve::NoXdev).ok()?;
-        let mut directory = Dir::from_fd(opened).ok()?;
-        let entries = directory.iter().take(ENTRIES_MAX).flatten();
-        let links = entries.filter(|entry| entry.file_type() == Some(nix::dir::Type::Symlink));
-        let links: Vec<CString> = links.map(|entry| entry.file_name().to_owned()).collect();
-        for link in links.iter().take(LINKS_MAX) {
-            // Only to have its inode read.
-            let _looked = nix::sys::stat::fstatat(&directory, link.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        }
-        Some(())
-    };
-    let _listed = list();
+/// The directory that the file is in.
+fn parent(file: &File) -> &str {
+    file.path.rsplit_once('/').map_or(".", |(parent, _)| parent)
 }
 
-/// The pieces of the file that are wanted in `class` and not there.
-fn collect(file: &File, class: u8, target: &Target, pieces: &mut Vec<Piece>, report: &mut Report) {
-    for range in file.ranges.iter().filter(|range| range.0 == class) {
-        let resident = cache::resident(target.file.as_fd(), range.1, range.2).unwrap_or(0);
-        report.resident_bytes += resident * PAGE;
-        if resident == range.2 {
-            continue;
+/// Reads a directory: programs that search a path look at all of it, and links in it lead to files.
+fn list(root: &Open, path: &str) -> Option<()> {
+    let name = CString::new(path).ok()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let opened = open_beneath(root.as_fd(), &name, flags, 0, Resolve::NoXdev).ok()?;
+    let mut directory = Dir::from_fd(opened).ok()?;
+    let entries = directory.iter().take(ENTRIES_MAX).flatten();
+    let links = entries.filter(|entry| entry.file_type() == Some(nix::dir::Type::Symlink));
+    let links: Vec<CString> = links.map(|entry| entry.file_name().to_owned()).collect();
+    for link in links.iter().take(LINKS_MAX) {
+        // Only to have its inode read.
+        let _looked = nix::sys::stat::fstatat(&directory, link.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+    }
+    Some(())
+}
+
+/// What is to be read and not yet asked for: the next is the earliest class, and the first of it on the device.
+#[derive(Default)]
+struct Queue {
+    order: BinaryHeap<Reverse<(u8, u64, usize)>>,
+    pieces: Vec<Option<Piece>>,
+}
+
+impl Queue {
+    /// Adds what of the file is not there.
+    fn add(&mut self, file: &File, target: &Target, report: &mut Report) {
+        for &Range(class, first, pages) in &file.ranges {
+            let resident = cache::resident(target.file.as_fd(), first, pages).unwrap_or(0);
+            report.resident_bytes += resident * PAGE;
+            if resident == pages {
+                continue;
+            }
+            let (mut offset, end) = (first * PAGE, (first + pages) * PAGE);
+            while offset < end {
+                let length = PIECE.min(end - offset);
+                self.order.push(Reverse((class, target.physical(offset), self.pieces.len())));
+                self.pieces.push(Some(Piece { file: target.file.clone(), offset, length }));
+                offset += length;
+            }
         }
-        let (mut offset, end) = (range.1 * PAGE, (range.1 + range.2) * PAGE);
-        while offset < end {
-            let length = PIECE.min(end - offset);
-            let physical = target.physical(offset);
-            pieces.push(Piece { physical, file: target.file.clone(), offset, length });
-            offset += length;
-        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    fn pop(&mut self) -> Option<Piece> {
+        let Reverse((.., nth)) = self.order.pop()?;
+        self.pieces.get_mut(nth)?.take()
     }
 }
 
@@ -294,9 +277,9 @@ struct Window {
 }
 
 impl Window {
-    /// Asks for `piece`, once there is room.
-    fn push(&mut self, piece: Piece) {
-        while self.bytes + piece.length > WINDOW && self.wait().is_some() {}
+    /// Asks for `piece`, once no more than `limit` bytes are on their way with it.
+    fn push(&mut self, piece: Piece, limit: u64) {
+        while self.bytes + piece.length > limit && self.wait().is_some() {}
         if cache::read_ahead(piece.file.as_fd(), piece.offset, piece.length).is_ok() {
             self.bytes += piece.length;
             self.pieces.push_back(piece);

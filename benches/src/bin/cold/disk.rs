@@ -31,6 +31,7 @@ pub(crate) struct Speed {
 #[derive(Debug)]
 pub(crate) struct Disk {
     directory: PathBuf,
+    queue: Arc<Queue>,
 }
 
 const NAME: &str = "disk";
@@ -42,6 +43,13 @@ const REQUEST_MAX: usize = (1 << 20) + 4096;
 /// `FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_MAX_PAGES`
 const FLAGS: u32 = 1 | 1 << 5 | 1 << 15 | 1 << 22;
 
+/// What was read of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Taken {
+    pub(crate) reads: u64,
+    pub(crate) bytes: u64,
+}
+
 /// A read that waits for its time: that, its number, offset and size.
 type Waiting = Reverse<(Instant, u64, u64, u32)>;
 
@@ -50,6 +58,8 @@ type Waiting = Reverse<(Instant, u64, u64, u32)>;
 struct Queue {
     waiting: Mutex<BinaryHeap<Waiting>>,
     changed: Condvar,
+    /// Reads so far, and their bytes.
+    taken: Mutex<Taken>,
 }
 
 impl Disk {
@@ -71,8 +81,14 @@ impl Disk {
         let queue = Arc::new(Queue::default());
         let (own_device, own_backing, own_queue) = (device.clone(), backing.clone(), queue.clone());
         thread::spawn(move || answer_in_time(&own_device, &own_backing, &own_queue));
-        thread::spawn(move || serve(&device, &backing, &queue, speed));
-        Ok(Self { directory: directory.to_owned() })
+        let own_queue = queue.clone();
+        thread::spawn(move || serve(&device, &backing, &own_queue, speed));
+        Ok(Self { directory: directory.to_owned(), queue })
+    }
+
+    /// What was read since it was last asked.
+    pub(crate) fn taken(&self) -> Taken {
+        std::mem::take(&mut *self.queue.taken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The slow file.
@@ -109,6 +125,9 @@ fn serve(device: &File, backing: &File, queue: &Queue, speed: Speed) {
             let transfer = Duration::from_nanos(u64::from(size) * 1_000_000_000 / speed.bytes_per_s);
             free_at = free_at.max(now) + transfer;
             let due = free_at.max(now + speed.latency);
+            let mut taken = queue.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            *taken = Taken { reads: taken.reads + 1, bytes: taken.bytes + u64::from(size) };
+            drop(taken);
             let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.push(Reverse((due, unique, offset, size)));
             queue.changed.notify_one();
