@@ -166,6 +166,38 @@ impl<A> Command<A> {
         Ok(Some(operands))
     }
 
+    /// Understands flags of this command at the beginning of `words`, up to the first word that is none of them; returns what comes then,
+    /// or `None` if help is asked for.
+    pub(crate) fn leading(
+        &self,
+        args: &mut A,
+        words: Vec<OsString>,
+    ) -> Result<Option<Vec<OsString>>, Failure> {
+        let mut words = words.into_iter().peekable();
+        let visit: Visit<'_, A> = &mut |flag, value| apply(args, flag, value);
+        while let Some(word) = words.next_if(|word| word == "--help" || self.is_own(word)) {
+            match word.as_bytes() {
+                b"--help" => return Ok(None),
+                [b'-', b'-', long @ ..] => self.long_flag(visit, long, &mut words)?,
+                [_, cluster @ ..] => self.short_flags(visit, cluster, &mut words)?,
+                [] => {}
+            }
+        }
+        Ok(Some(words.collect()))
+    }
+
+    /// Whether `word` is a flag of this command.
+    pub(crate) fn is_own(&self, word: &OsStr) -> bool {
+        match word.as_bytes() {
+            [b'-', b'-', long @ ..] => {
+                let name = long.split(|byte| *byte == b'=').next().unwrap_or_default();
+                self.flags().any(|flag| flag.long.as_bytes() == name)
+            }
+            [b'-', letter, ..] => self.flags().any(|flag| flag.short == Some(char::from(*letter))),
+            _ => false,
+        }
+    }
+
     /// A failure that points to the help.
     pub(crate) fn usage(&self, message: &str) -> Failure {
         Failure::engine(format!("{message}, see 'skiff {} --help'", self.name))

@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
 }
 
 /// The image, which is held for as long as the lease lives. It is fetched if it is not here.
-fn image(args: &Args, roots: &Roots) -> Result<(Image, Option<Lease>), Failure> {
+pub(crate) fn image(args: &Args, roots: &Roots) -> Result<(Image, Option<Lease>), Failure> {
     let name = &args.spec.image;
     wanted::before(name, &args.wanted)?;
     let form = Form::of_environment().map_err(Failure::engine)?;
@@ -241,7 +241,7 @@ fn terms(args: &Args, stop_signal: i32) -> Terms {
 }
 
 /// 64 random hex digits.
-fn fresh_id() -> Result<String, Failure> {
+pub(crate) fn fresh_id() -> Result<String, Failure> {
     let mut bytes = [0; 32];
     skiff_sys::random::fill(&mut bytes).map_err(|error| os("draw an id", &error))?;
     Ok(hex(&bytes))
@@ -268,7 +268,7 @@ pub(crate) fn exit_code(exit: Exit) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-fn os(what: &str, error: &io::Error) -> Failure {
+pub(crate) fn os(what: &str, error: &io::Error) -> Failure {
     Failure::engine(format!("{what}: {}", cause(error)))
 }
 

@@ -1,5 +1,6 @@
 //! Every command of `skiff`: by which name, and who carries it out. The overview and `--help` come from this table.
 
+use crate::bench;
 use crate::client::{attach, changes, daemon, exec, inspect, list, logs, run, start, stats, system};
 use crate::failure::Failure;
 use crate::harden;
@@ -55,6 +56,7 @@ static VERBS: &[Verb] = &[
     verb!("logs", Containers, "show what a container has written", logs::run, logs::COMMAND),
     verb!("attach", Containers, "see what a container writes, and write to it", attach::run, attach::COMMAND),
     verb!("exec", Containers, "run one more process in a container", exec::run, exec::COMMAND),
+    verb!("bench", Other, "tell in what two images or commands differ, and how sure that is", bench::run, bench::COMMAND),
     verb!("pull", Images, "fetch an image from a registry", pull::run, pull::COMMAND),
     verb!("push", Images, "send an image to its registry", push::run, push::COMMAND),
     verb!("images", Images, "list images", images::list::run, images::list::COMMAND),
@@ -168,6 +170,8 @@ mod tests {
         let guide = concat!(
             include_str!("../../docs/engine.md"),
             include_str!("../../docs/images.md"),
+            include_str!("../../docs/bench.md"),
+            include_str!("../../docs/harden.md"),
             include_str!("../../docs/trace.md")
         );
         for verb in VERBS {

@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
+    /// Time on a CPU, ns: exact, however short.
+    CpuTime,
     /// Page faults that needed no I/O.
     MinorFaults,
     /// Page faults that waited for I/O.
@@ -86,6 +88,7 @@ impl Event {
     /// Type and number. linux/perf_event.h.
     const fn number(self) -> (u32, u64) {
         match self {
+            Self::CpuTime => (SOFTWARE, 1),
             Self::MinorFaults => (SOFTWARE, 5),
             Self::MajorFaults => (SOFTWARE, 6),
             Self::Switches => (SOFTWARE, 3),

@@ -7,6 +7,7 @@
 mod harness;
 
 mod bad_input;
+mod bench;
 mod checkpoint;
 mod client_daemon;
 mod client_docker;
