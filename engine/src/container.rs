@@ -773,6 +773,8 @@ impl Owner {
         });
         let cgroups = life.as_ref().map(|life| life.cgroups.clone());
         drop(record);
+        // Whoever waits is told before the reaper is woken, which takes longer than to tell.
+        tokio::task::yield_now().await;
         let writer = life.and_then(|life| life.writer.take());
         let is_written = writer.is_some();
         // What is still in it goes first, so that nobody holds its streams any more; then its log is complete.
