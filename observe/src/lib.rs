@@ -10,4 +10,5 @@ pub mod exposition;
 pub mod harden;
 pub mod otlp;
 pub mod protobuf;
+pub mod stacks;
 pub mod trace;
