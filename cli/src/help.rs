@@ -25,15 +25,24 @@ Options:
 
 /// `skiff observe --help`.
 const OBSERVE: &str = "\
-Usage: skiff observe [on [--slots NUMBER] | off]
+Usage: skiff observe [on [PROBE[,PROBE…]] [--slots NUMBER] | off | show [CONTAINER] [--format text|json]]
 
-Loads the eBPF programs and leaves them on the host, pinned below /sys/fs/bpf/skiff, without a process that stays.
+Loads eBPF programs and leaves them on the host, pinned below /sys/fs/bpf/skiff, without a process that stays.
 From then on each container that is started by skiff, or by any engine through skiff-runtime, is counted from its
-first instruction on. Without an argument: shows whether it is on, and what it costs.
+first instruction on. Without an argument: shows what is on, and what it costs.
 
-  on                                load and attach the programs; mounts bpf at /sys/fs/bpf if it is not there
+  on                                load and attach the programs; mounts bpf at /sys/fs/bpf if it is not there. PROBE is
+                                      syscalls   system calls, faults and so on, for 'skiff profile' and 'skiff stats'
+                                                 (the default)
+                                      run-queue  waiting for a CPU and for whom, and sleeping
+                                      block      how long block devices take
+                                      net        bytes and packets of sockets
+                                      tcp        connections, segments sent again, round trips
       --slots NUMBER                count so many containers at once (default 16); more run uncounted
   off                               remove everything that was left; what was counted is lost
+  show                              what run-queue, block, net and tcp have counted, and who waited for whom; of one
+                                    container: with its histograms
+      --format text|json            a report, or what docs/observe.md describes
 ";
 
 /// `skiff profile --help`.

@@ -54,8 +54,18 @@ pub enum Error {
         path: &'static str,
     },
     /// The programs are pinned already.
-    #[error("the programs are pinned already, with {0} slots: 'skiff observe off' removes them")]
-    Pinned(u32),
+    #[error(
+        "the programs are pinned already, with {slots} slots, for {probes}: 'skiff observe off' removes them"
+    )]
+    Pinned {
+        /// Containers that they are made for.
+        slots: u32,
+        /// What they observe, separated by commas.
+        probes: String,
+    },
+    /// Programs are pinned, but not those of system calls.
+    #[error("system calls are not observed: 'skiff observe on syscalls' after 'skiff observe off'")]
+    NoCalls,
     /// More containers at once than the profiler was made for.
     #[error("all {0} slots for containers are taken")]
     NoSlot(u32),
@@ -79,7 +89,9 @@ impl Error {
             deeper = error.source();
         }
         let lines = || cause.lines().map(str::trim).filter(|line| !line.is_empty());
-        let noise = |line: &&str| !line.starts_with("processed ") && !line.starts_with("verification time");
+        let noise = |line: &&str| {
+            !["processed ", "verification time", "stack depth"].iter().any(|word| line.starts_with(word))
+        };
         let (first, last) = (lines().next().unwrap_or(""), lines().rfind(noise).unwrap_or(""));
         let cause = if first == last { first.to_owned() } else { format!("{first} … {last}") };
         Self::Refused { step: step.into(), cause }

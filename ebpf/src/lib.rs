@@ -16,9 +16,11 @@ mod profiler;
 mod read;
 mod record;
 mod recorder;
+mod sockets;
 pub mod stacks;
 mod tier1;
 pub mod trace;
+mod waiting;
 
 pub use error::Error;
 pub use profiler::{Profiler, Slot};
@@ -26,4 +28,5 @@ pub use record::{Abi, Cost, Exec, Oom, Phase, Record, Syscall};
 pub use recorder::{Accuracy, FileId, Recorder, Recording, Used};
 pub use skiff_ebpf_abi::prefetch::Progress;
 pub use skiff_ebpf_abi::trace::Drops;
-pub use tier1::{Block, Culprit, Histogram, Probes, RunQueue, Tcp, Tier1, Traffic};
+pub use tier1::{Block, Culprit, Histogram, Probes, RunQueue, SwitchCost, Tcp, Tier1, Tier1Cost, Traffic};
+pub use waiting::Waiting;

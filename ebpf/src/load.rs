@@ -69,7 +69,7 @@ impl Loaded {
             return Err(Error::Tracepoint(name));
         }
         drop(types);
-        let mut object = create(slots, offsets)?;
+        let mut object = create(slots, offsets, pins)?;
         if let Some(directory) = pins {
             pin_maps(&object, directory)?;
         }
@@ -236,9 +236,10 @@ impl Available {
 }
 
 /// Creates the maps, for `slots` containers, and fills in the offsets.
-fn create(slots: u32, offsets: Offsets) -> Result<Ebpf, Error> {
+fn create(slots: u32, offsets: Offsets, pins: Option<&Path>) -> Result<Ebpf, Error> {
     let globals = Plain(offsets);
-    EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    loader
         // The programs need no relocation by type.
         .btf(None)
         .allow_unsupported_maps()
@@ -247,14 +248,17 @@ fn create(slots: u32, offsets: Offsets) -> Result<Ebpf, Error> {
         .map_max_entries("CALLS", slots)
         .map_max_entries("ROWS", slots * abi::ROWS)
         .map_max_entries("ERRORS", slots * abi::ERRORS)
-        .map_max_entries("EXECS", slots * abi::EXECS)
-        .load(OBJECT)
-        .map_err(|cause| Error::refused("create the maps", &cause))
+        .map_max_entries("EXECS", slots * abi::EXECS);
+    if let Some(directory) = pins {
+        loader.map_pin_path("ARMED", directory.join("armed"));
+    }
+    loader.load(OBJECT).map_err(|cause| Error::refused("create the maps", &cause))
 }
 
-/// Pins each map by its name in small letters; not the programs' constants, which nobody else reads.
-fn pin_maps(object: &Ebpf, directory: &Path) -> Result<(), Error> {
-    for (name, map) in object.maps().filter(|(name, _)| !name.starts_with('.')) {
+/// Pins each map by its name in small letters; not the one that is shared and is already, nor the programs' constants, which
+/// nobody else reads.
+pub(crate) fn pin_maps(object: &Ebpf, directory: &Path) -> Result<(), Error> {
+    for (name, map) in object.maps().filter(|(name, _)| !name.starts_with('.') && *name != "ARMED") {
         let path = directory.join(name.to_lowercase());
         map.pin(path).map_err(|cause| Error::refused(format!("pin the map {name}"), &cause))?;
     }

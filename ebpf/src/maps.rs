@@ -22,6 +22,7 @@ macro_rules! plain {
 }
 plain!(abi::Armed, abi::Slot, abi::Calls, abi::Row, abi::ExecEvent, abi::Offsets);
 plain!(abi::events::Fields);
+plain!(abi::QueueOffsets);
 plain!(abi::prefetch::Place, abi::prefetch::Chunk, abi::prefetch::Progress);
 plain!(abi::stacks::Target);
 plain!(abi::trace::Settings, abi::trace::Drops);
@@ -185,7 +186,7 @@ fn untyped(map: Map) -> Result<MapData, Error> {
     }
 }
 
-fn data(map: &Map) -> Option<&MapData> {
+pub(crate) fn data(map: &Map) -> Option<&MapData> {
     match map {
         Map::Array(data)
         | Map::PerCpuArray(data)
@@ -197,7 +198,7 @@ fn data(map: &Map) -> Option<&MapData> {
 }
 
 /// The bytes that the kernel accounts `map` for, 0 if it does not say. proc(5), `/proc/pid/fdinfo`.
-fn memory(map: &Map) -> u64 {
+pub(crate) fn memory(map: &Map) -> u64 {
     let read = || {
         let fd = data(map)?.fd().as_fd().as_raw_fd();
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData};
 pub use skiff_ebpf_abi::pinned::Owner;
-use skiff_ebpf_abi::pinned::{About, DIRECTORY, LAYOUT, Live, MISSING};
+use skiff_ebpf_abi::pinned::{About, DIRECTORY, LAYOUT, Live, MISSING, SOCKET_LINKS};
 use skiff_ebpf_abi::{self as abi};
 use skiff_sys::bpf::{self, Kind, Store};
 use skiff_sys::clock;
@@ -20,8 +20,8 @@ use skiff_sys::clock;
 use crate::load::Available;
 use crate::maps::{Counters, Counts, EMPTY_ROW};
 use crate::record::{Cost, Record};
-use crate::tier1::{Probes, Tier1};
-use crate::{Error, Profiler, read};
+use crate::tier1::{Probes, Reader, SwitchCost, Tier1, Tier1Cost};
+use crate::{Error, Profiler, Waiting, read, sockets};
 
 /// Where bpffs is mounted.
 pub const FILE_SYSTEM: &str = "/sys/fs/bpf";
@@ -29,13 +29,17 @@ pub const FILE_SYSTEM: &str = "/sys/fs/bpf";
 const UNFINISHED: &str = "/sys/fs/bpf/skiff-unfinished";
 /// Containers without a slot that are remembered.
 const REFUSED: u32 = 4096;
+/// Cgroups that can be armed, those below containers' included.
+const ARMED: u32 = 4096;
 /// A snapshot is taken anew if tasks were settled meanwhile; so often, then it is as good as it gets.
 const ATTEMPTS: usize = 5;
 
 /// The programs that are pinned on this host.
 pub struct Pinned {
     directory: PathBuf,
-    counters: Counters,
+    /// Those of system calls, if they are observed.
+    counters: Option<Counters>,
+    reader: Reader,
     owners: bpf::Map,
     refused: bpf::Map,
     about: About,
@@ -56,14 +60,13 @@ pub struct Taken {
     pub owner: Owner,
 }
 
-/// Loads and attaches the programs for `slots` containers at a time, and leaves them pinned. bpffs must be mounted.
+/// Loads and attaches the programs of `probes` for `slots` containers at a time, and leaves them pinned. bpffs must be mounted.
 ///
-/// Errors: [`Error::Pinned`] if they are already, [`Error::OtherBuild`] if those of another build are.
-pub fn pin(slots: u32) -> Result<(), Error> {
+/// Errors: [`Error::Pinned`] if some are already, [`Error::OtherBuild`] if those of another build are.
+pub fn pin(slots: u32, probes: Probes) -> Result<(), Error> {
     let _lock = lock()?;
     if Path::new(DIRECTORY).exists() {
-        return Err(Pinned::open()?
-            .map_or(Error::OtherBuild { path: DIRECTORY }, |pinned| Error::Pinned(pinned.slots())));
+        return Err(Pinned::open()?.map_or(Error::OtherBuild { path: DIRECTORY }, |pinned| pinned.already()));
     }
     remove(UNFINISHED.as_ref())?;
     let directory = Path::new(UNFINISHED).join(layout());
@@ -72,7 +75,7 @@ pub fn pin(slots: u32) -> Result<(), Error> {
         .mode(0o700)
         .create(&directory)
         .map_err(|cause| failed("make", &directory, cause))?;
-    let pinned = fill(&directory, slots).and_then(|()| {
+    let pinned = fill(&directory, slots, probes).and_then(|()| {
         fs::rename(UNFINISHED, DIRECTORY).map_err(|cause| failed("make", DIRECTORY.as_ref(), cause))
     });
     if pinned.is_err() {
@@ -91,40 +94,69 @@ pub fn unpin() -> Result<bool, Error> {
     Ok(remove(DIRECTORY.as_ref())? || unfinished)
 }
 
-fn fill(directory: &Path, slots: u32) -> Result<(), Error> {
-    let mut profiler = Profiler::pinned_in(directory, slots)?;
-    let about = profiler.about();
+fn fill(directory: &Path, slots: u32, probes: Probes) -> Result<(), Error> {
     let map = |kind, name: &str, key, value, entries| {
         let path = directory.join(name);
         let map = bpf::Map::create(kind, &format!("skiff_{name}"), key, value, entries)
             .and_then(|map| map.pin(&c_path(&path)).map(|()| map));
         map.map_err(|cause| failed("pin", &path, cause))
     };
+    map(Kind::Hash, "armed", 8, size_of::<abi::Armed>(), ARMED)?;
     map(Kind::Hash, "owners", 4, Owner::SIZE, slots)?;
     map(Kind::Hash, "refused", 8, Owner::SIZE, REFUSED)?;
     let first = map(Kind::Array, "about", 4, About::SIZE, 1)?;
+    let begun_ns = clock::monotonic_ns();
+    let (mut about, mut missing) = (nothing(probes), Vec::new());
+    let mut profiler = probes.syscalls.then(|| Profiler::pinned_in(directory, slots)).transpose()?;
+    if let Some(profiler) = &profiler {
+        let cost = profiler.cost();
+        about.counted_ns = cost.ns_per_call.map_or(0, |ns| ns + 1);
+        about.others_ns = cost.ns_per_call_of_others.map_or(0, |ns| ns + 1);
+        about.map_bytes = cost.map_bytes;
+        about.available = profiler.available().bits();
+        missing.extend_from_slice(&profiler.available().missing);
+    }
+    let waits = probes.run_queue || probes.block;
+    let mut waiting = waits.then(|| Waiting::new(slots, probes, Some(directory))).transpose()?;
+    if let Some(waiting) = &mut waiting {
+        about.waits_bytes = waiting.map_bytes();
+        let cost = waiting.calibrate()?;
+        about.switch_counted_ns = cost.map_or(0, |cost| cost.counted_ns + 1);
+        about.switch_others_ns = cost.map_or(0, |cost| cost.others_ns + 1);
+        missing.extend_from_slice(waiting.missing());
+    }
+    if probes.net || probes.tcp {
+        let path = directory.join(SOCKET_LINKS);
+        DirBuilder::new().mode(0o700).create(&path).map_err(|cause| failed("make", &path, cause))?;
+        let pinned = sockets::pin(directory, slots, probes)?;
+        about.net_bytes = pinned.bytes;
+        missing.extend(pinned.missing);
+    }
+    about.missing.iter_mut().zip(missing.join("\n").bytes()).for_each(|(to, from)| *to = from);
+    about.since_ns = clock::monotonic_ns();
+    about.load_ns = about.since_ns - begun_ns;
     first
         .set(&[0; 4], &about.to_bytes(), Store::Any)
         .map_err(|cause| failed("write", &directory.join("about"), cause))?;
-    profiler.pin_links(directory)
+    profiler.as_mut().map_or(Ok(()), |profiler| profiler.pin_links(directory))?;
+    waiting.as_mut().map_or(Ok(()), |waiting| waiting.pin_links(directory))
 }
 
-impl Profiler {
-    /// What others need to know who read these programs' counts.
-    fn about(&self) -> About {
-        let mut missing = [0; MISSING];
-        let text = self.available().missing.join("\n");
-        missing.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
-        let cost = self.cost();
-        About {
-            since_ns: clock::monotonic_ns(),
-            load_ns: cost.load_ns,
-            counted_ns: cost.ns_per_call.map_or(0, |ns| ns + 1),
-            others_ns: cost.ns_per_call_of_others.map_or(0, |ns| ns + 1),
-            map_bytes: cost.map_bytes,
-            available: self.available().bits(),
-            missing,
-        }
+/// What there is to say of `probes` before anything is loaded.
+fn nothing(probes: Probes) -> About {
+    About {
+        since_ns: 0,
+        load_ns: 0,
+        counted_ns: 0,
+        others_ns: 0,
+        map_bytes: 0,
+        available: 0,
+        probes: probes.bits(),
+        waits_bytes: 0,
+        net_bytes: 0,
+        switch_counted_ns: 0,
+        switch_others_ns: 0,
+        missing: [0; MISSING],
     }
 }
 
@@ -151,12 +183,28 @@ impl Pinned {
             map("about")?.get(&[0; 4]).map_err(|cause| failed("read", &directory.join("about"), cause))?;
         let about =
             first.and_then(|bytes| About::from_bytes(&bytes)).ok_or(Error::OtherBuild { path: DIRECTORY })?;
-        let counters = Counters::take(&mut |name| {
-            let path = directory.join(name.to_lowercase());
-            let refused = |cause| Error::refused(format!("open {}", path.display()), &cause);
-            MapData::from_pin(&path).and_then(Map::from_map_data).map_err(refused)
-        })?;
-        Ok(Some(Self { counters, owners: map("owners")?, refused: map("refused")?, about, directory }))
+        let probes = Probes::of_bits(about.probes);
+        let counters = probes.syscalls.then(|| {
+            Counters::take(&mut |name| {
+                let path = directory.join(name.to_lowercase());
+                let refused = |cause| Error::refused(format!("open {}", path.display()), &cause);
+                MapData::from_pin(&path).and_then(Map::from_map_data).map_err(refused)
+            })
+        });
+        let owners = map("owners")?;
+        let reader = Reader {
+            slots: owners.max_entries(),
+            waits: probes.run_queue.then(|| map("waits")).transpose()?,
+            blame: probes.run_queue.then(|| map("blame")).transpose()?,
+            blocks: probes.block.then(|| map("blocks")).transpose()?,
+            net: (probes.net || probes.tcp).then(|| map("net")).transpose()?,
+            sockets: [
+                probes.net && directory.join("ingress").exists(),
+                probes.tcp && directory.join("connections").exists(),
+            ],
+        };
+        let counters = counters.transpose()?;
+        Ok(Some(Self { counters, reader, owners, refused: map("refused")?, about, directory }))
     }
 
     /// Containers that it is made for.
@@ -202,7 +250,7 @@ impl Pinned {
             };
             let before = settled(&counts);
             let live = self.live()?;
-            let after = self.counters.slot(slot)?;
+            let after = self.counters()?.slot(slot)?;
             if before == (after.alive, after.phases[0].off_cpu_ns, after.phases[1].off_cpu_ns) {
                 live.iter().filter(|live| live.slot == slot).for_each(|live| add_live(&mut counts, live));
                 return Ok(self.record(&counts));
@@ -214,13 +262,11 @@ impl Pinned {
     }
 
     fn counts(&self, slot: u32) -> Result<Counts, Error> {
-        self.counters.counts(slot)
+        self.counters()?.counts(slot)
     }
 
     fn record(&self, counts: &Counts) -> Record {
-        let text = self.about.missing.split(|byte| *byte == 0).next().unwrap_or_default();
-        let missing = String::from_utf8_lossy(text).lines().map(str::to_owned).collect();
-        let mut record = read::record(counts, &Available::of_bits(self.about.available, missing));
+        let mut record = read::record(counts, &Available::of_bits(self.about.available, self.missing()));
         record.cost = Cost { calls: record.calls(), ..self.cost() };
         record
     }
@@ -228,12 +274,40 @@ impl Pinned {
     /// What is switched on.
     #[must_use]
     pub const fn probes(&self) -> Probes {
-        Probes::of_bits(1)
+        Probes::of_bits(self.about.probes)
     }
 
-    /// What the probes beside that of system calls have counted in `slot` so far.
-    pub fn tier1(&self, _slot: u32) -> Result<Tier1, Error> {
-        Ok(Tier1::default())
+    /// What the probes beside that of system calls have counted in `slot` so far. Waits and requests count when they end.
+    pub fn tier1(&self, slot: u32) -> Result<Tier1, Error> {
+        self.reader.read(slot).map_err(|cause| failed("read the maps in", &self.directory, cause))
+    }
+
+    /// The figures that this kernel does not give of what is switched on, one phrase each.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let text = self.about.missing.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(text).lines().map(str::to_owned).collect()
+    }
+
+    /// What the probes beside that of system calls cost.
+    #[must_use]
+    pub const fn tier1_cost(&self) -> Tier1Cost {
+        let About { switch_counted_ns, switch_others_ns, .. } = self.about;
+        let switch = match (switch_counted_ns.checked_sub(1), switch_others_ns.checked_sub(1)) {
+            (Some(counted_ns), Some(others_ns)) => Some(SwitchCost { counted_ns, others_ns }),
+            _ => None,
+        };
+        Tier1Cost { switch, waits_bytes: self.about.waits_bytes, net_bytes: self.about.net_bytes }
+    }
+
+    /// That they are pinned, as an error.
+    #[must_use]
+    pub fn already(&self) -> Error {
+        Error::Pinned { slots: self.slots(), probes: self.probes().names().join(",") }
+    }
+
+    fn counters(&self) -> Result<&Counters, Error> {
+        self.counters.as_ref().ok_or(Error::NoCalls)
     }
 
     /// What the programs cost, but for the number of calls.

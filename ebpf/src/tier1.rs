@@ -1,6 +1,10 @@
 //! What the probes that can be left on tell of a container: how it waited, for whom, and what its sockets did.
 
-use skiff_ebpf_abi::{BUCKETS, bucket_lower, bucket_middle};
+mod read;
+
+use skiff_ebpf_abi::{BUCKETS, bucket, bucket_lower, bucket_middle};
+
+pub(crate) use read::Reader;
 
 /// What can be switched on, each on its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +78,26 @@ pub struct Tier1 {
     pub tcp: Option<Tcp>,
 }
 
+/// What the program at a switch between tasks takes, ns, in the mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwitchCost {
+    /// Where one of the two is counted.
+    pub counted_ns: u64,
+    /// Where neither is.
+    pub others_ns: u64,
+}
+
+/// What the probes beside that of system calls cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tier1Cost {
+    /// What a switch between tasks takes longer; `None` if it was not measured, or the run queue is not observed.
+    pub switch: Option<SwitchCost>,
+    /// Kernel memory of the maps for waiting and block devices, in bytes.
+    pub waits_bytes: u64,
+    /// … for sockets.
+    pub net_bytes: u64,
+}
+
 /// How the tasks of a container waited. Waits count when they end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunQueue {
@@ -102,6 +126,8 @@ pub enum Culprit {
     Nobody,
     /// Its own CPU quota.
     Quota,
+    /// Containers that have ended.
+    Ended,
     /// Somebody who ran too long ago to be remembered.
     Untold,
 }
@@ -166,6 +192,19 @@ impl Histogram {
         Self { total_ns, counts }
     }
 
+    /// Of these durations.
+    #[must_use]
+    pub fn of(durations_ns: impl Iterator<Item = u64>) -> Self {
+        let mut histogram = Self::default();
+        for ns in durations_ns {
+            histogram.total_ns += ns;
+            if let Some(count) = histogram.counts.get_mut(bucket(ns)) {
+                *count += 1;
+            }
+        }
+        histogram
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -206,14 +245,10 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
-    use skiff_ebpf_abi::bucket;
-
     use super::*;
 
     fn of(values: &[u64]) -> Histogram {
-        let mut counts = vec![0; BUCKETS];
-        values.iter().for_each(|ns| counts[bucket(*ns)] += 1);
-        Histogram::new(values.iter().sum(), counts)
+        Histogram::of(values.iter().copied())
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! behind for ever: an owner whose cgroup is gone is dead, and whoever finds all slots taken clears such ones. Where nothing
 //! is pinned, all of this is one failed system call.
 //!
+//! Where sockets are observed, the programs for them are attached to the container's own cgroup; their pins, and with them what
+//! is attached, go when the slot is given back.
+//!
 //! A slot without an owner is empty. It is emptied under a lock (flock(2) on the pins' directory), after the last of its
 //! tasks is dead, since a task keeps its slot's number: else its end would be the next container's.
 //!
@@ -20,9 +23,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
-use skiff_ebpf_abi::pinned::{DIRECTORY, LAYOUT, Owner, STAMPS};
+use skiff_ebpf_abi::pinned::{DIRECTORY, LAYOUT, Owner, SOCKET_LINKS, SOCKETS, STAMPS};
+use skiff_ebpf_abi::waits::{Waits, column};
 use skiff_ebpf_abi::{Armed, ROWS, Slot, error_parts};
-use skiff_sys::bpf::{Map, Store};
+use skiff_sys::bpf::{Hook, Map, Program, Store};
 use skiff_sys::clock::monotonic_ns;
 
 use crate::cgroup::Layout;
@@ -208,6 +212,11 @@ impl Pins {
         Map::open(&c_path(&self.directory, name)?)
     }
 
+    /// A map of a probe; nothing if that is off.
+    fn map_if_on(&self, name: &str) -> io::Result<Option<Map>> {
+        if_there(self.map(name))
+    }
+
     fn arm(&self, owner: &Owner, execs_before: u32) -> io::Result<Counting> {
         let slot = match self.take(owner)? {
             Some(slot) => slot,
@@ -221,7 +230,12 @@ impl Pins {
         let written = self
             .map("armed")
             .and_then(|map| map.set(&owner.cgroup.to_ne_bytes(), &armed.to_bytes(), Store::New));
-        let Err(error) = written else { return Ok(Counting::Armed) };
+        let Err(error) = written else {
+            if let Err(error) = self.attach(owner.cgroup, slot) {
+                tracing::warn!("count what the sockets of cgroup {} do: {error}", owner.cgroup);
+            }
+            return Ok(Counting::Armed);
+        };
         // Never counted in, so it is still empty.
         self.owners.remove(&slot.to_ne_bytes())?;
         match error.raw_os_error() {
@@ -230,6 +244,33 @@ impl Pins {
             Some(nix::libc::E2BIG) => self.refuse(owner),
             _ => Err(error),
         }
+    }
+
+    /// Attaches the programs for sockets, if they are on, to the cgroup, and says whose it is.
+    fn attach(&self, cgroup: u64, slot: u32) -> io::Result<()> {
+        let Some(cgroups) = self.map_if_on("cgroups")? else { return Ok(()) };
+        let mount = Layout::of_host().unified.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let directory = skiff_sys::file::open_node(File::open(mount)?.as_fd(), cgroup)?;
+        for (name, hook) in SOCKETS.into_iter().zip([Hook::Ingress, Hook::Egress, Hook::SockOps]) {
+            if let Some(program) = if_there(Program::open(&c_path(&self.directory, name)?))? {
+                program.attach(directory.as_fd(), hook, &self.link(slot, name)?)?;
+            }
+        }
+        // The storage is there since the first was attached.
+        cgroups.set(&cgroup.to_ne_bytes(), &u64::from(slot + 1).to_ne_bytes(), Store::Any)
+    }
+
+    fn link(&self, slot: u32, name: &str) -> io::Result<CString> {
+        c_path(&self.directory, &format!("{SOCKET_LINKS}/{slot}-{name}"))
+    }
+
+    /// The reverse of [`Pins::attach`].
+    fn detach(&self, slot: u32) -> io::Result<()> {
+        for name in SOCKETS {
+            let link = self.directory.join(SOCKET_LINKS).join(format!("{slot}-{name}"));
+            if_there(std::fs::remove_file(link))?;
+        }
+        Ok(())
     }
 
     /// Becomes the owner of a slot that has none, beginning where few others do.
@@ -285,6 +326,7 @@ impl Pins {
     /// Empties `slot`, whose owner's processes have ended, and gives it back. `false` if some have not: then another must.
     fn clear(&self, slot: u32, owner: &Owner) -> io::Result<bool> {
         self.disarm(slot)?;
+        self.detach(slot)?;
         if !self.await_deaths(slot, DYING)? {
             let Some(_lock) = self.lock()? else { return Ok(false) };
             self.settle(slot)?;
@@ -319,7 +361,8 @@ impl Pins {
 
     /// Waits until every task of `slot` is settled.
     fn await_deaths(&self, slot: u32, most: Duration) -> io::Result<bool> {
-        let (slots, begun) = (self.map("slots")?, Instant::now());
+        let Some(slots) = self.map_if_on("slots")? else { return Ok(true) };
+        let begun = Instant::now();
         loop {
             if word(&slots, slot, offset_of!(Slot, alive))? == 0 {
                 return Ok(true);
@@ -343,8 +386,53 @@ impl Pins {
 
     /// Forgets what was counted in `slot`. The lock is held, and no task counts there.
     fn empty(&self, slot: u32) -> io::Result<()> {
-        let (slots, rows, calls) = (self.map("slots")?, self.map("rows")?, self.map("calls")?);
-        let claimed = word(&slots, slot, offset_of!(Slot, rows))?.min(u64::from(ROWS));
+        if let Some(slots) = self.map_if_on("slots")? {
+            self.empty_calls(&slots, slot)?;
+        }
+        if let Some(waits) = self.map_if_on("waits")? {
+            self.empty_waits(&waits, slot)?;
+        }
+        for name in ["blocks", "net"] {
+            // Where block devices are not observed, the map is there with one element.
+            if let Some(map) = self.map_if_on(name)?.filter(|map| slot < map.max_entries()) {
+                map.set(&slot.to_ne_bytes(), &vec![0; map.value_len()], Store::Any)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A new generation first: from then on nothing is counted for tasks that live on. What others have waited for the container
+    /// is from now on for one that has ended.
+    fn empty_waits(&self, waits: &Map, slot: u32) -> io::Result<()> {
+        let generation = word(waits, slot, offset_of!(Waits, generation))?.wrapping_add(1);
+        let mut value = vec![0; waits.value_len()];
+        value.iter_mut().zip(generation.to_ne_bytes()).for_each(|(to, from)| *to = from);
+        waits.set(&slot.to_ne_bytes(), &value, Store::Any)?;
+        let (blame, slots) = (self.map("blame")?, self.owners.max_entries());
+        let row = slots + column::COUNT;
+        if blame.max_entries() < slots * row {
+            return Ok(());
+        }
+        let own = blame.range(slot * row, row)?;
+        let counted = (0..).zip(own.chunks_exact(8)).filter(|(_, ns)| **ns != [0; 8]);
+        for (column, _) in counted {
+            blame.set(&(slot * row + column).to_ne_bytes(), &[0; 8], Store::Any)?;
+        }
+        for (other, _) in self.all()?.into_iter().filter(|(other, _)| *other != slot) {
+            let waited = word(&blame, other * row + slot, 0)?;
+            if waited > 0 {
+                let ended = other * row + slots + column::ENDED;
+                let sum = word(&blame, ended, 0)? + waited;
+                blame.set(&ended.to_ne_bytes(), &sum.to_ne_bytes(), Store::Any)?;
+                blame.set(&(other * row + slot).to_ne_bytes(), &[0; 8], Store::Any)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn empty_calls(&self, slots: &Map, slot: u32) -> io::Result<()> {
+        let (rows, calls) = (self.map("rows")?, self.map("calls")?);
+        let claimed = word(slots, slot, offset_of!(Slot, rows))?.min(u64::from(ROWS));
         let nothing = vec![0; rows.value_len()];
         for row in 0..u32::try_from(claimed).unwrap_or(ROWS) {
             rows.set(&(slot * ROWS + row).to_ne_bytes(), &nothing, Store::Any)?;
@@ -372,6 +460,15 @@ impl Pins {
             }
             thread::sleep(Duration::from_micros(200));
         }
+    }
+}
+
+/// What was opened or removed, if it was there.
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

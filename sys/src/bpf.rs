@@ -1,6 +1,7 @@
-//! eBPF maps by their pins: opened, read and written as bytes of the right length. bpf(2).
+//! eBPF maps by their pins: opened, read and written as bytes of the right length. Programs by their pins: attached to cgroups.
+//! bpf(2).
 //!
-//! For those who only look up and store: loading programs is another crate's. Every key and value is compared with the
+//! For those who only look up, store and attach: loading programs is another crate's. Every key and value is compared with the
 //! sizes that the kernel names for the map, so that it never reads or writes beyond what it is given.
 
 use std::ffi::CStr;
@@ -57,6 +58,7 @@ const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_ITER_CREATE: libc::c_int = 33;
 
@@ -118,6 +120,21 @@ struct TracepointAttr {
 
 #[repr(C)]
 #[derive(Default)]
+struct BatchAttr {
+    /// The key before the first; none for the first of all.
+    after: u64,
+    last: u64,
+    keys: u64,
+    values: u64,
+    /// Room for so many, and then how many there are.
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct LinkAttr {
     program: u32,
     target: u32,
@@ -151,6 +168,43 @@ pub fn iterate(link: BorrowedFd<'_>) -> io::Result<std::fs::File> {
     Ok(own(bpf(BPF_ITER_CREATE, &IterAttr { link, flags: 0 })?).into())
 }
 
+/// What of a cgroup a program can be attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Packets that sockets receive.
+    Ingress = 0,
+    /// Packets that sockets send.
+    Egress = 1,
+    /// Events of TCP connections.
+    SockOps = 3,
+}
+
+/// A program.
+#[derive(Debug)]
+pub struct Program(OwnedFd);
+
+impl Program {
+    /// Opens the program that is pinned at `path`. Errors as [`Map::open`].
+    pub fn open(path: &CStr) -> io::Result<Self> {
+        let attr = ObjectAttr { pathname: path.as_ptr().expose_provenance() as u64, ..ObjectAttr::default() };
+        Ok(Self(own(bpf(BPF_OBJ_GET, &attr)?)))
+    }
+
+    /// Attaches it to a cgroup2 and pins that at `pin`: it stays attached until the pin is removed, or the cgroup. Others that
+    /// are attached stay too. Linux ≥ 5.7.
+    ///
+    /// Errors: `EPERM` also if somebody has attached a program above that allows no other.
+    pub fn attach(&self, cgroup: BorrowedFd<'_>, hook: Hook, pin: &CStr) -> io::Result<()> {
+        let attr = LinkAttr {
+            program: self.0.as_raw_fd().cast_unsigned(),
+            target: cgroup.as_raw_fd().cast_unsigned(),
+            kind: hook as u32,
+            ..LinkAttr::default()
+        };
+        pin_at(&own(bpf(BPF_LINK_CREATE, &attr)?), pin)
+    }
+}
+
 impl Map {
     /// The map behind a descriptor that was kept or passed.
     ///
@@ -180,7 +234,8 @@ impl Map {
         Self::of(own(bpf(BPF_MAP_CREATE, &attr)?))
     }
 
-    fn of(fd: OwnedFd) -> io::Result<Self> {
+    /// The map behind `fd`.
+    pub fn of(fd: OwnedFd) -> io::Result<Self> {
         let mut shape = Shape::default();
         info(fd.as_fd(), &mut shape)?;
         // Of a program or a link the same words mean other things, and the kernel refuses them as maps below.
@@ -192,12 +247,7 @@ impl Map {
 
     /// Pins the map at `path`, on a bpffs.
     pub fn pin(&self, path: &CStr) -> io::Result<()> {
-        let attr = ObjectAttr {
-            pathname: path.as_ptr().expose_provenance() as u64,
-            fd: self.fd.as_raw_fd().cast_unsigned(),
-            flags: 0,
-        };
-        bpf(BPF_OBJ_PIN, &attr).map(drop)
+        pin_at(&self.fd, path)
     }
 
     /// How many elements it can have.
@@ -217,6 +267,34 @@ impl Map {
         let mut value = vec![0; self.value];
         let attr = self.element(key, value.as_mut_ptr().expose_provenance() as u64)?;
         found(bpf(BPF_MAP_LOOKUP_ELEM, &attr)).map(|found| found.map(|()| value))
+    }
+
+    /// The values of `count` elements of an array from `first` on, one after the other, by one call. Linux ≥ 5.6.
+    pub fn range(&self, first: u32, count: u32) -> io::Result<Vec<u8>> {
+        const ARRAY: u32 = 2;
+        if self.shape.kind != ARRAY || first.checked_add(count).is_none_or(|end| end > self.shape.max_entries)
+        {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        // The kernel keeps each value in a multiple of 8 bytes, but hands out what it is long.
+        let (mut keys, mut values) =
+            (vec![0_u8; count as usize * 4], vec![0_u8; count as usize * self.value]);
+        let (after, mut last) = (first.wrapping_sub(1), 0_u32);
+        let attr = BatchAttr {
+            after: if first == 0 { 0 } else { (&raw const after).expose_provenance() as u64 },
+            last: (&raw mut last).expose_provenance() as u64,
+            keys: keys.as_mut_ptr().expose_provenance() as u64,
+            values: values.as_mut_ptr().expose_provenance() as u64,
+            count,
+            map: self.fd.as_raw_fd().cast_unsigned(),
+            ..BatchAttr::default()
+        };
+        // The end of the array is told as if nothing had been found.
+        found(bpf(BPF_MAP_LOOKUP_BATCH, &attr))?;
+        Ok(values)
     }
 
     /// Stores `value` under `key`.
@@ -271,6 +349,15 @@ impl AsFd for Map {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn pin_at(fd: &OwnedFd, path: &CStr) -> io::Result<()> {
+    let attr = ObjectAttr {
+        pathname: path.as_ptr().expose_provenance() as u64,
+        fd: fd.as_raw_fd().cast_unsigned(),
+        flags: 0,
+    };
+    bpf(BPF_OBJ_PIN, &attr).map(drop)
 }
 
 fn found(result: io::Result<i32>) -> io::Result<Option<()>> {
@@ -337,9 +424,10 @@ mod tests {
         assert_eq!((offset_of!(ObjectAttr, fd), size_of::<ObjectAttr>()), (8, 16));
         assert_eq!((offset_of!(InfoAttr, info), size_of::<InfoAttr>()), (8, 16));
         assert_eq!((offset_of!(TracepointAttr, program), size_of::<TracepointAttr>()), (8, 16));
-        assert_eq!((offset_of!(LinkAttr, kind), size_of::<LinkAttr>()), (8, 16));
         assert_eq!(size_of::<IterAttr>(), 8);
         assert_eq!((offset_of!(ElementAttr, key), size_of::<ElementAttr>()), (8, 32));
+        assert_eq!((offset_of!(BatchAttr, map), size_of::<BatchAttr>()), (36, 56));
+        assert_eq!((offset_of!(LinkAttr, kind), size_of::<LinkAttr>()), (8, 16));
     }
 
     #[test]
@@ -352,6 +440,32 @@ mod tests {
     fn a_pin_that_is_not_there_is_not_found_or_not_allowed() {
         let error = Map::open(c"/sys/fs/bpf/no/such/pin").unwrap_err();
         assert!(matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM)), "{error}");
+    }
+
+    #[test]
+    fn a_range_of_an_array_is_read_at_once() {
+        let map = match Map::create(Kind::Array, "skiff_test", 4, 8, 5) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return,
+            other => other.unwrap(),
+        };
+        for at in 0..5_u32 {
+            map.set(&at.to_ne_bytes(), &u64::from(at + 10).to_ne_bytes(), Store::Any).unwrap();
+        }
+        let check = |first, count, expected: &[u64]| {
+            let words: Vec<u64> = map
+                .range(first, count)
+                .unwrap()
+                .chunks(8)
+                .map(|word| u64::from_ne_bytes(*word.first_chunk().unwrap()))
+                .collect();
+            assert_eq!(words, expected);
+        };
+        check(0, 5, &[10, 11, 12, 13, 14]);
+        check(0, 2, &[10, 11]);
+        check(3, 2, &[13, 14]);
+        check(4, 1, &[14]);
+        check(2, 0, &[]);
+        assert_eq!(map.range(4, 2).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 
 use nix::fcntl::OFlag;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// The first version of the kernel's `struct sched_attr`, which every kernel takes.
@@ -112,6 +112,15 @@ pub fn set_memory_policy(mode: i32, nodes: &[usize]) -> io::Result<()> {
 /// The CPUs that the calling thread may run on. sched_getaffinity(2).
 pub fn cpus() -> io::Result<CpuSet> {
     Ok(sched_getaffinity(Pid::from_raw(0))?)
+}
+
+/// Makes the calling thread, and those that it starts from now on, stay on the CPU that it is on; where they might have run before.
+pub fn keep_on_this_cpu() -> io::Result<CpuSet> {
+    let before = cpus()?;
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu()?)?;
+    set_cpus(&here)?;
+    Ok(before)
 }
 
 /// Makes the calling thread run on `cpus` only. sched_setaffinity(2).

@@ -24,10 +24,12 @@ pub(crate) const HELP: &str =
 #[rustfmt::skip] // a table
 const OBJECTS: &[(&str, &str)] = &[
     ("events", "ebpf/events.bpf.o"),
+    ("net", "ebpf/net.bpf.o"),
     ("prefetch", "ebpf/prefetch.bpf.o"),
     ("skiff", "ebpf/skiff.bpf.o"),
     ("stacks", "ebpf/stacks.bpf.o"),
     ("trace", "ebpf/trace.bpf.o"),
+    ("waits", "ebpf/waits.bpf.o"),
 ];
 const TOOLS: &str = "ebpf/skiff.bpf.tools";
 const TARGET: &str = "bpfel-unknown-none";

@@ -20,7 +20,7 @@ pub mod trace;
 pub mod waits;
 
 pub use histogram::{BUCKETS, bucket, bucket_lower, bucket_middle};
-pub use offsets::{ABSENT, Offsets};
+pub use offsets::{ABSENT, Offsets, QueueOffsets};
 
 /// The phases of a container, as indices.
 pub mod phase {

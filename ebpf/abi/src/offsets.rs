@@ -4,37 +4,38 @@
 pub const ABSENT: u32 = u32::MAX;
 
 macro_rules! offsets {
-    ($($field:ident: $path:literal,)*) => {
-        /// Byte offsets in kernel structs, found in the kernel's BTF before the programs are loaded. To the verifier they
-        /// are constants: a branch on an [`ABSENT`] field is not even looked at.
+    ($(#[$about:meta])* $name:ident { $($field:ident: $path:literal,)* } $($(#[$means:meta])* $flag:ident)?) => {
+        $(#[$about])*
         #[repr(C)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub struct Offsets {
+        pub struct $name {
             $(#[doc = concat!("`", $path, "`")] pub $field: u32,)*
-            /// 1 if the tracepoint `mark_victim` passes the task (Linux ≥ 6.9), 0 if its process id.
-            pub victim_is_task: u32,
+            $($(#[$means])* pub $flag: u32,)?
         }
 
-        impl Offsets {
+        impl $name {
             /// The C path of each field, `struct.member.member…`, in the order of the struct.
             pub const PATHS: &[&str] = &[$($path),*];
 
-            /// Offsets in the order of [`Offsets::PATHS`].
+            /// Offsets in the order of the paths.
             #[must_use]
-            pub fn new(mut find: impl FnMut(&str) -> Option<u32>, victim_is_task: bool) -> Self {
+            pub fn new(mut find: impl FnMut(&str) -> Option<u32> $(, $flag: bool)?) -> Self {
                 Self {
                     $($field: find($path).unwrap_or(ABSENT),)*
-                    victim_is_task: victim_is_task.into(),
+                    $($flag: $flag.into(),)?
                 }
             }
 
             /// What the object holds before the loader replaces it.
-            pub const NONE: Self = Self { $($field: ABSENT,)* victim_is_task: 0 };
+            pub const NONE: Self = Self { $($field: ABSENT,)* $($flag: 0,)? };
         }
     };
 }
 
 offsets! {
+/// Byte offsets in kernel structs, found in the kernel's BTF before the programs are loaded. To the verifier they are
+/// constants: a branch on an [`ABSENT`] field is not even looked at.
+Offsets {
     task_pid: "task_struct.pid",
     task_tgid: "task_struct.tgid",
     task_comm: "task_struct.comm",
@@ -80,6 +81,32 @@ offsets! {
     page_mapping: "folio.mapping",
     page_index: "folio.index",
 }
+/// 1 if the tracepoint `mark_victim` passes the task (Linux ≥ 6.9), 0 if its process id.
+victim_is_task
+}
+
+offsets! {
+/// As [`Offsets`]: where the scheduler notes what a task waits for.
+QueueOffsets {
+    task_flags: "task_struct.flags",
+    task_cpu: "task_struct.thread_info.cpu",
+    task_queued: "task_struct.sched_info.last_queued",
+    task_queue: "task_struct.se.cfs_rq",
+    task_group: "task_struct.sched_task_group",
+    group_queues: "task_group.cfs_rq",
+    queue_rq: "cfs_rq.rq",
+    queue_throttled_since: "cfs_rq.throttled_clock_self",
+    queue_throttled_ns: "cfs_rq.throttled_clock_self_time",
+    queue_throttled_pelt_since: "cfs_rq.throttled_clock_pelt",
+    queue_throttled_pelt_ns: "cfs_rq.throttled_clock_pelt_time",
+    queue_throttle_count: "cfs_rq.throttle_count",
+    rq_clock: "rq.clock",
+    rq_clock_pelt: "rq.clock_pelt",
+    rq_lost_idle: "rq.lost_idle_time",
+    request_bio: "request.bio",
+    bio_next: "bio.bi_next",
+}
+}
 
 #[cfg(test)]
 mod tests {
@@ -88,6 +115,7 @@ mod tests {
     #[test]
     fn the_struct_is_its_paths_and_one_flag() {
         assert_eq!(core::mem::size_of::<Offsets>(), 4 * (Offsets::PATHS.len() + 1));
+        assert_eq!(core::mem::size_of::<QueueOffsets>(), 4 * QueueOffsets::PATHS.len());
     }
 
     #[test]

@@ -2,17 +2,24 @@
 //!
 //! ```text
 //! /sys/fs/bpf/skiff/<layout>/
-//!   armed slots calls rows errors execs closing tasks victims   the programs' maps
+//!   armed                                                       hash: cgroup id → Armed, of all programs
+//!   slots calls rows errors execs closing tasks victims         the maps of those of system calls
+//!   waits blame blocks runs waiters bios                        … of waiting
+//!   net cgroups                                                 … of sockets
 //!   owners                                                      hash: slot → Owner
 //!   refused                                                     hash: cgroup id → Owner, of those that found no slot
 //!   about                                                       array: one About
 //!   close live                                                  iterators, run by reading them
-//!   sys_enter …                                                 links, which keep the programs attached
+//!   sys_enter … wait_sched_switch …                             links, which keep the programs attached
+//!   ingress egress connections                                  programs, to be attached to a container's cgroup
+//!   sockets/<slot>-ingress …                                    links of those that are
 //! ```
 //!
 //! A slot is taken by whoever adds its owner, and is empty whenever it has none. The name of the directory is that of the
 //! layouts: what a build of other layouts has pinned is not even found.
 
+use crate::net::Net;
+use crate::waits::{Blocks, Waits, column};
 use crate::{
     ARGV, Armed, BUCKETS, CALLS, Calls, ERRORS, EXECS, ExecEvent, FILENAME, Figures, ROWS, Row, Slot, Task,
 };
@@ -21,7 +28,7 @@ use crate::{
 pub const DIRECTORY: &str = "/sys/fs/bpf/skiff";
 
 /// To be raised when the meaning of something changes and its size does not.
-const REVISION: usize = 2;
+const REVISION: usize = 3;
 
 /// The name of the directory of all that has the layouts of this build: a digest of their sizes.
 pub const LAYOUT: u64 = digest(&[
@@ -35,6 +42,10 @@ pub const LAYOUT: u64 = digest(&[
     size_of::<Owner>(),
     size_of::<About>(),
     size_of::<Live>(),
+    size_of::<Waits>(),
+    size_of::<Blocks>(),
+    size_of::<Net>(),
+    column::COUNT as usize,
     ROWS as usize,
     EXECS as usize,
     ERRORS as usize,
@@ -122,6 +133,11 @@ impl Armed {
     }
 }
 
+/// The programs of sockets, by which their links are named too.
+pub const SOCKETS: [&str; 3] = ["ingress", "egress", "connections"];
+/// The directory of their links.
+pub const SOCKET_LINKS: &str = "sockets";
+
 /// Bytes of text in [`About`].
 pub const MISSING: usize = 1024;
 
@@ -141,6 +157,16 @@ pub struct About {
     pub map_bytes: u64,
     /// Bits of the figures that this kernel gives.
     pub available: u64,
+    /// Bits of what is switched on: system calls, run queue, block, net, tcp.
+    pub probes: u64,
+    /// Kernel memory of the maps of waiting.
+    pub waits_bytes: u64,
+    /// … of sockets.
+    pub net_bytes: u64,
+    /// What the programs add to a switch between tasks of which one is counted, plus 1; 0 if unknown.
+    pub switch_counted_ns: u64,
+    /// Likewise of two others.
+    pub switch_others_ns: u64,
     /// What it does not give, one phrase in a line, filled up with zeros.
     pub missing: [u8; MISSING],
 }
@@ -156,7 +182,19 @@ impl About {
         let (words, text) = bytes.split_at_mut(Self::SIZE - MISSING);
         put(
             words,
-            &[self.since_ns, self.load_ns, self.counted_ns, self.others_ns, self.map_bytes, self.available],
+            &[
+                self.since_ns,
+                self.load_ns,
+                self.counted_ns,
+                self.others_ns,
+                self.map_bytes,
+                self.available,
+                self.probes,
+                self.waits_bytes,
+                self.net_bytes,
+                self.switch_counted_ns,
+                self.switch_others_ns,
+            ],
         );
         text.copy_from_slice(&self.missing);
         bytes
@@ -168,8 +206,23 @@ impl About {
         let text = bytes.get(Self::SIZE - MISSING..Self::SIZE)?;
         let mut missing = [0; MISSING];
         missing.copy_from_slice(text);
-        let [since_ns, load_ns, counted_ns, others_ns, map_bytes, available] = take(bytes)?;
-        Some(Self { since_ns, load_ns, counted_ns, others_ns, map_bytes, available, missing })
+        let [since_ns, load_ns, counted_ns, others_ns, map_bytes, available, probes, more @ ..] =
+            take::<11>(bytes)?;
+        let [waits_bytes, net_bytes, switch_counted_ns, switch_others_ns] = more;
+        Some(Self {
+            since_ns,
+            load_ns,
+            counted_ns,
+            others_ns,
+            map_bytes,
+            available,
+            probes,
+            waits_bytes,
+            net_bytes,
+            switch_counted_ns,
+            switch_others_ns,
+            missing,
+        })
     }
 }
 
@@ -274,6 +327,11 @@ mod tests {
             others_ns: 4,
             map_bytes: 5,
             available: 6,
+            probes: 7,
+            waits_bytes: 8,
+            net_bytes: 9,
+            switch_counted_ns: 10,
+            switch_others_ns: 11,
             missing: [0; MISSING],
         };
         about.missing[..3].copy_from_slice(b"all");
@@ -293,7 +351,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(Owner::SIZE, 8 + 8 * STAMPS + ID);
-        assert_eq!(size_of::<About>(), 8 * 6 + MISSING);
+        assert_eq!(size_of::<About>(), 8 * 11 + MISSING);
         assert_eq!(size_of::<Live>(), 4 * 4 + 8 * 2 + 2 * size_of::<Figures>());
     }
 

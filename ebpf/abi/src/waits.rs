@@ -12,10 +12,12 @@ pub mod column {
     pub const NOBODY: u32 = 2;
     /// The container's own CPU quota.
     pub const QUOTA: u32 = 3;
+    /// Containers that have given their slot back.
+    pub const ENDED: u32 = 4;
     /// Who ran at that time is not remembered any more.
-    pub const UNTOLD: u32 = 4;
+    pub const UNTOLD: u32 = 5;
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 /// Runs of one CPU that are remembered. A power of two.
@@ -77,10 +79,12 @@ pub struct Waiter {
     pub out_ns: u64,
     /// Its time on run queues that is accounted for.
     pub waited_ns: u64,
-    /// How long the run queue of its cgroup had been throttled when it was switched out, and where that stands.
+    /// How long the run queue of its cgroup on its CPU had been throttled when it began to wait.
     pub throttled_ns: u64,
-    /// The run queue's address.
-    pub queue: u64,
+    /// The part of its wait on the CPUs that it has left, without the next.
+    pub moved_ns: u64,
+    /// The throttled part of its wait there.
+    pub moved_throttled_ns: u64,
 }
 
 /// Who began to run, and when.
@@ -90,7 +94,9 @@ pub struct Run {
     /// On the run queue's clock.
     pub since_ns: u64,
     /// A column of the blame matrix.
-    pub column: u64,
+    pub column: u32,
+    /// If that is a slot's: the low half of its generation.
+    pub generation: u32,
 }
 
 /// The last runs of a CPU.
@@ -130,7 +136,7 @@ mod tests {
         assert_eq!(size_of::<Times>(), 8 * (1 + BUCKETS));
         assert_eq!(size_of::<Waits>(), 8 * 2 + 3 * size_of::<Times>());
         assert_eq!(size_of::<Blocks>(), 8 * 4 + 2 * size_of::<Times>());
-        assert_eq!(size_of::<Waiter>(), 4 * 2 + 8 * 5);
+        assert_eq!(size_of::<Waiter>(), 4 * 2 + 8 * 6);
         assert_eq!(size_of::<Runs>(), 64 + RUNS * 16);
         assert_eq!(size_of::<Bio>(), 8 * 4);
         assert!(RUNS.is_power_of_two());

@@ -16,6 +16,7 @@ mod cgroups;
 mod kernel;
 mod maps;
 mod oom;
+mod storage;
 mod syscalls;
 mod tasks;
 

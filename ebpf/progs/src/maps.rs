@@ -1,13 +1,8 @@
 //! The maps, and how tasks and slots are found in them. The loader sizes those that grow with the number of slots.
 
-use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use core::ptr;
 
-use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE;
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
-use aya_ebpf::helpers::generated::bpf_task_storage_get;
 use aya_ebpf::macros::btf_map;
 use skiff_ebpf_abi::{
     Armed, Calls, ERRORS as ERRORS_PER_SLOT, EXECS as EXECS_PER_SLOT, ExecEvent, ROWS as ROWS_PER_SLOT,
@@ -15,6 +10,7 @@ use skiff_ebpf_abi::{
 use skiff_ebpf_abi::{NO_SLOT, Row, Slot, Task};
 
 use crate::kernel::{self, TaskPtr};
+use crate::storage::TaskStorage;
 
 /// Armed cgroups and those made below them, by cgroup id.
 #[btf_map]
@@ -44,54 +40,19 @@ pub static CLOSING: Array<u32, 1> = Array::new();
 #[btf_map]
 static TASKS: TaskStorage<Task> = TaskStorage::new();
 
-/// A map definition as the loader reads it from BTF.
-#[repr(C)]
-struct TaskStorage<T> {
-    r#type: *const [i32; BPF_MAP_TYPE_TASK_STORAGE as usize],
-    key: *const i32,
-    value: *const T,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
-}
-
-// SAFETY: the pointers are a description for the loader and never followed.
-unsafe impl<T> Sync for TaskStorage<T> {}
-
-impl<T> TaskStorage<T> {
-    const fn new() -> Self {
-        Self {
-            r#type: ptr::null(),
-            key: ptr::null(),
-            value: ptr::null(),
-            max_entries: ptr::null(),
-            map_flags: ptr::null(),
-        }
-    }
-
-    #[inline(always)]
-    fn get(&'static self, task: TaskPtr, initial: *mut T, flags: u64) -> Option<&'static mut T> {
-        let map = ptr::from_ref(self).cast_mut().cast::<c_void>();
-        // SAFETY: `task` comes from the kernel, and the value lives as long as the task, which outlives the program.
-        // Programs have it one after the other: those of the task itself, before its first step its parent's, after its
-        // last one the scheduler's. Only the iterator may come in between, once, for a task that outlives its container;
-        // it changes single words.
-        unsafe { bpf_task_storage_get(map, task.raw(), initial.cast(), flags).cast::<T>().as_mut() }
-    }
-}
-
 /// What is kept with `task`, if it is counted. It is no longer once its slot was closed.
 #[inline(always)]
 pub fn counted(task: TaskPtr) -> Option<&'static mut Task> {
     if kernel::has_no_storage(task) {
         return None;
     }
-    TASKS.get(task, ptr::null_mut(), 0).filter(|task| task.slot != NO_SLOT)
+    TASKS.get(task).filter(|task| task.slot != NO_SLOT)
 }
 
 /// Starts to count `task`, which was not counted. `None` if the kernel has no memory for it.
 #[inline(always)]
-pub fn count(task: TaskPtr, mut initial: Task) -> Option<&'static mut Task> {
-    TASKS.get(task, &raw mut initial, BPF_LOCAL_STORAGE_GET_F_CREATE.into())
+pub fn count(task: TaskPtr, initial: Task) -> Option<&'static mut Task> {
+    TASKS.make_of(task, initial)
 }
 
 #[inline(always)]

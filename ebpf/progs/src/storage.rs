@@ -1,4 +1,5 @@
 //! Task storage: a value that is kept with a task as long as it lives.
+#![allow(dead_code, reason = "each object needs a part")]
 
 use core::ffi::c_void;
 use core::ptr;
@@ -33,22 +34,31 @@ impl<T> TaskStorage<T> {
         }
     }
 
-    /// What is kept with the current task `task`, if anything is.
+    /// What is kept with `task`, if anything is.
     #[inline(always)]
     pub fn get(&'static self, task: Ptr) -> Option<&'static mut T> {
-        self.find(task, 0)
+        self.find(task, ptr::null_mut(), 0)
     }
 
-    /// What is kept with the current task `task`; zeros at first. `None` if the kernel has no memory.
+    /// What is kept with `task`; zeros at first. `None` if the kernel has no memory.
     #[inline(always)]
     pub fn make(&'static self, task: Ptr) -> Option<&'static mut T> {
-        self.find(task, BPF_LOCAL_STORAGE_GET_F_CREATE.into())
+        self.find(task, ptr::null_mut(), BPF_LOCAL_STORAGE_GET_F_CREATE.into())
+    }
+
+    /// As [`TaskStorage::make`], `initial` at first.
+    #[inline(always)]
+    pub fn make_of(&'static self, task: Ptr, mut initial: T) -> Option<&'static mut T> {
+        self.find(task, &raw mut initial, BPF_LOCAL_STORAGE_GET_F_CREATE.into())
     }
 
     #[inline(always)]
-    fn find(&'static self, task: Ptr, flags: u64) -> Option<&'static mut T> {
+    fn find(&'static self, task: Ptr, initial: *mut T, flags: u64) -> Option<&'static mut T> {
         let map = ptr::from_ref(self).cast_mut().cast::<c_void>();
-        // SAFETY: `task` comes from the kernel and outlives the program; only programs that it runs itself ask for its value.
-        unsafe { bpf_task_storage_get(map, task.raw(), ptr::null_mut(), flags).cast::<T>().as_mut() }
+        // SAFETY: `task` comes from the kernel, and the value lives as long as the task, which outlives the program.
+        // Programs have it one after the other: those of the task itself, before its first step its parent's, while it has no
+        // CPU the scheduler's. Only an iterator may come in between, once, for a task that outlives its container; it
+        // changes single words.
+        unsafe { bpf_task_storage_get(map, task.raw(), initial.cast(), flags).cast::<T>().as_mut() }
     }
 }

@@ -15,12 +15,14 @@ mod load;
 mod out;
 mod see;
 mod signals;
+mod traffic;
 mod with;
 
 use std::ffi::{c_char, c_int};
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
                      eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… | calls N M P B [fork|threads K] | \
+                     packets N SIZE | connections N REFUSED | direct PATH WRITES READS SIZE | \
                      hunt SIZE | tell SOCKET | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
 /// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
@@ -56,6 +58,11 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["burn", wall_ms] => load::burn(number(wall_ms)?)?,
         ["fill", path, mib] => load::fill(path, number(mib)?),
         ["use", path, pages @ ..] => load::touch(path, pages)?,
+        ["packets", count, size] => traffic::packets(number(count)?, number(size)?)?,
+        ["connections", count, refused] => traffic::connections(number(count)?, number(refused)?)?,
+        ["direct", path, writes, reads, size] => {
+            traffic::direct(path, number(writes)?, number(reads)?, number(size)?)?;
+        }
         ["calls", amounts @ ..] => calls::run(amounts)?,
         ["hook", file, name, rest @ ..] => return hook::run(file, name, rest),
         ["lock", file] => load::lock(file)?,

@@ -2,6 +2,8 @@
 //!
 //! Each test has a mount namespace with a bpffs of its own, so that nothing of it is on the host.
 
+mod tier1;
+
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -42,6 +44,21 @@ impl World {
         let world = Self::new();
         world.skiff(&["observe", "on", "--slots", slots]).output().ok();
         world
+    }
+
+    /// One with these probes on, for so many containers.
+    fn with_probes(probes: &str, slots: &str) -> Self {
+        let world = Self::new();
+        world.skiff(&["observe", "on", probes, "--slots", slots]).output().ok();
+        world
+    }
+
+    /// What `skiff observe show` tells of a container.
+    #[track_caller]
+    fn shown(&self, id: &str) -> Value {
+        let report = parse(&self.skiff(&["observe", "show", id, "--format", "json"]).output().ok());
+        assert_eq!(report["schema"], "skiff.observe/1");
+        report["containers"][0].clone()
     }
 
     /// What leads into the namespace.
@@ -363,6 +380,9 @@ fn what_is_not_understood_is_refused() {
         (&["observe", "up"][..], "unexpected argument: up"),
         (&["observe", "off", "--slots", "3"], "unknown flag: --slots"),
         (&["observe", "on", "--slots", "0"], "not 1 to 4096"),
+        (&["observe", "on", "cpu"], "\"cpu\" is none of syscalls, run-queue, block, net, tcp"),
+        (&["observe", "on", "net", "tcp"], "unexpected argument: tcp"),
+        (&["observe", "show", "--slots", "3"], "unknown flag: --slots"),
         (&["stats", "--all"], "--all is not supported yet"),
         (&["stats", "--format", "xml"], "only text and json are shown"),
         (&["profile"], "no container given"),

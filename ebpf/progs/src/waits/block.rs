@@ -1,0 +1,101 @@
+//! Requests to block devices, from where they are handed to the block layer to their end.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use skiff_ebpf_abi::waits::Bio;
+
+use crate::kernel::{Ptr, cgroup_id, is_cgroup2, now_ns, offset, this};
+use crate::maps::{ARMED, BIOS, add, blocks, current, time, waiter, waits};
+use crate::queue;
+
+/// The operation in `bi_opf`, and its values for data.
+const OPERATION: u32 = 0xff;
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+/// Requests that a driver gets as one.
+const TOGETHER: u32 = 256;
+
+/// Notes a request where it enters the block layer; what a stacked device makes of it is not noted again.
+#[btf_tracepoint(function = "block_bio_queue")]
+pub fn block_bio_queue(ctx: BtfTracePointContext) -> i32 {
+    let bio = Ptr::new(ctx.arg::<*const u8>(0));
+    let task = this();
+    let direction = bio.get::<u32>(offset!(bio_opf)) & OPERATION;
+    if direction != READ && direction != WRITE || !task.follow(offset!(task_bio_list)).is_null() {
+        return 0;
+    }
+    let Some((slot, generation)) = owner(bio, task) else { return 0 };
+    let bytes = u64::from(bio.get::<u32>(offset!(bio_size)));
+    let begun = Bio { since_ns: now_ns(), slot, direction, bytes, generation };
+    if BIOS.insert(bio.address() as u64, begun, 0).is_err()
+        && let Some(blocks) = blocks(slot)
+    {
+        // SAFETY: the pointer is to a map value.
+        unsafe { add(&raw mut (*blocks).lost, 1) };
+    }
+    0
+}
+
+/// The end of a request that the driver has taken as it is.
+#[btf_tracepoint(function = "block_bio_complete")]
+pub fn block_bio_complete(ctx: BtfTracePointContext) -> i32 {
+    ended(Ptr::new(ctx.arg::<*const u8>(1)));
+    0
+}
+
+/// The end of requests that were put together for the driver, or of the first of them.
+#[btf_tracepoint(function = "block_rq_complete")]
+pub fn block_rq_complete(ctx: BtfTracePointContext) -> i32 {
+    let mut bio = Ptr::new(ctx.arg::<*const u8>(0)).follow(queue::offset!(request_bio));
+    let mut left = ctx.arg::<u32>(2);
+    let mut nth = 0;
+    while nth < TOGETHER && !bio.is_null() {
+        let bytes: u32 = bio.get(offset!(bio_size));
+        if bytes > left {
+            break;
+        }
+        left -= bytes;
+        ended(bio);
+        bio = bio.follow(queue::offset!(bio_next));
+        nth += 1;
+    }
+    0
+}
+
+#[inline(always)]
+fn ended(bio: Ptr) {
+    let key = bio.address() as u64;
+    let Some(bio) = BIOS.get_ptr(key) else { return };
+    // SAFETY: the pointer is to a map value.
+    let bio = unsafe { *bio };
+    // There is nobody else who ends it.
+    let _ = BIOS.remove(key);
+    if current(bio.slot, bio.generation).is_some()
+        && let Some(blocks) = blocks(bio.slot)
+    {
+        let direction = bio.direction as usize & 1;
+        // SAFETY: `blocks` points to a map value; the mask keeps the index inside.
+        unsafe {
+            add(&raw mut (*blocks).bytes[direction], bio.bytes);
+            time(&raw mut (*blocks).latency[direction], now_ns() - bio.since_ns);
+        }
+    }
+}
+
+/// Whose request it is: the submitting task's, else that of the cgroup it is charged to, where the io controller is of cgroup2.
+#[inline(always)]
+fn owner(bio: Ptr, task: Ptr) -> Option<(u32, u64)> {
+    if let Some(waiter) = waiter(task) {
+        return Some((waiter.slot, waiter.generation));
+    }
+    let cgroup = bio.follow(offset!(bio_blkg)).follow(offset!(blkg_blkcg)).follow(offset!(blkcg_cgroup));
+    if !is_cgroup2(cgroup) {
+        return None;
+    }
+    let armed = ARMED.get_ptr(cgroup_id(cgroup))?;
+    // SAFETY: both pointers are to map values.
+    unsafe {
+        let slot = (*armed).slot;
+        Some((slot, (*waits(slot)?).generation))
+    }
+}
