@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use skiff_ebpf::{Profiler, Record, Slot};
+use skiff_ebpf::{Profiler, Record, Slot, UseRecorder};
 use skiff_engine::image;
 use skiff_engine::prefetch::Subject;
 use skiff_engine::spec::{HealthTest, Restart};
@@ -127,7 +127,7 @@ fn attend(
     mut running: Running,
     signals: &Signals,
     terms: &Terms,
-    profiling: Option<&mut Profiling>,
+    mut profiling: Option<&mut Profiling>,
     written: &dyn Fn() -> Option<Vec<Written>>,
 ) -> Result<Ended, Failure> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
@@ -137,10 +137,10 @@ fn attend(
         .map_err(|error| os("stand by the container", &error))?;
     let exit = running.wait().map_err(|error| os("wait for the container", &error))?;
     let ended_ns = monotonic_ns();
-    let record = profiling.map(Profiling::finish).transpose()?;
+    let mut record = profiling.as_deref_mut().map(Profiling::finish).transpose()?;
     let usage = if record.is_some() { running.usage() } else { Usage::default() };
     // While what it has written is still there.
-    let uses = record.is_some().then(|| Uses { written: written(), ..Uses::default() });
+    let uses = profiling.zip(record.as_mut()).map(|(profiling, record)| profiling.uses(written(), record));
     let stamps = *running.stamps();
     running.remove()?;
     Ok(Ended { exit, ended_ns, stamps, usage, record, uses })
@@ -155,6 +155,8 @@ struct Profiling {
     file: Option<Output>,
     /// Whether people are to read it.
     is_told: bool,
+    /// What tells of uses; why not, where it cannot be had.
+    uses: Result<UseRecorder, String>,
 }
 
 impl Profiling {
@@ -166,7 +168,8 @@ impl Profiling {
         };
         let is_told = !matches!(report, Report::Quiet(_));
         let profiler = Profiler::load().map_err(|error| Failure::engine(format!("profile: {error}")))?;
-        Ok(Self { profiler, slot: None, arm_ns: 0, file, is_told })
+        let uses = UseRecorder::load().map_err(|error| format!("use of capabilities and devices ({error})"));
+        Ok(Self { profiler, slot: None, arm_ns: 0, file, is_told, uses })
     }
 
     /// Starts to count what happens in the cgroup with the id `cgroup`.
@@ -176,6 +179,9 @@ impl Profiling {
         let slot =
             self.profiler.arm(cgroup, execs_before(options)).map_err(|error| format!("profile: {error}"))?;
         self.slot = Some(slot);
+        if let Ok(uses) = &mut self.uses {
+            uses.arm(cgroup, execs_before(options)).map_err(|error| format!("profile: {error}"))?;
+        }
         Ok(())
     }
 
@@ -184,6 +190,26 @@ impl Profiling {
         let slot =
             self.slot.take().ok_or_else(|| Failure::engine("profile: the container was never armed"))?;
         self.profiler.finish(slot).map_err(|error| Failure::engine(format!("profile: {error}")))
+    }
+
+    /// What the program used, once it has ended, with `written`. What this adds to the cost and to what is missing goes into
+    /// `record`.
+    fn uses(&mut self, written: Option<Vec<Written>>, record: &mut Record) -> Uses {
+        let uses = std::mem::replace(&mut self.uses, Err(String::new()));
+        match uses.and_then(|uses| uses.finish().map_err(|error| error.to_string())) {
+            Ok(found) => {
+                record.missing.extend(found.missing.iter().cloned());
+                let cost = &mut record.cost;
+                for ns in [&mut cost.ns_per_call, &mut cost.ns_per_call_of_others].into_iter().flatten() {
+                    *ns += found.ns_per_call;
+                }
+                Uses::new(found, written)
+            }
+            Err(reason) => {
+                record.missing.push(reason);
+                Uses { written, ..Uses::default() }
+            }
+        }
     }
 
     /// Prints the report, and writes the file.

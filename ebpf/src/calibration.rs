@@ -55,7 +55,7 @@ pub(crate) fn measure(maps: &Maps, alone: f64) -> Result<Option<Calibration>, Er
     clippy::cast_sign_loss,
     reason = "a positive number of nanoseconds"
 )]
-fn rounded(ns: f64) -> u64 {
+pub(crate) fn rounded(ns: f64) -> u64 {
     ns.max(0.0).round() as u64
 }
 

@@ -9,6 +9,7 @@ mod btf;
 mod calibration;
 mod error;
 pub mod events;
+mod harden;
 mod load;
 mod maps;
 pub mod pinned;
@@ -23,6 +24,7 @@ pub mod trace;
 mod waiting;
 
 pub use error::Error;
+pub use harden::{CapabilityUse, DeviceUse, SysctlUse, UseRecord, UseRecorder};
 pub use profiler::{Profiler, Slot};
 pub use record::{Abi, Cost, Exec, Oom, Phase, Record, Syscall};
 pub use recorder::{Accuracy, FileId, Recorder, Recording, Used};

@@ -23,6 +23,8 @@ macro_rules! plain {
 plain!(abi::Armed, abi::Slot, abi::Calls, abi::Row, abi::ExecEvent, abi::Offsets);
 plain!(abi::events::Fields);
 plain!(abi::QueueOffsets);
+plain!(abi::harden::Recorded, abi::harden::Check, abi::harden::Thing, abi::harden::Opened);
+plain!(abi::harden::UseOffsets);
 plain!(abi::prefetch::Place, abi::prefetch::Chunk, abi::prefetch::Progress);
 plain!(abi::stacks::Target);
 plain!(abi::trace::Settings, abi::trace::Drops);

@@ -21,6 +21,7 @@ mod fallback;
 mod flags_mounts;
 mod flags_process;
 mod flags_resources;
+mod harden;
 mod hostile;
 mod image_commands;
 mod image_registry;

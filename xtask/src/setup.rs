@@ -39,7 +39,10 @@ const PACKAGES: &[(&str, &[&str])] = &[
             "umoci",
         ],
     ),
-    ("tests with other programs", &["catatonit", "conmon", "containerd", "criu", "docker.io", "podman"]),
+    (
+        "tests with other programs",
+        &["catatonit", "conmon", "containerd", "criu", "docker.io", "nginx", "podman", "redis-server"],
+    ),
     ("benches", &["bpftrace", "crun", "hyperfine", "libarchive-tools", "linux-perf", "runc"]),
     ("virtual machines", &["qemu-system-x86", "xz-utils", "zstd"]),
 ];

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use serde::Serialize;
+use skiff_ebpf::{CapabilityUse, DeviceUse, SysctlUse, UseRecord};
+use skiff_observe::harden::CAPABILITIES;
 use skiff_runtime::options::{Rootfs, Seccomp};
 use skiff_runtime::plan::Upper;
 use skiff_runtime::{Options, Plan};
@@ -95,6 +97,33 @@ pub(crate) struct Sysctl {
     pub(crate) name: String,
     pub(crate) reads: u64,
     pub(crate) writes: u64,
+}
+
+impl Uses {
+    /// Of the recorder's figures, and of where the container has written.
+    pub(crate) fn new(found: UseRecord, written: Option<Vec<Written>>) -> Self {
+        let capability = |used: CapabilityUse| {
+            let name = CAPABILITIES.get(usize::try_from(used.capability).ok()?)?;
+            Some(Capability { name, granted: used.granted, refused: used.refused, calls: used.calls })
+        };
+        let device = |used: DeviceUse| Device {
+            kind: if used.is_block { "block" } else { "char" },
+            major: used.major,
+            minor: used.minor,
+            reads: used.reads,
+            writes: used.writes,
+        };
+        let sysctl = |used: SysctlUse| Sysctl { name: used.name, reads: used.reads, writes: used.writes };
+        Self {
+            capabilities: found.capabilities.map(|all| all.into_iter().filter_map(capability).collect()),
+            written,
+            devices: found.devices.map(|all| all.into_iter().map(device).collect()),
+            sysctls: found.sysctls.map(|all| all.into_iter().map(sysctl).collect()),
+            tasks_peak: Some(found.tasks_peak),
+            descriptors_peak: found.descriptors_peak,
+            lost: found.lost,
+        }
+    }
 }
 
 impl Asked {
@@ -210,6 +239,14 @@ fn parent(path: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_have_the_names_that_flags_know() {
+        for (number, name) in CAPABILITIES.iter().enumerate() {
+            let found = skiff_runtime::caps::CapSet::named(name).expect("a capability");
+            assert!(found.numbers().map(usize::from).eq([number]), "{name}");
+        }
+    }
 
     #[test]
     fn changes_are_told_by_the_directories_of_the_image_that_they_need() {

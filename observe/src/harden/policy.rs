@@ -63,8 +63,8 @@ pub struct Limits {
 const LEAST_MEMORY: u64 = 16 << 20;
 /// Runtimes have threads of their own in the container's cgroup while it starts.
 const LEAST_TASKS: u64 = 32;
-/// Many programs size themselves by this limit, and it costs nothing.
-const LEAST_DESCRIPTORS: u64 = 1024;
+/// Servers ask for more at their start than they come to use, redis for 10,032.
+const LEAST_DESCRIPTORS: u64 = 16_384;
 
 impl Policy {
     /// Decides.

@@ -154,7 +154,7 @@ fn flags_say_the_policy_in_the_words_of_each_engine() {
         format!(
             "--cap-drop=ALL\n--cap-add=CHOWN\n--security-opt=no-new-privileges\n\
              --security-opt=seccomp=/p/{engine}/seccomp.json\n--read-only\n--tmpfs=/run:rw,mode=755{owner}\n\
-             --volume=/var/lib/web\n--memory=100663296\n--pids-limit=32\n--ulimit=nofile=1024:1024\n"
+             --volume=/var/lib/web\n--memory=100663296\n--pids-limit=32\n--ulimit=nofile=16384:16384\n"
         )
     };
     for engine in ["skiff", "docker"] {

@@ -107,6 +107,12 @@ impl Client<'_> {
         parse(&success(&self.command(&self.run_words(&["--rm"], flags, &["probe", "see"])).output()))
     }
 
+    /// The lines that a command prints in such a container.
+    pub(crate) fn sees_lines(&self, flags: &[&str], command: &[&str]) -> Vec<String> {
+        let printed = success(&self.command(&self.run_words(&["--rm"], flags, command)).output());
+        printed.lines().map(str::to_owned).collect()
+    }
+
     /// `run -d` of the story's container.
     pub(crate) fn starts(&self, flags: &[&str], command: &[&str]) {
         self.asks(&self.run_words(&["-d", "--name", &self.name], flags, command));

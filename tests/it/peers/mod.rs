@@ -12,4 +12,4 @@ pub(crate) mod world;
 
 mod containerd;
 pub(crate) mod docker;
-mod podman;
+pub(crate) mod podman;

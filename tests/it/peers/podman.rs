@@ -8,7 +8,7 @@ use super::world::World;
 use crate::harness::{installed, programs};
 
 /// Where root's containers are; `None` where something that podman needs is missing.
-fn podman() -> Option<&'static Engine> {
+pub(crate) fn podman() -> Option<&'static Engine> {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
     ENGINE.get_or_init(|| is_possible().then(|| start(Kind::Podman))).as_ref()
 }
