@@ -27,6 +27,7 @@ mod image_commands;
 mod image_registry;
 mod images;
 mod launch;
+mod metrics;
 mod namespaces;
 mod observe;
 mod oci;

@@ -113,7 +113,18 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     if args.stop {
         return stop(&roots);
     }
-    args.complete(&|name| std::env::var(name).ok()).map_err(Failure::engine)?;
+    if let Err(why) = args.complete(&|name| std::env::var(name).ok()) {
+        if args.on_demand {
+            // Whoever has started it reads its standard output alone.
+            super::print(&why)?;
+        }
+        return Err(failed(skiff_engine::Error::Invalid(why)));
+    }
+    if let Some(endpoint) = args.metrics.endpoint.as_ref().filter(|endpoint| endpoint.is_open()) {
+        eprintln!(
+            "skiff: metrics at {endpoint}: whoever can reach that address can read them, without a password"
+        );
+    }
     let settings = args.settings();
     skiff_engine::daemon::run(&roots.state, &roots.run, &settings).map_err(failed)?;
     Ok(0)

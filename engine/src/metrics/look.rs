@@ -7,6 +7,7 @@ use skiff_sys::clock::monotonic_ns;
 
 use super::totals::Counts;
 use crate::engine::Engine;
+use crate::figures::Tracker;
 use crate::pool;
 use crate::{Record, State};
 
@@ -22,6 +23,8 @@ pub(super) struct Look {
     /// Clients of the daemon.
     pub(super) clients: usize,
     pub(super) spawner_pid: i32,
+    /// What programs in the kernel count of containers.
+    pub(super) tracker: Tracker,
 }
 
 /// A container that runs.
@@ -76,6 +79,7 @@ impl Look {
             pools: Pools::of(engine),
             clients: engine.activity.clients.get(),
             spawner_pid: engine.link.pid(),
+            tracker: engine.tracker.clone(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Reads what there is to be told of containers, the daemon and itself. Waits for the kernel: on a thread of its own.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use super::sampler::Cost;
 use super::table;
 use crate::Record;
 use crate::documents;
-use crate::figures::{self, Figures};
+use crate::figures::{self, Figures, Living, Tracker, cgroup_id};
 
 /// So many containers made ahead are asked for their memory at most; that of others is taken to be the same.
 const PARKED_MAX: usize = 8;
@@ -78,6 +77,14 @@ pub(super) struct Observe {
     pub(super) refused: u64,
 }
 
+/// What programs in the kernel count, those of the daemon and those that are pinned.
+struct Programs {
+    tracker: Tracker,
+    living: Living,
+    pinned: Option<Pinned>,
+    taken: Vec<Taken>,
+}
+
 impl Container {
     /// What could not be counted of it, if something counts.
     pub(super) fn lost(&self) -> Option<u64> {
@@ -95,19 +102,18 @@ impl Container {
 pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
     let begun = monotonic_ns();
     let pinned = Pinned::open().ok().flatten();
-    let taken = pinned.as_ref().and_then(|pinned| pinned.taken().ok()).unwrap_or_default();
+    let programs = Programs {
+        living: look.tracker.living(),
+        tracker: look.tracker.clone(),
+        taken: pinned.as_ref().and_then(|pinned| pinned.taken().ok()).unwrap_or_default(),
+        pinned,
+    };
     let mut subjects = Vec::with_capacity(look.running.len() + 1);
     for running in &look.running {
         let mut subject = subject(running);
-        table::take_container(&container(running, pinned.as_ref(), &taken), &mut subject);
+        table::take_container(&programs.container(running), &mut subject);
         subjects.push(subject);
     }
-    let observe = pinned.as_ref().map(|pinned| Observe {
-        probes: pinned.probes().names(),
-        slots: pinned.slots().into(),
-        taken: taken.len() as u64,
-        refused: pinned.refused().map_or(0, |refused| refused.len() as u64),
-    });
     let limits = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
     let daemon = Daemon {
         since_ns,
@@ -116,7 +122,7 @@ pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
         descriptors: descriptors(),
         descriptors_max: limits.ok().map(|(soft, _)| soft),
         pool_memory_bytes: pool_memory(&look.pools.pids),
-        observe,
+        observe: programs.observe(),
         took_ns: monotonic_ns() - begun,
         cost,
         look,
@@ -172,20 +178,32 @@ fn id(record: &Record, cgroups: &Paths) -> String {
     path.and_then(below).unwrap_or_else(|| format!("/skiff-{}", record.id))
 }
 
-fn container(running: &Running, pinned: Option<&Pinned>, taken: &[Taken]) -> Container {
-    let cgroup =
-        running.cgroups.unified.as_ref().and_then(|path| path.metadata().ok()).map(|found| found.ino());
-    let slot = taken.iter().find(|taken| Some(taken.owner.cgroup) == cgroup).map(|taken| taken.slot);
-    let counted = pinned.zip(slot);
-    let figures = figures::read(&running.cgroups, Some(running.pid));
-    Container {
-        record: running.record.clone(),
-        figures: Figures { restarts: running.record.restart_count, ..figures },
-        processes: processes(&running.cgroups),
-        tier1: counted.and_then(|(pinned, slot)| pinned.tier1(slot).ok()),
-        calls: counted
-            .filter(|(pinned, _)| pinned.probes().syscalls)
-            .and_then(|(pinned, slot)| calls(pinned, slot)),
+impl Programs {
+    fn container(&self, running: &Running) -> Container {
+        let cgroup = cgroup_id(&running.cgroups);
+        let slot = self.taken.iter().find(|taken| Some(taken.owner.cgroup) == cgroup);
+        let counted = self.pinned.as_ref().zip(slot.map(|taken| taken.slot));
+        let mut figures = figures::read(&running.cgroups, Some(running.pid));
+        self.tracker.complete(cgroup, &self.living, &mut figures);
+        Container {
+            record: running.record.clone(),
+            figures: Figures { restarts: running.record.restart_count, ..figures },
+            processes: processes(&running.cgroups),
+            tier1: counted.and_then(|(pinned, slot)| pinned.tier1(slot).ok()),
+            calls: counted
+                .filter(|(pinned, _)| pinned.probes().syscalls)
+                .and_then(|(pinned, slot)| calls(pinned, slot)),
+        }
+    }
+
+    fn observe(&self) -> Option<Observe> {
+        let pinned = self.pinned.as_ref()?;
+        Some(Observe {
+            probes: pinned.probes().names(),
+            slots: pinned.slots().into(),
+            taken: self.taken.len() as u64,
+            refused: pinned.refused().map_or(0, |refused| refused.len() as u64),
+        })
     }
 }
 

@@ -64,14 +64,14 @@ pub(super) enum Watched {
 #[derive(Debug)]
 pub(super) struct Socket(PathBuf);
 
-/// Listens at `endpoint`. Says so once if others than this host's can reach that.
+/// Listens at `endpoint`.
 pub(super) fn listen(endpoint: &Endpoint) -> Result<Listener, Error> {
     let host = |error: io::Error| Error::Host(format!("metrics: listen at {endpoint}: {}", cause(&error)));
-    let listener = match endpoint {
+    match endpoint {
         Endpoint::Tcp(address) => {
             let listener = std::net::TcpListener::bind(address).map_err(host)?;
             listener.set_nonblocking(true).map_err(host)?;
-            Listener::Tcp(listener)
+            Ok(Listener::Tcp(listener))
         }
         Endpoint::Unix(path) => {
             // The lock on the state is held: whoever has bound it has gone.
@@ -84,13 +84,9 @@ pub(super) fn listen(endpoint: &Endpoint) -> Result<Listener, Error> {
             nix::sys::stat::umask(before);
             let listener = bound.map_err(host)?;
             listener.set_nonblocking(true).map_err(host)?;
-            Listener::Unix(listener, path.clone())
+            Ok(Listener::Unix(listener, path.clone()))
         }
-    };
-    if endpoint.is_open() {
-        tracing::warn!("metrics at {listener}: whoever can reach that address can read them, unencrypted");
     }
-    Ok(listener)
 }
 
 impl Listener {

@@ -194,7 +194,7 @@ fn pressure(container: &Container, figure: fn(&Pressures) -> u64) -> Option<u64>
 }
 
 /// Of the probes that can be left on.
-fn tier1<T>(container: &Container, figure: fn(&Tier1) -> Option<T>) -> Option<T> {
+fn tier1<'a, T>(container: &'a Container, figure: impl FnOnce(&'a Tier1) -> Option<T>) -> Option<T> {
     container.tier1.as_ref().and_then(figure)
 }
 
@@ -404,18 +404,18 @@ pub static TABLE: &[Row] = &[
         p.number(c.calls.map(|calls| calls.failed));
     }),
     container("skiff_container_run_queue_wait_seconds", "skiff.container.run_queue.wait", Kind::Histogram, Seconds, "How long threads waited for a CPU each time; with observe run-queue.", |c, p| {
-        p.durations(&[], tier1(c, |t| t.run_queue.clone()).as_ref().map(|queue| &queue.wait));
+        p.durations(&[], tier1(c, |t| t.run_queue.as_ref().map(|queue| &queue.wait)));
     }),
     container("skiff_container_off_cpu_seconds", "skiff.container.off_cpu", Kind::Histogram, Seconds, "How long threads slept or were blocked each time; with observe run-queue.", |c, p| {
-        p.durations(&[], tier1(c, |t| t.run_queue.clone()).as_ref().map(|queue| &queue.off_cpu));
+        p.durations(&[], tier1(c, |t| t.run_queue.as_ref().map(|queue| &queue.off_cpu)));
     }),
     container("skiff_container_throttled_wait_seconds", "skiff.container.throttled.wait", Kind::Histogram, Seconds, "How long threads waited for CPU quota each time; with observe run-queue.", |c, p| {
-        p.durations(&[], tier1(c, |t| t.run_queue.clone()).as_ref().map(|queue| &queue.throttled));
+        p.durations(&[], tier1(c, |t| t.run_queue.as_ref().map(|queue| &queue.throttled)));
     }),
     container("skiff_container_block_latency_seconds", "skiff.container.block.latency", Kind::Histogram, Seconds, "How long requests to block devices took; with observe block.", |c, p| {
-        let block = tier1(c, |t| t.block.clone());
-        p.durations(&["read"], block.as_ref().map(|block| &block.latency[0]));
-        p.durations(&["write"], block.as_ref().map(|block| &block.latency[1]));
+        let block = tier1(c, |t| t.block.as_ref());
+        p.durations(&["read"], block.map(|block| &block.latency[0]));
+        p.durations(&["write"], block.map(|block| &block.latency[1]));
     })
     .labels(&["operation"]),
     container("skiff_container_socket_bytes_total", "skiff.container.socket.io", Counter, Bytes, "What its sockets received and sent, with IP headers; with observe net.", |c, p| {
@@ -429,17 +429,17 @@ pub static TABLE: &[Row] = &[
     })
     .labels(&["direction"]),
     container("skiff_container_tcp_connections_total", "skiff.container.tcp.connections", Counter, Count("connection"), "TCP connections: begun by it, of those established, and accepted by it; with observe tcp.", |c, p| {
-        let tcp = tier1(c, |t| t.tcp.clone());
-        p.of(&["begun"], tcp.as_ref().map(|tcp| tcp.connects));
-        p.of(&["established"], tcp.as_ref().map(|tcp| tcp.connected));
-        p.of(&["accepted"], tcp.as_ref().map(|tcp| tcp.accepts));
+        let tcp = tier1(c, |t| t.tcp.as_ref());
+        p.of(&["begun"], tcp.map(|tcp| tcp.connects));
+        p.of(&["established"], tcp.map(|tcp| tcp.connected));
+        p.of(&["accepted"], tcp.map(|tcp| tcp.accepts));
     })
     .labels(&["state"]),
     container("skiff_container_tcp_retransmits_total", "skiff.container.tcp.retransmits", Counter, Count("segment"), "TCP segments that it sent again; with observe tcp.", |c, p| {
-        p.number(tier1(c, |t| t.tcp.clone()).map(|tcp| tcp.retransmits));
+        p.number(tier1(c, |t| t.tcp.as_ref()).map(|tcp| tcp.retransmits));
     }),
     container("skiff_container_tcp_round_trip_seconds", "skiff.container.tcp.round_trip", Kind::Histogram, Seconds, "Smoothed round-trip times of TCP connections, at each acknowledgement; with observe tcp.", |c, p| {
-        p.durations(&[], tier1(c, |t| t.tcp.clone()).as_ref().map(|tcp| &tcp.rtt));
+        p.durations(&[], tier1(c, |t| t.tcp.as_ref().map(|tcp| &tcp.rtt)));
     }),
     container("skiff_container_lost_events_total", "skiff.container.lost_events", Counter, Count("event"), "What could not be counted of it, by the programs that are pinned.", |c, p| {
         p.number(c.lost());
