@@ -62,7 +62,7 @@ static VERBS: &[Verb] = &[
     verb!("images", Images, "list images", images::list::run, images::list::COMMAND),
     verb!("tag", Images, "give an image one more name", tag::run, tag::COMMAND),
     verb!("rmi", Images, "remove images, or names of them", remove::run, remove::COMMAND),
-    verb!("history", Images, "show how an image came to be", history::run, history::COMMAND),
+    verb!("history", Images, "show how containers ended, or how an image came to be", history::run, history::COMMAND),
     verb!("save", Images, "write images into an archive", archive::save, archive::SAVE),
     verb!("load", Images, "read images from an archive", archive::load, archive::LOAD),
     verb!("import", Images, "make an image of a tree of files", archive::import, archive::IMPORT),

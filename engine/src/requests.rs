@@ -513,6 +513,7 @@ fn version(engine: &Engine) -> Reply {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "spawner_pid": engine.link.pid(),
+        "events": engine.tracker.state(),
         "metrics": engine.metrics.as_ref().and_then(|metrics| metrics.at.clone()),
     });
     Reply::Documents { documents: vec![document], errors: Vec::new() }

@@ -18,6 +18,7 @@ mod crash;
 mod engine;
 mod engine_logs;
 mod fallback;
+mod figures;
 mod flags_mounts;
 mod flags_process;
 mod flags_resources;

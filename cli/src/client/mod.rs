@@ -8,6 +8,7 @@ pub(crate) mod changes;
 pub(crate) mod daemon;
 pub(crate) mod exec;
 mod follow;
+pub(crate) mod history;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod logs;

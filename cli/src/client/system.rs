@@ -91,7 +91,8 @@ Client:
 Server:
  Version:    {{.Server.Version}}
  Process:    {{.Server.Pid}}
- Spawner:    {{.Server.SpawnerPid}}";
+ Spawner:    {{.Server.SpawnerPid}}
+ Events:     {{.Server.Events}}";
 
 pub(crate) fn version(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&VERSION, words)? else { return Ok(0) };
@@ -102,7 +103,7 @@ pub(crate) fn version(words: Rest<'_>) -> Result<u8, Failure> {
     let client = json!({ "Version": env!("CARGO_PKG_VERSION") });
     let (mut documents, errors) = documents(&Request::Version)?;
     let server = documents.pop().unwrap_or_default();
-    let server = json!({ "Version": server["version"], "Pid": server["pid"], "SpawnerPid": server["spawner_pid"], "Metrics": server["metrics"] });
+    let server = json!({ "Version": server["version"], "Pid": server["pid"], "SpawnerPid": server["spawner_pid"], "Events": server["events"], "Metrics": server["metrics"] });
     let document = json!({ "Client": client, "Server": server });
     let text = match inspection {
         // One document is no list here.

@@ -4,7 +4,7 @@
 //! mean there.
 
 mod sample;
-mod show;
+pub(crate) mod show;
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
@@ -17,8 +17,7 @@ use crate::profile::off;
 use crate::values::cause;
 use crate::words::Format;
 use crate::{counted, observe};
-pub(crate) use sample::host_memory;
-use sample::{Sample, Stats};
+pub(crate) use sample::{Sample, Stats};
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use skiff_ebpf::{Phase, Record};
+use skiff_engine::figures::Sampled;
 use skiff_runtime::cgroup::{Controller, Paths};
 use skiff_sys::clock::monotonic_ns;
 
@@ -17,7 +18,9 @@ pub(crate) struct Sample {
     cgroup: u64,
     short_id: String,
     id: String,
-    directory: String,
+    /// Of a daemon's.
+    name: Option<String>,
+    directory: Option<String>,
     running: bool,
     cpu_us: Option<u64>,
     memory_bytes: Option<u64>,
@@ -25,14 +28,15 @@ pub(crate) struct Sample {
     network: Option<[u64; 2]>,
     block: [Option<u64>; 2],
     processes: Option<u64>,
-    calls: u64,
-    failed_calls: u64,
+    throttled_ns: Option<u64>,
+    calls: Option<u64>,
+    failed_calls: Option<u64>,
     faults: Option<u64>,
     major_faults: Option<u64>,
     run_queue_ns: Option<u64>,
     switches: Option<u64>,
-    execs: u64,
-    lost: u64,
+    execs: Option<u64>,
+    lost: Option<u64>,
 }
 
 impl Sample {
@@ -41,14 +45,14 @@ impl Sample {
     pub(crate) fn take(container: Container, record: &Record) -> Self {
         let usage = container.usage();
         let of = |figure: fn(&Phase) -> Option<u64>| Some(figure(&record.init)? + figure(&record.workload)?);
-        let calls = || [&record.init, &record.workload].into_iter().flat_map(|phase| &phase.syscalls);
         let paths = &container.paths;
         Self {
             at_ns: monotonic_ns(),
             cgroup: container.taken.owner.cgroup,
             short_id: container.short_id().to_owned(),
             id: container.id.clone(),
-            directory: container.directory.display().to_string(),
+            name: None,
+            directory: Some(container.directory.display().to_string()),
             running: container.pid.is_some(),
             cpu_us: usage.cpu_user_us.zip(usage.cpu_system_us).map(|(user, system)| user + system),
             memory_bytes: memory(paths),
@@ -59,20 +63,52 @@ impl Sample {
                 usage.block_write_bytes.or_else(|| of(|phase| phase.block_write_bytes)),
             ],
             processes: processes(paths),
-            calls: record.calls(),
-            failed_calls: calls().flat_map(|call| &call.errors).map(|(_, count)| count).sum(),
+            throttled_ns: usage.throttled_us.map(|us| us * 1000),
+            calls: Some(record.calls()),
+            failed_calls: Some(failed(record)),
             faults: of(|phase| Some(phase.minor_faults? + phase.major_faults?)),
             major_faults: of(|phase| phase.major_faults),
             run_queue_ns: of(|phase| phase.run_queue_ns),
             switches: of(|phase| Some(phase.voluntary_switches? + phase.involuntary_switches?)),
-            execs: record.execs_total,
-            lost: record.lost,
+            execs: Some(record.execs_total),
+            lost: Some(record.lost),
         }
     }
 
-    /// Whether both are of the same container.
-    pub(crate) const fn is_same(&self, other: &Self) -> bool {
-        self.cgroup == other.cgroup
+    /// What the daemon says of a container, and of whose system calls `record` has been counted, if those are.
+    pub(crate) fn of(sampled: &Sampled, record: Option<&Record>) -> Self {
+        let Sampled { id, name, figures, cgroup, .. } = sampled;
+        let sum = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
+        let cpu = &figures.cpu;
+        Self {
+            at_ns: figures.at_ns,
+            cgroup: cgroup.unwrap_or(0),
+            short_id: id.get(..12).unwrap_or(id).to_owned(),
+            id: id.clone(),
+            name: Some(name.clone()),
+            directory: None,
+            running: true,
+            cpu_us: cpu.usage_ns.map(|ns| ns / 1000),
+            memory_bytes: figures.memory.working_set_bytes,
+            memory_limit_bytes: figures.memory.limit_bytes.into_iter().chain(host_memory()).min(),
+            network: figures.network.map(|network| [network.received_bytes, network.sent_bytes]),
+            block: [figures.block.read_bytes, figures.block.write_bytes],
+            processes: figures.processes.current,
+            throttled_ns: cpu.throttled_ns,
+            calls: record.map(Record::calls),
+            failed_calls: record.map(failed),
+            faults: sum(figures.memory.minor_faults, figures.memory.major_faults),
+            major_faults: figures.memory.major_faults,
+            run_queue_ns: cpu.run_queue_ns,
+            switches: sum(cpu.voluntary_switches, cpu.involuntary_switches),
+            execs: figures.processes.executed,
+            lost: record.map(|record| record.lost),
+        }
+    }
+
+    /// Whether both are of the same container, as it was started.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.cgroup == other.cgroup && self.id == other.id
     }
 }
 
@@ -82,7 +118,8 @@ pub(crate) struct Stats {
     #[serde(skip)]
     pub(crate) short_id: String,
     pub(crate) id: String,
-    pub(crate) cgroup: String,
+    pub(crate) name: Option<String>,
+    pub(crate) cgroup: Option<String>,
     pub(crate) running: bool,
     pub(crate) cpu_percent: Option<f64>,
     pub(crate) memory_bytes: Option<u64>,
@@ -92,7 +129,8 @@ pub(crate) struct Stats {
     pub(crate) block_read_bytes: Option<u64>,
     pub(crate) block_write_bytes: Option<u64>,
     pub(crate) processes: Option<u64>,
-    pub(crate) system_calls: u64,
+    pub(crate) throttled_percent: Option<f64>,
+    pub(crate) system_calls: Option<u64>,
     pub(crate) system_calls_per_s: Option<f64>,
     pub(crate) failed_calls_per_s: Option<f64>,
     pub(crate) faults: Option<u64>,
@@ -102,7 +140,7 @@ pub(crate) struct Stats {
     pub(crate) run_queue_percent: Option<f64>,
     pub(crate) switches_per_s: Option<f64>,
     pub(crate) execs_per_s: Option<f64>,
-    pub(crate) events_lost: u64,
+    pub(crate) events_lost: Option<u64>,
 }
 
 impl Stats {
@@ -117,6 +155,7 @@ impl Stats {
         Self {
             short_id: now.short_id.clone(),
             id: now.id.clone(),
+            name: now.name.clone(),
             cgroup: now.directory.clone(),
             running: now.running,
             cpu_percent: rate(&|s| s.cpu_us).map(|us| us / 1e4),
@@ -127,16 +166,17 @@ impl Stats {
             block_read_bytes: now.block[0],
             block_write_bytes: now.block[1],
             processes: now.processes,
+            throttled_percent: rate(&|s| s.throttled_ns).map(|ns| ns / 1e7),
             system_calls: now.calls,
-            system_calls_per_s: rate(&|s| Some(s.calls)),
-            failed_calls_per_s: rate(&|s| Some(s.failed_calls)),
+            system_calls_per_s: rate(&|s| s.calls),
+            failed_calls_per_s: rate(&|s| s.failed_calls),
             faults: now.faults,
             faults_per_s: rate(&|s| s.faults),
             major_faults_per_s: rate(&|s| s.major_faults),
             run_queue_ns: now.run_queue_ns,
             run_queue_percent: rate(&|s| s.run_queue_ns).map(|ns| ns / 1e7),
             switches_per_s: rate(&|s| s.switches),
-            execs_per_s: rate(&|s| Some(s.execs)),
+            execs_per_s: rate(&|s| s.execs),
             events_lost: now.lost,
         }
     }
@@ -145,6 +185,12 @@ impl Stats {
     pub(crate) fn memory_percent(&self) -> Option<f64> {
         Some(self.memory_bytes? as f64 * 100.0 / self.memory_limit_bytes.filter(|limit| *limit > 0)? as f64)
     }
+}
+
+/// Calls that returned an error.
+fn failed(record: &Record) -> u64 {
+    let calls = [&record.init, &record.workload].into_iter().flat_map(|phase| &phase.syscalls);
+    calls.flat_map(|call| &call.errors).map(|(_, count)| count).sum()
 }
 
 /// Memory in use, without pages of files that nobody has touched for a while, as docker shows it.
@@ -176,7 +222,7 @@ fn processes(paths: &Paths) -> Option<u64> {
 }
 
 /// All memory of the host, bytes.
-pub(crate) fn host_memory() -> Option<u64> {
+fn host_memory() -> Option<u64> {
     field(Path::new("/proc/meminfo"), "MemTotal:").map(|kib| kib << 10)
 }
 
@@ -224,7 +270,8 @@ mod tests {
             cgroup: 7,
             short_id: "web".into(),
             id: "web".into(),
-            directory: "/web".into(),
+            name: None,
+            directory: Some("/web".into()),
             running: true,
             cpu_us: Some(calls * 1000),
             memory_bytes: Some(64 << 20),
@@ -232,14 +279,15 @@ mod tests {
             network: Some([10, 20]),
             block: [Some(1), None],
             processes: Some(2),
-            calls,
-            failed_calls: calls / 10,
+            throttled_ns: Some(calls * 1_000_000),
+            calls: Some(calls),
+            failed_calls: Some(calls / 10),
             faults: None,
             major_faults: Some(0),
             run_queue_ns: Some(calls * 1_000_000),
             switches: Some(calls),
-            execs: 1,
-            lost: 0,
+            execs: Some(1),
+            lost: Some(0),
         }
     }
 
@@ -255,7 +303,21 @@ mod tests {
     #[test]
     fn of_one_sample_there_are_no_rates() {
         let stats = Stats::between(None, &sample(1, 100));
-        assert_eq!((stats.system_calls, stats.system_calls_per_s, stats.cpu_percent), (100, None, None));
+        assert_eq!(
+            (stats.system_calls, stats.system_calls_per_s, stats.cpu_percent),
+            (Some(100), None, None)
+        );
+    }
+
+    #[test]
+    fn what_the_daemon_says_has_its_places() {
+        let mut sampled = Sampled { id: "0123456789abcdef".into(), cgroup: Some(9), ..Sampled::default() };
+        sampled.figures.memory.minor_faults = Some(3);
+        sampled.figures.memory.major_faults = Some(1);
+        sampled.figures.cpu.run_queue_ns = Some(7);
+        let stats = Stats::between(None, &Sample::of(&sampled, None));
+        assert_eq!((stats.faults, stats.run_queue_ns, stats.system_calls), (Some(4), Some(7), None));
+        assert_eq!((stats.short_id.as_str(), stats.name.as_deref()), ("0123456789ab", Some("")));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Statistics for people and for programs. Pure.
 
+use serde_json::{Value, json};
 use skiff_ebpf::pinned::Owner;
 
 use super::sample::Stats;
+use crate::format::units::{binary, decimal};
 use crate::profile::{Align, Table, plain, size};
 
 /// Names of containers without a slot that are listed.
@@ -19,6 +21,7 @@ pub(super) fn table(stats: &[Stats]) -> String {
         ("NET I/O", Right),
         ("BLOCK I/O", Right),
         ("PIDS", Right),
+        ("THROTTLED %", Right),
         ("SYSCALLS/S", Right),
         ("FAILED/S", Right),
         ("FAULTS/S", Right),
@@ -35,14 +38,53 @@ pub(super) fn table(stats: &[Stats]) -> String {
             pair(one.network_received_bytes, one.network_sent_bytes),
             pair(one.block_read_bytes, one.block_write_bytes),
             one.processes.map_or_else(none, |count| count.to_string()),
+            percent(one.throttled_percent),
             rate(one.system_calls_per_s),
             rate(one.failed_calls_per_s),
             rate(one.faults_per_s),
             percent(one.run_queue_percent),
-            one.events_lost.to_string(),
+            one.events_lost.map_or_else(none, |lost| lost.to_string()),
         ]);
     }
     table.render()
+}
+
+/// A row for tables and templates: docker's fields in docker's words, and all that is known as numbers.
+pub(crate) fn row(stats: &Stats, no_trunc: bool) -> Value {
+    let id = if no_trunc { &stats.id } else { &stats.short_id };
+    let zero = |bytes: Option<u64>, word: fn(u64) -> String| word(bytes.unwrap_or(0));
+    let two = |[one, other]: [Option<u64>; 2], word: fn(u64) -> String| {
+        format!("{} / {}", zero(one, word), zero(other, word))
+    };
+    let docker = json!({
+        "Container": id,
+        "ID": id,
+        "Name": stats.name.as_deref().unwrap_or("--"),
+        "CPUPerc": format!("{:.2}%", stats.cpu_percent.unwrap_or(0.0)),
+        "MemUsage": two([stats.memory_bytes, stats.memory_limit_bytes], binary),
+        "MemPerc": format!("{:.2}%", stats.memory_percent().unwrap_or(0.0)),
+        "NetIO": two([stats.network_received_bytes, stats.network_sent_bytes], decimal),
+        "BlockIO": two([stats.block_read_bytes, stats.block_write_bytes], decimal),
+        "PIDs": stats.processes.unwrap_or(0).to_string(),
+        "Faults": rate(stats.faults_per_s),
+        "Throttled": percent(stats.throttled_percent),
+        "RunQueue": percent(stats.run_queue_percent),
+        "Syscalls": rate(stats.system_calls_per_s),
+    });
+    let mut row = json!(stats);
+    if let (Value::Object(row), Value::Object(docker)) = (&mut row, docker) {
+        row.extend(docker);
+    }
+    row
+}
+
+/// What the columns of [`row`] are called.
+pub(crate) fn names() -> Value {
+    json!({
+        "Container": "CONTAINER", "ID": "CONTAINER ID", "Name": "NAME", "CPUPerc": "CPU %",
+        "MemUsage": "MEM USAGE / LIMIT", "MemPerc": "MEM %", "NetIO": "NET I/O", "BlockIO": "BLOCK I/O", "PIDs": "PIDS",
+        "Faults": "FAULTS/S", "Throttled": "THROTTLED %", "RunQueue": "RUN QUEUE %", "Syscalls": "SYSCALLS/S",
+    })
 }
 
 /// One object in a line for each container.
@@ -52,7 +94,7 @@ pub(super) fn json(stats: &[Stats]) -> String {
 }
 
 /// Says which containers found no slot.
-pub(super) fn uncounted(refused: &[Owner], slots: u32) -> String {
+pub(crate) fn uncounted(refused: &[Owner], slots: u32) -> String {
     if refused.is_empty() {
         return String::new();
     }

@@ -80,6 +80,15 @@ impl Tracker {
         told
     }
 
+    /// `loaded`, `loading`, or why there are none.
+    pub(crate) fn state(&self) -> &str {
+        match (self.0.events.get(), self.0.refused.get()) {
+            (Some(_), _) => "loaded",
+            (None, Some(refused)) => refused,
+            (None, None) => "loading",
+        }
+    }
+
     /// Has the spawner keep the programs for the next daemon.
     pub(crate) async fn keep(&self, link: &Link) {
         let Some(events) = self.0.events.get() else { return };
