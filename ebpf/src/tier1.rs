@@ -2,6 +2,8 @@
 
 mod read;
 
+use std::fmt;
+
 use skiff_ebpf_abi::{BUCKETS, bucket, bucket_lower, bucket_middle};
 
 pub(crate) use read::Reader;
@@ -172,11 +174,19 @@ pub struct Tcp {
 }
 
 /// Durations, ns, in buckets that are at most 1/16 of their lower bound wide.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
     /// Their sum.
     pub total_ns: u64,
     counts: Vec<u64>,
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let buckets = self.buckets().map(|(from, to, count)| (from..to, count));
+        write!(f, "{} ns ", self.total_ns)?;
+        f.debug_map().entries(buckets).finish()
+    }
 }
 
 impl Default for Histogram {
