@@ -63,7 +63,8 @@ be switched on before, and nothing is left. SIGINT ends it early, and shows what
 
 /// `skiff prefetch --help`.
 const PREFETCH: &str = "\
-Usage: skiff prefetch [ls | show IMAGE [CLASS] | export IMAGE [CLASS] | rm IMAGE [CLASS] | rm --all]
+Usage: skiff prefetch [ls | show IMAGE [CLASS] | export IMAGE [CLASS] | import IMAGE [FILE] | rm IMAGE [CLASS] |
+                       rm --all]
 
 What containers of an image use of its files until they are ready is recorded once for each class of commands, and read
 ahead when one is started and the page cache is cold. IMAGE is an image's id, or the beginning of it; CLASS a command as
@@ -73,6 +74,7 @@ ahead when one is started and the page cache is cold. IMAGE is an image's id, or
                                     much of what was used had been read ahead
   show                              list the files of one
   export                            print one as docs/prefetch.md describes it, with the digests of its files
+  import                            take one over from FILE, or standard input, as far as IMAGE (a name, too) has its files
   rm                                remove those of an image, or all
       --format text|json            how ls and show print
 ";

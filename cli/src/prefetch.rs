@@ -9,9 +9,10 @@ use std::process::{Child, Command, Stdio};
 use serde::{Deserialize, Serialize};
 use skiff_engine::prefetch::Subject;
 use skiff_store::Digest;
-use skiff_store::prefetch::{self, Key, Outcome, PAGE, Profile, Profiles};
+use skiff_store::prefetch::{self, BYTES_MAX, Key, Outcome, PAGE, Profile, Profiles};
 
 use crate::failure::Failure;
+use crate::images;
 use crate::profile::{Align, Table, size};
 use crate::roots::Roots;
 use crate::words::{Format, Words};
@@ -49,10 +50,15 @@ pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
         (Some("show"), [image, class]) => show(&one(found(image, Some(class))?)?, format),
         (Some("export"), [image]) => export(one(found(image, None)?)?),
         (Some("export"), [image, class]) => export(one(found(image, Some(class))?)?),
+        (Some("import"), [image]) => import(&profiles, image, std::io::stdin()),
+        (Some("import"), [image, file]) => match std::fs::File::open(file) {
+            Ok(from) => import(&profiles, image, from),
+            Err(error) => Err(refuse(format!("open {file}: {}", skiff_runtime::cause(&error)))),
+        },
         (Some("rm" | "remove"), []) if all => remove(&profiles, &profiles.list()?),
         (Some("rm" | "remove"), [image]) => remove(&profiles, &found(image, None)?),
         (Some("rm" | "remove"), [image, class]) => remove(&profiles, &found(image, Some(class))?),
-        _ => Err(words.refused("neither ls, show, export nor rm of an image")),
+        _ => Err(words.refused("neither ls, show, export, import nor rm of an image")),
     }
 }
 
@@ -168,6 +174,21 @@ fn show(profile: &Profile, format: Format) -> Result<String, Failure> {
 fn export(mut profile: Profile) -> Result<String, Failure> {
     prefetch::seal(&mut profile, &Roots::find()?.state)?;
     Ok(document(&profile))
+}
+
+/// Keeps what a document says about files that the image has, in its own layers or others.
+fn import(profiles: &Profiles, image: &str, from: impl Read) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    // One byte more shows that there are too many.
+    let limit = BYTES_MAX as u64 + 1;
+    from.take(limit).read_to_end(&mut bytes).map_err(|error| refuse(skiff_runtime::cause(&error)))?;
+    let profile =
+        Profile::parse(&bytes).map_err(|reason| refuse(format!("not a prefetch profile: {reason}")))?;
+    let (id, layers) = images::layers_of(image)?;
+    let bound = prefetch::bind(&profile, id, &layers, &Roots::find()?.state)
+        .ok_or_else(|| refuse(format!("less than half of the profile is about files that {image} has")))?;
+    profiles.save(&bound)?;
+    Ok(format!("{} {}\n", &id.hex()[..12], bound.class))
 }
 
 fn document(profile: &Profile) -> String {

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use skiff_store::prefetch::{PAGE, Profile, replay};
+use skiff_store::Digest;
+use skiff_store::prefetch::{PAGE, Profile, adopt, replay};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(profile) = Profile::parse(bytes) else { return };
@@ -15,6 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(Profile::parse(&profile.to_json()).as_ref(), Ok(&profile));
     let learnt = profile.learn(profile.clone(), true);
     assert!(Profile::parse(&learnt.to_json()).is_ok());
+    assert_eq!(adopt(profile.clone(), Digest::of(b"image"), &[]), None);
     // None of its layers is here.
     assert_eq!(replay(&profile, &[]).bytes, 0);
 });

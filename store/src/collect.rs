@@ -29,6 +29,7 @@ use crate::images::{Removed, Summary};
 use crate::layers::LayerRecord;
 use crate::lease::{self, Held};
 use crate::merged;
+use crate::prefetch::Profiles;
 use crate::spec::RootFs;
 use crate::staging::{Claim, Try};
 use crate::store::Store;
@@ -161,6 +162,10 @@ impl Store {
         }
         lease::absolve(&self.disk)?;
         drop(lock);
+        // Nothing depends on them.
+        if let Err(error) = Profiles::of(&self.disk.root).sweep(&self.disk.layers) {
+            tracing::warn!("{error}");
+        }
         Ok(collected)
     }
 

@@ -1,11 +1,15 @@
 //! Images on their way to and from a registry, by the command line: what is said, and what interruptions leave.
 
 use std::fs;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
+use crate::harness::layout;
 use crate::harness::registry::{Guard, Registry, has_registry};
-use crate::harness::{Case, Skiff, fixture, need};
+use crate::harness::{Case, Skiff, fixture, need, parse};
 
 /// Nobody's configuration but the test's.
 fn skiff(case: &Case, words: &[&str]) -> Skiff {
@@ -109,4 +113,73 @@ fn many_may_pull_the_same_at_once() {
         assert_eq!(live.finish().ok(), format!("{name}\n"));
     }
     assert_eq!(skiff(&case, &["run", "--rm", &name, "cat", "/data/kept"]).output().ok(), "lower");
+}
+
+/// The command classes of which there are profiles in the store at `root`.
+fn classes(case: &Case, root: &Path) -> Vec<String> {
+    let listed = skiff(case, &["prefetch", "ls", "--format", "json"]).env("SKIFF_ROOT", root).output().ok();
+    listed.lines().map(|line| parse(line)["class"].as_str().expect("a class").to_owned()).collect()
+}
+
+#[test]
+fn prefetch_profiles_go_to_a_registry_and_come_back() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    // Debian's has no list of referrers: they are kept below a tag.
+    let registry = Registry::start(&case, Guard::Nothing);
+    registry.put(&small(), "small:1", &[]);
+    let name = registry.name("small:1");
+    skiff(&case, &["pull", "-q", &name]).output().ok();
+    let layers = fs::read_dir(case.state.join("layers/sha256")).expect("the layers");
+    let layer = layers.flatten().find(|layer| layer.path().join("data/kept").is_file()).expect("one");
+    let file = |layer: &str| json!({ "layer": layer, "path": "data/kept", "size": 5, "ranges": [[0, 0, 1]] });
+    let foreign = format!("sha256:{}", "0".repeat(64));
+    let own = format!("sha256:{}", layer.file_name().display());
+    let document = |files: &[Value]| {
+        json!({ "schema": "skiff.prefetch/1", "image": foreign, "class": "cat", "recorded_s": 1,
+                "accuracy": "used", "files": files })
+    };
+    // What is not about the image is not taken.
+    let import = |profile: &Value| {
+        fs::write(case.dir.join("profile.json"), profile.to_string()).expect("write");
+        skiff(&case, &["prefetch", "import", &name, &case.dir.join("profile.json").display().to_string()])
+            .output()
+    };
+    import(&document(&[file(&foreign)])).fails(1, "less than half");
+    import(&json!({ "schema": "other" })).fails(1, "not a prefetch profile");
+    assert!(import(&document(&[file(&own)])).ok().ends_with(" cat\n"));
+    let other = registry.name("other:1");
+    skiff(&case, &["tag", &name, &other]).output().ok();
+    let bare = registry.name("bare:1");
+    skiff(&case, &["tag", &name, &bare]).output().ok();
+    skiff(&case, &["push", "-q", "--prefetch", "off", &bare]).output().ok();
+    skiff(&case, &["push", "-q", &other]).output().ok();
+    // Once more is no other one.
+    skiff(&case, &["push", "-q", &other]).output().ok();
+    let pulled = |into: &str, words: &[&str]| {
+        let root = case.dir.join(into);
+        let words = [&["pull", "-q"], words].concat();
+        skiff(&case, &words).env("SKIFF_ROOT", &root).output().ok();
+        classes(&case, &root)
+    };
+    assert_eq!(pulled("with", &[&other]), ["cat"]);
+    assert_eq!(pulled("without", &["--prefetch", "off", &other]), [""; 0]);
+    assert_eq!(pulled("bare", &[&bare]), [""; 0]);
+    // The tag of the list is no image.
+    assert_eq!(pulled("all", &["-a", other.trim_end_matches(":1")]), ["cat"]);
+    let exported = skiff(&case, &["prefetch", "export", &id(&case, &name)]).output().ok();
+    let blob = registry.blob_file(&format!("sha256:{}", layout::hex(&Sha256::digest(exported.trim_end()))));
+    // A registry that lies has an image pulled, and nothing else.
+    let mut lie = fs::read(&blob).expect("the profile");
+    lie.reverse();
+    fs::write(&blob, lie).expect("spoil");
+    assert_eq!(pulled("spoilt", &[&other]), [""; 0]);
+    // It goes with its image.
+    let with = case.dir.join("with");
+    skiff(&case, &["rmi", &other]).env("SKIFF_ROOT", &with).output().ok();
+    assert_eq!(classes(&case, &with), [""; 0]);
+}
+
+fn id(case: &Case, name: &str) -> String {
+    skiff(case, &["inspect", "--format", "{{.Id}}", name]).output().ok().trim_end().to_owned()
 }

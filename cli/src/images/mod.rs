@@ -10,6 +10,7 @@ pub(crate) mod history;
 pub(crate) mod inspect;
 pub(crate) mod list;
 mod local;
+mod prefetched;
 mod progress;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -21,10 +22,37 @@ pub(crate) mod tag;
 pub(crate) mod wanted;
 
 use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+
+use skiff_store::{Digest, ImageRef};
 
 use crate::client::{os, refused};
 use crate::failure::Failure;
 use crate::line::Command;
+
+/// The id of an image, by name, id or reference, and the directories of its layers.
+pub(crate) fn layers_of(text: &str) -> Result<(Digest, Vec<PathBuf>), Failure> {
+    let local = local::Local::open()?;
+    let reference = match ImageRef::parse(text).map_err(local::failed)? {
+        ImageRef::Named(_) | ImageRef::Id(_) => {
+            ImageRef::Id(local.store.find(text).map_err(local::failed)?.id)
+        }
+        other => other,
+    };
+    let image = local.store.resolve(&reference).map_err(local::failed)?;
+    let id = image.id.and_then(|id| Digest::try_from(id).ok());
+    let none = || refused(Failure::engine(format!("{text}: an image without an id")));
+    Ok((id.ok_or_else(none)?, image.layers))
+}
+
+/// The value of a flag that is on or off.
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("neither on nor off".into()),
+    }
+}
 
 /// Refuses to go on without an image.
 fn some_images<A>(command: &Command<A>, images: &[String]) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ use skiff_registry::{Access, Config, Registry};
 use skiff_store::{Digest, ImageName, LayerEvent, Platform, Progress, RemoteError};
 
 use super::local::{Local, failed};
+use super::prefetched;
 use super::progress::{Board, Status, To};
 use crate::client::{print, refused, understand};
 use crate::failure::Failure;
@@ -16,6 +17,7 @@ pub(crate) struct Args {
     all_tags: bool,
     quiet: bool,
     platform: Option<Platform>,
+    leaves_profiles: bool,
 }
 
 pub(crate) static COMMAND: Command<Args> = Command {
@@ -42,6 +44,13 @@ Fetches an image from a registry. What has come of it when it is interrupted is 
                 "for another platform than this host's",
                 |a, v| put(&mut a.platform, Some(Platform::parse(v)?)),
             ),
+            Flag::value(
+                None,
+                "prefetch",
+                "on|off",
+                "whether prefetch profiles that the registry has are fetched (default on)",
+                |a, v| put(&mut a.leaves_profiles, !super::switch(v)?),
+            ),
             Flag::switch(Some('q'), "quiet", "print nothing but the name", |a, on| a.quiet = on),
         ],
     }],
@@ -62,7 +71,7 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     if name.digest().is_none() && !has_tag(&text) && !args.quiet {
         print("Using default tag: latest\n")?;
     }
-    pull(&local, &name, args.platform.as_ref(), to)?;
+    pull(&local, &name, args.platform.as_ref(), to, !args.leaves_profiles)?;
     print(&format!("{name}\n"))
 }
 
@@ -72,9 +81,10 @@ fn all(local: &Local, text: &str, name: &ImageName, args: &Args, to: To) -> Resu
         return Err(wrong("tag can't be used with --all-tags/-a".into()));
     }
     let tags = registry()?.repository(name, Access::Pull).and_then(|repository| repository.tags());
-    for tag in tags.map_err(elsewhere)? {
+    // Lists of referrers stand below tags made of digests.
+    for tag in tags.map_err(elsewhere)?.into_iter().filter(|tag| !is_list_of_referrers(tag)) {
         let name = name.with_tag(&tag).map_err(|reason| wrong(format!("tag {tag:?}: {reason}")))?;
-        pull(local, &name, args.platform.as_ref(), to)?;
+        pull(local, &name, args.platform.as_ref(), to, !args.leaves_profiles)?;
     }
     print(&format!("{}\n", name.repository()))
 }
@@ -89,12 +99,18 @@ pub(super) fn has_tag(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(_, tag)| !tag.contains('/'))
 }
 
-/// Fetches `name`, and tells of it in docker's words. Returns the image's id.
+/// Whether it is the tag of what refers to a manifest, where a registry has no list of its own.
+fn is_list_of_referrers(tag: &str) -> bool {
+    tag.strip_prefix("sha256-").is_some_and(|hex| Digest::from_hex(hex).is_some())
+}
+
+/// Fetches `name`, with the prefetch profiles that the registry has if these are wanted, and tells of it in docker's words. Returns the image's id.
 pub(super) fn pull(
     local: &Local,
     name: &ImageName,
     platform: Option<&Platform>,
     to: To,
+    with_profiles: bool,
 ) -> Result<Digest, Failure> {
     let repository = registry()?.repository(name, Access::Pull).map_err(elsewhere)?;
     let board = Board::new(to);
@@ -108,6 +124,9 @@ pub(super) fn pull(
     }
     board.finish();
     let pulled = pulled.map_err(failed)?;
+    if with_profiles && pulled.is_new {
+        prefetched::fetch(local, &repository, pulled.id);
+    }
     board.line(&format!("Digest: {}", pulled.digest));
     let what = if pulled.is_new { "Downloaded newer image" } else { "Image is up to date" };
     board.line(&format!("Status: {what} for {}", name.familiar()));

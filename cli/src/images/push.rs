@@ -4,6 +4,7 @@ use skiff_registry::{Packing, PushEvent, PushProgress, Pushed, push};
 use skiff_store::{Digest, ImageName};
 
 use super::local::{Local, failed};
+use super::prefetched;
 use super::progress::{Board, Status, To};
 use super::pull::{elsewhere, has_tag, parse, registry, short};
 use crate::client::{print, refused, understand};
@@ -15,6 +16,7 @@ pub(crate) struct Args {
     all_tags: bool,
     quiet: bool,
     packing: Packing,
+    leaves_profiles: bool,
 }
 
 pub(crate) static COMMAND: Command<Args> = Command {
@@ -44,6 +46,13 @@ Sends an image to the registry that its name says. What the registry has already
                         },
                     )
                 },
+            ),
+            Flag::value(
+                None,
+                "prefetch",
+                "on|off",
+                "whether what is known of it is sent along, for prefetching (default on)",
+                |a, v| put(&mut a.leaves_profiles, !super::switch(v)?),
             ),
             Flag::switch(Some('q'), "quiet", "print nothing but the name", |a, on| a.quiet = on),
         ],
@@ -112,9 +121,14 @@ fn names(local: &Local, name: &ImageName, all: bool) -> Result<Vec<(ImageName, D
 
 fn one(local: &Local, name: &ImageName, id: Digest, args: &Args) -> Result<Pushed, Failure> {
     let board = Board::new(if args.quiet { To::Nothing } else { To::Stdout });
-    let pushed = push(&local.store, &registry()?, id, name, args.packing, &Push(&board));
+    let registry = registry()?;
+    let pushed = push(&local.store, &registry, id, name, args.packing, &Push(&board));
     board.finish();
-    pushed.map_err(elsewhere)
+    let pushed = pushed.map_err(elsewhere)?;
+    if !args.leaves_profiles {
+        prefetched::attach(local, &registry, id, name, pushed.digest);
+    }
+    Ok(pushed)
 }
 
 /// Tells of a push in docker's words.

@@ -89,7 +89,7 @@ fn name_of(image: &str) -> Result<Option<ImageName>, Failure> {
 fn fetch(local: &Local, image: &str, wanted: &Wanted) -> Result<(), Failure> {
     let to = if wanted.quiet { To::Nothing } else { To::Stderr };
     let name = name_of(image)?.ok_or_else(|| Failure::engine(format!("no such image: {image}")))?;
-    pull(local, &name, wanted.platform.as_ref(), to).map(drop).map_err(|it| Failure::engine(it.message))
+    pull(local, &name, wanted.platform.as_ref(), to, true).map(drop).map_err(|it| Failure::engine(it.message))
 }
 
 #[cfg(test)]

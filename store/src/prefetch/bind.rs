@@ -1,5 +1,6 @@
 //! A profile of one image for another that has the same files: those of layers that both have, and those of the same path and content.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs::File as Open;
 use std::io::{self, Read};
@@ -47,6 +48,17 @@ pub fn bind(profile: &Profile, image: Digest, layers: &[PathBuf], root: &Path) -
         .collect();
     let bound = Profile { image, files, runs: 0, replays: 0, checked: None, poor: 0, ..profile.clone() };
     (bound.pages() > 0 && bound.pages() * 2 >= profile.pages()).then_some(bound)
+}
+
+/// What of a profile from elsewhere is about files of `layers`, for the image `image` that has these; `None` if nothing is.
+///
+/// No file is looked at: those that are not what the profile says are left out when it is replayed.
+pub fn adopt(profile: Profile, image: Digest, layers: &[PathBuf]) -> Option<Profile> {
+    let known: HashSet<Digest> = layers.iter().filter_map(|path| replay::name(path)).collect();
+    let mut adopted = Profile { image, ..profile.published() };
+    adopted.runs = 0;
+    adopted.files.retain(|file| known.contains(&file.layer));
+    (adopted.pages() > 0).then_some(adopted)
 }
 
 /// The file in another layer, if its content is the same.
@@ -143,6 +155,30 @@ mod tests {
         assert_eq!(bind(&old, Digest::of(b"two"), &[new, base.clone()], &root).expect("bind").pages(), 4);
         assert_eq!(bind(&old, Digest::of(b"three"), &[base], &root).map(|bound| bound.pages()), Some(4));
         fs::remove_dir_all(root).expect("clean up");
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_is_about_layers_of_the_image_alone() {
+        let file = |layer: &[u8]| File {
+            layer: Digest::of(layer),
+            path: "app".into(),
+            size: 9000,
+            sha256: None,
+            ranges: vec![Range(0, 0, 2)],
+        };
+        let document = format!(
+            r#"{{"schema":"{SCHEMA}","image":"{}","class":"app","recorded_s":1,"accuracy":"used","runs":9,"replays":7,
+                "poor":1,"files":[]}}"#,
+            Digest::of(b"other")
+        );
+        let empty = Profile::parse(document.as_bytes()).expect("parse");
+        let foreign = Profile { files: vec![file(b"own"), file(b"foreign")], ..empty };
+        let layers = [PathBuf::from("/layers").join(Digest::of(b"own").hex())];
+        let adopted = adopt(foreign.clone(), Digest::of(b"image"), &layers).expect("one file");
+        assert_eq!((adopted.image, &adopted.files), (Digest::of(b"image"), &vec![file(b"own")]));
+        // Nothing of it was seen here.
+        assert!((adopted.runs, adopted.replays, adopted.poor) == (0, 0, 0) && adopted.is_young());
+        assert_eq!(adopt(foreign, Digest::of(b"image"), &[]), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use bind::{bind, seal};
+pub use bind::{adopt, bind, seal};
 pub use find::{Found, Origin, Use, find};
 pub use profile::{Accuracy, BYTES_MAX, Checked, File, PAGE, Profile, Range, SCHEMA, class_of, time_class};
 pub use replay::{Outcome, Report, is_warm_in, replay};
@@ -93,6 +93,17 @@ impl Profiles {
         Ok(found)
     }
 
+    /// Removes the profiles of images that have lost one of their layers, which are directories of `layers`: these images are gone.
+    pub(crate) fn sweep(&self, layers: &Path) -> Result<(), Error> {
+        for profile in self.list()? {
+            let is_whole = profile.files.iter().all(|file| layers.join(file.layer.hex()).exists());
+            if !is_whole {
+                self.remove(&Key { image: profile.image, class: profile.class })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the profile of `key`; whether there was one.
     pub fn remove(&self, key: &Key) -> Result<bool, Error> {
         let path = self.path(key);
@@ -157,7 +168,20 @@ mod tests {
         let profile = Profile::parse(document.as_bytes()).expect("parse");
         profiles.save(&profile).expect("save");
         assert_eq!(profiles.load(&key).expect("load"), Some(profile.clone()));
-        assert_eq!(profiles.list().expect("list"), [profile]);
+        assert_eq!(profiles.list().expect("list"), std::slice::from_ref(&profile));
+        // Of no file at all, and so of none that has gone.
+        profiles.sweep(&root).expect("sweep");
+        assert_eq!(profiles.list().expect("list").len(), 1);
+        let layer = Digest::of(b"layer");
+        let file = File { layer, path: "app".into(), size: 1, sha256: None, ranges: vec![Range(0, 0, 1)] };
+        profiles.save(&Profile { files: vec![file], ..profile.clone() }).expect("save");
+        fs::create_dir(root.join(layer.hex())).expect("mkdir");
+        profiles.sweep(&root).expect("sweep");
+        assert_eq!(profiles.list().expect("list").len(), 1);
+        fs::remove_dir(root.join(layer.hex())).expect("remove");
+        profiles.sweep(&root).expect("sweep");
+        assert_eq!(profiles.list().expect("list"), []);
+        profiles.save(&profile).expect("save");
         fs::write(profiles.path(&key), "{").expect("spoil");
         assert!(profiles.load(&key).is_err() && profiles.list().expect("list").is_empty());
         assert!(profiles.remove(&key).expect("remove") && !profiles.remove(&key).expect("remove"));

@@ -139,6 +139,12 @@ impl Profile {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// Without what only this host knows of it.
+    #[must_use]
+    pub fn published(self) -> Self {
+        Self { replays: 0, checked: None, poor: 0, ..self }
+    }
+
     /// The pages of all files.
     pub fn pages(&self) -> u64 {
         self.files.iter().map(File::pages).sum()
