@@ -27,6 +27,8 @@ plain!(abi::harden::Recorded, abi::harden::Check, abi::harden::Thing, abi::harde
 plain!(abi::harden::UseOffsets);
 plain!(abi::prefetch::Place, abi::prefetch::Chunk, abi::prefetch::Progress);
 plain!(abi::stacks::Target);
+plain!(abi::files::Place, abi::files::Chunk, abi::files::File, abi::files::Name, abi::files::Open);
+plain!(abi::files::Fields, abi::files::Lost);
 plain!(abi::trace::Settings, abi::trace::Drops);
 
 /// The maps that the loader reads and writes.

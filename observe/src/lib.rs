@@ -9,6 +9,7 @@ pub mod compare;
 pub mod exposition;
 pub mod harden;
 pub mod otlp;
+pub mod perfetto;
 pub mod protobuf;
 pub mod stacks;
 pub mod trace;

@@ -24,6 +24,7 @@ pub(crate) const HELP: &str =
 #[rustfmt::skip] // a table
 const OBJECTS: &[(&str, &str)] = &[
     ("events", "ebpf/events.bpf.o"),
+    ("files", "ebpf/files.bpf.o"),
     ("harden", "ebpf/harden.bpf.o"),
     ("net", "ebpf/net.bpf.o"),
     ("prefetch", "ebpf/prefetch.bpf.o"),

@@ -10,6 +10,7 @@
 )]
 
 pub mod events;
+pub mod files;
 pub mod harden;
 mod histogram;
 pub mod net;
