@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::format::{Listing, Row};
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::stats::show::{names, row, uncounted};
-use crate::stats::{Sample, Stats};
+use crate::stats::{Sample, Stats, record};
 use crate::{counted, observe, stats};
 
 #[derive(Debug, Default)]
@@ -101,14 +101,14 @@ fn samples(containers: &[String]) -> Result<(Vec<Sample>, Vec<String>, String), 
     for one in &sampled {
         let at = counted.iter().position(|other| Some(other.taken.owner.cgroup) == one.cgroup);
         let taken = at.map(|at| counted.swap_remove(at));
-        let record = taken.map(|taken| pinned.snapshot(taken.slot())).transpose().map_err(observe::failed)?;
+        let record = taken.map(|taken| record(&pinned, &taken)).transpose()?.flatten();
         samples.push(Sample::of(one, record.as_ref()));
     }
     // Names are the daemon's.
     if containers.is_empty() {
         for other in counted {
-            let record = pinned.snapshot(other.slot()).map_err(observe::failed)?;
-            samples.push(Sample::take(other, &record));
+            let record = record(&pinned, &other)?;
+            samples.push(Sample::take(other, record.as_ref()));
         }
     }
     let refused = pinned.refused().map_err(observe::failed)?;

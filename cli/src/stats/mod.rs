@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::Duration;
 
+use skiff_ebpf::Record;
 use skiff_ebpf::pinned::Pinned;
 
 use crate::failure::Failure;
@@ -71,10 +72,18 @@ fn sample_of(pinned: &Pinned, args: &Args) -> Result<Vec<Sample>, Failure> {
         names => names.iter().map(|name| counted::find(pinned, name)).collect::<Result<_, _>>()?,
     };
     let take = |container| {
-        let record = pinned.snapshot(counted::Container::slot(&container)).map_err(observe::failed)?;
-        Ok(Sample::take(container, &record))
+        let record = record(pinned, &container)?;
+        Ok(Sample::take(container, record.as_ref()))
     };
     containers.into_iter().map(take).collect()
+}
+
+/// What is counted of a container; nothing if system calls are not.
+pub(crate) fn record(pinned: &Pinned, container: &counted::Container) -> Result<Option<Record>, Failure> {
+    match pinned.snapshot(container.slot()) {
+        Err(skiff_ebpf::Error::NoCalls) => Ok(None),
+        other => other.map(Some).map_err(observe::failed),
+    }
 }
 
 fn print(args: &Args, pinned: &Pinned, stats: Vec<Stats>) -> Result<(), Failure> {

@@ -42,9 +42,10 @@ pub(crate) struct Sample {
 impl Sample {
     /// Looks at `container`, of which `record` has been counted.
     #[expect(clippy::needless_pass_by_value, reason = "it has been looked at now")]
-    pub(crate) fn take(container: Container, record: &Record) -> Self {
+    pub(crate) fn take(container: Container, record: Option<&Record>) -> Self {
         let usage = container.usage();
-        let of = |figure: fn(&Phase) -> Option<u64>| Some(figure(&record.init)? + figure(&record.workload)?);
+        let of =
+            |figure: fn(&Phase) -> Option<u64>| Some(figure(&record?.init)? + figure(&record?.workload)?);
         let paths = &container.paths;
         Self {
             at_ns: monotonic_ns(),
@@ -64,14 +65,14 @@ impl Sample {
             ],
             processes: processes(paths),
             throttled_ns: usage.throttled_us.map(|us| us * 1000),
-            calls: Some(record.calls()),
-            failed_calls: Some(failed(record)),
+            calls: record.map(Record::calls),
+            failed_calls: record.map(failed),
             faults: of(|phase| Some(phase.minor_faults? + phase.major_faults?)),
             major_faults: of(|phase| phase.major_faults),
             run_queue_ns: of(|phase| phase.run_queue_ns),
             switches: of(|phase| Some(phase.voluntary_switches? + phase.involuntary_switches?)),
-            execs: Some(record.execs_total),
-            lost: Some(record.lost),
+            execs: record.map(|record| record.execs_total),
+            lost: record.map(|record| record.lost),
         }
     }
 
