@@ -385,15 +385,25 @@ static NAMESPACES: &[Flag<Args>] = &[
     }),
 ];
 
-static OBSERVATION: &[Flag<Args>] = &[Flag {
-    long: "profile",
-    short: None,
-    help: "report what the run cost the kernel to standard error, and as JSON to FILE",
-    takes: Takes::Optional("FILE", |a, file| {
-        a.profile =
-            Some(file.filter(|f| !f.is_empty()).map_or(Report::Text, |f| Report::File(PathBuf::from(f))));
-    }),
-}];
+static OBSERVATION: &[Flag<Args>] = &[
+    Flag {
+        long: "profile",
+        short: None,
+        help: "report what the run cost the kernel to standard error, and as JSON to FILE",
+        takes: Takes::Optional("FILE", |a, file| {
+            a.profile =
+                Some(file.filter(|f| !f.is_empty()).map_or(Report::Text, |f| Report::File(PathBuf::from(f))));
+        }),
+    },
+    Flag {
+        long: "stacks",
+        short: None,
+        help: "with --profile, sample what runs, so often per second of CPU time (default 99)",
+        takes: Takes::Optional("HZ", |a, hz| {
+            a.stacks = Some(hz.map(|hz| hz.to_string_lossy().into_owned()).unwrap_or_default());
+        }),
+    },
+];
 
 /// Other names of flags.
 const ALIASES: &[(&str, &str)] = &[("net", "network")];

@@ -10,7 +10,7 @@ use skiff_engine::prefetch::Subject;
 use skiff_engine::spec::{HealthTest, Restart};
 use skiff_runtime::cgroup::Usage;
 use skiff_runtime::launch::{self, Exit, Running, Stamps};
-use skiff_runtime::observe::Counted;
+use skiff_runtime::observe::{Counted, find_cgroup};
 use skiff_runtime::supervise::{self, Caller, Signals, Terms};
 use skiff_runtime::{Host, Options, Plan};
 use skiff_store::{Error, Form, Image, ImageRef, Lease, Store};
@@ -23,7 +23,7 @@ use crate::output::Output;
 use crate::roots::Roots;
 
 use crate::prefetching::Prefetching;
-use crate::profile::{self, Asked, Uses, Written};
+use crate::profile::{self, Asked, Outputs, Part, Place, Section, Uses, Wanted, Written};
 use crate::values::cause;
 
 /// Whether containers are to be run without a daemon.
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let account = args.profile.is_some();
     let options = Options { id: fresh_id()?, account, ..image::fold(&args.spec, image)? };
     let cidfile = args.cidfile.as_deref().map(|path| write_id(path, &options.id)).transpose()?;
-    let mut profiling = args.profile.as_ref().map(Profiling::prepare).transpose()?;
+    let mut profiling = args.profile.as_ref().map(|report| Profiling::prepare(report, args)).transpose()?;
     let subject = Subject::of(image_id.as_deref(), &options);
     let mut prefetching = Prefetching::prepare(args, subject, &roots)?;
 
@@ -59,6 +59,9 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     })?;
     counted.note(running.stamps());
     prefetching.watch(running.pidfd());
+    if let Some(profiling) = &mut profiling {
+        profiling.follow(running.cgroup_id())?;
+    }
     if let Some(cidfile) = cidfile {
         cidfile.keep();
     }
@@ -120,6 +123,8 @@ struct Ended {
     usage: Usage,
     record: Option<Record>,
     uses: Option<Uses>,
+    /// What the further parts of the profile tell.
+    sections: Vec<Section>,
 }
 
 /// Stands by a running container until it has ended, and clears it away.
@@ -137,13 +142,16 @@ fn attend(
         .map_err(|error| os("stand by the container", &error))?;
     let exit = running.wait().map_err(|error| os("wait for the container", &error))?;
     let ended_ns = monotonic_ns();
-    let mut record = profiling.as_deref_mut().map(Profiling::finish).transpose()?;
+    let (mut record, sections) = match profiling.as_deref_mut() {
+        Some(profiling) => (Some(profiling.finish()?), profiling.end_parts()?),
+        None => (None, Vec::new()),
+    };
     let usage = if record.is_some() { running.usage() } else { Usage::default() };
     // While what it has written is still there.
     let uses = profiling.zip(record.as_mut()).map(|(profiling, record)| profiling.uses(written(), record));
     let stamps = *running.stamps();
     running.remove()?;
-    Ok(Ended { exit, ended_ns, stamps, usage, record, uses })
+    Ok(Ended { exit, ended_ns, stamps, usage, record, uses, sections })
 }
 
 /// `--profile`, from before the launch to after the end.
@@ -152,7 +160,8 @@ struct Profiling {
     slot: Option<Slot>,
     /// When the cgroup was there and arming began.
     arm_ns: u64,
-    file: Option<Output>,
+    parts: Vec<Box<dyn Part>>,
+    outputs: Outputs,
     /// Whether people are to read it.
     is_told: bool,
     /// What tells of uses; why not, where it cannot be had.
@@ -161,15 +170,18 @@ struct Profiling {
 
 impl Profiling {
     /// Opens the file and loads the programs, so that neither can fail once the container runs.
-    fn prepare(report: &Report) -> Result<Self, Failure> {
-        let file = match report {
-            Report::Text => None,
-            Report::File(path) | Report::Quiet(path) => Some(Output::open(path)?),
+    fn prepare(report: &Report, args: &Args) -> Result<Self, Failure> {
+        let stacks_hz = args.stacks.as_deref().map(|hz| profile::rate(Some(hz))).transpose()?;
+        let wanted = Wanted { stacks_hz };
+        let outputs = match report {
+            Report::Text => Outputs::default(),
+            Report::File(path) | Report::Quiet(path) => Outputs::open_one(path, &|form| wanted.gives(form))?,
         };
+        let wanted = wanted.for_forms(outputs.forms().into_iter());
         let is_told = !matches!(report, Report::Quiet(_));
         let profiler = Profiler::load().map_err(|error| Failure::engine(format!("profile: {error}")))?;
         let uses = UseRecorder::load().map_err(|error| format!("use of capabilities and devices ({error})"));
-        Ok(Self { profiler, slot: None, arm_ns: 0, file, is_told, uses })
+        Ok(Self { profiler, slot: None, arm_ns: 0, parts: wanted.load()?, outputs, is_told, uses })
     }
 
     /// Starts to count what happens in the cgroup with the id `cgroup`.
@@ -182,7 +194,17 @@ impl Profiling {
         if let Ok(uses) = &mut self.uses {
             uses.arm(cgroup, execs_before(options)).map_err(|error| format!("profile: {error}"))?;
         }
-        Ok(())
+        self.parts
+            .iter_mut()
+            .try_for_each(|part| part.arm(Place { cgroup }).map_err(|failure| failure.message))
+    }
+
+    /// Lets begin what works beside the container, which runs in the cgroup with the id `cgroup`.
+    fn follow(&mut self, cgroup: Option<u64>) -> Result<(), Failure> {
+        let Some(cgroup) = cgroup.filter(|_| !self.parts.is_empty()) else { return Ok(()) };
+        let directory = find_cgroup(cgroup).map_err(|error| os("profile: find the cgroup", &error))?;
+        let directory = directory.ok_or_else(|| Failure::engine("profile: the cgroup has gone"))?;
+        self.parts.iter_mut().try_for_each(|part| part.follow(&directory))
     }
 
     /// Reads the record; the container's cgroup must still be there.
@@ -212,7 +234,12 @@ impl Profiling {
         }
     }
 
-    /// Prints the report, and writes the file.
+    /// Has the other parts tell what they have found.
+    fn end_parts(&mut self) -> Result<Vec<Section>, Failure> {
+        profile::end(std::mem::take(&mut self.parts), &self.outputs.forms())
+    }
+
+    /// Prints the report, and writes the files.
     fn report(
         self,
         args: &Args,
@@ -223,7 +250,7 @@ impl Profiling {
         asked: Option<Asked>,
     ) -> Result<(), Failure> {
         let Some(record) = &ended.record else { return Ok(()) };
-        let document = profile::Document::new(&profile::Run {
+        let mut document = profile::Document::new(&profile::Run {
             id: &options.id,
             name: options.name.as_deref(),
             image: Some(&args.spec.image),
@@ -239,15 +266,13 @@ impl Profiling {
             run: asked,
             uses: ended.uses,
         });
+        document.add(&ended.sections);
         if self.is_told {
             let written = io::stderr().write_all(profile::render(&document).as_bytes());
             written.map_err(|error| os("print the profile", &error))?;
         }
-        let Some(mut file) = self.file else { return Ok(()) };
         let json = profile::json(&document).map_err(|error| Failure::engine(format!("profile: {error}")))?;
-        file.write(&json)?;
-        file.keep();
-        Ok(())
+        self.outputs.write(&json, &ended.sections)
     }
 }
 

@@ -44,6 +44,7 @@ mod runtime_rootless;
 mod runtime_security;
 mod security;
 mod signals;
+mod stacks;
 mod systemd;
 mod systemd_user;
 mod trace;

@@ -50,7 +50,8 @@ pub(crate) fn run(wish: &Wish) -> Result<String, Failure> {
     let slot = profiler.attach(&target.directory).map_err(failed)?;
     let begin_ns = monotonic_ns();
     for part in &mut parts {
-        part.arm(cgroups.place())?;
+        part.arm(Place { cgroup: cgroups.id })?;
+        part.follow(&target.directory)?;
     }
     let ended = wait(&target, wish.period, &interrupt)?;
     let end_ns = monotonic_ns();
@@ -84,7 +85,6 @@ pub(crate) fn end(parts: Vec<Box<dyn Part>>, wanted: &[Form]) -> Result<Vec<Sect
 
 /// The container's cgroups.
 struct Cgroups {
-    directory: PathBuf,
     id: u64,
     all: Option<Cgroup>,
 }
@@ -94,11 +94,7 @@ impl Cgroups {
         let found = std::fs::metadata(directory);
         let id = found.map_err(|error| os(&format!("look at {}", directory.display()), &error))?.ino();
         let all = Cgroup::open(&counted::paths(directory, &Layout::of_host())).ok();
-        Ok(Self { directory: directory.to_owned(), id, all })
-    }
-
-    fn place(&self) -> Place<'_> {
-        Place { cgroup: self.id, directory: &self.directory, runs: true }
+        Ok(Self { id, all })
     }
 
     fn usage(&self) -> Usage {

@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use skiff_ebpf::{Abi, Phase, Record};
 use skiff_runtime::cgroup::Usage;
 use skiff_runtime::launch::{Exit, Stamps};
 
+use super::part::Section;
 use super::uses::{Asked, Uses};
 
 /// The version of this form. It changes when a field changes its meaning or goes; new fields do not change it.
@@ -53,6 +55,12 @@ pub(crate) struct Document {
     pub(crate) cgroup: Cgroup,
     pub(crate) execs: Execs,
     pub(crate) oom: Option<Oom>,
+    /// What else was asked for, by its name.
+    #[serde(flatten)]
+    pub(crate) parts: Map<String, Value>,
+    /// The same for people.
+    #[serde(skip)]
+    pub(crate) parts_text: Vec<String>,
     pub(crate) events_lost: u64,
     /// Why figures are absent, one phrase each.
     pub(crate) missing: Vec<String>,
@@ -241,12 +249,26 @@ impl Document {
             cgroup: cgroup(run.usage),
             execs: execs(record, run.begin_ns),
             oom: oom(record, run.begin_ns),
+            parts: Map::new(),
+            parts_text: Vec::new(),
             events_lost: record.lost,
             missing: record.missing.iter().cloned().chain(uncounted(run.usage)).collect(),
             cost: cost(record),
             prefetch: run.prefetch.clone(),
             run: run.run.clone(),
             uses: run.uses.clone(),
+        }
+    }
+}
+
+impl Document {
+    /// Adds what further parts have to tell.
+    pub(crate) fn add(&mut self, sections: &[Section]) {
+        for section in sections {
+            self.parts.insert(section.key.to_owned(), section.json.clone());
+            self.parts_text.push(section.text.clone());
+            self.events_lost += section.lost;
+            self.missing.extend(section.missing.iter().cloned());
         }
     }
 }

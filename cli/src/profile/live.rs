@@ -9,7 +9,7 @@ use skiff_runtime::launch::Stamps;
 
 use super::attach::{self, Wish};
 use super::part::Wanted;
-use super::{Document, Run, json, render};
+use super::{Document, Run, json, render, stacks};
 use crate::counted::{self, Container};
 use crate::failure::Failure;
 use crate::observe;
@@ -19,7 +19,7 @@ use crate::words::{Format, Words};
 /// Carries out `skiff profile …`; returns what is to be printed.
 pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
     let (mut name, mut format) = (None, Format::Text);
-    let (mut period, mut outputs, wanted) = (None, Vec::new(), Wanted::default());
+    let (mut period, mut outputs, mut wanted) = (None, Vec::new(), Wanted::default());
     while let Some(word) = words.next()? {
         match word.as_str() {
             "--format" => format = words.format()?,
@@ -30,6 +30,7 @@ pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
                 period = Some(span).filter(|span| !span.is_zero());
                 period.ok_or_else(|| wrong("not a time to count anything in"))?;
             }
+            "--stacks" => wanted.stacks_hz = Some(stacks::rate(words.optional().as_deref())?),
             "--output" | "-o" => outputs.push(PathBuf::from(words.value(&word)?)),
             flag if flag.starts_with('-') => return Err(words.unknown(&word)),
             _ if name.is_none() => name = Some(word),
@@ -41,7 +42,7 @@ pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
         return attach::run(&Wish { container: name, period, format, outputs, wanted });
     }
     if !outputs.is_empty() || wanted != Wanted::default() {
-        return Err(words.refused("--output needs --for"));
+        return Err(words.refused("--output and --stacks need --for"));
     }
     let pinned = observe::open()?.ok_or_else(off)?;
     let document = document(&pinned, &counted::find(&pinned, &name)?)?;

@@ -7,12 +7,17 @@ mod live;
 mod outputs;
 mod part;
 mod period;
+mod stacks;
 mod table;
 mod text;
 mod uses;
 
+pub(crate) use attach::end;
 pub(crate) use document::{Document, Prefetch, Run};
 pub(crate) use live::{off, run};
+pub(crate) use outputs::Outputs;
+pub(crate) use part::{Part, Place, Section, Wanted};
+pub(crate) use stacks::rate;
 pub(crate) use table::{Align, Table};
 pub(crate) use text::{duration, plain, render, size};
 pub(crate) use uses::{Asked, Uses, Written, written};

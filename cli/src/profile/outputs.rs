@@ -15,10 +15,22 @@ use crate::values::cause;
 pub(crate) enum Form {
     /// All of the profile.
     Json,
+    /// A flame graph, to be looked at in a browser.
+    Flame,
+    /// A line per stack.
+    Folded,
+    /// For pprof and what reads its profiles.
+    Pprof,
 }
 
 /// By the end of a file's name, and what the file is called in a directory.
-const FORMS: [(&str, Form, &str); 1] = [(".json", Form::Json, "profile.json")];
+const FORMS: [(&str, Form, &str); 5] = [
+    (".json", Form::Json, "profile.json"),
+    (".svg", Form::Flame, "stacks.svg"),
+    (".folded", Form::Folded, "stacks.folded"),
+    (".pb.gz", Form::Pprof, "stacks.pb.gz"),
+    (".pprof", Form::Pprof, ""),
+];
 
 /// Files, opened before anything is counted: a path that cannot be written to is known then. Those made here are taken back
 /// unless they get written.
@@ -30,7 +42,7 @@ impl Outputs {
     pub(crate) fn open(paths: &[PathBuf], in_directory: &dyn Fn(Form) -> bool) -> Result<Self, Failure> {
         let mut outputs = Vec::new();
         for path in paths {
-            if path.is_dir() || path.as_os_str().as_bytes().ends_with(b"/") {
+            if is_directory(path) {
                 fs::create_dir_all(path).map_err(|error| {
                     Failure::engine(format!("make {}: {}", path.display(), cause(&error)))
                 })?;
@@ -44,6 +56,14 @@ impl Outputs {
             }
         }
         Ok(Self(outputs))
+    }
+
+    /// As [`Outputs::open`] of one path; a file whose name says nothing gets all of the profile.
+    pub(crate) fn open_one(path: &Path, in_directory: &dyn Fn(Form) -> bool) -> Result<Self, Failure> {
+        match form_of(path) {
+            Err(_) if !is_directory(path) => Ok(Self(vec![(Form::Json, Output::open(path)?)])),
+            _ => Self::open(&[path.to_owned()], in_directory),
+        }
     }
 
     /// The forms that are to be written.
@@ -69,6 +89,11 @@ impl Outputs {
     }
 }
 
+/// Whether files are to be made in it.
+fn is_directory(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().as_bytes().ends_with(b"/")
+}
+
 /// What the file at `path` is to hold.
 pub(crate) fn form_of(path: &Path) -> Result<Form, Failure> {
     let name = path.file_name().unwrap_or(OsStr::new("")).as_bytes();
@@ -91,7 +116,10 @@ mod tests {
         let check = |path: &str, expected: Option<Form>| {
             assert_eq!(form_of(Path::new(path)).ok(), expected, "{path}");
         };
-        check("/x/a.b.json", Some(Form::Json));
+        check("a.svg", Some(Form::Flame));
+        check("/x/a.b.pb.gz", Some(Form::Pprof));
+        check("a.folded", Some(Form::Folded));
+        check("profile.json", Some(Form::Json));
         check("a.gz", None);
         check("json", None);
         check("x.svg/..", None);

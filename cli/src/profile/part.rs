@@ -6,23 +6,23 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::outputs::Form;
+use super::stacks;
 use crate::failure::Failure;
 
 /// Where the container is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Place {
     /// The id of its cgroup2.
     pub(crate) cgroup: u64,
-    /// That cgroup's directory.
-    pub(crate) directory: &'a Path,
-    /// Whether it runs already; else the cgroup is still empty.
-    pub(crate) runs: bool,
 }
 
 /// A kind of figures, being gathered.
 pub(crate) trait Part {
     /// Begins to gather what happens in the container; called once. On the path of a launch: the less, the better.
-    fn arm(&mut self, place: Place<'_>) -> Result<(), Failure>;
+    fn arm(&mut self, place: Place) -> Result<(), Failure>;
+
+    /// The container runs, its processes in the cgroup at `directory` and below: what works beside it can begin.
+    fn follow(&mut self, directory: &Path) -> Result<(), Failure>;
 
     /// Stops to gather and tells what there is, also in those of the `wanted` forms that it can write. The container may run
     /// or have ended; its cgroup and its root are still there.
@@ -47,12 +47,18 @@ pub(crate) struct Section {
 
 /// What of it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Wanted {}
+pub(crate) struct Wanted {
+    /// Stacks, at so many samples a second and CPU.
+    pub(crate) stacks_hz: Option<u32>,
+}
 
 impl Wanted {
     /// With what is needed to write `forms`.
     pub(crate) fn for_forms(self, forms: impl Iterator<Item = Form>) -> Self {
         forms.fold(self, |wanted, form| match form {
+            Form::Flame | Form::Folded | Form::Pprof => {
+                Self { stacks_hz: wanted.stacks_hz.or(Some(stacks::HZ)) }
+            }
             Form::Json => wanted,
         })
     }
@@ -61,12 +67,16 @@ impl Wanted {
     pub(crate) const fn gives(self, form: Form) -> bool {
         match form {
             Form::Json => true,
+            Form::Flame | Form::Folded | Form::Pprof => self.stacks_hz.is_some(),
         }
     }
 
     /// Loads what is asked for, in the order of the report.
-    #[expect(clippy::unnecessary_wraps, reason = "parts have programs to load")]
-    pub(crate) const fn load(self) -> Result<Vec<Box<dyn Part>>, Failure> {
-        Ok(Vec::new())
+    pub(crate) fn load(self) -> Result<Vec<Box<dyn Part>>, Failure> {
+        let mut parts: Vec<Box<dyn Part>> = Vec::new();
+        if let Some(hz) = self.stacks_hz {
+            parts.push(Box::new(stacks::Stacks::load(hz)?));
+        }
+        Ok(parts)
     }
 }

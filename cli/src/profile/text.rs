@@ -14,17 +14,18 @@ const COMMAND_CHARS: usize = 100;
 /// The whole report.
 pub(crate) fn render(document: &Document) -> String {
     let mut text = headline(document);
-    for part in [
+    let parts = [
         launch(document),
         system_calls("system calls of the program", &document.system_calls.workload, usize::MAX),
         system_calls("system calls of the set-up", &document.system_calls.init, INIT_CALLS),
         resources(document),
         container(&document.cgroup),
         execs(&document.execs),
-        closing(document),
-    ] {
+    ];
+    let closing = closing(document);
+    for part in parts.iter().chain(&document.parts_text).chain([&closing]) {
         text.push('\n');
-        text.push_str(&part);
+        text.push_str(part);
     }
     text
 }

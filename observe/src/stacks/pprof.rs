@@ -113,3 +113,131 @@ impl Profile {
         message.into_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
+    use super::super::profile::tests::example;
+
+    /// A field's number with its bytes, or with its value.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Field {
+        Number(u64, u64),
+        Bytes(u64, Vec<u8>),
+    }
+
+    /// Reads messages by the description of the wire format alone, sharing nothing with what has written them.
+    fn fields(mut bytes: &[u8]) -> Vec<Field> {
+        let mut all = Vec::new();
+        while !bytes.is_empty() {
+            let tag = varint(&mut bytes);
+            all.push(match tag & 7 {
+                0 => Field::Number(tag >> 3, varint(&mut bytes)),
+                2 => {
+                    let len = usize::try_from(varint(&mut bytes)).expect("small");
+                    let (content, rest) = bytes.split_at(len);
+                    bytes = rest;
+                    Field::Bytes(tag >> 3, content.to_vec())
+                }
+                other => panic!("wire type {other}"),
+            });
+        }
+        all
+    }
+
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let mut value = 0;
+        for shift in (0..).step_by(7) {
+            let (first, rest) = bytes.split_first().expect("a byte");
+            *bytes = rest;
+            value |= u64::from(first & 0x7f) << shift;
+            if first & 0x80 == 0 {
+                break;
+            }
+        }
+        value
+    }
+
+    fn numbers(mut packed: &[u8]) -> Vec<u64> {
+        let mut all = Vec::new();
+        while !packed.is_empty() {
+            all.push(varint(&mut packed));
+        }
+        all
+    }
+
+    fn messages(of: &[Field], wanted: u64) -> Vec<Vec<Field>> {
+        let inner = of.iter().filter_map(|field| match field {
+            Field::Bytes(number, bytes) if *number == wanted => Some(fields(bytes)),
+            _ => None,
+        });
+        inner.collect()
+    }
+
+    fn number(of: &[Field], wanted: u64) -> u64 {
+        let found = of.iter().find_map(|field| match field {
+            Field::Number(number, value) if *number == wanted => Some(*value),
+            _ => None,
+        });
+        found.unwrap_or(0)
+    }
+
+    fn bytes(of: &[Field], wanted: u64) -> Vec<u8> {
+        let found = of.iter().find_map(|field| match field {
+            Field::Bytes(number, bytes) if *number == wanted => Some(bytes.clone()),
+            _ => None,
+        });
+        found.unwrap_or_default()
+    }
+
+    #[test]
+    fn another_reader_finds_the_same_stacks() {
+        let profile = example();
+        let compressed = profile.pprof(7_000, 2_000_000_000).expect("compress");
+        let mut plain = Vec::new();
+        GzDecoder::new(compressed.as_slice()).read_to_end(&mut plain).expect("gzip");
+        let all = fields(&plain);
+        let strings: Vec<String> = all
+            .iter()
+            .filter_map(|field| match field {
+                Field::Bytes(6, text) => Some(String::from_utf8(text.clone()).expect("text")),
+                _ => None,
+            })
+            .collect();
+        let text = |number: u64| strings[usize::try_from(number).expect("small")].as_str();
+        assert_eq!(strings[0], "");
+        assert_eq!(strings.iter().collect::<HashSet<_>>().len(), strings.len(), "each once");
+        let kinds = messages(&all, 1);
+        let kinds: Vec<_> = kinds.iter().map(|kind| (text(number(kind, 1)), text(number(kind, 2)))).collect();
+        assert_eq!(kinds, [("samples", "count"), ("cpu", "nanoseconds")]);
+        let (locations, functions, mappings) = (messages(&all, 4), messages(&all, 5), messages(&all, 3));
+        let by_id = |list: &[Vec<Field>], id: u64| {
+            let found: Vec<_> = list.iter().filter(|one| number(one, 1) == id).cloned().collect();
+            assert_eq!(found.len(), 1, "one has the id {id}");
+            found[0].clone()
+        };
+        let mut folded: Vec<String> = Vec::new();
+        for sample in messages(&all, 2) {
+            let values = numbers(&bytes(&sample, 2));
+            assert_eq!(values[1], values[0] * 10_101_010);
+            let names = numbers(&bytes(&sample, 1)).into_iter().rev().map(|id| {
+                let location = by_id(&locations, id);
+                let mapping = by_id(&mappings, number(&location, 2));
+                assert!(number(&location, 3) < number(&mapping, 3));
+                let line = messages(&location, 4);
+                text(number(&by_id(&functions, number(&line[0], 1)), 2)).to_owned()
+            });
+            let names: Vec<String> = names.collect();
+            folded.push(format!("old;{} {}\n", names.join(";"), values[0]));
+        }
+        folded.sort();
+        assert_eq!(folded.concat(), profile.folded());
+        assert_eq!((number(&all, 9), number(&all, 10), number(&all, 12)), (7_000, 2_000_000_000, 10_101_010));
+        let old = mappings.iter().find(|mapping| text(number(mapping, 5)) == "/bin/old").expect("the file");
+        assert_eq!(text(number(old, 6)), "0102");
+    }
+}

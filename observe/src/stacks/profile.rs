@@ -178,6 +178,12 @@ impl Profile {
         }
     }
 
+    /// Whether no function of the kernel has a name.
+    #[must_use]
+    pub fn kernel_is_unnamed(&self) -> bool {
+        self.frames.iter().all(|frame| frame.kind != FrameKind::Kernel || !frame.is_named)
+    }
+
     /// The names of the frames of `stack`, from the outermost on, the process first.
     pub(super) fn names<'a>(&'a self, stack: &'a Stack) -> impl Iterator<Item = &'a str> {
         let frames = stack.frames.iter().filter_map(|frame| self.frames.get(*frame));

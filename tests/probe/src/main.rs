@@ -16,12 +16,13 @@ mod out;
 mod see;
 mod signals;
 mod traffic;
+mod weigh;
 mod with;
 
 use std::ffi::{c_char, c_int};
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
-                     eat-child MIB | forks N | threads N | burn MS | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… | calls N M P B [fork|threads K] | \
+                     eat-child MIB | forks N | threads N | burn MS | weigh MS [zeros] | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… | calls N M P B [fork|threads K] | \
                      packets N SIZE | connections N REFUSED | direct PATH WRITES READS SIZE | \
                      hunt SIZE | tell SOCKET | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
@@ -56,6 +57,8 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["forks", count] => load::forks(number(count)?),
         ["threads", count] => load::threads(number(count)?),
         ["burn", wall_ms] => load::burn(number(wall_ms)?)?,
+        ["weigh", cpu_ms] => weigh::functions(number(cpu_ms)?)?,
+        ["weigh", cpu_ms, "zeros"] => weigh::zeros(number(cpu_ms)?)?,
         ["fill", path, mib] => load::fill(path, number(mib)?),
         ["use", path, pages @ ..] => load::touch(path, pages)?,
         ["packets", count, size] => traffic::packets(number(count)?, number(size)?)?,
