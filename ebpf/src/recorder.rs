@@ -34,6 +34,8 @@ pub struct Recorder {
     progress: Array<MapData, Plain<Progress>>,
     /// The one that was used last comes last: a program that still runs for the recording before may write to it.
     free: VecDeque<u32>,
+    /// Recordings that could not be read out, and still have their slots.
+    left: Vec<Recording>,
     accuracy: Accuracy,
 }
 
@@ -122,6 +124,7 @@ impl Recorder {
             uses: map(&mut object, "USES")?,
             progress: map(&mut object, "PROGRESS")?,
             free: (0..SLOTS).collect(),
+            left: Vec::new(),
             accuracy,
             _object: object,
         };
@@ -150,10 +153,33 @@ impl Recorder {
     }
 
     /// Stops to record, and returns what was used of each file, in the order of its pages, and how far it came.
+    ///
+    /// Errors: a map cannot be read or written; the next one tries again to free what this one leaves.
     pub fn finish(&mut self, recording: Recording) -> Result<(Table<FileId, Vec<Used>>, Progress), Error> {
-        // A cgroup that has gone meanwhile is still recorded.
-        self.recorded.remove(&recording.cgroup).map_err(write_error)?;
-        let progress = self.progress(&recording)?;
+        for left in std::mem::take(&mut self.left) {
+            // What it has is out of date.
+            let _free = self.read_out(left);
+        }
+        self.read_out(recording)
+    }
+
+    fn read_out(&mut self, recording: Recording) -> Result<(Table<FileId, Vec<Used>>, Progress), Error> {
+        let read = self.take(&recording);
+        // Its slot can be given away only when there is nothing more of it.
+        match read {
+            Ok(_) => self.free.push_back(recording.slot),
+            Err(_) => self.left.push(recording),
+        }
+        read
+    }
+
+    fn take(&mut self, recording: &Recording) -> Result<(Table<FileId, Vec<Used>>, Progress), Error> {
+        // A cgroup that has gone meanwhile is still recorded. One that was left is not any more.
+        let is_recorded = self.recorded.get(&recording.cgroup, 0).is_ok_and(|slot| slot == recording.slot);
+        if is_recorded {
+            self.recorded.remove(&recording.cgroup).map_err(write_error)?;
+        }
+        let progress = self.progress(recording)?;
         let mut places = Vec::new();
         for entry in self.uses.iter() {
             let (place, chunk) = entry.map_err(read_error)?;
@@ -164,7 +190,6 @@ impl Recorder {
         for (place, _) in &places {
             self.uses.remove(place).map_err(write_error)?;
         }
-        self.free.push_back(recording.slot);
         let mut files = Table::<FileId, Vec<Used>>::new();
         for (Plain(place), chunk) in places {
             let file = FileId { device: place.device, inode: place.inode };

@@ -236,3 +236,25 @@ fn snapshot(dir: &std::path::Path) -> Vec<String> {
     };
     entries.flat_map(below).collect()
 }
+
+#[test]
+fn a_container_of_a_merged_image_becomes_an_image() {
+    need!(fixture::has_image_tools(), "umoci, skopeo and zstd");
+    let image = format!("oci:{}:full", fixture::small_image().display());
+    let script =
+        "cd /data; echo more >>kept; mv added moved; rm replaced; mkdir deep/new; chmod 600 /data/deep";
+    let seen = "cd /data; cat kept; ls -d added replaced moved deep/new 2>&1 | sed 's/.*: \\(.*: \\)/\\1/'; stat -c %a deep";
+    let made = |form: &str| {
+        let case = Case::with_daemon();
+        let run = |words: &[&str]| case.skiff(words).env("SKIFF_ROOTFS", form).output();
+        let entry = ["-u", "root", "--entrypoint", "/bin/sh"];
+        run(&[&["run", "--name", "box"], &entry[..], &[&image, "-c", script]].concat()).ok();
+        let changed = run(&["diff", "box"]).ok();
+        run(&["commit", "box", "made:1"]).ok();
+        (changed, run(&[&["run", "--rm"], &entry[..], &["made:1", "-c", seen]].concat()).ok())
+    };
+    let (directories, merged) = (made("directories"), made("merged"));
+    assert_eq!(directories, merged);
+    assert!(merged.0.contains("A /data/moved\n") && merged.0.contains("D /data/replaced\n"), "{}", merged.0);
+    assert!(merged.1.starts_with("lowermore\n") && merged.1.ends_with("600\n"), "{}", merged.1);
+}

@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use nix::sys::termios::LocalFlags;
 use serde_json::Value;
 
 use crate::harness::layout::Layout;
+use crate::harness::pty::Terminal;
 use crate::harness::registry::{Fate, Guard, PASSWORD, Registry, Served, USER, docker_config, has_registry};
 use crate::harness::{Case, Skiff, fixture, need, parse};
 
@@ -294,4 +296,46 @@ fn who_has_logged_in_may_push_until_logging_out() {
         run(&["logout", &registry.host]).output().ok();
         run(&["push", "-q", &to]).output().fails(1, "denied");
     }
+}
+
+#[test]
+fn a_password_is_asked_for_and_not_shown() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Password);
+    let config = case.subdir("config");
+    let command = skiff(&case, &["login", &registry.host]).env("DOCKER_CONFIG", &config);
+    let mut terminal = Terminal::start(&command, 24, 80);
+    let shows = |terminal: &Terminal| terminal.settings().local_flags.contains(LocalFlags::ECHO);
+    terminal.expect("Username: ");
+    assert!(shows(&terminal));
+    terminal.send(format!("{USER}\r").as_bytes());
+    terminal.expect("Password: ");
+    assert!(!shows(&terminal));
+    terminal.send(format!("{PASSWORD}\r").as_bytes());
+    terminal.expect("Login Succeeded");
+    assert!(shows(&terminal), "the terminal is as before");
+    let (code, screen) = terminal.finish();
+    assert!(code == 0 && !screen.contains(PASSWORD), "{screen}");
+    assert!(case.dir.join("config/config.json").exists());
+}
+
+#[test]
+fn a_pull_is_drawn_on_a_terminal() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Nothing);
+    registry.put(&small(), "small:1", &[]);
+    let name = registry.name("small:1");
+    let (code, screen) = Terminal::start(&skiff(&case, &["pull", &name]), 40, 60).finish();
+    assert!(code == 0 && screen.ends_with(&format!("{name}\r\n")), "{screen:?}");
+    // Lines are drawn over: the cursor goes up, and nothing of what was there stays.
+    let last = screen.rsplit("\r\x1b[J").next().unwrap_or_default();
+    assert!(screen.contains("\x1b[") && screen.contains("\r\x1b[J"), "{screen:?}");
+    assert!(last.contains("Pull complete") && !last.contains("Extracting"), "{screen:?}");
+    let widest = last.split("\r\n").map(|line| line.chars().count()).max();
+    assert!(widest < Some(120), "{screen:?}");
+    // Once it is here there is nothing to draw.
+    let (code, screen) = Terminal::start(&skiff(&case, &["pull", &name]), 40, 60).finish();
+    assert!(code == 0 && !screen.contains("\x1b[J") && screen.contains("up to date"), "{screen:?}");
 }
