@@ -9,12 +9,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::{command, workspace};
 
-pub(crate) const ARGUMENTS: &str = "launch|runtime|profile|layers|pull|unpack|cold|soak|micro [-n COUNT] [--arms A,B,…] [--parts P,Q,…] [--save]";
+pub(crate) const ARGUMENTS: &str = "launch|runtime|profile|observe|layers|pull|unpack|cold|soak|micro [-n COUNT] [--arms A,B,…] [--parts P,Q,…] [--save]";
 pub(crate) const HELP: &str = "measures side by side with what else is installed (root):
                                launch   a whole run against crun, runc, youki, unshare and the bare system calls
                                runtime  run, create+start+delete and exec of skiff-runtime, crun, runc, youki and
                                         of those in $RUNTIME (paths, separated by commas)
                                profile  a system call traced by skiff, bpftrace, perf and strace
+                               observe  a switch between tasks, a packet, redis and nginx while skiff, bpftrace or perf look on
+                                        (parts events, programs, throughput)
                                layers   mounting images of 1 to 100 layers, as directories and merged
                                pull     an image of 1 GB from a registry on loopback against skopeo with umoci, podman and
                                         docker (arms skiff, umoci, podman, docker)
@@ -27,7 +29,8 @@ pub(crate) const HELP: &str = "measures side by side with what else is installed
                                micro    criterion's: compiling filters, planning, unpacking (any user)";
 
 /// Topics that are programs of `benches/`.
-const PROGRAMS: &[&str] = &["launch", "runtime", "profile", "layers", "pull", "unpack", "cold", "soak"];
+const PROGRAMS: &[&str] =
+    &["launch", "runtime", "profile", "observe", "layers", "pull", "unpack", "cold", "soak"];
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let Some((topic, rest)) = arguments.split_first() else {

@@ -43,7 +43,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
         "tests with other programs",
         &["catatonit", "conmon", "containerd", "criu", "docker.io", "nginx", "podman", "redis-server"],
     ),
-    ("benches", &["bpftrace", "crun", "hyperfine", "libarchive-tools", "linux-perf", "runc"]),
+    ("benches", &["bpftrace", "crun", "hyperfine", "libarchive-tools", "linux-perf", "runc", "wrk"]),
     ("virtual machines", &["qemu-system-x86", "xz-utils", "zstd"]),
 ];
 
