@@ -1,6 +1,8 @@
 //! Reads what there is to be told of containers, the daemon and itself. Waits for the kernel: on a thread of its own.
 
+use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,8 +32,14 @@ pub(super) struct Container {
     pub(super) figures: Figures,
     /// How many processes there are.
     pub(super) processes: Option<u64>,
-    /// What programs count that are pinned.
-    pub(super) tier1: Option<Tier1>,
+    /// What programs count that are pinned, if they count it.
+    pub(super) counted: Option<Counted>,
+}
+
+/// What programs that are pinned count of a container.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) tier1: Tier1,
     pub(super) calls: Option<Calls>,
 }
 
@@ -85,16 +93,15 @@ struct Programs {
     taken: Vec<Taken>,
 }
 
-impl Container {
-    /// What could not be counted of it, if something counts.
-    pub(super) fn lost(&self) -> Option<u64> {
-        let tier1 = self.tier1.as_ref();
+impl Counted {
+    /// What could not be counted of it.
+    pub(super) fn lost(&self) -> u64 {
         let lost = [
             self.calls.map(|calls| calls.lost),
-            tier1.and_then(|tier1| tier1.run_queue.as_ref().map(|queue| queue.lost)),
-            tier1.and_then(|tier1| tier1.block.as_ref().map(|block| block.lost)),
+            self.tier1.run_queue.as_ref().map(|queue| queue.lost),
+            self.tier1.block.as_ref().map(|block| block.lost),
         ];
-        lost.into_iter().flatten().reduce(u64::saturating_add)
+        lost.into_iter().flatten().fold(0, u64::saturating_add)
     }
 }
 
@@ -114,6 +121,7 @@ pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
         table::take_container(&programs.container(running), &mut subject);
         subjects.push(subject);
     }
+    subjects.extend(programs.others(&look.running));
     let limits = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
     let daemon = Daemon {
         since_ns,
@@ -181,19 +189,38 @@ fn id(record: &Record, cgroups: &Paths) -> String {
 impl Programs {
     fn container(&self, running: &Running) -> Container {
         let cgroup = cgroup_id(&running.cgroups);
-        let slot = self.taken.iter().find(|taken| Some(taken.owner.cgroup) == cgroup);
-        let counted = self.pinned.as_ref().zip(slot.map(|taken| taken.slot));
+        let taken = self.taken.iter().find(|taken| Some(taken.owner.cgroup) == cgroup);
         let mut figures = figures::read(&running.cgroups, Some(running.pid));
         self.tracker.complete(cgroup, &self.living, &mut figures);
         Container {
             record: running.record.clone(),
             figures: Figures { restarts: running.record.restart_count, ..figures },
             processes: processes(&running.cgroups),
-            tier1: counted.and_then(|(pinned, slot)| pinned.tier1(slot).ok()),
-            calls: counted
-                .filter(|(pinned, _)| pinned.probes().syscalls)
-                .and_then(|(pinned, slot)| calls(pinned, slot)),
+            counted: taken.and_then(|taken| self.counted(taken)),
         }
+    }
+
+    fn counted(&self, taken: &Taken) -> Option<Counted> {
+        let pinned = self.pinned.as_ref()?;
+        let calls = pinned.probes().syscalls.then(|| calls(pinned, taken.slot)).flatten();
+        Some(Counted { tier1: pinned.tier1(taken.slot).ok()?, calls })
+    }
+
+    /// Those that are counted and are not the daemon's.
+    fn others(&self, own: &[Running]) -> Vec<Subject> {
+        let own: HashSet<u64> = own.iter().filter_map(|running| cgroup_id(&running.cgroups)).collect();
+        let others = self.taken.iter().filter(|taken| !own.contains(&taken.owner.cgroup));
+        let subject = |taken: &Taken| {
+            let id = String::from_utf8_lossy(taken.owner.id()).into_owned();
+            let mut subject = Subject {
+                labels: vec![("id", format!("/{id}")), ("name", id.clone())],
+                resource: with_host(vec![("container.id", id)]),
+                ..Subject::default()
+            };
+            table::take_counted(&self.counted(taken)?, &mut subject);
+            Some(subject)
+        };
+        others.filter_map(subject).collect()
     }
 
     fn observe(&self) -> Option<Observe> {
@@ -208,8 +235,14 @@ impl Programs {
 }
 
 fn processes(cgroups: &Paths) -> Option<u64> {
-    let cgroup = Cgroup::open(cgroups).ok()?;
-    Some(cgroup.processes().ok()?.len() as u64)
+    let flat = |path: &Path| {
+        // Itself, its own entry, and one of each group in it.
+        (path.metadata().ok()?.nlink() == 2).then(|| fs::read_to_string(path.join("cgroup.procs")).ok())?
+    };
+    if let Some(list) = cgroups.unified.as_deref().and_then(flat) {
+        return Some(list.lines().count() as u64);
+    }
+    Some(Cgroup::open(cgroups).ok()?.processes().ok()?.len() as u64)
 }
 
 fn calls(pinned: &Pinned, slot: u32) -> Option<Calls> {

@@ -6,10 +6,10 @@
 
 use std::sync::LazyLock;
 
-use skiff_ebpf::{Histogram as Durations, Tier1};
+use skiff_ebpf::Histogram as Durations;
 use skiff_observe::exposition::{Histogram, Kind, Metric, Subject, Unit, Value};
 
-use super::read::{Container, Daemon};
+use super::read::{Container, Counted, Daemon};
 use super::totals::{ENDS, LAUNCHES, seconds};
 use crate::figures::{Network, Pressures};
 use crate::health::Status;
@@ -26,6 +26,8 @@ pub struct Row {
 #[derive(Debug, Clone, Copy)]
 enum Take {
     Container(fn(&Container, &mut Points<'_>)),
+    /// What programs count that are pinned: of any engine's containers.
+    Counted(fn(&Counted, &mut Points<'_>)),
     Daemon(fn(&Daemon, &mut Points<'_>)),
 }
 
@@ -42,8 +44,20 @@ pub(super) static METRICS: LazyLock<Vec<Metric>> =
 /// Adds all that is to be told of a container to its subject.
 pub(super) fn take_container(container: &Container, subject: &mut Subject) {
     for (metric, row) in TABLE.iter().enumerate() {
-        if let Take::Container(take) = row.take {
-            take(container, &mut Points { subject, metric });
+        let points = &mut Points { subject, metric };
+        match (row.take, &container.counted) {
+            (Take::Container(take), _) => take(container, points),
+            (Take::Counted(take), Some(counted)) => take(counted, points),
+            _ => {}
+        }
+    }
+}
+
+/// Adds what is to be told of one that is not the daemon's.
+pub(super) fn take_counted(counted: &Counted, subject: &mut Subject) {
+    for (metric, row) in TABLE.iter().enumerate() {
+        if let Take::Counted(take) = row.take {
+            take(counted, &mut Points { subject, metric });
         }
     }
 }
@@ -61,7 +75,7 @@ impl Row {
     /// Whether there is one for each container that runs.
     #[must_use]
     pub const fn is_of_containers(&self) -> bool {
-        matches!(self.take, Take::Container(_))
+        matches!(self.take, Take::Container(_) | Take::Counted(_))
     }
 
     const fn labels(mut self, labels: &'static [&'static str]) -> Self {
@@ -172,6 +186,17 @@ const fn container(
     Row { metric: metric(name, otlp, kind, unit, help), take: Take::Container(take) }
 }
 
+const fn counted(
+    name: &'static str,
+    otlp: &'static str,
+    kind: Kind,
+    unit: Unit,
+    help: &'static str,
+    take: fn(&Counted, &mut Points<'_>),
+) -> Row {
+    Row { metric: metric(name, otlp, kind, unit, help), take: Take::Counted(take) }
+}
+
 const fn daemon(
     name: &'static str,
     otlp: &'static str,
@@ -191,11 +216,6 @@ fn network(container: &Container, figure: fn(&Network) -> u64) -> Option<u64> {
 /// Of pressure, ns.
 fn pressure(container: &Container, figure: fn(&Pressures) -> u64) -> Option<u64> {
     container.figures.pressure.as_ref().map(|all| figure(all).saturating_mul(1000))
-}
-
-/// Of the probes that can be left on.
-fn tier1<'a, T>(container: &'a Container, figure: impl FnOnce(&'a Tier1) -> Option<T>) -> Option<T> {
-    container.tier1.as_ref().and_then(figure)
 }
 
 /// The CPU quota in a period, both µs; the quota is absent without one.
@@ -397,51 +417,51 @@ pub static TABLE: &[Row] = &[
     container("skiff_container_health_failing_streak", "skiff.container.health.failing_streak", Gauge, Count("check"), "How many checks of its health have failed in a row.", |c, p| {
         p.number(c.record.health.as_ref().map(|health| u64::from(health.failing_streak)));
     }),
-    container("skiff_container_system_calls_total", "skiff.container.system_calls", Counter, Count("call"), "System calls; where programs are pinned that count them.", |c, p| {
+    counted("skiff_container_system_calls_total", "skiff.container.system_calls", Counter, Count("call"), "System calls; where programs are pinned that count them.", |c, p| {
         p.number(c.calls.map(|calls| calls.all));
     }),
-    container("skiff_container_system_calls_failed_total", "skiff.container.system_calls.failed", Counter, Count("call"), "System calls that have failed; where programs are pinned that count them.", |c, p| {
+    counted("skiff_container_system_calls_failed_total", "skiff.container.system_calls.failed", Counter, Count("call"), "System calls that have failed; where programs are pinned that count them.", |c, p| {
         p.number(c.calls.map(|calls| calls.failed));
     }),
-    container("skiff_container_run_queue_wait_seconds", "skiff.container.run_queue.wait", Kind::Histogram, Seconds, "How long threads waited for a CPU each time; with observe run-queue.", |c, p| {
-        p.durations(&[], tier1(c, |t| t.run_queue.as_ref().map(|queue| &queue.wait)));
+    counted("skiff_container_run_queue_wait_seconds", "skiff.container.run_queue.wait", Kind::Histogram, Seconds, "How long threads waited for a CPU each time; with observe run-queue.", |c, p| {
+        p.durations(&[], c.tier1.run_queue.as_ref().map(|queue| &queue.wait));
     }),
-    container("skiff_container_off_cpu_seconds", "skiff.container.off_cpu", Kind::Histogram, Seconds, "How long threads slept or were blocked each time; with observe run-queue.", |c, p| {
-        p.durations(&[], tier1(c, |t| t.run_queue.as_ref().map(|queue| &queue.off_cpu)));
+    counted("skiff_container_off_cpu_seconds", "skiff.container.off_cpu", Kind::Histogram, Seconds, "How long threads slept or were blocked each time; with observe run-queue.", |c, p| {
+        p.durations(&[], c.tier1.run_queue.as_ref().map(|queue| &queue.off_cpu));
     }),
-    container("skiff_container_throttled_wait_seconds", "skiff.container.throttled.wait", Kind::Histogram, Seconds, "How long threads waited for CPU quota each time; with observe run-queue.", |c, p| {
-        p.durations(&[], tier1(c, |t| t.run_queue.as_ref().map(|queue| &queue.throttled)));
+    counted("skiff_container_throttled_wait_seconds", "skiff.container.throttled.wait", Kind::Histogram, Seconds, "How long threads waited for CPU quota each time; with observe run-queue.", |c, p| {
+        p.durations(&[], c.tier1.run_queue.as_ref().map(|queue| &queue.throttled));
     }),
-    container("skiff_container_block_latency_seconds", "skiff.container.block.latency", Kind::Histogram, Seconds, "How long requests to block devices took; with observe block.", |c, p| {
-        let block = tier1(c, |t| t.block.as_ref());
+    counted("skiff_container_block_latency_seconds", "skiff.container.block.latency", Kind::Histogram, Seconds, "How long requests to block devices took; with observe block.", |c, p| {
+        let block = c.tier1.block.as_ref();
         p.durations(&["read"], block.map(|block| &block.latency[0]));
         p.durations(&["write"], block.map(|block| &block.latency[1]));
     })
     .labels(&["operation"]),
-    container("skiff_container_socket_bytes_total", "skiff.container.socket.io", Counter, Bytes, "What its sockets received and sent, with IP headers; with observe net.", |c, p| {
-        p.of(&["receive"], tier1(c, |t| t.net).map(|net| net.received_bytes));
-        p.of(&["transmit"], tier1(c, |t| t.net).map(|net| net.sent_bytes));
+    counted("skiff_container_socket_bytes_total", "skiff.container.socket.io", Counter, Bytes, "What its sockets received and sent, with IP headers; with observe net.", |c, p| {
+        p.of(&["receive"], c.tier1.net.map(|net| net.received_bytes));
+        p.of(&["transmit"], c.tier1.net.map(|net| net.sent_bytes));
     })
     .labels(&["direction"]),
-    container("skiff_container_socket_packets_total", "skiff.container.socket.packets", Counter, Count("packet"), "Packets that its sockets received and sent; with observe net.", |c, p| {
-        p.of(&["receive"], tier1(c, |t| t.net).map(|net| net.received_packets));
-        p.of(&["transmit"], tier1(c, |t| t.net).map(|net| net.sent_packets));
+    counted("skiff_container_socket_packets_total", "skiff.container.socket.packets", Counter, Count("packet"), "Packets that its sockets received and sent; with observe net.", |c, p| {
+        p.of(&["receive"], c.tier1.net.map(|net| net.received_packets));
+        p.of(&["transmit"], c.tier1.net.map(|net| net.sent_packets));
     })
     .labels(&["direction"]),
-    container("skiff_container_tcp_connections_total", "skiff.container.tcp.connections", Counter, Count("connection"), "TCP connections: begun by it, of those established, and accepted by it; with observe tcp.", |c, p| {
-        let tcp = tier1(c, |t| t.tcp.as_ref());
+    counted("skiff_container_tcp_connections_total", "skiff.container.tcp.connections", Counter, Count("connection"), "TCP connections: begun by it, of those established, and accepted by it; with observe tcp.", |c, p| {
+        let tcp = c.tier1.tcp.as_ref();
         p.of(&["begun"], tcp.map(|tcp| tcp.connects));
         p.of(&["established"], tcp.map(|tcp| tcp.connected));
         p.of(&["accepted"], tcp.map(|tcp| tcp.accepts));
     })
     .labels(&["state"]),
-    container("skiff_container_tcp_retransmits_total", "skiff.container.tcp.retransmits", Counter, Count("segment"), "TCP segments that it sent again; with observe tcp.", |c, p| {
-        p.number(tier1(c, |t| t.tcp.as_ref()).map(|tcp| tcp.retransmits));
+    counted("skiff_container_tcp_retransmits_total", "skiff.container.tcp.retransmits", Counter, Count("segment"), "TCP segments that it sent again; with observe tcp.", |c, p| {
+        p.number(c.tier1.tcp.as_ref().map(|tcp| tcp.retransmits));
     }),
-    container("skiff_container_tcp_round_trip_seconds", "skiff.container.tcp.round_trip", Kind::Histogram, Seconds, "Smoothed round-trip times of TCP connections, at each acknowledgement; with observe tcp.", |c, p| {
-        p.durations(&[], tier1(c, |t| t.tcp.as_ref().map(|tcp| &tcp.rtt)));
+    counted("skiff_container_tcp_round_trip_seconds", "skiff.container.tcp.round_trip", Kind::Histogram, Seconds, "Smoothed round-trip times of TCP connections, at each acknowledgement; with observe tcp.", |c, p| {
+        p.durations(&[], c.tier1.tcp.as_ref().map(|tcp| &tcp.rtt));
     }),
-    container("skiff_container_lost_events_total", "skiff.container.lost_events", Counter, Count("event"), "What could not be counted of it, by the programs that are pinned.", |c, p| {
+    counted("skiff_container_lost_events_total", "skiff.container.lost_events", Counter, Count("event"), "What could not be counted of it, by the programs that are pinned.", |c, p| {
         p.number(c.lost());
     }),
     daemon("skiff_build_info", "", Gauge, Count("daemon"), "1; its label is the version.", |_, p| {

@@ -4,6 +4,7 @@ mod dashboard;
 mod hostile;
 mod http;
 mod otlp;
+mod pinned;
 mod series;
 
 use std::fs;
