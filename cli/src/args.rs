@@ -35,6 +35,8 @@ pub(crate) struct Args {
     pub(crate) profile: Option<Report>,
     /// `--stacks`: at the rate that it has, or none.
     pub(crate) stacks: Option<String>,
+    /// `--files`.
+    pub(crate) files: bool,
     /// `--detach`: do not wait for the container.
     pub(crate) detach: bool,
     /// `--no-healthcheck`.
@@ -76,6 +78,7 @@ impl Default for Args {
             sig_proxy: true,
             profile: None,
             stacks: None,
+            files: false,
             detach: false,
             no_healthcheck: false,
             wanted: Wanted::default(),
@@ -105,8 +108,8 @@ pub(crate) fn parse(command: &Command<Args>, words: Rest<'_>) -> Result<Parsed, 
 }
 
 /// Flags that say where a run's results go, and nothing of the run itself.
-const ASIDE: [&str; 9] =
-    ["cidfile", "detach", "detach-keys", "name", "profile", "pull", "quiet", "sig-proxy", "stacks"];
+const ASIDE: [&str; 10] =
+    ["cidfile", "detach", "detach-keys", "files", "name", "profile", "pull", "quiet", "sig-proxy", "stacks"];
 
 /// The flags of `skiff run`, one word each. Variables are told without their values, which may be secrets.
 pub(crate) fn given(words: &[OsString]) -> Result<Vec<String>, Failure> {
@@ -160,6 +163,9 @@ fn lifecycle(args: &Args) -> Result<(), Reason> {
     }
     if args.detach && args.profile.is_some() {
         return Err("--profile does not go with --detach".into());
+    }
+    if args.files && args.profile.is_none() {
+        return Err("--files needs --profile".into());
     }
     if args.stacks.is_some() && args.profile.is_none() {
         return Err("--stacks needs --profile".into());

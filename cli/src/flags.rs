@@ -395,6 +395,9 @@ static OBSERVATION: &[Flag<Args>] = &[
                 Some(file.filter(|f| !f.is_empty()).map_or(Report::Text, |f| Report::File(PathBuf::from(f))));
         }),
     },
+    Flag::switch(None, "files", "with --profile, list processes, opens and used parts of files", |a, on| {
+        a.files = on;
+    }),
     Flag {
         long: "stacks",
         short: None,

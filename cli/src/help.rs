@@ -48,7 +48,7 @@ first instruction on. Without an argument: shows what is on, and what it costs.
 /// `skiff profile --help`.
 const PROFILE: &str = "\
 Usage: skiff profile CONTAINER [--format text|json]
-       skiff profile CONTAINER --for TIME [--stacks[=HZ]] [--output FILE|DIR] [--format text|json]
+       skiff profile CONTAINER --for TIME [--files] [--stacks[=HZ]] [--output FILE|DIR] [--format text|json]
 
 Shows what a container that is counted has cost the kernel since its first instruction, while it runs or when it has
 ended and not been deleted: 'skiff observe on' first. CONTAINER is its id, or the beginning of it.
@@ -57,9 +57,10 @@ With --for, shows what any container that runs does in the time to come; CONTAIN
 be switched on before, and nothing is left. SIGINT ends it early, and shows what there is until then.
 
       --for TIME                    count for so long: 10s, 1m30s
+      --files                       list processes, opens, and which parts of files are used
       --stacks[=HZ]                 sample what runs, so often per second of CPU time (default 99)
   -o, --output FILE|DIR             write to FILE, once more for several, by the end of its name: .json (all of it), .svg (flame
-                                    graph), .folded, .pb.gz (pprof); to DIR whatever there is
+                                    graph), .folded, .pb.gz (pprof), .perfetto-trace; to DIR whatever there is
       --format text|json            a report, or what docs/profile.schema.json (docs/profile.md with --for) describes
 ";
 

@@ -172,7 +172,7 @@ impl Profiling {
     /// Opens the file and loads the programs, so that neither can fail once the container runs.
     fn prepare(report: &Report, args: &Args) -> Result<Self, Failure> {
         let stacks_hz = args.stacks.as_deref().map(|hz| profile::rate(Some(hz))).transpose()?;
-        let wanted = Wanted { stacks_hz };
+        let wanted = Wanted { stacks_hz, files: args.files };
         let outputs = match report {
             Report::Text => Outputs::default(),
             Report::File(path) | Report::Quiet(path) => Outputs::open_one(path, &|form| wanted.gives(form))?,
@@ -245,7 +245,7 @@ impl Profiling {
         args: &Args,
         options: &Options,
         begin_ns: u64,
-        ended: Ended,
+        mut ended: Ended,
         prefetch: Option<profile::Prefetch>,
         asked: Option<Asked>,
     ) -> Result<(), Failure> {
@@ -267,6 +267,7 @@ impl Profiling {
             uses: ended.uses,
         });
         document.add(&ended.sections);
+        ended.sections.extend(profile::of_run(&document, begin_ns, &self.outputs.forms(), &ended.sections));
         if self.is_told {
             let written = io::stderr().write_all(profile::render(&document).as_bytes());
             written.map_err(|error| os("print the profile", &error))?;

@@ -19,6 +19,7 @@ mod engine;
 mod engine_logs;
 mod fallback;
 mod figures;
+mod files;
 mod flags_mounts;
 mod flags_process;
 mod flags_resources;

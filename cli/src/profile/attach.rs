@@ -20,6 +20,7 @@ use skiff_sys::clock::monotonic_ns;
 use super::outputs::{Form, Outputs};
 use super::part::{Part, Place, Section, Wanted};
 use super::period::{self, Ended, Period};
+use super::picture;
 use crate::counted;
 use crate::failure::Failure;
 use crate::target::{self, Target};
@@ -57,7 +58,7 @@ pub(crate) fn run(wish: &Wish) -> Result<String, Failure> {
     let end_ns = monotonic_ns();
     let record = profiler.detach(slot).map_err(failed)?;
     let after = cgroups.usage();
-    let sections = end(parts, &outputs.forms())?;
+    let mut sections = end(parts, &outputs.forms())?;
 
     let document = period::Document::new(
         &Period {
@@ -70,11 +71,15 @@ pub(crate) fn run(wish: &Wish) -> Result<String, Failure> {
         },
         &sections,
     );
+    let forms = outputs.forms();
+    let picture = picture::of_period(target.shown(), [begin_ns, end_ns], document.calls(), &forms, &sections);
     let json = document.json()?;
+    let text = document.render(&sections);
+    sections.extend(picture);
     outputs.write(&json, &sections)?;
     Ok(match wish.format {
         Format::Json => json,
-        Format::Text => document.render(&sections),
+        Format::Text => text,
     })
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
                 period.ok_or_else(|| wrong("not a time to count anything in"))?;
             }
             "--stacks" => wanted.stacks_hz = Some(stacks::rate(words.optional().as_deref())?),
+            "--files" => wanted.files = true,
             "--output" | "-o" => outputs.push(PathBuf::from(words.value(&word)?)),
             flag if flag.starts_with('-') => return Err(words.unknown(&word)),
             _ if name.is_none() => name = Some(word),
@@ -42,7 +43,7 @@ pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
         return attach::run(&Wish { container: name, period, format, outputs, wanted });
     }
     if !outputs.is_empty() || wanted != Wanted::default() {
-        return Err(words.refused("--output and --stacks need --for"));
+        return Err(words.refused("--output, --files and --stacks need --for"));
     }
     let pinned = observe::open()?.ok_or_else(off)?;
     let document = document(&pinned, &counted::find(&pinned, &name)?)?;

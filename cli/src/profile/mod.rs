@@ -3,10 +3,12 @@
 
 mod attach;
 mod document;
+mod files;
 mod live;
 mod outputs;
 mod part;
 mod period;
+mod picture;
 mod stacks;
 mod table;
 mod text;
@@ -17,6 +19,7 @@ pub(crate) use document::{Document, Prefetch, Run};
 pub(crate) use live::{off, run};
 pub(crate) use outputs::Outputs;
 pub(crate) use part::{Part, Place, Section, Wanted};
+pub(crate) use picture::of_run;
 pub(crate) use stacks::rate;
 pub(crate) use table::{Align, Table};
 pub(crate) use text::{duration, plain, render, size};

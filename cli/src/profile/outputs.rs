@@ -15,6 +15,8 @@ use crate::values::cause;
 pub(crate) enum Form {
     /// All of the profile.
     Json,
+    /// The launch and the processes over time.
+    Perfetto,
     /// A flame graph, to be looked at in a browser.
     Flame,
     /// A line per stack.
@@ -24,8 +26,9 @@ pub(crate) enum Form {
 }
 
 /// By the end of a file's name, and what the file is called in a directory.
-const FORMS: [(&str, Form, &str); 5] = [
+const FORMS: [(&str, Form, &str); 6] = [
     (".json", Form::Json, "profile.json"),
+    (".perfetto-trace", Form::Perfetto, "profile.perfetto-trace"),
     (".svg", Form::Flame, "stacks.svg"),
     (".folded", Form::Folded, "stacks.folded"),
     (".pb.gz", Form::Pprof, "stacks.pb.gz"),

@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use serde_json::Value;
+use skiff_observe::perfetto::Track;
 
+use super::files::Files;
 use super::outputs::Form;
 use super::stacks;
 use crate::failure::Failure;
@@ -43,6 +45,8 @@ pub(crate) struct Section {
     pub(crate) missing: Vec<String>,
     /// What it has written in other forms.
     pub(crate) files: Vec<(Form, Vec<u8>)>,
+    /// What it adds to a picture of times.
+    pub(crate) tracks: Vec<Track>,
 }
 
 /// What of it is asked for.
@@ -50,6 +54,8 @@ pub(crate) struct Section {
 pub(crate) struct Wanted {
     /// Stacks, at so many samples a second and CPU.
     pub(crate) stacks_hz: Option<u32>,
+    /// Opens, pages of files that are used, processes.
+    pub(crate) files: bool,
 }
 
 impl Wanted {
@@ -57,8 +63,9 @@ impl Wanted {
     pub(crate) fn for_forms(self, forms: impl Iterator<Item = Form>) -> Self {
         forms.fold(self, |wanted, form| match form {
             Form::Flame | Form::Folded | Form::Pprof => {
-                Self { stacks_hz: wanted.stacks_hz.or(Some(stacks::HZ)) }
+                Self { stacks_hz: wanted.stacks_hz.or(Some(stacks::HZ)), ..wanted }
             }
+            Form::Perfetto => Self { files: true, ..wanted },
             Form::Json => wanted,
         })
     }
@@ -67,6 +74,7 @@ impl Wanted {
     pub(crate) const fn gives(self, form: Form) -> bool {
         match form {
             Form::Json => true,
+            Form::Perfetto => self.files,
             Form::Flame | Form::Folded | Form::Pprof => self.stacks_hz.is_some(),
         }
     }
@@ -74,6 +82,9 @@ impl Wanted {
     /// Loads what is asked for, in the order of the report.
     pub(crate) fn load(self) -> Result<Vec<Box<dyn Part>>, Failure> {
         let mut parts: Vec<Box<dyn Part>> = Vec::new();
+        if self.files {
+            parts.push(Box::new(Files::load()?));
+        }
         if let Some(hz) = self.stacks_hz {
             parts.push(Box::new(stacks::Stacks::load(hz)?));
         }

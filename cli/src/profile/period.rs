@@ -92,6 +92,11 @@ impl Document {
         }
     }
 
+    /// The calls that were made.
+    pub(crate) fn calls(&self) -> &[SystemCall] {
+        &self.system_calls
+    }
+
     /// As JSON, with a line feed at its end.
     pub(crate) fn json(&self) -> Result<String, Failure> {
         let text = serde_json::to_string_pretty(self);

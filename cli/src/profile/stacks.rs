@@ -133,6 +133,7 @@ impl Part for Stacks {
             lost: summary.lost,
             missing,
             files,
+            ..Section::default()
         })
     }
 }
