@@ -6,6 +6,7 @@
 //! see the same, word for word, and what the story itself expects.
 
 pub(crate) mod engine;
+mod exchange;
 mod observed;
 mod stories;
 pub(crate) mod world;
