@@ -183,3 +183,42 @@ fn prefetch_profiles_go_to_a_registry_and_come_back() {
 fn id(case: &Case, name: &str) -> String {
     skiff(case, &["inspect", "--format", "{{.Id}}", name]).output().ok().trim_end().to_owned()
 }
+
+#[test]
+fn a_user_has_images_of_their_own() {
+    const USER: u32 = 1000;
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    for dir in [&case.dir, &case.state, &case.run, &case.dir.join("tmp")] {
+        nix::unistd::chown(dir, Some(USER.into()), Some(USER.into())).expect("chown");
+    }
+    let registry = Registry::start(&case, Guard::Nothing);
+    registry.put(&small(), "small:1", &[]);
+    let name = registry.name("small:1");
+    let run = |words: &[&str]| skiff(&case, words).with(&["uid=1000"]).output();
+    assert!(run(&["pull", &name]).ok().ends_with(&format!("{name}\n")));
+    assert_eq!(run(&["run", "--rm", "--pull", "never", &name, "cat", "/data/kept"]).ok(), "lower");
+    assert!(run(&["images", "-q"]).ok().lines().count() == 1 && run(&["history", &name]).ok().contains("MB"));
+    let other = registry.name("other:1");
+    run(&["tag", &name, &other]).ok();
+    run(&["push", "-q", &other]).ok();
+    // As files, and back.
+    let known = run(&["inspect", "--format", "{{.Id}}", &name]).ok();
+    let saved = case.dir.join("saved.tar").display().to_string();
+    run(&["save", "-o", &saved, &name]).ok();
+    run(&["rmi", &name, &other]).ok();
+    assert_eq!(run(&["images", "-q"]).ok(), "");
+    assert_eq!(run(&["load", "-i", &saved]).ok(), format!("Loaded image: {name}\n"));
+    assert_eq!(run(&["inspect", "--format", "{{.Id}}", &name]).ok(), known);
+    assert_eq!(run(&["run", "--rm", "--pull", "never", &name, "cat", "/data/kept"]).ok(), "lower");
+    // What was pushed is the same.
+    run(&["rmi", &name]).ok();
+    run(&["pull", "-q", &other]).ok();
+    assert_eq!(run(&["inspect", "--format", "{{.Id}}", &other]).ok(), known);
+    assert_eq!(run(&["system", "fsck"]).ok(), "");
+    run(&["import", &saved, "flat:1"]).ok();
+    run(&["image", "prune", "-af"]).ok();
+    assert_eq!(run(&["images", "-q"]).ok(), "");
+    let left = fs::read_dir(case.state.join("layers/sha256")).map_or(0, Iterator::count);
+    assert_eq!(left, 0);
+}
