@@ -7,9 +7,9 @@
 //!                           serve (HTTP)   export (OTLP)
 //! ```
 //!
-//! What one asks of the daemon's own thread is one [`look::Look`]: copies of what it knows anyway. HTTP, files and formats are
+//! What one asks of the daemon's own thread is one `look::Look`: copies of what it knows anyway. HTTP, files and formats are
 //! another thread's, so a client that is slow, hostile or one of many holds up nobody's container. Figures are as old as
-//! [`sampler::FRESH`] at most.
+//! 250 ms at most.
 //!
 //! [`table::TABLE`] is what there is: endpoint, exporter and docs/metrics.md are made of it.
 
