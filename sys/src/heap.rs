@@ -8,6 +8,14 @@ pub fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Has blocks of 128 KiB and more mapped by themselves from now on, so that they are given back when they are freed: the C library
+/// learns otherwise from the first large one, and what a thread then had at the end of its own heap stays. mallopt(3).
+pub fn map_large_blocks() {
+    const BYTES: libc::c_int = 128 << 10;
+    // SAFETY: takes integers; the C library locks its own heap.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES) };
+}
+
 /// Takes the program's own code and constants out of this process's page tables; what is still run comes back page by page, from the
 /// page cache. madvise(2) `MADV_DONTNEED`.
 ///

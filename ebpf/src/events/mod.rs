@@ -56,6 +56,8 @@ impl Events {
     /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information. Linux ≥ 5.8.
     pub fn load() -> Result<Self, Error> {
         check_privileges()?;
+        // The kernel's types are megabytes, of which nothing is to stay.
+        heap::map_large_blocks();
         let paths: Vec<&str> = Offsets::PATHS.iter().copied().chain(Fields::PATHS).collect();
         let types = Types::of_kernel(&paths)?;
         let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
