@@ -168,17 +168,19 @@ impl Samples {
     /// Copies from `start` on, which with the length of `to` lies within the buffer.
     fn copy_part(&self, start: usize, to: &mut [u8]) {
         assert!(self.page + start + to.len() <= self.map_len, "beyond the buffer");
-        // SAFETY: within the mapping, as just compared. The kernel writes beyond the head only, and what lies before it is
-        // not given back before this has ended.
-        unsafe {
-            std::ptr::copy_nonoverlapping(self.map.as_ptr().add(self.page + start), to.as_mut_ptr(), to.len())
-        };
+        // SAFETY: within the mapping, as just compared.
+        let from = unsafe { self.map.add(self.page + start) };
+        // SAFETY: likewise. The kernel writes beyond the head only, and what lies before it is not given back before this has
+        // ended.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), to.len()) };
     }
 
     /// A word of the page that the buffer begins with.
     fn word(&self, offset: usize) -> &AtomicU64 {
-        // SAFETY: the first page has the word, aligned, for as long as `self` lives; the kernel reads and writes it whole.
-        unsafe { AtomicU64::from_ptr(self.map.as_ptr().add(offset).cast()) }
+        // SAFETY: both offsets lie in the first page of the mapping.
+        let word = unsafe { self.map.add(offset) };
+        // SAFETY: the word is aligned there, and there for as long as `self` lives; the kernel reads and writes it whole.
+        unsafe { AtomicU64::from_ptr(word.as_ptr().cast()) }
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) struct Stacks {
 #[derive(Debug)]
 enum State {
     /// Before the container's first process, or right after.
-    Ready(Sampler),
+    Ready(Box<Sampler>),
     Running {
         stop: mpsc::Sender<()>,
         thread: JoinHandle<Result<Profile, skiff_ebpf::Error>>,
@@ -74,7 +74,7 @@ enum State {
 
 impl Stacks {
     pub(crate) fn load(hz: u32) -> Result<Self, Failure> {
-        Ok(Self { state: State::Ready(Sampler::load(hz).map_err(failed)?), begin_ns: 0 })
+        Ok(Self { state: State::Ready(Box::new(Sampler::load(hz).map_err(failed)?)), begin_ns: 0 })
     }
 }
 
@@ -176,7 +176,7 @@ fn shown(summary: &Summary) -> String {
 
 /// Reads events until it is told to stop, then names what was collected.
 fn gather(
-    mut sampler: Sampler,
+    mut sampler: Box<Sampler>,
     stopped: &mpsc::Receiver<()>,
     pids: &[u32],
     root: Option<OwnedFd>,

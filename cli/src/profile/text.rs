@@ -151,7 +151,10 @@ pub(super) fn resources_of(workload: &Resources) -> String {
     table.render()
 }
 
-fn each_resource(row: &mut dyn FnMut(&str, &dyn Fn(&Resources) -> String)) {
+/// What a row shows of a phase.
+type Cell<'a> = &'a dyn Fn(&Resources) -> String;
+
+fn each_resource(row: &mut dyn FnMut(&str, Cell<'_>)) {
     row("CPU", &|r| time(r.cpu_ns));
     row("CPU, user mode", &|r| time(r.cpu_user_ns));
     row("CPU, kernel mode", &|r| time(r.cpu_system_ns));

@@ -138,7 +138,7 @@ impl Profile {
         let mut functions: HashMap<(&str, &str), (u64, u64)> = HashMap::new();
         let (mut kernel_samples, mut unnamed_samples) = (0, 0);
         for stack in &self.stacks {
-            let frames = stack.frames.iter().filter_map(|frame| self.frames.get(*frame));
+            let mut frames = stack.frames.iter().filter_map(|frame| self.frames.get(*frame));
             let mut seen = HashSet::new();
             for frame in frames.clone() {
                 let key = (frame.function.as_str(), frame.module.as_str());
@@ -146,7 +146,7 @@ impl Profile {
                     functions.entry(key).or_default().1 += stack.samples;
                 }
             }
-            if let Some(innermost) = frames.last() {
+            if let Some(innermost) = frames.next_back() {
                 functions.entry((&innermost.function, &innermost.module)).or_default().0 += stack.samples;
                 kernel_samples += if innermost.kind == FrameKind::Kernel { stack.samples } else { 0 };
                 unnamed_samples += if innermost.is_named { 0 } else { stack.samples };
