@@ -23,6 +23,7 @@ mod roots;
 mod run;
 mod stats;
 mod target;
+mod top;
 mod trace;
 mod values;
 mod verbs;

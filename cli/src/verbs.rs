@@ -7,6 +7,7 @@ use crate::harden;
 use crate::help;
 use crate::images::{self, account, archive, containers, history, pull, push, remove, system as disk, tag};
 use crate::line::Rest;
+use crate::top;
 
 /// A command.
 struct Verb {
@@ -53,6 +54,7 @@ static VERBS: &[Verb] = &[
     verb!("inspect", Containers, "tell everything about containers and images", inspect::run, inspect::COMMAND),
     verb!("stats", Containers, "show what containers use", stats::run, stats::COMMAND),
     verb!("trace", Containers, "show the system calls of a container", crate::trace::run, crate::trace::COMMAND),
+    verb!("top", Containers, "show containers live, or the processes of one", top::run, top::COMMAND),
     verb!("logs", Containers, "show what a container has written", logs::run, logs::COMMAND),
     verb!("attach", Containers, "see what a container writes, and write to it", attach::run, attach::COMMAND),
     verb!("exec", Containers, "run one more process in a container", exec::run, exec::COMMAND),

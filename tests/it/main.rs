@@ -48,6 +48,7 @@ mod signals;
 mod stacks;
 mod systemd;
 mod systemd_user;
+mod top;
 mod trace;
 mod tree;
 mod tty;

@@ -48,6 +48,19 @@ impl Terminal {
         self.expect_one_of(&[text]);
     }
 
+    /// Reads until what a person sees, after all that was written, is as `wanted`; what they see.
+    pub(crate) fn see(&mut self, rows: u16, columns: u16, wanted: &dyn Fn(&str) -> bool) -> String {
+        loop {
+            let mut parser = vt100::Parser::new(rows, columns, 0);
+            parser.process(self.screen.as_bytes());
+            let seen = parser.screen().contents();
+            if wanted(&seen) {
+                return seen;
+            }
+            assert!(self.read(None), "it never comes; what is seen:\n{seen}");
+        }
+    }
+
     /// Reads until one of the texts appears after what was matched before; which.
     pub(crate) fn expect_one_of(&mut self, texts: &[&str]) -> usize {
         loop {
@@ -87,6 +100,12 @@ impl Terminal {
     /// Sends a signal to the command.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("it runs");
+    }
+
+    /// Whether the command has been stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 
     /// Waits for the end: the exit code, or minus the signal that killed it.
