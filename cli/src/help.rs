@@ -59,8 +59,8 @@ be switched on before, and nothing is left. SIGINT ends it early, and shows what
       --for TIME                    count for so long: 10s, 1m30s
       --files                       list processes, opens, and which parts of files are used
       --stacks[=HZ]                 sample what runs, so often per second of CPU time (default 99)
-  -o, --output FILE|DIR             write to FILE, once more for several, by the end of its name: .json (all of it), .svg (flame
-                                    graph), .folded, .pb.gz (pprof), .perfetto-trace; to DIR whatever there is
+  -o, --output FILE|DIR             write to FILE, once more for several, by the end of its name: .json (all of it),
+                                    .svg (flame graph), .folded, .pb.gz (pprof), .perfetto-trace; to DIR whatever there is
       --format text|json            a report, or what docs/profile.schema.json (docs/profile.md with --for) describes
 ";
 
@@ -77,7 +77,7 @@ ahead when one is started and the page cache is cold. IMAGE is an image's id, or
                                     much of what was used had been read ahead
   show                              list the files of one
   export                            print one as docs/prefetch.md describes it, with the digests of its files
-  import                            take one over from FILE, or standard input, as far as IMAGE (a name, too) has its files
+  import                            take one over from FILE, or standard input, as far as IMAGE, or a name, has its files
   rm                                remove those of an image, or all
       --format text|json            how ls and show print
 ";

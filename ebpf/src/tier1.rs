@@ -196,7 +196,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Of the counts of each [`bucket`](skiff_ebpf_abi::bucket).
+    /// Of the counts of each [`skiff_ebpf_abi::bucket`].
     #[must_use]
     pub fn new(total_ns: u64, counts: Vec<u64>) -> Self {
         Self { total_ns, counts }

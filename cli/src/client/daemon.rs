@@ -86,7 +86,7 @@ Containers go on when it ends, and the next one finds them again.
             Flag::value(None, "socket-group", "GROUP", "who may use the socket beside root (default skiff, if it is there)", |a, v| {
                 put(&mut a.socket_group, Some(v.to_owned()))
             }),
-            Flag::value(None, "metrics", "[ADDRESS:]PORT", "serve metrics for Prometheus at /metrics there, or at unix:PATH; on the loopback interface unless an address is given", |a, v| {
+            Flag::value(None, "metrics", "[ADDRESS:]PORT", "serve metrics for Prometheus there, or at unix:PATH; on loopback without an address", |a, v| {
                 put(&mut a.metrics.endpoint, Some(v.parse()?))
             }),
             Flag::value(None, "otlp", "URL", "send metrics to the OpenTelemetry collector at http://HOST[:PORT]", |a, v| {

@@ -35,8 +35,8 @@ Makes a policy of least privilege from runs that 'skiff run --profile=PROFILE' h
 capabilities, a read-only root and the places to write to, devices and limits, as files for skiff, docker, podman and
 Kubernetes. What no run has used is taken away.
 
-With --verify a program is run under the policy – the recorded command, or what stands after '--' – and what it is refused
-is told. The exit code is 1 if it was refused anything or did not end as it did before.
+With --verify a program is run under the policy – the recorded command, or what stands after '--' – and what it is
+refused is told. The exit code is 1 if it was refused anything or did not end as it did before.
 ",
     sections: &[Section {
         title: "Options",

@@ -34,8 +34,9 @@ pub(crate) static COMMAND: Command<Args> = Command {
     name: "history",
     operands: "[OPTIONS] [IMAGE|CONTAINER]",
     about: "\
-Without a name, lists containers that have ended, those that are gone too, with what they had used, the newest first. Of an image, shows
-how it came to be: what made each of its layers. Of a container, all that is known of its ends, as JSON.
+Without a name, lists containers that have ended, those that are gone too, with what they had used, the newest first.
+Of an image, shows how it came to be: what made each of its layers. Of a container, all that is known of its ends, as
+JSON.
 ",
     sections: &[Section {
         title: "Options",

@@ -334,7 +334,7 @@ mod tests {
         let report = example();
         let text = detail(&report, &report.containers[0]);
         assert!(text.contains("waited for a CPU: 3 times, p50 2.0"), "{text}");
-        assert!(text.contains(&format!("  from 1.05 ms             2  {}\n", "█".repeat(40))), "{text}");
+        assert!(text.contains(&format!("  from 1.05 ms           1  {}\n", "█".repeat(40))), "{text}");
         assert!(text.contains("throttled by its own quota: never"), "{text}");
         assert!(text.contains("  noisy  4.00 ms  80.0 %\n  host   1.00 ms  20.0 %\n"), "{text}");
         assert!(text.contains("reads of block devices, 4.0 KiB: 1 times"), "{text}");

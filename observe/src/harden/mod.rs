@@ -1,6 +1,8 @@
 //! From recorded runs to a least-privilege policy, in the forms that container engines read.
 //!
-//!     profile JSON → Recorded → Needs (all runs together) → Policy → files
+//! ```text
+//! profile JSON → Recorded → Needs (all runs together) → Policy → files
+//! ```
 //!
 //! A run is recorded by `skiff run --profile=FILE`. What it did not do is taken away: system calls, capabilities, places to
 //! write to, devices. Nothing is guessed: what was not recorded stays as it was during the run, and the policy says so. The

@@ -18,13 +18,14 @@ use core::ptr;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::{Array, CgroupArray, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str, bpf_ringbuf_output,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
+    bpf_ringbuf_output,
 };
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use skiff_ebpf_abi::files::{
-    ARGV, CHUNKS, Chunk, Event, FILES, Fields, File, HEADER, Lost, Name, OPENS, Open, PAGES, PART, PARTS, PATH, Place, RING,
-    event,
+    ARGV, CHUNKS, Chunk, Event, FILES, Fields, File, HEADER, Lost, Name, OPENS, Open, PAGES, PART, PARTS,
+    PATH, Place, RING, event,
 };
 
 use kernel::{Ptr, is_compat, load, now_ns, offset, pid, tgid, this};

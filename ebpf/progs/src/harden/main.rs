@@ -14,8 +14,8 @@ use core::ptr;
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
-    bpf_probe_read_kernel_str, bpf_task_pt_regs,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_task_pt_regs,
 };
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
@@ -332,7 +332,10 @@ unsafe fn raise(most: *mut u64, value: u64) {
         unsafe {
             let before = ptr::read_volatile(most);
             if before >= value
-                || atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(most, before, value).1
+                || atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                    most, before, value,
+                )
+                .1
             {
                 return;
             }

@@ -32,12 +32,8 @@ use kernel::{Ptr, is_compat, now_ns, offset, pid, tgid, this};
 use storage::TaskStorage;
 
 #[unsafe(no_mangle)]
-static SETTINGS: Settings = Settings {
-    calls: [[0; NUMBERS / 64]; 2],
-    copies: [[0; NUMBERS]; 2],
-    admitted: 0,
-    failed_only: 0,
-};
+static SETTINGS: Settings =
+    Settings { calls: [[0; NUMBERS / 64]; 2], copies: [[0; NUMBERS]; 2], admitted: 0, failed_only: 0 };
 
 /// Whose calls are traced.
 #[btf_map]
@@ -315,7 +311,8 @@ fn tell(this: Ptr, event: &mut Event) {
     let length = (HEADER as u32 + text) as u64;
     let map = ptr::from_ref(&EVENTS).cast_mut().cast();
     // SAFETY: `length` bytes are there, and the reader looks by itself.
-    let told = unsafe { bpf_ringbuf_output(map, ptr::from_mut(event).cast(), length, BPF_RB_NO_WAKEUP.into()) };
+    let told =
+        unsafe { bpf_ringbuf_output(map, ptr::from_mut(event).cast(), length, BPF_RB_NO_WAKEUP.into()) };
     if told != 0 {
         count(|drops| &raw mut drops.no_room);
     }
