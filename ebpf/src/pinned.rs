@@ -213,12 +213,14 @@ impl Pinned {
         self.owners.max_entries()
     }
 
-    /// The containers that have a slot, in the order in which they got it.
+    /// The containers that have a slot, in the order in which they began; without those that wait for a program.
     pub fn taken(&self) -> Result<Vec<Taken>, Error> {
         let mut taken = Vec::new();
         for (key, owner) in self.all(&self.owners, "owners")? {
             let Some(slot) = key.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)) else { continue };
-            taken.push(Taken { slot, owner });
+            if owner.stamps[0] != 0 {
+                taken.push(Taken { slot, owner });
+            }
         }
         taken.sort_by_key(|taken| (taken.owner.stamps[0], taken.slot));
         Ok(taken)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use skiff_runtime::cause;
 use skiff_runtime::cgroup::{Cgroup, Paths};
 use skiff_runtime::launch::park::{Parked, Stamps};
+use skiff_runtime::observe;
 use skiff_runtime::spawner::{self, End};
 use skiff_store::Lease;
 use skiff_sys::clock::monotonic_ns;
@@ -479,6 +480,10 @@ impl Owner {
         is_attached: bool,
         times: Stamps,
     ) -> Started {
+        if let (Some(_), Some(cgroup)) = (ready.pins, ready.parked.container().cgroup) {
+            // Off this thread: it looks through all that are counted.
+            tokio::task::spawn_blocking(move || observe::begun(cgroup, times.sent));
+        }
         self.mounts = self.engine.mounts.hold(ready.parked.take_mounts());
         let (container, pidfd, _) = ready.parked.into_parts();
         let pidfd = Some(Rc::new(pidfd));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use skiff_runtime::Options;
 use skiff_runtime::launch::park::Parked;
+use skiff_runtime::observe;
 use skiff_runtime::spawner::{End, Order};
 use skiff_sys::clock::monotonic_ns;
 use tokio::sync::{Notify, oneshot};
@@ -102,6 +103,8 @@ pub(crate) struct Ready {
     pub(crate) end: oneshot::Receiver<End>,
     /// Of [`monotonic_ns`].
     asked_ns: u64,
+    /// The programs that were pinned when it was asked for: it has a slot of theirs.
+    pub(crate) pins: Option<u64>,
 }
 
 /// Counts one of [`Activity`]'s for as long as it lives.
@@ -224,7 +227,8 @@ impl Engine {
 
     /// Gives it up if it is not any more what it was made to be.
     fn checked(self: &Rc<Self>, ready: Ready) -> Option<Ready> {
-        if ready.parked.is_valid() {
+        // Whoever switches observing on means all that is launched from then on.
+        if ready.parked.is_valid() && ready.pins == observe::pins() {
             return Some(ready);
         }
         self.discard(ready);
@@ -279,7 +283,7 @@ impl Engine {
     }
 
     async fn try_to_park(&self, plan: &Plan, id: &str) -> Result<Ready, Error> {
-        let asked_ns = monotonic_ns();
+        let (asked_ns, pins) = (monotonic_ns(), observe::pins());
         let mut attempt = 0;
         loop {
             let generation = self.link.generation();
@@ -297,7 +301,7 @@ impl Engine {
             let parked = Parked::new(container, made.descriptors).map_err(|error| {
                 Error::Host(format!("make a container: {}", skiff_runtime::cause(&error)))
             })?;
-            let ready = Ready { parked, end: made.end, asked_ns };
+            let ready = Ready { parked, end: made.end, asked_ns, pins };
             if let Err(error) = self.room(ready.parked.pidfd().as_raw_fd()) {
                 self.clear_parked(ready, false).await.map_err(Error::Host)?;
                 return Err(error);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use skiff_runtime::cgroup::{self, Cgroup, Layout, Paths};
 use skiff_runtime::launch;
+use skiff_runtime::observe;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::figures::{self, Figures, Tracker, cgroup_id};
@@ -138,12 +139,16 @@ impl Accounts {
                 format!("remove the record in {}: {}", directory.display(), skiff_runtime::cause(&error))
             })?;
         }
+        let counted = remains.cgroups.as_ref().and_then(cgroup_id);
         match cgroup {
             Some(cgroup) => cgroup.remove().map_err(text)?,
             None => {
                 let name = format!("skiff-{}", remains.id);
                 cgroup::remove_stale(&Layout::of_host(), &name).map_err(text)?;
             }
+        }
+        if let Some(id) = counted {
+            observe::release(id);
         }
         // Whatever is mounted of the directory is so no longer.
         drop(remains.mounts);

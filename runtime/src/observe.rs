@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,7 +56,8 @@ pub enum Counting {
 /// Starts to count what happens in the cgroup2 with the id `cgroup`, still empty, for the container `id`.
 ///
 /// The program begins with the first exec event of the container's first process, or, if that executes an init, after
-/// `execs_before` of any process. The launch began at `begin_ns` of CLOCK_MONOTONIC.
+/// `execs_before` of any process. The launch began at `begin_ns` of CLOCK_MONOTONIC; 0 if the container is made ahead and waits
+/// for a program: then nobody sees it before [`begun`].
 pub fn arm(cgroup: u64, id: &str, execs_before: u32, begin_ns: u64) -> Counting {
     let Some(pins) = Pins::open() else { return Counting::Off };
     let stamps = [begin_ns, 0, 0, monotonic_ns(), 0, 0, 0, 0, 0];
@@ -64,6 +66,27 @@ pub fn arm(cgroup: u64, id: &str, execs_before: u32, begin_ns: u64) -> Counting 
         tracing::warn!("count container {id}: {error}");
         Counting::Off
     })
+}
+
+/// Which programs are pinned, told apart from those before and after them; nothing if none are. stat(2).
+#[must_use]
+pub fn pins() -> Option<u64> {
+    std::fs::metadata(format!("{DIRECTORY}/{LAYOUT:016x}")).ok().map(|found| found.ino())
+}
+
+/// Notes that the program of a container is about to run that was armed, with no beginning, when it was made ahead.
+pub fn begun(cgroup: u64, begin_ns: u64) {
+    let Some(pins) = Pins::open() else { return };
+    let noted = pins.slot_of(cgroup).and_then(|found| match found {
+        Some((slot, mut owner)) => {
+            owner.stamps[0] = begin_ns;
+            pins.owners.set(&slot.to_ne_bytes(), &owner.to_bytes(), Store::Existing)
+        }
+        None => Ok(()),
+    });
+    if let Err(error) = noted {
+        tracing::warn!("note when a container was launched: {error}");
+    }
 }
 
 /// Notes when each part of the launch of a counted container was over.

@@ -202,7 +202,7 @@ fn what_cannot_be_sampled_is_refused_before_anything_starts() {
     refused(&["profile", "web", "--for", "1s", "--stacks=0"], "--stacks 0: not 1 to 10000 samples a second");
     refused(&["profile", "web", "--for", "soon"], "--for soon: not a time such as 1m30s");
     refused(&["profile", "web", "--for", "0"], "--for 0: not a time to count anything in");
-    refused(&["profile", "web", "--stacks"], "--output and --stacks need --for");
+    refused(&["profile", "web", "--stacks"], "--output, --files and --stacks need --for");
     refused(&["run", "--stacks", "host", "true"], "--stacks needs --profile");
     refused(
         &["run", "--profile", "--stacks=x", "host", "true"],

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use skiff_engine::Client;
 use skiff_engine::figures::Sampled;
 use skiff_engine::protocol::Request;
 
@@ -13,6 +14,7 @@ use super::{documents, print, report, template, understand};
 use crate::failure::Failure;
 use crate::format::{Listing, Row};
 use crate::line::{Command, Flag, Order, Rest, Section, put};
+use crate::roots::Roots;
 use crate::stats::show::{names, row, uncounted};
 use crate::stats::{Sample, Stats, record};
 use crate::{counted, observe, stats};
@@ -58,7 +60,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, containers)) = understand(&COMMAND, words)? else { return Ok(0) };
-    if crate::run::is_alone() {
+    if crate::run::is_alone() || is_without_daemon() {
         return stats::run(args.once, args.format.as_deref(), containers).map(|()| 0);
     }
     let format = args.format.as_deref().map(|format| if format == "text" { "table" } else { format });
@@ -86,6 +88,13 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
         }
         before = now;
     }
+}
+
+/// Whether programs are pinned and no daemon runs: there is something to show, and none is started for it.
+fn is_without_daemon() -> bool {
+    let is_pinned = || observe::open().is_ok_and(|pinned| pinned.is_some());
+    let is_there = |roots: Roots| Client::reach(&roots.run).is_ok_and(|daemon| daemon.is_some());
+    is_pinned() && !Roots::find().is_ok_and(is_there)
 }
 
 /// The daemon's containers, with what pinned programs count of them; and where those count others, these.

@@ -16,6 +16,7 @@ use super::{child, maps, note, report};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::launch::joins::Joins;
+use crate::observe::Counted;
 use crate::plan::Plan;
 use crate::spawner::Container;
 use crate::{Error, cgroup};
@@ -32,6 +33,8 @@ pub(crate) struct Parking {
     /// Its process has a descriptor table of its own only once it has begun: until it is parked, all that it uses stays open.
     _lent: (Prepared, Channel),
     cgroup: Cgroup,
+    // After the cgroup: what is counted there has ended.
+    counted: Counted,
 }
 
 /// Descriptors from here on are no child's business.
@@ -66,6 +69,8 @@ impl Parking {
     ) -> Result<Self, Error> {
         let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
         let cgroup = Cgroup::create_with(&plan.cgroup, filter)?;
+        let mut counted = Counted::default();
+        counted.arm(cgroup.id(), &plan.id, plan.process.init.into(), 0);
         let (page, page_memory) = Page::with_descriptor().context(|| "share a page with the child".into())?;
         let (line, childs) = Channel::pair().context(|| "make a socket".into())?;
         let joins = Joins::open(&[])?;
@@ -116,7 +121,7 @@ impl Parking {
         drop(score);
         let child = spawned.map_err(|error| report::clone_error(plan, error))?;
         let _lent = (prepared, childs);
-        let parking = Self { line, child, page, page_memory, terminal: None, _lent, cgroup };
+        let parking = Self { line, child, page, page_memory, terminal: None, _lent, cgroup, counted };
         match parking.let_go(plan) {
             Ok(()) => Ok(parking),
             Err(error) => {
@@ -185,6 +190,7 @@ impl Parking {
         let cgroup = self.cgroup.id();
         let cgroups = self.cgroup.made(&cgroups);
         self.cgroup.release();
+        self.counted.keep();
         let Child { pid, pidfd, .. } = self.child;
         let container = Container { id, pid, cgroup, cgroups, uid, gid, hostname, home, tty };
         let descriptors = [self.line.into_fd(), pidfd, self.page_memory].into_iter().chain(self.terminal);

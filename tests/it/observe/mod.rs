@@ -327,6 +327,40 @@ fn statistics_are_of_what_the_container_does() {
 }
 
 #[test]
+fn what_the_daemon_launches_is_counted_from_its_first_instruction_on() {
+    need!(can_observe(), "a kernel with BTF, and skiff-runtime");
+    let world = World { case: Case::with_daemon(), ..World::new() };
+    let root = crate::harness::fixture::small_root();
+    // One is made ahead by now that nothing has counted.
+    world.skiff(&["run", "--rm", root, "probe", "exit", "0"]).output().ok();
+    world.skiff(&["observe", "on", "--slots", "16"]).output().ok();
+    for _ in 0..3 {
+        let calls = ["probe", "calls", "200", "40", "5", "10", "fork", "2"];
+        let id = world.skiff(&[&["run", "-d", root], &calls[..]].concat()).output().ok();
+        let id = id.trim_end();
+        world.skiff(&["wait", id]).output().ok();
+        // Its slot is kept for nobody: what is left is its record.
+        assert!(crate::peers::world::eventually(|| world.taken() == 0), "a slot is left");
+        world.skiff(&["rm", id]).output().ok();
+    }
+    let id = world.skiff(&["run", "-d", root, "probe", "trap"]).output().ok();
+    let id = id.trim_end();
+    let pivoted = || {
+        let profile = world.profile(id);
+        call(&profile, "init", "pivot_root")["calls"] == 1 && profile["timeline"]["program_us"].is_number()
+    };
+    assert!(crate::peers::world::eventually(pivoted), "it is counted with its set-up");
+    let profile = world.profile(id);
+    assert_eq!(*call(&profile, "workload", "pivot_root"), Value::Null);
+    assert_eq!(world.taken(), 1, "what is made ahead is nobody's business");
+    let stats = world.stats();
+    let [one] = stats.as_slice() else { panic!("{stats:?}") };
+    assert!(one["system_calls"].as_u64() > Some(0), "{one}");
+    world.skiff(&["rm", "-f", id]).output().ok();
+    assert!(crate::peers::world::eventually(|| world.taken() == 0), "a slot is left");
+}
+
+#[test]
 fn what_skiff_runs_itself_is_counted_too() {
     need!(can_observe(), "a kernel with BTF, and skiff-runtime");
     let world = World::with_slots("1");
