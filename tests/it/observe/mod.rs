@@ -345,13 +345,11 @@ fn what_the_daemon_launches_is_counted_from_its_first_instruction_on() {
     }
     let id = world.skiff(&["run", "-d", root, "probe", "trap"]).output().ok();
     let id = id.trim_end();
-    let pivoted = || {
-        let profile = world.profile(id);
-        call(&profile, "init", "pivot_root")["calls"] == 1 && profile["timeline"]["program_us"].is_number()
-    };
-    assert!(crate::peers::world::eventually(pivoted), "it is counted with its set-up");
+    assert!(crate::peers::world::eventually(|| world.taken() == 1), "it is not seen");
     let profile = world.profile(id);
-    assert_eq!(*call(&profile, "workload", "pivot_root"), Value::Null);
+    assert_eq!(call(&profile, "init", "seccomp")["calls"], 1, "its set-up is counted: {profile}");
+    assert_eq!(*call(&profile, "workload", "seccomp"), Value::Null);
+    assert!(profile["timeline"]["program_us"].is_number(), "{profile}");
     assert_eq!(world.taken(), 1, "what is made ahead is nobody's business");
     let stats = world.stats();
     let [one] = stats.as_slice() else { panic!("{stats:?}") };
