@@ -37,8 +37,8 @@ use crate::launch::Stamps;
 const DYING: Duration = Duration::from_millis(20);
 /// After that tasks are settled that have left their cgroup and live on, and the others get so long.
 const LINGERING: Duration = Duration::from_millis(200);
-/// Others hold the lock for less than a millisecond each.
-const LOCKED: Duration = Duration::from_millis(100);
+/// Others hold the lock for less than a millisecond each, or for [`LINGERING`] if a task of theirs does not end.
+const LOCKED: Duration = Duration::from_millis(500);
 
 /// What became of the wish to count a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,23 +347,28 @@ impl Pins {
     }
 
     /// Empties `slot`, whose owner's processes have ended, and gives it back. `false` if some have not: then another must.
+    ///
+    /// Another may have done so since `owner` was read, and a container may have taken the slot: only under the lock is it certain
+    /// whose it is, since nobody becomes its owner before the last one is removed there. Nothing is changed before that; most of
+    /// the waiting is over by then, so that nobody else waits for it.
     fn clear(&self, slot: u32, owner: &Owner) -> io::Result<bool> {
+        self.await_deaths(slot, DYING)?;
+        let Some(_lock) = self.lock()? else { return Ok(false) };
+        let key = slot.to_ne_bytes();
+        let now = self.owners.get(&key)?.and_then(|bytes| Owner::from_bytes(&bytes));
+        if now.is_none_or(|now| now.cgroup != owner.cgroup) {
+            return Ok(true);
+        }
         self.disarm(slot)?;
         self.detach(slot)?;
-        if !self.await_deaths(slot, DYING)? {
-            let Some(_lock) = self.lock()? else { return Ok(false) };
+        if !self.await_deaths(slot, Duration::ZERO)? {
             self.settle(slot)?;
             if !self.await_deaths(slot, LINGERING)? {
                 return Ok(false);
             }
         }
-        let Some(_lock) = self.lock()? else { return Ok(false) };
-        let key = slot.to_ne_bytes();
-        let now = self.owners.get(&key)?.and_then(|bytes| Owner::from_bytes(&bytes));
-        if now.is_some_and(|now| now.cgroup == owner.cgroup) {
-            self.empty(slot)?;
-            self.owners.remove(&key)?;
-        }
+        self.empty(slot)?;
+        self.owners.remove(&key)?;
         Ok(true)
     }
 
