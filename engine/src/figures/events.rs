@@ -42,6 +42,14 @@ struct Note {
     missing: Vec<String>,
 }
 
+/// What tasks that have ended have used of a container, and where what the living have used is found.
+#[derive(Debug)]
+pub(crate) struct Past {
+    cgroup: u64,
+    slot: u64,
+    counts: Counts,
+}
+
 /// What tasks that live have used, by slot; of one time.
 #[derive(Debug, Default)]
 pub(crate) struct Living(HashMap<u64, Used>);
@@ -112,6 +120,16 @@ impl Tracker {
         self.0.events.get().is_none_or(|events| events.is_armed(cgroup))
     }
 
+    /// What was counted of a container that runs, before [`Tracker::living`]: a task that ends between the two is in neither, which the
+    /// next look makes up for. The other way round it would be in both.
+    pub(crate) fn past(&self, cgroup: Option<u64>) -> Option<Past> {
+        self.counted(cgroup, |events, cgroup| {
+            let Some(slot) = events.slot_of(cgroup)? else { return Ok(None) };
+            let counts = events.counts(cgroup)?;
+            Ok(counts.map(|counts| Past { cgroup, slot: slot.into(), counts }))
+        })
+    }
+
     /// Looks at all tasks once, for the figures of any number of containers.
     pub(crate) fn living(&self) -> Living {
         let live = self.0.events.get().map(Events::live);
@@ -126,14 +144,10 @@ impl Tracker {
     }
 
     /// Adds what is counted of a container that runs.
-    pub(crate) fn complete(&self, cgroup: Option<u64>, living: &Living, figures: &mut Figures) {
-        let counted = self.counted(cgroup, |events, cgroup| {
-            let Some(slot) = events.slot_of(cgroup)? else { return Ok(None) };
-            let counts = events.counts(cgroup)?;
-            Ok(counts.map(|counts| {
-                let alive = living.0.get(&u64::from(slot)).copied().unwrap_or_default();
-                Counts { used: self.0.never_less(cgroup, &counts.used.plus(&alive)), ..counts }
-            }))
+    pub(crate) fn complete(&self, past: Option<&Past>, living: &Living, figures: &mut Figures) {
+        let counted = past.map(|past| {
+            let alive = living.0.get(&past.slot).copied().unwrap_or_default();
+            Counts { used: self.0.never_less(past.cgroup, &past.counts.used.plus(&alive)), ..past.counts }
         });
         self.add(counted.as_ref(), figures);
     }
@@ -152,11 +166,11 @@ impl Tracker {
         self.conclude(cgroup, &mut Figures::default());
     }
 
-    fn counted(
+    fn counted<T>(
         &self,
         cgroup: Option<u64>,
-        read: impl FnOnce(&Events, u64) -> std::io::Result<Option<Counts>>,
-    ) -> Option<Counts> {
+        read: impl FnOnce(&Events, u64) -> std::io::Result<Option<T>>,
+    ) -> Option<T> {
         let (events, cgroup) = (self.0.events.get()?, cgroup?);
         read(events, cgroup).unwrap_or_else(|error| {
             tracing::debug!("read what was counted of cgroup {cgroup}: {}", skiff_runtime::cause(&error));
@@ -275,7 +289,7 @@ mod tests {
     #[test]
     fn without_programs_figures_say_so() {
         let (tracker, mut figures) = (Tracker::default(), Figures::default());
-        tracker.complete(Some(7), &tracker.living(), &mut figures);
+        tracker.complete(tracker.past(Some(7)).as_ref(), &tracker.living(), &mut figures);
         assert_eq!((figures.memory.minor_faults, figures.missing.len()), (None, 1));
     }
 }

@@ -17,7 +17,7 @@ use skiff_runtime::cgroup::Paths;
 use crate::State;
 use crate::ending::now_ns;
 
-pub(crate) use events::{Living, Tracker};
+pub(crate) use events::{Living, Past, Tracker};
 pub(crate) use sample::{cgroup_id, sample};
 
 /// A container and its figures.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skiff_runtime::cgroup::Paths;
 
-use super::{Figures, Living, Sampled, Tracker, read};
+use super::{Figures, Sampled, read};
 use crate::engine::Engine;
 use crate::{Error, Record};
 
@@ -27,8 +27,15 @@ pub(crate) async fn sample(
     let (subjects, errors) = subjects(engine, containers);
     let tracker = engine.tracker.clone();
     let work = move || {
+        let cgroups: Vec<_> = subjects.iter().map(|subject| cgroup_id(&subject.cgroups)).collect();
+        let pasts: Vec<_> = cgroups.iter().map(|cgroup| tracker.past(*cgroup)).collect();
         let living = tracker.living();
-        subjects.iter().map(|subject| subject.read(&tracker, &living)).collect()
+        let read = |((subject, cgroup), past): ((&Subject, _), &Option<_>)| {
+            let mut sampled = subject.read(cgroup);
+            tracker.complete(past.as_ref(), &living, &mut sampled.figures);
+            sampled
+        };
+        subjects.iter().zip(cgroups).zip(&pasts).map(read).collect()
     };
     let sampled = tokio::task::spawn_blocking(work).await.map_err(|error| Error::Host(error.to_string()))?;
     Ok((sampled, errors))
@@ -57,11 +64,10 @@ fn subjects(engine: &Engine, containers: &[String]) -> (Vec<Subject>, Vec<String
 }
 
 impl Subject {
-    fn read(&self, tracker: &Tracker, living: &Living) -> Sampled {
+    /// But for what programs in the kernel have counted.
+    fn read(&self, cgroup: Option<u64>) -> Sampled {
         let record = &self.record;
-        let cgroup = cgroup_id(&self.cgroups);
-        let mut figures = read(&self.cgroups, Some(self.pid));
-        tracker.complete(cgroup, living, &mut figures);
+        let figures = read(&self.cgroups, Some(self.pid));
         Sampled {
             id: record.id.clone(),
             name: record.name.clone(),

@@ -17,7 +17,7 @@ use super::sampler::Cost;
 use super::table;
 use crate::Record;
 use crate::documents;
-use crate::figures::{self, Figures, Living, Tracker, cgroup_id};
+use crate::figures::{self, Figures, Living, Past, Tracker, cgroup_id};
 
 /// So many containers made ahead are asked for their memory at most; that of others is taken to be the same.
 const PARKED_MAX: usize = 8;
@@ -109,6 +109,9 @@ impl Counted {
 pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
     let begun = monotonic_ns();
     let pinned = Pinned::open().ok().flatten();
+    let cgroup = |running: &Running| cgroup_id(&running.cgroups);
+    let cgroups: Vec<_> = look.running.iter().map(cgroup).collect();
+    let pasts: Vec<_> = cgroups.iter().map(|cgroup| look.tracker.past(*cgroup)).collect();
     let programs = Programs {
         living: look.tracker.living(),
         tracker: look.tracker.clone(),
@@ -116,12 +119,12 @@ pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
         pinned,
     };
     let mut subjects = Vec::with_capacity(look.running.len() + 1);
-    for running in &look.running {
+    for ((running, cgroup), past) in look.running.iter().zip(&cgroups).zip(&pasts) {
         let mut subject = subject(running);
-        table::take_container(&programs.container(running), &mut subject);
+        table::take_container(&programs.container(running, *cgroup, past.as_ref()), &mut subject);
         subjects.push(subject);
     }
-    subjects.extend(programs.others(&look.running));
+    subjects.extend(programs.others(&cgroups));
     let limits = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
     let daemon = Daemon {
         since_ns,
@@ -187,11 +190,10 @@ fn id(record: &Record, cgroups: &Paths) -> String {
 }
 
 impl Programs {
-    fn container(&self, running: &Running) -> Container {
-        let cgroup = cgroup_id(&running.cgroups);
+    fn container(&self, running: &Running, cgroup: Option<u64>, past: Option<&Past>) -> Container {
         let taken = self.taken.iter().find(|taken| Some(taken.owner.cgroup) == cgroup);
         let mut figures = figures::read(&running.cgroups, Some(running.pid));
-        self.tracker.complete(cgroup, &self.living, &mut figures);
+        self.tracker.complete(past, &self.living, &mut figures);
         Container {
             record: running.record.clone(),
             figures: Figures { restarts: running.record.restart_count, ..figures },
@@ -207,8 +209,8 @@ impl Programs {
     }
 
     /// Those that are counted and are not the daemon's.
-    fn others(&self, own: &[Running]) -> Vec<Subject> {
-        let own: HashSet<u64> = own.iter().filter_map(|running| cgroup_id(&running.cgroups)).collect();
+    fn others(&self, own: &[Option<u64>]) -> Vec<Subject> {
+        let own: HashSet<u64> = own.iter().flatten().copied().collect();
         let others = self.taken.iter().filter(|taken| !own.contains(&taken.owner.cgroup));
         let subject = |taken: &Taken| {
             let id = String::from_utf8_lossy(taken.owner.id()).into_owned();
