@@ -1,8 +1,8 @@
 //! A container that runs, to be looked at from outside: the daemon's, one of `skiff run` without a daemon, or one that any
 //! engine has started through skiff-runtime.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,11 @@ impl Target {
             .is_ok_and(|text| text.contains("populated 1"))
     }
 
+    /// Its `cgroup.events`, to be polled: [`is_populated`].
+    pub(crate) fn events(&self) -> io::Result<File> {
+        File::open(self.directory.join("cgroup.events"))
+    }
+
     /// What people call it.
     pub(crate) fn shown(&self) -> &str {
         self.name.as_ref().unwrap_or(&self.id)
@@ -73,6 +78,15 @@ pub(crate) fn find(name: &str) -> Result<Target, Failure> {
         }
     }
     Err(refused(Failure::engine(format!("no such container: {name}"))))
+}
+
+/// Whether a process is left, by `cgroup.events`; no longer, once the directory is gone.
+///
+/// Polled for POLLPRI it tells of a change until this very descriptor has been read (kernfs), as here.
+pub(crate) fn is_populated(events: &mut File) -> bool {
+    let mut text = String::new();
+    let read = events.seek(SeekFrom::Start(0)).and_then(|_| events.read_to_string(&mut text));
+    read.is_ok() && text.contains("populated 1")
 }
 
 /// Asks the daemon, if there is one.

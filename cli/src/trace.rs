@@ -1,7 +1,7 @@
 //! `skiff trace`: the system calls of a container that runs, one line each.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -170,39 +170,40 @@ fn follow(
     out: &mut dyn Write,
     start: Instant,
 ) -> Result<u64, Failure> {
-    let mut shown = 0;
+    let (mut shown, mut has_ended, mut timeout) = (0, false, INTERVAL);
     loop {
-        // Asked first: what was told before the end is still read.
-        let ended = watch.wait()?;
-        let mut taken = TURN;
-        while taken == TURN {
-            taken = 0;
-            while taken < TURN && args.limit.is_none_or(|limit| shown < limit) {
-                let epoch_ns = clock::realtime_ns().wrapping_sub(clock::monotonic_ns());
-                let Some(line) = tracer.next(|event| match args.format {
-                    Format::Text => trace::line(event, epoch_ns),
-                    Format::Json => format!("{}\n", trace::object(event, epoch_ns)),
-                }) else {
-                    break;
-                };
-                if !written(out.write_all(line.as_bytes()))? {
-                    return Ok(shown);
-                }
-                shown += 1;
-                taken += 1;
+        // Asked first: what was told before the end is still read, all of it if the container has ended.
+        let is_asked = match watch.wait(timeout)? {
+            Some(End::Asked) => true,
+            end => {
+                has_ended |= end.is_some();
+                false
             }
-            // One that is busier than this can print is not followed for ever.
-            if args.span.is_some_and(|span| start.elapsed() >= span) {
+        };
+        let mut taken = 0;
+        while taken < TURN && args.limit.is_none_or(|limit| shown < limit) {
+            let epoch_ns = clock::realtime_ns().wrapping_sub(clock::monotonic_ns());
+            let Some(line) = tracer.next(|event| match args.format {
+                Format::Text => trace::line(event, epoch_ns),
+                Format::Json => trace::plain_json(format!("{}\n", trace::object(event, epoch_ns))),
+            }) else {
                 break;
+            };
+            if !written(out.write_all(line.as_bytes()))? {
+                return Ok(shown);
             }
+            shown += 1;
+            taken += 1;
         }
         if !written(out.flush())? {
             return Ok(shown);
         }
-        let is_over = args.span.is_some_and(|span| start.elapsed() >= span);
-        if ended || is_over || args.limit.is_some_and(|limit| shown >= limit) {
+        // One that is busier than this can print is not followed for ever.
+        let is_over = is_asked || args.span.is_some_and(|span| start.elapsed() >= span);
+        if is_over || (has_ended && taken < TURN) || args.limit.is_some_and(|limit| shown >= limit) {
             return Ok(shown);
         }
+        timeout = if taken < TURN { INTERVAL } else { Duration::ZERO };
     }
 }
 
@@ -234,6 +235,14 @@ fn summary(shown: u64, seconds: f64, drops: &Drops) -> String {
     }
 }
 
+/// Why there is nothing more to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Somebody wishes it.
+    Asked,
+    Container,
+}
+
 /// The end of the container, and the wish to end.
 #[derive(Debug)]
 struct Watch {
@@ -250,32 +259,28 @@ impl Watch {
         set.thread_block().map_err(failed)?;
         let signals =
             SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
-        let path = target.directory.join("cgroup.events");
-        let events = File::open(&path).map_err(|error| os(&format!("open {}", path.display()), &error))?;
+        let events = target.events().map_err(|error| os("open cgroup.events", &error))?;
         Ok(Self { signals, events })
     }
 
-    /// Waits for a moment; whether it is over.
-    fn wait(&mut self) -> Result<bool, Failure> {
+    /// Waits no longer than `timeout`; whether it is over.
+    fn wait(&mut self, timeout: Duration) -> Result<Option<End>, Failure> {
         let mut fds = [
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.events.as_fd(), PollFlags::POLLPRI),
         ];
-        let timeout = PollTimeout::try_from(INTERVAL).unwrap_or(PollTimeout::ZERO);
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
         match poll(&mut fds, timeout) {
-            Ok(0) | Err(nix::Error::EINTR) => return Ok(false),
+            Ok(0) | Err(nix::Error::EINTR) => return Ok(None),
             Ok(_) => {}
             Err(error) => return Err(os("wait for the container", &error.into())),
         }
         let [asked, changed] = fds.map(|fd| fd.any().unwrap_or(false));
-        Ok(asked || (changed && !self.is_populated()))
-    }
-
-    /// No longer, once its directory is gone.
-    fn is_populated(&mut self) -> bool {
-        let mut text = String::new();
-        let read = self.events.seek(SeekFrom::Start(0)).and_then(|_| self.events.read_to_string(&mut text));
-        read.is_ok() && text.contains("populated 1")
+        Ok(match (asked, changed) {
+            (true, _) => Some(End::Asked),
+            (false, true) if !target::is_populated(&mut self.events) => Some(End::Container),
+            _ => None,
+        })
     }
 }
 

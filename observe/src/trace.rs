@@ -127,6 +127,30 @@ pub fn object(event: &Event<'_>, epoch_ns: u64) -> Value {
     })
 }
 
+/// JSON that is the same to programs and cannot steer a terminal: of others' text it holds no control characters, which
+/// JSON allows from U+007F on, and none that change the direction of writing.
+#[must_use]
+pub fn plain_json(json: String) -> String {
+    if !json.contains(steers) {
+        return json;
+    }
+    let mut plain = String::with_capacity(json.len() + 16);
+    for letter in json.chars() {
+        // Outside of strings JSON has none of them.
+        if steers(letter) {
+            plain.push_str(&format!("\\u{:04x}", u32::from(letter)))
+        } else {
+            plain.push(letter)
+        }
+    }
+    plain
+}
+
+/// Each has four digits. Line feeds are between JSON's own words only.
+const fn steers(letter: char) -> bool {
+    matches!(letter, '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// An argument as it is shown.
 enum Shown<'a> {
     Number(i64),
@@ -365,6 +389,14 @@ mod tests {
             "a\\u{1b}]0;x\\u{7}\\u{fffd} chdir(\"\\u{1b}[2J\\u{202e}\\u{9b}\\\"\\\\\\n\\u{7f}é\") = 0 <12.3µs>",
         );
         check(&event(80, [1, 0, 0, 0, 0, 0], 0, 0, b"a", &[b"\xff\0"]), "a chdir(\"\\xff\") = 0 <12.3µs>");
+    }
+
+    #[test]
+    fn json_does_not_steer_a_terminal_either() {
+        let text = "a\u{1b}\u{7f}\u{80}\u{9b}\u{61c}\u{200f}\u{202e}\u{2069}é\u{a0}€";
+        let json = plain_json(json!({ "x": text }).to_string());
+        assert_eq!(json, "{\"x\":\"a\\u001b\\u007f\\u0080\\u009b\\u061c\\u200f\\u202e\\u2069é\u{a0}€\"}");
+        assert_eq!(serde_json::from_str::<Value>(&json).expect("JSON"), json!({ "x": text }));
     }
 
     #[test]

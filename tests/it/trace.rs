@@ -220,6 +220,18 @@ fn a_trace_ends_when_it_is_told_to() {
 }
 
 #[test]
+fn a_trace_of_what_never_rests_ends_when_it_is_told_to() {
+    need!(can_trace(), "a kernel with BTF");
+    let world = World::new();
+    world.run("busy", &[], &["sh", "-c", "while :; do : < /etc/passwd; done"]);
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let trace = Trace::of(&world.0, &["busy", "--rate", "10000000"]);
+        trace.live.signal(signal);
+        trace.finish();
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_in_one_line() {
     let world = World::new();
     world.create(&["--name", "made"], &["probe", "trap"]);

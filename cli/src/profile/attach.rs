@@ -3,7 +3,6 @@
 //! Its programs are loaded for this alone, put onto the tasks that live, and gone when it is over. The period ends early with the
 //! container, or by SIGINT or SIGTERM: what there is then is told all the same.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -110,18 +109,24 @@ impl Cgroups {
 /// Waits until the period is over, the container has ended, or a signal says so.
 fn wait(target: &Target, period: Duration, interrupt: &SignalFd) -> Result<Ended, Failure> {
     // It is told of when the last process ends, and when the cgroup goes.
-    let events = File::open(target.directory.join("cgroup.events")).ok();
+    let mut events = match target.events() {
+        Ok(events) => events,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ended::Container),
+        Err(error) => return Err(os("open cgroup.events", &error)),
+    };
     let until = Instant::now() + period;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(Ended::Period);
         }
-        let mut waiting = vec![PollFd::new(interrupt.as_fd(), PollFlags::POLLIN)];
-        waiting.extend(events.as_ref().map(|events| PollFd::new(events.as_fd(), PollFlags::POLLPRI)));
-        if !target.is_populated() {
+        if !target::is_populated(&mut events) {
             return Ok(Ended::Container);
         }
+        let mut waiting = [
+            PollFd::new(interrupt.as_fd(), PollFlags::POLLIN),
+            PollFd::new(events.as_fd(), PollFlags::POLLPRI),
+        ];
         // Rounded up, so that what is left is not waited for in circles.
         let ms = i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX);
         match poll(&mut waiting, PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)) {

@@ -84,7 +84,8 @@ impl Part for Files {
 fn processes_in(directory: &Path, found: &mut Vec<Process>) {
     for line in fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default().lines() {
         let Ok(pid) = line.parse::<u32>() else { continue };
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else { continue };
+        let stat = String::from_utf8_lossy(&stat);
         // The name, in parentheses, may hold anything.
         let Some((start, rest)) = stat.rsplit_once(") ") else { continue };
         let comm = start.split_once('(').map_or("", |(_, comm)| comm).to_owned();

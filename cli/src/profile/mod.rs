@@ -14,6 +14,8 @@ mod table;
 mod text;
 mod uses;
 
+use skiff_observe::trace::plain_json;
+
 pub(crate) use attach::end;
 pub(crate) use document::{Document, Prefetch, Run};
 pub(crate) use live::{off, run};
@@ -29,7 +31,7 @@ pub(crate) use uses::{Asked, Uses, Written, written};
 pub(crate) fn json(document: &Document) -> Result<String, serde_json::Error> {
     let mut text = serde_json::to_string_pretty(document)?;
     text.push('\n');
-    Ok(text)
+    Ok(plain_json(text))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 use skiff_ebpf::Record;
+use skiff_observe::trace::plain_json;
 use skiff_runtime::cgroup::Usage;
 
 use super::document::{self, Cgroup, Cost, Execs, Oom, Resources, SystemCall};
@@ -100,7 +101,7 @@ impl Document {
     /// As JSON, with a line feed at its end.
     pub(crate) fn json(&self) -> Result<String, Failure> {
         let text = serde_json::to_string_pretty(self);
-        text.map(|text| text + "\n").map_err(|error| Failure::engine(format!("profile: {error}")))
+        text.map(|text| plain_json(text + "\n")).map_err(|error| Failure::engine(format!("profile: {error}")))
     }
 
     /// For people.

@@ -204,12 +204,12 @@ struct Files {
 
 impl Host for Files {
     fn look_at(&mut self, pid: u32) -> Option<(String, Vec<Line>)> {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
         let maps = read_bounded(File::open(format!("/proc/{pid}/maps")).ok()?, MAPS_MAX);
         if self.root.is_none() {
             self.root = root_of(pid);
         }
-        Some((text::plain(name.trim_end()), parse_maps(&maps).collect()))
+        Some((text::plain(String::from_utf8_lossy(&name).trim_end()), parse_maps(&maps).collect()))
     }
 
     fn meet(&mut self, id: ObjectId, object: &Object, pid: u32, start: u64, end: u64) {
@@ -345,7 +345,9 @@ fn root_of(pid: u32) -> Option<OwnedFd> {
 
 /// The process's number in its own process namespace. proc_pid_status(5), Linux ≥ 4.1.
 fn inner_pid(pid: u32) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // Its name may be no UTF-8.
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     numbers.split_whitespace().last().map(str::to_owned)
 }

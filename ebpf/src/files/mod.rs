@@ -96,8 +96,7 @@ impl fmt::Debug for Recorder {
 impl Recorder {
     /// Loads and attaches the programs; nothing is recorded before [`Recorder::watch`].
     ///
-    /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information. Linux ≥ 5.16, tried on
-    /// 6.1, 6.12 and 6.18.
+    /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information. Linux ≥ 5.16.
     pub fn load() -> Result<Self, Error> {
         check_privileges()?;
         let paths: Vec<&str> = Offsets::PATHS.iter().copied().chain(Fields::PATHS).collect();

@@ -116,7 +116,7 @@ impl Tracer {
     /// Loads the programs. Nothing is traced before [`Tracer::watch`].
     ///
     /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information.
-    /// Linux ≥ 5.11, tried on 6.1, 6.12 and 6.18.
+    /// Linux ≥ 5.11.
     pub fn load(filter: &Filter) -> Result<Self, Error> {
         check_privileges()?;
         let types = Types::of_kernel(Offsets::PATHS)?;

@@ -1,7 +1,7 @@
 //! Says which of the kernel's samples are kept: those of the tasks in a cgroup and below it.
 //!
-//! The kernel takes the sample, stacks included, and asks this program whether to write it to the buffer; nothing of other tasks
-//! gets out. No field of a kernel struct is read, so it is the same on every kernel.
+//! The kernel takes the sample, stacks included, and asks this program whether to write it to the buffer: samples of other tasks
+//! never get out, unlike what those map and execute. No field of a kernel struct is read, so it is the same on every kernel.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
