@@ -4,11 +4,12 @@
 //! their path below the container's root. They are the container's, so hostile: nothing but regular files is opened, no look-up leaves
 //! the root, and what they hold is read in bounded pieces ([`elf`]).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -41,9 +42,14 @@ const HZ_MAX: u32 = 10_000;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Files that are open at a time.
 const FILES_MAX: usize = 512;
-/// Bytes of `/proc/PID/maps`, and of a list of just-in-time compiled functions, that are read.
+/// Bytes of `/proc/PID/maps` that are read.
 const MAPS_MAX: u64 = 16 << 20;
+/// Bytes of a list of just-in-time compiled functions that are read, of all lists, and functions of all lists that are kept.
 const LIST_MAX: u64 = 64 << 20;
+const LISTS_MAX: u64 = 256 << 20;
+const COMPILED_MAX: usize = 1 << 20;
+/// Functions of all files that are kept.
+const FUNCTIONS_MAX: usize = 4 << 20;
 /// Functions that the report shows.
 const SHOWN: usize = 25;
 
@@ -245,14 +251,31 @@ impl Files {
         let kernel = fs::read_to_string("/proc/kallsyms").ok().and_then(Kernel::parse);
         let vdso = if self.vdso.is_empty() { None } else { own_vdso() };
         let mut lists = HashMap::new();
+        let (mut bytes_left, mut room, mut lost) = (LISTS_MAX, COMPILED_MAX, 0);
         for (pid, (root, inner)) in self.compilers {
             let path = CString::new(format!("tmp/perf-{inner}.map")).unwrap_or_default();
             let found = file::open_beneath(root.as_fd(), &path, OFlag::O_PATH, 0, Resolve::InRoot);
             if let Some(list) = found.ok().and_then(|found| regular(&found)) {
-                lists.insert(pid, compiled(&read_bounded(list, LIST_MAX)));
+                let most = LIST_MAX.min(bytes_left);
+                let is_cut = list.metadata().is_ok_and(|of| of.len() > most);
+                let text = read_bounded(list, most);
+                let (list, left_out) = List::new(text, room);
+                bytes_left -= list.text.len() as u64;
+                room -= list.functions.len();
+                lost += left_out + u64::from(is_cut);
+                lists.insert(pid, list);
             }
         }
-        Named { kernel, vdso, vdso_ids: self.vdso, lists, symbols: RefCell::default(), files: self.files }
+        Named {
+            kernel,
+            vdso,
+            vdso_ids: self.vdso,
+            lists,
+            files: self.files,
+            symbols: RefCell::default(),
+            room: Cell::new(FUNCTIONS_MAX),
+            lost: Cell::new(lost),
+        }
     }
 }
 
@@ -262,17 +285,25 @@ struct Named {
     kernel: Option<Kernel>,
     vdso: Option<(Vec<u8>, elf::Symbols)>,
     vdso_ids: Vec<ObjectId>,
-    lists: HashMap<u32, Vec<Compiled>>,
+    lists: HashMap<u32, List>,
     files: HashMap<ObjectId, File>,
     symbols: RefCell<HashMap<ObjectId, elf::Symbols>>,
+    /// For so many more functions.
+    room: Cell<usize>,
+    lost: Cell<u64>,
 }
 
 impl Named {
     fn with<T>(&self, id: ObjectId, ask: impl FnOnce(&elf::Symbols, &File) -> Option<T>) -> Option<T> {
         let file = self.files.get(&id)?;
         let mut all = self.symbols.borrow_mut();
-        // One that makes no sense has no names.
-        let symbols = all.entry(id).or_insert_with(|| elf::Symbols::read(file).unwrap_or_default());
+        let symbols = all.entry(id).or_insert_with(|| {
+            // One that makes no sense has no names.
+            let symbols = elf::Symbols::read(file, self.room.get()).unwrap_or_default();
+            self.room.set(self.room.get() - symbols.len());
+            self.lost.set(self.lost.get() + symbols.left_out());
+            symbols
+        });
         ask(symbols, file)
     }
 }
@@ -291,15 +322,16 @@ impl Names for Named {
     }
 
     fn anonymous(&self, pid: u32, address: u64) -> Option<String> {
-        let list = self.lists.get(&pid)?;
-        let after = list.partition_point(|function| function.start <= address);
-        let function = list.get(after.checked_sub(1)?)?;
-        (address - function.start < function.size).then(|| function.name.clone())
+        self.lists.get(&pid)?.name(address)
     }
 
     fn build_id(&self, object: ObjectId) -> Option<String> {
         let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect();
         self.with(object, |symbols, _| symbols.build_id().map(hex))
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.get()
     }
 }
 
@@ -308,24 +340,57 @@ impl Names for Named {
 struct Compiled {
     start: u64,
     size: u64,
-    name: String,
+    /// Where its name is in the list.
+    name: Range<usize>,
 }
 
-/// The lines `START SIZE NAME` of a list that just-in-time compilers write for perf.
-fn compiled(list: &[u8]) -> Vec<Compiled> {
-    let line = |line: &[u8]| {
-        let line = String::from_utf8_lossy(line);
-        let mut words = line.splitn(3, ' ');
-        let mut hex = || u64::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok();
-        let (start, size) = (hex()?, hex()?);
-        Some(Compiled { start, size, name: text::plain(words.next()?).chars().take(512).collect() })
+/// A list that just-in-time compilers write for perf.
+#[derive(Debug)]
+struct List {
+    text: Vec<u8>,
+    /// By their first address.
+    functions: Vec<Compiled>,
+}
+
+impl List {
+    /// Understands the lines `START SIZE NAME`, `most` of them; and how many found no room.
+    fn new(text: Vec<u8>, most: usize) -> (Self, u64) {
+        let (mut functions, mut left_out, mut at) = (Vec::new(), 0, 0);
+        for line in text.split(|byte| *byte == b'\n') {
+            if let Some(function) = compiled(line, at) {
+                if functions.len() < most { functions.push(function) } else { left_out += 1 }
+            }
+            at += line.len() + 1;
+        }
+        // Of what was compiled in the same place, the last.
+        functions.reverse();
+        functions.sort_by_key(|function| function.start);
+        functions.dedup_by_key(|function| function.start);
+        functions.shrink_to_fit();
+        (Self { text, functions }, left_out)
+    }
+
+    fn name(&self, address: u64) -> Option<String> {
+        let after = self.functions.partition_point(|function| function.start <= address);
+        let function = self.functions.get(after.checked_sub(1)?)?;
+        if address - function.start >= function.size {
+            return None;
+        }
+        let name = String::from_utf8_lossy(self.text.get(function.name.clone())?);
+        Some(text::plain(&name).chars().take(512).collect())
+    }
+}
+
+/// What a line says that is `at` so many bytes from the beginning.
+fn compiled(line: &[u8], at: usize) -> Option<Compiled> {
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let mut hex = || {
+        let word = std::str::from_utf8(words.next()?).ok()?;
+        u64::from_str_radix(word.trim_start_matches("0x"), 16).ok()
     };
-    let mut all: Vec<_> = list.split(|byte| *byte == b'\n').filter_map(line).collect();
-    // Of what was compiled in the same place, the last.
-    all.reverse();
-    all.sort_by_key(|function| function.start);
-    all.dedup_by_key(|function| function.start);
-    all
+    let (start, size) = (hex()?, hex()?);
+    let name = words.next()?.len();
+    Some(Compiled { start, size, name: at + line.len() - name..at + line.len() })
 }
 
 /// What `found`, which is not open for reading, refers to, if it is a regular file: to open another may wait, or act.
@@ -358,7 +423,7 @@ fn own_vdso() -> Option<(Vec<u8>, elf::Symbols)> {
     let line = parse_maps(&maps).find(|line| line.name == b"[vdso]")?;
     let mut bytes = vec![0; usize::try_from(line.end - line.start).ok()?];
     File::open("/proc/self/mem").ok()?.read_exact_at(&mut bytes, line.start).ok()?;
-    let symbols = elf::Symbols::read(bytes.as_slice()).ok()?;
+    let symbols = elf::Symbols::read(bytes.as_slice(), FUNCTIONS_MAX).ok()?;
     Some((bytes, symbols))
 }
 
@@ -394,10 +459,14 @@ mod tests {
 
     #[test]
     fn lists_of_compiled_functions_are_understood() {
-        let list = b"2000 10 later one\n1000 20 first\nnonsense\n1000 30 again\n0x3000 zz bad\n";
-        let expected = [(0x1000, 0x30, "again"), (0x2000, 0x10, "later one")];
-        let expected = expected.map(|(start, size, name)| Compiled { start, size, name: name.to_owned() });
-        assert_eq!(compiled(list), expected);
+        let text = b"2000 10 later one\n1000 20 first\nnonsense\n1000 30 again\n0x3000 zz bad\n\xff 1 x\n";
+        let (list, left_out) = List::new(text.to_vec(), 3);
+        let found = [0xfff, 0x1000, 0x102f, 0x1030, 0x200f, 0x2010, 0x3000].map(|address| list.name(address));
+        let expected = [None, Some("again"), Some("again"), None, Some("later one"), None, None];
+        assert_eq!(found, expected.map(|name| name.map(str::to_owned)));
+        assert_eq!((list.functions.len(), left_out), (2, 0));
+        let (list, left_out) = List::new(text.to_vec(), 1);
+        assert_eq!((list.name(0x1000), left_out), (None, 2));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub trait Host {
     fn look_at(&mut self, pid: u32) -> Option<(String, Vec<Line>)>;
 
     /// An address of the object was sampled for the first time, in the process `pid` from `start` to `end`: what it holds can
-    /// be opened now.
+    /// be opened now. Of memory without a file each process has its own.
     fn meet(&mut self, id: ObjectId, object: &Object, pid: u32, start: u64, end: u64);
 }
 
@@ -59,11 +59,14 @@ pub enum Place {
     Unknown(u32, u64),
 }
 
-/// Processes that are followed, mappings of each, objects, and different stacks.
+/// Processes that are followed, mappings of each and of all, objects, different stacks, and places in all of these: as many frames
+/// are written at most.
 const PROCESSES_MAX: usize = 32_768;
 const MAPPINGS_MAX: usize = 16_384;
+const ALL_MAPPINGS_MAX: usize = 1 << 20;
 const OBJECTS_MAX: usize = 65_536;
 const STACKS_MAX: usize = 262_144;
+const PLACES_MAX: usize = 2 << 20;
 /// Processes that have ended and are remembered, for threads that outlive the first one.
 const ENDED_MAX: usize = 1024;
 
@@ -77,7 +80,10 @@ struct Mapping {
 #[derive(Debug, Clone, Default)]
 struct Process {
     name: Rc<str>,
+    /// Shared with those that have forked and not mapped anything since.
     mappings: Rc<BTreeMap<u64, Mapping>>,
+    /// Whether its memory without a file has been met.
+    is_met: bool,
 }
 
 /// A process, its name then, and places from the innermost outwards.
@@ -88,10 +94,13 @@ pub(super) type Key = (u32, Rc<str>, Vec<Place>);
 pub struct Collector {
     processes: HashMap<u32, Process>,
     ended: VecDeque<u32>,
+    /// Mappings of all processes.
+    mappings: usize,
     objects: Vec<Object>,
     numbers: HashMap<Object, ObjectId>,
     met: Vec<bool>,
     pub(super) stacks: HashMap<Key, u64>,
+    places: usize,
     pub(super) samples: u64,
     pub(super) lost: u64,
 }
@@ -103,20 +112,20 @@ impl Collector {
         match event.kind {
             Kind::Sample { kernel, user } => self.sample(pid, &kernel, &user, host),
             Kind::Mapped { start, len, offset, file, name } => {
-                let object = self.number(Object { name, file });
-                if let (Some(object), Some(end)) = (object, start.checked_add(len)) {
-                    // Of one that was there before, the rest is looked at when it is sampled.
-                    if let Some(process) = self.processes.get_mut(&pid) {
-                        process.map(start, Mapping { end, offset, object });
-                    }
+                // Of one that was there before, all is looked at when it is sampled.
+                if self.processes.contains_key(&pid)
+                    && let Some(end) = start.checked_add(len)
+                    && let Some(object) = self.number(Object { name, file })
+                {
+                    self.map(pid, start, Mapping { end, offset, object });
                 }
             }
             Kind::Named { name, executes } => self.name(pid, tid, &name, executes),
             Kind::Forked { parent } if pid != parent => {
                 match self.processes.get(&parent).cloned() {
-                    Some(process) => self.insert(pid, process),
+                    Some(process) => self.insert(pid, Process { is_met: false, ..process }),
                     // The number may have been another's.
-                    None => drop(self.processes.remove(&pid)),
+                    None => self.forget(pid),
                 }
             }
             Kind::Ended if pid == tid => self.end(pid),
@@ -128,16 +137,17 @@ impl Collector {
     /// Takes up what a process that lives has mapped before anything was seen of it.
     pub fn look_at(&mut self, pid: u32, host: &mut dyn Host) {
         let Some((name, lines)) = host.look_at(pid) else { return };
-        let mut process = Process { name: name.into(), mappings: Rc::default() };
+        self.insert(pid, Process { name: name.into(), ..Process::default() });
         for line in lines {
             let file = FileId { device: line.device, inode: line.inode, generation: 0 };
             // The same as the kernel's events call it.
             let name = if line.name.is_empty() { b"//anon".to_vec() } else { line.name };
-            if let Some(object) = self.number(Object { name, file }) {
-                process.map(line.start, Mapping { end: line.end, offset: line.offset, object });
+            if self.processes.contains_key(&pid)
+                && let Some(object) = self.number(Object { name, file })
+            {
+                self.map(pid, line.start, Mapping { end: line.end, offset: line.offset, object });
             }
         }
-        self.insert(pid, process);
     }
 
     /// What is mapped, by its number.
@@ -166,7 +176,8 @@ impl Collector {
         let key = (pid, name, places);
         if let Some(count) = self.stacks.get_mut(&key) {
             *count += 1;
-        } else if self.stacks.len() < STACKS_MAX {
+        } else if self.stacks.len() < STACKS_MAX && key.2.len() <= PLACES_MAX - self.places {
+            self.places += key.2.len();
             self.stacks.insert(key, 1);
         } else {
             self.lost += 1;
@@ -176,15 +187,15 @@ impl Collector {
     }
 
     fn place(&mut self, pid: u32, address: u64, host: &mut dyn Host) -> Place {
-        let found = self.processes.get(&pid).and_then(|process| process.find(address));
-        let Some((start, Mapping { end, offset, object: id })) = found else {
-            return Place::Unknown(pid, address);
+        let unknown = Place::Unknown(pid, address);
+        let Some(process) = self.processes.get_mut(&pid) else { return unknown };
+        let Some((start, Mapping { end, offset, object: id })) = process.find(address) else {
+            return unknown;
         };
-        let Some(object) = self.objects.get(id.0 as usize) else { return Place::Unknown(pid, address) };
-        if let Some(met) = self.met.get_mut(id.0 as usize)
-            && !*met
-        {
-            *met = true;
+        let Some(object) = self.objects.get(id.0 as usize) else { return unknown };
+        let met =
+            if object.is_anonymous() { Some(&mut process.is_met) } else { self.met.get_mut(id.0 as usize) };
+        if met.is_some_and(|met| !std::mem::replace(met, true)) {
             host.meet(id, object, pid, start, end);
         }
         if object.is_anonymous() {
@@ -198,7 +209,7 @@ impl Collector {
         let text: String =
             String::from_utf8_lossy(name).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         if executes {
-            self.insert(pid, Process { name: text.into(), mappings: Rc::default() });
+            self.insert(pid, Process { name: text.into(), ..Process::default() });
         } else if pid == tid
             && let Some(process) = self.processes.get_mut(&pid)
         {
@@ -211,15 +222,46 @@ impl Collector {
         if self.ended.len() > ENDED_MAX
             && let Some(pid) = self.ended.pop_front()
         {
-            self.processes.remove(&pid);
+            self.forget(pid);
         }
+    }
+
+    fn forget(&mut self, pid: u32) {
+        let process = self.processes.remove(&pid);
+        self.release(process);
+    }
+
+    /// Gives back the room of what only `process` has mapped.
+    fn release(&mut self, process: Option<Process>) {
+        let own = process.and_then(|process| Rc::into_inner(process.mappings));
+        self.mappings -= own.map_or(0, |mappings| mappings.len());
+    }
+
+    /// Maps something in a process that is followed.
+    fn map(&mut self, pid: u32, start: u64, mapping: Mapping) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        // What it shares with others would be copied.
+        let own = if Rc::strong_count(&process.mappings) == 1 { process.mappings.len() } else { 0 };
+        let most = (ALL_MAPPINGS_MAX - (self.mappings - own)).min(MAPPINGS_MAX);
+        if process.mappings.len() > most {
+            // Nothing is known rather than what was there before.
+            process.mappings = Rc::default();
+            self.lost += 1;
+            return;
+        }
+        self.lost += process.map(start, mapping, most);
+        self.mappings = self.mappings - own + process.mappings.len();
     }
 
     fn insert(&mut self, pid: u32, process: Process) {
         // A number that is given again is not to be removed for the sake of the one before.
         self.ended.retain(|ended| *ended != pid);
         if self.processes.len() < PROCESSES_MAX || self.processes.contains_key(&pid) {
-            self.processes.insert(pid, process);
+            let before = self.processes.insert(pid, process);
+            self.release(before);
+        } else {
+            self.lost += 1;
+            self.release(Some(process));
         }
     }
 
@@ -229,6 +271,7 @@ impl Collector {
         }
         let id = ObjectId(u32::try_from(self.objects.len()).ok()?);
         if self.objects.len() == OBJECTS_MAX {
+            self.lost += 1;
             return None;
         }
         self.objects.push(object.clone());
@@ -239,31 +282,37 @@ impl Collector {
 }
 
 impl Process {
-    /// Maps something, in place of what was there.
-    fn map(&mut self, start: u64, mapping: Mapping) {
+    /// Maps something, in place of what was there; how many pieces found no room among `most`.
+    fn map(&mut self, start: u64, mapping: Mapping, most: usize) -> u64 {
         let mappings = Rc::make_mut(&mut self.mappings);
+        let mut lost = 0;
+        let mut keep = |mappings: &mut BTreeMap<u64, Mapping>, at, mapping| {
+            if mappings.len() < most || mappings.contains_key(&at) {
+                mappings.insert(at, mapping);
+            } else {
+                lost += 1;
+            }
+        };
         let covered: Vec<u64> = mappings.range(start..mapping.end).map(|(at, _)| *at).collect();
         for at in covered {
             if let Some(old) = mappings.remove(&at)
                 && old.end > mapping.end
             {
-                mappings.insert(mapping.end, Mapping { offset: old.offset + (mapping.end - at), ..old });
+                let offset = old.offset.wrapping_add(mapping.end - at);
+                keep(mappings, mapping.end, Mapping { offset, ..old });
             }
         }
         if let Some((at, old)) = mappings.range(..start).next_back().map(|(at, old)| (*at, *old))
             && old.end > start
         {
-            mappings.insert(at, Mapping { end: start, ..old });
+            keep(mappings, at, Mapping { end: start, ..old });
             if old.end > mapping.end {
-                mappings.insert(
-                    mapping.end,
-                    Mapping { offset: old.offset.wrapping_add(mapping.end - at), ..old },
-                );
+                let offset = old.offset.wrapping_add(mapping.end - at);
+                keep(mappings, mapping.end, Mapping { offset, ..old });
             }
         }
-        if mappings.len() < MAPPINGS_MAX {
-            mappings.insert(start, mapping);
-        }
+        keep(mappings, start, mapping);
+        lost
     }
 
     fn find(&self, address: u64) -> Option<(u64, Mapping)> {
@@ -406,6 +455,58 @@ pub(super) mod tests {
             (20, sample(&[], &[0x3800])),
         ]);
         assert_eq!(shown(&collector), ["1 p: narrow+0", "1 p: wide+2001", "1 p: wide+2800", "1 p: wide+fff"]);
+    }
+
+    #[test]
+    fn memory_without_a_file_is_met_once_in_each_process_and_program() {
+        let anon = || mapped(0x1000, 0x1000, "//anon");
+        let (_, host) = collect([
+            (20, named("p", true)),
+            (20, anon()),
+            (20, sample(&[], &[0x1000])),
+            (20, sample(&[], &[0x1001])),
+            (21, Kind::Forked { parent: 20 }),
+            (21, sample(&[], &[0x1000])),
+            (21, named("q", true)),
+            (21, anon()),
+            (21, sample(&[], &[0x1000])),
+        ]);
+        assert_eq!(host.met, ["anon"; 3]);
+    }
+
+    #[test]
+    fn mappings_are_counted_once_for_all_that_share_them() {
+        let (mut collector, mut host) = collect([
+            (20, named("p", true)),
+            (20, mapped(0x1000, 0x1000, "/a")),
+            (20, mapped(0x3000, 0x1000, "/b")),
+            (21, Kind::Forked { parent: 20 }),
+            (22, Kind::Forked { parent: 20 }),
+        ]);
+        let mut after = |pid, kind| {
+            collector.take(event(pid, kind), &mut host);
+            collector.mappings
+        };
+        assert_eq!(after(21, mapped(0x5000, 0x1000, "/c")), 5);
+        assert_eq!(after(20, named("p", true)), 5);
+        assert_eq!(after(22, named("p", true)), 3);
+        assert_eq!(after(21, Kind::Forked { parent: 999 }), 0);
+        // Nobody asks for what others map.
+        assert_eq!(after(30, mapped(0x1000, 0x1000, "/of/others")), 0);
+        assert_eq!((collector.objects.len(), collector.lost), (3, 0));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let mut process = Process::default();
+        let mapping = |end| Mapping { end, offset: 0, object: ObjectId(0) };
+        assert_eq!(process.map(0x1000, mapping(0x9000), 2), 0);
+        // Of three pieces one is left out, and nothing is there twice.
+        assert_eq!(process.map(0x3000, mapping(0x4000), 2), 1);
+        assert_eq!(process.mappings.len(), 2);
+        let many = (0..=MAPPINGS_MAX as u64).map(|nth| (20, mapped(nth * 0x2000, 0x1000, "/a")));
+        let (collector, _) = collect(std::iter::once((20, named("p", true))).chain(many));
+        assert_eq!((collector.mappings, collector.lost), (MAPPINGS_MAX, 1));
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl ReadAt for [u8] {
 
 /// Sections and segments that are looked at.
 const HEADERS_MAX: u64 = 4096;
-/// Symbols that are looked at, and functions that are kept.
+/// Symbols that are looked at, and functions that are kept, of a file.
 const SYMBOLS_MAX: u64 = 4 << 20;
 const FUNCTIONS_MAX: usize = 1 << 20;
 /// Symbols read at a time.
@@ -69,6 +69,7 @@ pub struct Symbols {
     functions: Vec<Function>,
     segments: Vec<Segment>,
     build_id: Option<Vec<u8>>,
+    left_out: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +101,8 @@ struct Section {
 }
 
 impl Symbols {
-    /// Reads the symbols of `file`: all of them, or if it is stripped those that it exports.
-    pub fn read(file: &(impl ReadAt + ?Sized)) -> Result<Self, Error> {
+    /// Reads the symbols of `file`: all of them, or if it is stripped those that it exports; `most` functions of them at most.
+    pub fn read(file: &(impl ReadAt + ?Sized), most: usize) -> Result<Self, Error> {
         let header: [u8; 64] = {
             let mut bytes = [0; 64];
             // Of the narrow form 52 bytes are enough.
@@ -123,12 +124,13 @@ impl Symbols {
             if let Some(table) = sections.iter().find(|section| section.kind == kind)
                 && symbols.functions.is_empty()
             {
-                symbols.read_table(file, layout, table, &sections)?;
+                symbols.read_table(file, layout, table, &sections, most.min(FUNCTIONS_MAX))?;
             }
         }
         // Of several names for one place the one that knows its size.
         symbols.functions.sort_by_key(|function| (function.start, function.size == 0, function.name));
         symbols.functions.dedup_by_key(|function| function.start);
+        symbols.functions.shrink_to_fit();
         Ok(symbols)
     }
 
@@ -136,6 +138,18 @@ impl Symbols {
     #[must_use]
     pub fn build_id(&self) -> Option<&[u8]> {
         self.build_id.as_deref()
+    }
+
+    /// How many functions it names.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// Symbols that found no room.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Whether it names no function at all.
@@ -201,6 +215,7 @@ impl Symbols {
         layout: Layout,
         table: &Section,
         sections: &[Section],
+        most: usize,
     ) -> Result<(), Error> {
         let size = layout.symbol_size();
         let names = to_len(table.link).ok().and_then(|link| sections.get(link));
@@ -209,7 +224,7 @@ impl Symbols {
         let count = (table.size / size).min(SYMBOLS_MAX);
         let mut bytes = vec![0; PIECE * to_len(size)?];
         let mut done = 0;
-        while done < count && self.functions.len() < FUNCTIONS_MAX {
+        while done < count {
             let piece = (count - done).min(PIECE as u64);
             let piece_bytes = &mut bytes[..to_len(piece * size)?];
             let place = table.offset.checked_add(done * size).ok_or(Error::Malformed("symbols"))?;
@@ -218,6 +233,10 @@ impl Symbols {
                 let (name, kind, section, start, len) = layout.symbol(symbol);
                 let is_function = matches!(kind & 0xf, STT_FUNC | STT_GNU_IFUNC);
                 if is_function && section != 0 && name != 0 && u64::from(name) < names.size {
+                    if self.functions.len() == most {
+                        self.left_out = self.left_out.saturating_add(1);
+                        continue;
+                    }
                     let name = names.offset + u64::from(name);
                     self.functions.push(Function { start, size: len, name, name_end: names_end });
                 }
@@ -427,7 +446,7 @@ mod tests {
     }
 
     fn names(file: &[u8], offsets: &[u64]) -> Vec<Option<String>> {
-        let symbols = Symbols::read(file).expect("well-formed");
+        let symbols = Symbols::read(file, 99).expect("well-formed");
         offsets.iter().map(|offset| symbols.name(file, *offset)).collect()
     }
 
@@ -437,7 +456,14 @@ mod tests {
         let found = names(&file, &[0x1ff, 0x200, 0x21f, 0x220, 0x30f, 0x500, 0x5000]);
         let expected = [None, Some("first"), Some("first"), None, Some("later"), Some("asm"), None];
         assert_eq!(found, expected.map(|name| name.map(str::to_owned)));
-        assert_eq!(Symbols::read(file.as_slice()).expect("read").build_id(), Some(&[1, 2, 3, 4][..]));
+        assert_eq!(Symbols::read(file.as_slice(), 99).expect("read").build_id(), Some(&[1, 2, 3, 4][..]));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let file = example(&[("one", 0x40_1200, 0x20), ("two", 0x40_1300, 0), ("three", 0x40_1400, 0)]);
+        let symbols = Symbols::read(file.as_slice(), 2).expect("read");
+        assert_eq!((symbols.len(), symbols.left_out()), (2, 1));
     }
 
     #[test]
@@ -456,7 +482,7 @@ mod tests {
             b"\x7fELF",
             b"#!/bin/sh\necho a script that is longer than any header would be .......\n",
         ] {
-            assert!(Symbols::read(bytes).is_err());
+            assert!(Symbols::read(bytes, 99).is_err());
         }
     }
 
@@ -467,11 +493,11 @@ mod tests {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut damaged = file.clone();
                 damaged[at] = value;
-                if let Ok(symbols) = Symbols::read(damaged.as_slice()) {
+                if let Ok(symbols) = Symbols::read(damaged.as_slice(), 99) {
                     let _name = symbols.name(damaged.as_slice(), 0x210);
                 }
             }
-            if let Ok(symbols) = Symbols::read(&file[..at]) {
+            if let Ok(symbols) = Symbols::read(&file[..at], 99) {
                 assert!(symbols.is_empty(), "cut after {at}");
             }
         }
@@ -480,7 +506,7 @@ mod tests {
     #[test]
     fn this_program_s_own_functions_have_names() {
         let file = File::open("/proc/self/exe").expect("open");
-        let symbols = Symbols::read(&file).expect("read");
+        let symbols = Symbols::read(&file, FUNCTIONS_MAX).expect("read");
         assert!(!symbols.is_empty());
         let named =
             symbols.functions.iter().filter(|function| function.size > 0).take(100).filter(|function| {

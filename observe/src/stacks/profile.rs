@@ -55,7 +55,7 @@ pub struct Profile {
     pub hz: u32,
     /// Those that are in `stacks`.
     pub samples: u64,
-    /// Records of the kernel that found no room: samples among them, or what tells where things are mapped.
+    /// What found no room: samples among it, what tells where things are mapped, or names.
     pub lost: u64,
     /// In order of process and frames.
     pub stacks: Vec<Stack>,
@@ -107,6 +107,10 @@ pub trait Names {
     fn anonymous(&self, pid: u32, address: u64) -> Option<String>;
     /// The identity of an object.
     fn build_id(&self, object: ObjectId) -> Option<String>;
+    /// Names that found no room, of those that were looked for so far.
+    fn lost(&self) -> u64 {
+        0
+    }
 }
 
 impl Profile {
@@ -124,10 +128,13 @@ impl Profile {
             let frames = frames.collect();
             profile.stacks.push(Stack { pid: *pid, process: process.to_string(), frames, samples: *samples });
         }
-        profile.stacks.sort_by_cached_key(|stack| {
-            let names: Vec<String> =
-                stack.frames.iter().map(|frame| profile.frames[*frame].function.clone()).collect();
-            (stack.process.clone(), stack.pid, names, stack.samples)
+        profile.lost += names.lost();
+        let ranks = ranks(&profile.frames);
+        profile.stacks.sort_by(|a, b| {
+            let by_process = (&a.process, a.pid).cmp(&(&b.process, b.pid));
+            let rank = |frame: &usize| ranks[*frame];
+            let by_names = || a.frames.iter().map(rank).cmp(b.frames.iter().map(rank));
+            by_process.then_with(by_names).then(a.samples.cmp(&b.samples))
         });
         profile
     }
@@ -189,6 +196,18 @@ impl Profile {
         let frames = stack.frames.iter().filter_map(|frame| self.frames.get(*frame));
         std::iter::once(stack.process.as_str()).chain(frames.map(|frame| frame.function.as_str()))
     }
+}
+
+/// Each frame's place in the order of names; frames of the same name have the same.
+fn ranks(frames: &[Frame]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..frames.len()).collect();
+    order.sort_by_key(|frame| frames[*frame].function.as_str());
+    let mut ranks = vec![0; frames.len()];
+    for pair in order.windows(2) {
+        let differs = frames[pair[0]].function != frames[pair[1]].function;
+        ranks[pair[1]] = ranks[pair[0]] + usize::from(differs);
+    }
+    ranks
 }
 
 fn frame(
@@ -258,6 +277,13 @@ pub(super) mod tests {
         }
         collector.take(event(7, sample(&[0x10], &[0x4010])), &mut host);
         Profile::new(&collector, &Named, 99)
+    }
+
+    #[test]
+    fn stacks_are_in_the_order_of_their_names() {
+        let profile = example();
+        let all: Vec<Vec<&str>> = profile.stacks.iter().map(|stack| profile.names(stack).collect()).collect();
+        assert!(all.is_sorted(), "{all:?}");
     }
 
     #[test]
