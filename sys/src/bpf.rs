@@ -283,7 +283,7 @@ impl Map {
         let (mut keys, mut values) =
             (vec![0_u8; count as usize * 4], vec![0_u8; count as usize * self.value]);
         let (after, mut last) = (first.wrapping_sub(1), 0_u32);
-        let attr = BatchAttr {
+        let mut attr = BatchAttr {
             after: if first == 0 { 0 } else { (&raw const after).expose_provenance() as u64 },
             last: (&raw mut last).expose_provenance() as u64,
             keys: keys.as_mut_ptr().expose_provenance() as u64,
@@ -293,8 +293,8 @@ impl Map {
             ..BatchAttr::default()
         };
         // The end of the array is told as if nothing had been found.
-        found(bpf(BPF_MAP_LOOKUP_BATCH, &attr))?;
-        Ok(values)
+        found(bpf_mut(BPF_MAP_LOOKUP_BATCH, &mut attr))?;
+        if attr.count == count { Ok(values) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Stores `value` under `key`.
@@ -393,23 +393,33 @@ fn own(fd: i32) -> OwnedFd {
 }
 
 /// Calls bpf(2). `attr` is the head of the union that `command` reads, and what it points to is as long as `command` wants
-/// it: of the calls on maps below, `element` and `set` have compared the lengths.
+/// it: of the calls on maps above, `element` and `set` have compared the lengths. `command` writes nothing to `attr` itself: for
+/// those that do there is [`bpf_mut`].
 pub(crate) fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<i32> {
     // SAFETY: `attr` comes with its size and outlives the call, as what it points to does, by this function's contract.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    answer(unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) })
+}
+
+/// As [`bpf`], for commands that answer in `attr`. `T` has nothing but integers in it, which may have any value.
+fn bpf_mut<T>(command: libc::c_int, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: as in `bpf`; nobody else has `attr` while the kernel writes to it, within its size.
+    answer(unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) })
+}
+
+fn answer(result: libc::c_long) -> io::Result<i32> {
     i32::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)
 }
 
 /// Has the kernel write what it knows of the object behind `fd` to `info`, the head of the structure for its kind. `T` has
 /// nothing but integers in it, which may have any value: that is its caller's to see to.
 pub(crate) fn info<T>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
-    let attr = InfoAttr {
+    let mut attr = InfoAttr {
         fd: fd.as_raw_fd().cast_unsigned(),
         len: narrow(size_of::<T>())?,
         // Exposed, for the kernel writes through it.
         info: std::ptr::from_mut(info).expose_provenance() as u64,
     };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &attr).map(drop)
+    bpf_mut(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
 #[cfg(test)]
