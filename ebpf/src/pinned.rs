@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Map, MapData};
 pub use skiff_ebpf_abi::pinned::Owner;
 use skiff_ebpf_abi::pinned::{About, DIRECTORY, LAYOUT, Live, MISSING, SOCKET_LINKS};
+use skiff_ebpf_abi::waits::column;
 use skiff_ebpf_abi::{self as abi};
 use skiff_sys::bpf::{self, Kind, Store};
 use skiff_sys::clock;
@@ -21,7 +22,7 @@ use crate::load::Available;
 use crate::maps::{Counters, Counts, EMPTY_ROW};
 use crate::record::{Cost, Record};
 use crate::tier1::{Probes, Reader, SwitchCost, Tier1, Tier1Cost};
-use crate::{Error, Profiler, Waiting, read, sockets};
+use crate::{Error, Profiler, Waiting, read, sockets, waiting};
 
 /// Where bpffs is mounted.
 pub const FILE_SYSTEM: &str = "/sys/fs/bpf";
@@ -192,11 +193,18 @@ impl Pinned {
             })
         });
         let owners = map("owners")?;
+        let (slots, missing) = (owners.max_entries(), missing(&about));
+        // What this kernel does not give has a map all the same, some with one element.
+        let whole = |is_on: bool, name: &str, figure: &str, entries: u32| {
+            let map =
+                (is_on && !missing.iter().any(|missing| missing.starts_with(figure))).then(|| map(name));
+            Ok(map.transpose()?.filter(|map| map.max_entries() >= entries))
+        };
         let reader = Reader {
-            slots: owners.max_entries(),
+            slots,
             waits: probes.run_queue.then(|| map("waits")).transpose()?,
-            blame: probes.run_queue.then(|| map("blame")).transpose()?,
-            blocks: probes.block.then(|| map("blocks")).transpose()?,
+            blame: whole(probes.run_queue, "blame", waiting::RUN_QUEUE, slots * (slots + column::COUNT))?,
+            blocks: whole(probes.block, "blocks", waiting::LATENCY, slots)?,
             net: (probes.net || probes.tcp).then(|| map("net")).transpose()?,
             sockets: [
                 probes.net && directory.join("ingress").exists(),
@@ -287,8 +295,7 @@ impl Pinned {
     /// The figures that this kernel does not give of what is switched on, one phrase each.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let text = self.about.missing.split(|byte| *byte == 0).next().unwrap_or_default();
-        String::from_utf8_lossy(text).lines().map(str::to_owned).collect()
+        missing(&self.about)
     }
 
     /// What the probes beside that of system calls cost.
@@ -338,6 +345,11 @@ impl Pinned {
         read.map_err(|cause| failed("read", &path, cause))?;
         Ok(bytes.chunks_exact(Live::SIZE).filter_map(Live::from_bytes).collect())
     }
+}
+
+fn missing(about: &About) -> Vec<String> {
+    let text = about.missing.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).lines().map(str::to_owned).collect()
 }
 
 /// Adds what a live task has used and not been settled with.

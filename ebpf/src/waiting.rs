@@ -35,10 +35,9 @@ const MOVES: [(&str, &str); 3] = [
 /// Where requests end comes first: what has begun is waited for.
 const BLOCK: [&str; 3] = ["block_bio_complete", "block_rq_complete", "block_bio_queue"];
 
-const RUN_QUEUE: &str =
-    "run queue waits (no tracepoint sched_switch, or no field sched_info.last_queued or se.cfs_rq)";
+pub(crate) const RUN_QUEUE: &str = "run queue waits (no tracepoint sched_switch as of Linux 5.18, or no field sched_info.last_queued or se.cfs_rq)";
 const THROTTLED: &str = "waits for the own CPU quota apart (no field cfs_rq.throttled_clock_self_time)";
-const LATENCY: &str = "block latency (no tracepoints block_bio_queue, block_bio_complete and block_rq_complete, or no fields of struct bio)";
+pub(crate) const LATENCY: &str = "block latency (no tracepoints block_bio_queue, block_bio_complete and block_rq_complete, or no fields of struct bio)";
 
 /// The programs of waiting, loaded and attached. Dropping it detaches and unloads them, unless they are pinned.
 pub struct Waiting {
@@ -59,7 +58,7 @@ impl fmt::Debug for Waiting {
 impl Waiting {
     /// Loads and attaches what `probes` asks for, for up to `slots` containers at a time.
     ///
-    /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information. Linux ≥ 5.16. What
+    /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information. Linux ≥ 5.18. What
     /// this kernel does not give is left out: see [`Waiting::missing`].
     pub fn load(slots: u32, probes: Probes) -> Result<Self, Error> {
         Self::new(slots, probes, None)
@@ -106,10 +105,16 @@ impl Waiting {
                 let attached = waiting.attach(name, &btf);
                 lack(&mut waiting.missing, attached.is_err(), figure);
             }
-            waiting.attach(SWITCH, &btf)?;
+            if let Err(error) = waiting.attach(SWITCH, &btf) {
+                MOVES.into_iter().for_each(|(name, _)| waiting.detach(name));
+                waiting.reader.blame = None;
+                lack(&mut waiting.missing, true, &format!("{RUN_QUEUE}: {error}"));
+            }
         }
-        if block {
-            BLOCK.into_iter().try_for_each(|name| waiting.attach(name, &btf))?;
+        if block && let Err(error) = BLOCK.into_iter().try_for_each(|name| waiting.attach(name, &btf)) {
+            BLOCK.into_iter().for_each(|name| waiting.detach(name));
+            waiting.reader.blocks = None;
+            lack(&mut waiting.missing, true, &format!("{LATENCY}: {error}"));
         }
         drop(btf);
         heap::trim();
@@ -176,6 +181,14 @@ impl Waiting {
         let link = program.attach().map_err(|cause| refused(&cause))?;
         self.links.push((name, link));
         Ok(())
+    }
+
+    /// The reverse of [`Waiting::attach`], if that was done.
+    fn detach(&mut self, name: &str) {
+        let Some(at) = self.links.iter().position(|(attached, _)| *attached == name) else { return };
+        let (_, link) = self.links.swap_remove(at);
+        // What is dropped is detached.
+        drop(tracepoint(&mut self.object, name).map(|program| program.take_link(link)));
     }
 }
 
