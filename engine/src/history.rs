@@ -29,8 +29,8 @@ const FILE: &str = "history";
 const FORMER: &str = "history.1";
 /// So long may it become, bytes.
 const LENGTH_MAX: u64 = 4 << 20;
-/// No line is longer, bytes.
-const LINE_MAX: u64 = 1 << 20;
+/// No line is longer, bytes, its end included: the last words of its command are left out for that.
+const LINE_MAX: usize = 1 << 20;
 
 /// How a container ended, and what it had used.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub struct Ended {
     pub image: String,
     /// `sha256:…` of the image's configuration, if it has one.
     pub image_id: Option<String>,
-    /// Program and arguments.
+    /// Program and arguments; only the first of them if they are most of a MiB.
     pub command: Vec<String>,
     /// When it was made, ns since 1970.
     pub created_ns: u64,
@@ -77,8 +77,7 @@ impl History {
 
     /// Adds a line; some microseconds.
     pub(crate) fn append(&self, ended: &Ended) -> io::Result<()> {
-        let mut line = serde_json::to_vec(ended)?;
-        line.push(b'\n');
+        let line = line(ended)?;
         let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = match held.take() {
             Some(file) => file,
@@ -92,6 +91,17 @@ impl History {
         *held = Some(file);
         Ok(())
     }
+}
+
+fn line(ended: &Ended) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(ended)?;
+    let mut words = ended.command.len();
+    while line.len() >= LINE_MAX && words > 0 {
+        words /= 2;
+        line = serde_json::to_vec(&Ended { command: ended.command[..words].to_vec(), ..ended.clone() })?;
+    }
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// Opens it to be added to; a line that was torn is ended.
@@ -113,13 +123,17 @@ fn open(path: &Path) -> io::Result<File> {
 /// Errors: a file cannot be read.
 pub fn read(state_root: &Path) -> io::Result<(Vec<Ended>, usize)> {
     let (mut all, mut torn) = (Vec::new(), 0);
-    for name in [FORMER, FILE] {
+    let open = |name: &str| match File::open(state_root.join(name)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    // In this order: if one becomes the other in between, it is read twice, not passed over.
+    let file = open(FILE)?;
+    let former = open(FORMER)?;
+    for file in [former, file].into_iter().flatten() {
         let mut bytes = Vec::new();
-        match File::open(state_root.join(name)) {
-            Ok(file) => file.take(LENGTH_MAX + LINE_MAX).read_to_end(&mut bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+        file.take(LENGTH_MAX + LINE_MAX as u64).read_to_end(&mut bytes)?;
         torn += parse(&bytes, &mut all);
     }
     let mut seen = HashSet::new();
@@ -196,6 +210,21 @@ mod tests {
         assert_eq!(ids(&root), (vec!["b2".into(), "a1".into()], 1));
         fs::write(&path, b"\xff\0{}\n[]\n{\"schema\":\"skiff.history/9\"}\n").expect("spoil");
         assert_eq!(ids(&root), (vec![], 3));
+    }
+
+    #[test]
+    fn a_line_has_as_much_of_the_command_as_fits() {
+        let root = Root::new("line");
+        let mut one = ended("a", 1);
+        one.command = (0..40).map(|_| "\u{1}".repeat(8 << 10)).collect();
+        one.command[0] = "program".into();
+        let history = History::of(&root.0);
+        history.append(&one).expect("append");
+        history.append(&ended("b", 2)).expect("append");
+        assert!(line(&one).expect("a line").len() <= LINE_MAX);
+        let (all, torn) = read(&root.0).expect("read");
+        assert_eq!((all.len(), torn, all[1].command.len()), (2, 0, 20));
+        assert_eq!(all[1].command, one.command[..20]);
     }
 
     #[test]
