@@ -38,16 +38,16 @@ pub(crate) fn pin(directory: &Path, slots: u32, probes: Probes) -> Result<Pinned
         map.pin(path).map_err(|cause| Error::refused(format!("pin the map {name}"), &cause))?;
     }
     let mut missing = Vec::new();
+    let mut both = ["ingress", "egress"].into_iter();
     if probes.net
-        && ["ingress", "egress"]
-            .into_iter()
-            .try_for_each(|name| packets(&mut object, name, directory))
-            .is_err()
+        && let Err(error) = both.try_for_each(|name| packets(&mut object, name, directory))
     {
-        missing.push(NET.to_owned());
+        missing.push(format!("{NET}: {error}"));
     }
-    if probes.tcp && connections(&mut object, directory).is_err() {
-        missing.push(TCP.to_owned());
+    if probes.tcp
+        && let Err(error) = connections(&mut object, directory)
+    {
+        missing.push(format!("{TCP}: {error}"));
     }
     Ok(Pinned { bytes, missing })
 }

@@ -179,6 +179,8 @@ pub(crate) struct Owner {
     checkup: Checkup,
     /// What is left of a start that nobody has noted.
     unnoted: Option<Kept>,
+    /// By the programs that are on while the daemon runs, since its program was about to begin.
+    is_counted: bool,
     is_gone: bool,
 }
 
@@ -203,6 +205,7 @@ impl Owner {
             mounts: Rc::default(),
             unmounted: None,
             start_at: None,
+            is_counted: false,
             history: restart::History::default(),
             freezing: None,
             checkup: Checkup::default(),
@@ -423,7 +426,7 @@ impl Owner {
         let given = streams.as_ref().map(|streams| streams.each_ref().map(OwnedFd::as_fd));
         // With a terminal they are not looked at.
         let given = given.unwrap_or_else(|| [pidfd.as_fd(); 3]);
-        self.engine.tracker.arm(container.cgroup, false);
+        self.is_counted = self.engine.tracker.arm(container.cgroup, false);
         self.prefetch(&record, container.cgroup, pidfd.as_fd());
         ready.parked.go(&options.argv, &options.env, given)?;
         drop(streams);
@@ -488,9 +491,13 @@ impl Owner {
         let (container, pidfd, _) = ready.parked.into_parts();
         let pidfd = Some(Rc::new(pidfd));
         let ending = Ending::new(container.pid, pidfd.clone(), Some(ready.end));
-        let (pid, cgroups) = (container.pid, container.cgroups);
+        let (pid, cgroup, cgroups) = (container.pid, container.cgroup, container.cgroups);
         let output = ends.output.take().into();
         self.live(Life { pid, pidfd, ends, output, writer: RefCell::default(), cgroups }, ending);
+        if !self.is_counted {
+            // The programs may have been loaded since; whoever counts those that live then has not seen it yet.
+            self.engine.tracker.arm(cgroup, true);
+        }
         if !is_attached {
             self.write_log(Origin::New);
         }

@@ -4,6 +4,7 @@
 //! taken back. A container is found by its cgroup's id; nothing else has to be remembered of it.
 
 use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
@@ -28,10 +29,20 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_
 const TASKS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 /// Programs with the figure that each gives.
 const EXTRAS: [(&str, &str); 3] = [
-    ("mark_victim", "whom the OOM killer has killed (no tracepoint mark_victim)"),
+    ("mark_victim", OOM),
     ("cgroup_mkdir", "tasks in nested cgroups (no tracepoint cgroup_mkdir)"),
     ("cgroup_rmdir", ""),
 ];
+/// What a kernel may not give that others do, each a phrase, of which [`Events::missing`] has those that begin so.
+pub const FAULTS: &str = "page faults (no field task_struct.min_flt)";
+/// As [`FAULTS`].
+pub const RUN_QUEUE: &str = "run queue wait (no field task_struct.sched_info.run_delay)";
+/// As [`FAULTS`].
+pub const SWITCHES: &str = "context switches (no field task_struct.nvcsw)";
+/// As [`FAULTS`].
+pub const BLOCK: &str = "block I/O of processes (no field task_struct.ioac.read_bytes)";
+/// As [`FAULTS`].
+pub const OOM: &str = "whom the OOM killer has killed (no tracepoint mark_victim)";
 /// Run over all tasks.
 const LIVE: &str = "live";
 /// What the kernel does not say of tasks that live.
@@ -91,13 +102,11 @@ impl Events {
             match attach(object, name, btf) {
                 Ok(link) => links.push(link),
                 Err(_) if figure.is_empty() => {}
-                Err(_) => missing.push(figure.to_owned()),
+                Err(error) => missing.push(format!("{figure}: {error}")),
             }
         }
-        let live = iterator(object, btf).ok();
-        if live.is_none() {
-            missing.push(NO_LIVE.to_owned());
-        }
+        let live = iterator(object, btf);
+        let live = live.inspect_err(|error| missing.push(format!("{NO_LIVE}: {error}"))).ok();
         Ok(Self {
             cgroups: map(object, "CGROUPS")?,
             counts: map(object, "COUNTS")?,
@@ -119,7 +128,7 @@ impl Events {
         maps.into_iter().chain(self.live.iter().chain(&self.links).map(AsFd::as_fd)).collect()
     }
 
-    /// Takes back what [`Events::descriptors`] gave to be kept; `has_live` as [`Events::has_live`] said then. `None` if it is of a build
+    /// Takes back what [`Events::descriptors`] of the same [`digest`] gave to be kept; `has_live` as [`Events::has_live`] said then. `None` if it is of a build
     /// with other layouts.
     pub fn restore(
         descriptors: Vec<OwnedFd>,
@@ -231,6 +240,14 @@ impl Events {
     }
 }
 
+/// What tells this build's programs from those of others.
+#[must_use]
+pub fn digest() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(OBJECT);
+    hasher.finish()
+}
+
 /// Those without which nothing can be told apart.
 fn check_fields(offsets: &Offsets) -> Result<(), Error> {
     let needed = [
@@ -250,10 +267,10 @@ fn check_fields(offsets: &Offsets) -> Result<(), Error> {
 /// One phrase for each figure that this kernel does not keep.
 fn lacking(offsets: &Offsets, fields: &Fields) -> Vec<String> {
     let figures = [
-        (offsets.task_minor, "page faults (no field task_struct.min_flt)"),
-        (offsets.task_run_delay, "run queue wait (no field task_struct.sched_info.run_delay)"),
-        (offsets.task_voluntary, "context switches (no field task_struct.nvcsw)"),
-        (fields.task_read, "block I/O of processes (no field task_struct.ioac.read_bytes)"),
+        (offsets.task_minor, FAULTS),
+        (offsets.task_run_delay, RUN_QUEUE),
+        (offsets.task_voluntary, SWITCHES),
+        (fields.task_read, BLOCK),
         (fields.signal_peak, "the most memory of one process (no field signal_struct.maxrss)"),
         (fields.task_flags, "what lives and is about to end may count twice (no field task_struct.flags)"),
     ];

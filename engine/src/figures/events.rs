@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use serde::{Deserialize, Serialize};
-use skiff_ebpf::events::{Counts, Events, Used};
+use skiff_ebpf::events::{self, Counts, Events, Used};
 use skiff_runtime::spawner;
 use skiff_sys::clock::monotonic_ns;
 use tokio::sync::oneshot;
@@ -38,6 +38,8 @@ struct Shared {
 /// What the spawner keeps beside the descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
+    /// Which build's programs they are.
+    digest: u64,
     has_live: bool,
     missing: Vec<String>,
 }
@@ -57,7 +59,9 @@ pub(crate) struct Living(HashMap<u64, Used>);
 impl Tracker {
     /// Takes back what the daemon before has left with the spawner; whether that was of use.
     pub(crate) fn restore(&self, kept: Kept) -> bool {
-        let restored = serde_json::from_str(&kept.note).ok().and_then(|note: Note| {
+        let note =
+            serde_json::from_str(&kept.note).ok().filter(|note: &Note| note.digest == events::digest());
+        let restored = note.and_then(|note| {
             let restored = Events::restore(kept.descriptors, note.has_live, note.missing);
             restored.unwrap_or_else(|error| {
                 tracing::debug!("take back what counts: {}", skiff_runtime::cause(&error));
@@ -83,7 +87,9 @@ impl Tracker {
             let _told = done.send(());
         };
         if let Err(error) = thread::Builder::new().name("events".into()).spawn(work) {
-            tracing::warn!("start a thread: {}", skiff_runtime::cause(&error));
+            let why = format!("start a thread: {}", skiff_runtime::cause(&error));
+            tracing::warn!("{why}");
+            drop(self.0.refused.set(why));
         }
         told
     }
@@ -100,19 +106,25 @@ impl Tracker {
     /// Has the spawner keep the programs for the next daemon.
     pub(crate) async fn keep(&self, link: &Link) {
         let Some(events) = self.0.events.get() else { return };
-        let note = Note { has_live: events.has_live(), missing: events.missing().to_vec() };
+        let note = Note {
+            digest: events::digest(),
+            has_live: events.has_live(),
+            missing: events.missing().to_vec(),
+        };
         if let Ok(note) = serde_json::to_string(&note) {
             let order = spawner::Order::Keep { id: spawner::ENGINE.into(), note };
             link.tell(&order, &events.descriptors()).await;
         }
     }
 
-    /// Counts a container whose program is about to be executed, or, if it `is_late`, has been. What comes of that fails nobody.
-    pub(crate) fn arm(&self, cgroup: Option<u64>, is_late: bool) {
-        let (Some(events), Some(cgroup)) = (self.0.events.get(), cgroup) else { return };
-        if let Err(error) = events.arm(cgroup, is_late) {
-            tracing::debug!("count cgroup {cgroup}: {}", skiff_runtime::cause(&error));
-        }
+    /// Counts a container whose program is about to be executed, or, if it `is_late`, has been; whether it is counted. What comes of that
+    /// fails nobody.
+    pub(crate) fn arm(&self, cgroup: Option<u64>, is_late: bool) -> bool {
+        let (Some(events), Some(cgroup)) = (self.0.events.get(), cgroup) else { return false };
+        let armed = events.arm(cgroup, is_late);
+        armed
+            .inspect_err(|error| tracing::debug!("count cgroup {cgroup}: {}", skiff_runtime::cause(error)))
+            .is_ok()
     }
 
     /// Whether the container with this cgroup is counted, or cannot be.
@@ -184,8 +196,8 @@ impl Tracker {
             figures.missing.push(format!("{WHAT}: {why}"));
             return;
         };
-        add(counts, figures);
         let missing = self.0.events.get().map(Events::missing).unwrap_or_default();
+        add(counts, missing, figures);
         figures.missing.extend(missing.iter().cloned());
     }
 }
@@ -206,16 +218,19 @@ impl Shared {
 }
 
 /// What the programs have counted, in its places. What control groups count stays, but for faults, of which they know only those of
-/// memory that is charged to them.
-fn add(counts: &Counts, figures: &mut Figures) {
+/// memory that is charged to them; and what is `missing` in this kernel, the programs have not counted.
+fn add(counts: &Counts, missing: &[String], figures: &mut Figures) {
+    let gives = |phrase: &str| !missing.iter().any(|missing| missing.starts_with(phrase));
     let used = Used::of_words(counts.used.words().map(|word| if word.cast_signed() < 0 { 0 } else { word }));
-    figures.memory.minor_faults = Some(used.minor_faults);
-    figures.memory.major_faults = Some(used.major_faults);
+    if gives(events::FAULTS) {
+        figures.memory.minor_faults = Some(used.minor_faults);
+        figures.memory.major_faults = Some(used.major_faults);
+    }
     figures.cpu.setup_ns = (counts.since_ns == 0).then_some(counts.setup_cpu_ns);
-    figures.cpu.run_queue_ns = Some(used.run_queue_ns);
-    figures.cpu.voluntary_switches = Some(used.voluntary_switches);
-    figures.cpu.involuntary_switches = Some(used.involuntary_switches);
-    if figures.block.reads.is_none() {
+    figures.cpu.run_queue_ns = gives(events::RUN_QUEUE).then_some(used.run_queue_ns);
+    figures.cpu.voluntary_switches = gives(events::SWITCHES).then_some(used.voluntary_switches);
+    figures.cpu.involuntary_switches = gives(events::SWITCHES).then_some(used.involuntary_switches);
+    if figures.block.reads.is_none() && gives(events::BLOCK) {
         figures.block.read_bytes = Some(used.read_bytes);
         figures.block.write_bytes = Some(used.write_bytes.saturating_sub(used.cancelled_bytes));
     }
@@ -225,8 +240,10 @@ fn add(counts: &Counts, figures: &mut Figures) {
     figures.processes.threads_created = Some(counts.threads);
     figures.processes.executed = Some(counts.execs);
     figures.processes.ended = Some(counts.exits);
-    let kills = figures.memory.oom_kills.unwrap_or(0).max(counts.oom_kills);
-    figures.memory.oom_kills = Some(kills);
+    if gives(events::OOM) {
+        let kills = figures.memory.oom_kills.unwrap_or(0).max(counts.oom_kills);
+        figures.memory.oom_kills = Some(kills);
+    }
     if counts.oom_kills > 0 {
         figures.oom = Some(oom(counts));
     }
@@ -279,11 +296,23 @@ mod tests {
         counts.used.minor_faults = 9;
         counts.used.read_bytes = 5;
         counts.oom.victim_name[..3].copy_from_slice(b"hog");
-        add(&counts, &mut figures);
+        add(&counts, &[], &mut figures);
         assert_eq!((figures.memory.minor_faults, figures.block.read_bytes), (Some(9), Some(1)));
         assert_eq!((figures.processes.created, figures.processes.executed), (Some(3), Some(2)));
         assert_eq!(figures.oom.map(|oom| (oom.kills, oom.victim_name)), Some((1, "hog".to_owned())));
         assert_eq!((figures.memory.oom_kills, figures.missing.len()), (Some(1), 0));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_give_is_not_zero() {
+        let mut figures = Figures::default();
+        figures.block.read_bytes = Some(1);
+        let missing = [events::RUN_QUEUE, events::BLOCK, events::SWITCHES].map(str::to_owned);
+        let missing = [&missing[..], &[format!("{}: attach mark_victim: EINVAL", events::OOM)]].concat();
+        add(&Counts::default(), &missing, &mut figures);
+        assert_eq!((figures.cpu.run_queue_ns, figures.cpu.voluntary_switches), (None, None));
+        assert_eq!((figures.memory.oom_kills, figures.memory.minor_faults), (None, Some(0)));
+        assert_eq!((figures.block.read_bytes, figures.block.write_bytes), (Some(1), None));
     }
 
     #[test]

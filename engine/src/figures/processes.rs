@@ -27,26 +27,26 @@ pub(super) fn complete(paths: &Paths, figures: &mut Figures) {
     }
     let pids = Cgroup::open(paths).and_then(|cgroup| cgroup.processes()).unwrap_or_default();
     let page_bytes = page_bytes();
-    let of = |file: &str, pid: i32| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let (mut own, mut read, mut written) = (0, 0, 0);
+    let of = |file: &str, pid: i32| fs::read_to_string(format!("/proc/{pid}/{file}"));
+    // What no process tells, be it that this kernel does not, is unknown.
+    let (mut own, mut moved) = (None, None);
     for pid in pids.iter().copied().take(PROCESSES_MAX) {
-        if !has_memory {
-            own += own_pages(&of("statm", pid)) * page_bytes;
+        if !has_memory && let Ok(statm) = of("statm", pid) {
+            own = Some(own.unwrap_or(0) + own_pages(&statm) * page_bytes);
         }
-        if !has_block {
-            let [more_read, more_written] = transferred(&of("io", pid));
-            read += more_read;
-            written += more_written;
+        if !has_block && let Ok(io) = of("io", pid) {
+            let ([read, written], [more_read, more_written]) = (moved.unwrap_or_default(), transferred(&io));
+            moved = Some([read + more_read, written + more_written]);
         }
     }
     if !has_memory {
-        figures.memory.rss_bytes = Some(own);
-        figures.memory.usage_bytes = Some(own);
-        figures.memory.working_set_bytes = Some(own);
+        figures.memory.rss_bytes = own;
+        figures.memory.usage_bytes = own;
+        figures.memory.working_set_bytes = own;
     }
     if !has_block {
-        figures.block.read_bytes = Some(read);
-        figures.block.write_bytes = Some(written);
+        [figures.block.read_bytes, figures.block.write_bytes] =
+            moved.map_or([None; 2], |[read, written]| [Some(read), Some(written)]);
     }
 }
 
@@ -148,5 +148,12 @@ mod tests {
         complete(&Paths::default(), &mut figures);
         assert_eq!((figures.memory.usage_bytes, figures.memory.rss_bytes), (Some(7), None));
         assert_eq!((figures.block.read_bytes, figures.block.write_bytes), (Some(8), None));
+    }
+
+    #[test]
+    fn what_nobody_tells_is_unknown() {
+        let mut figures = Figures::default();
+        complete(&Paths::default(), &mut figures);
+        assert_eq!((figures.memory.usage_bytes, figures.block.read_bytes), (None, None));
     }
 }
