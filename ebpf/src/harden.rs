@@ -45,7 +45,7 @@ pub struct UseRecord {
     /// Kernel parameters that were opened, as paths below `/proc/sys`.
     pub sysctls: Option<Vec<SysctlUse>>,
     /// The most tasks that lived at one time.
-    pub tasks_peak: u64,
+    pub tasks_peak: Option<u64>,
     /// The room in the largest table of open files; `None` also if no task has ended.
     pub descriptors_peak: Option<u64>,
     /// Uses that are missing.
@@ -117,8 +117,9 @@ impl UseRecorder {
             .load(OBJECT)
             .map_err(|cause| Error::refused("create the maps", &cause))?;
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
+        // Without the others nothing is taken for the workload's.
         let checks = tells_checks.then_some(CHECKS);
-        for name in TASKS.into_iter().filter(|_| tells_things).chain(checks) {
+        for name in TASKS.into_iter().chain(checks).filter(|_| tells_things) {
             load(&mut object, name, &btf)?;
             attach(&mut object, name)?;
         }
@@ -161,22 +162,25 @@ impl UseRecorder {
     pub fn finish(self) -> Result<UseRecord, Error> {
         let sums = self.recorded.get(&0, 0).map_err(|cause| read_error(&cause))?.0;
         let mut record = UseRecord {
-            tasks_peak: sums.tasks_peak,
+            tasks_peak: self.tells_things.then_some(sums.tasks_peak),
             descriptors_peak: (sums.descriptors_peak > 0).then_some(sums.descriptors_peak),
             lost: sums.lost,
             ns_per_call: self.ns_per_call,
             ..UseRecord::default()
         };
-        if self.tells_checks {
+        if self.tells_checks && self.tells_things {
             record.capabilities = Some(self.capabilities()?);
-        } else {
+        } else if !self.tells_checks {
             record.missing.push("use of capabilities (no tracepoint cap_capable, Linux >= 6.14)".to_owned());
         }
         if self.tells_things {
             (record.devices, record.sysctls) =
                 self.opened().map(|(devices, sysctls)| (Some(devices), Some(sysctls)))?;
         } else {
-            record.missing.push("use of devices (fields of struct file, inode or dentry)".to_owned());
+            let what = if self.tells_checks { "capabilities, devices" } else { "devices" };
+            record
+                .missing
+                .push(format!("use of {what} and tasks (fields of struct task_struct, file or inode)"));
         }
         Ok(record)
     }

@@ -119,7 +119,7 @@ impl Uses {
             written,
             devices: found.devices.map(|all| all.into_iter().map(device).collect()),
             sysctls: found.sysctls.map(|all| all.into_iter().map(sysctl).collect()),
-            tasks_peak: Some(found.tasks_peak),
+            tasks_peak: found.tasks_peak,
             descriptors_peak: found.descriptors_peak,
             lost: found.lost,
         }

@@ -25,7 +25,7 @@ pub use form::{File, document, files, flags};
 pub use needs::{Device, Directory, Needs};
 pub use policy::{Limits, Policy, Root, Terms};
 pub use quote::words;
-pub use read::{MAX_BYTES, Recorded, Run};
+pub use read::{Filter, MAX_BYTES, Recorded, Run};
 pub use seccomp::seccomp;
 
 /// The capabilities of Linux by number, without `CAP_`. capabilities(7).

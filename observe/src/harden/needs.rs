@@ -215,7 +215,7 @@ impl Directory {
 
 /// Whether everything that a run did is in its profile.
 fn complete(run: &Recorded) -> Result<(), String> {
-    let lost = run.events_lost + run.uses.as_ref().map_or(0, |uses| uses.lost);
+    let lost = run.events_lost();
     if lost > 0 {
         return Err(format!(
             "{lost} events are missing from the profile, and a policy would forbid what they tell of"

@@ -28,7 +28,7 @@ pub struct Recorded {
     pub(super) resources: Resources,
     pub(super) cgroup: Cgroup,
     pub(super) execs: Execs,
-    pub(super) events_lost: u64,
+    events_lost: u64,
     #[serde(default)]
     pub(super) run: Option<Run>,
     #[serde(default)]
@@ -230,6 +230,11 @@ impl Recorded {
     #[must_use]
     pub const fn run(&self) -> Option<&Run> {
         self.run.as_ref()
+    }
+
+    /// Events that are missing.
+    pub(super) fn events_lost(&self) -> u64 {
+        self.events_lost.saturating_add(self.uses.as_ref().map_or(0, |uses| uses.lost))
     }
 
     /// How long the program ran, in seconds.

@@ -34,11 +34,12 @@ pub fn seccomp(policy: &Policy, engine: Engine) -> String {
     }
     let launch = engine.launch();
     allowed.extend(launch.calls);
-    let mut rules = Vec::new();
+    let mut rules = clones(policy, &mut allowed, &program);
     if needs.conditions {
-        rules.extend(conditional(&mut allowed, &policy.capabilities, &program));
+        rules.extend(conditional(&mut allowed));
     }
-    rules.extend(answers(policy, &allowed));
+    let answers = answers(policy, &allowed, &rules);
+    rules.extend(answers);
     let (seen, unseen): (Vec<&str>, Vec<&str>) = allowed.iter().partition(|name| program.contains(*name));
     let comment = format!("made by the program while it was recorded ({} runs)", needs.runs);
     let reasons = format!("for {} to start it, and what a run may do without being seen to", launch.runtime);
@@ -59,24 +60,34 @@ pub fn seccomp(policy: &Policy, engine: Engine) -> String {
     pretty(&profile)
 }
 
-/// Takes the calls out of `allowed` that the default filter allows with some arguments only; their rules.
-fn conditional(
-    allowed: &mut BTreeSet<&str>,
-    kept: &BTreeSet<String>,
-    program: &BTreeSet<&str>,
-) -> Vec<Value> {
+/// Takes `clone` and `clone3` out of `allowed` where they are to make no namespaces, as by default without SYS_ADMIN: if that
+/// filter was in force, or only the runtime makes them. Their rules.
+fn clones(policy: &Policy, allowed: &mut BTreeSet<&str>, program: &BTreeSet<&str>) -> Vec<Value> {
     let mut rules = Vec::new();
-    let equal = |value: &u64| json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"});
-    if !kept.contains("SYS_ADMIN") && allowed.remove("clone") {
+    if policy.capabilities.contains("SYS_ADMIN") {
+        return rules;
+    }
+    let conditions = policy.needs.conditions;
+    let is_limited = |name: &str| conditions || !program.contains(name);
+    // Its flags lie in memory, where a filter does not see them; libraries take this for an old kernel.
+    if is_limited("clone3") && (allowed.remove("clone3") || conditions) {
+        if program.contains("clone3") {
+            allowed.insert("clone");
+        }
+        rules.push(errno("clone3", ENOSYS, "libraries use clone instead"));
+    }
+    if is_limited("clone") && allowed.remove("clone") {
         let arguments =
             json!([{"index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]);
         rules.push(with(rule(&["clone"], "SCMP_ACT_ALLOW", "no new namespaces"), arguments));
     }
-    // Its flags lie in memory, where a filter does not see them; libraries take this for an old kernel.
-    if !kept.contains("SYS_ADMIN") && !program.contains("clone3") {
-        allowed.remove("clone3");
-        rules.push(errno("clone3", ENOSYS, "libraries use clone instead"));
-    }
+    rules
+}
+
+/// Takes the other calls out of `allowed` that the default filter allows with some arguments only; their rules.
+fn conditional(allowed: &mut BTreeSet<&str>) -> Vec<Value> {
+    let mut rules = Vec::new();
+    let equal = |value: &u64| json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"});
     if allowed.remove("personality") {
         rules.extend(PERSONALITIES.iter().map(|value| {
             with(rule(&["personality"], "SCMP_ACT_ALLOW", "as by default"), json!([equal(value)]))
@@ -93,12 +104,12 @@ fn conditional(
 }
 
 /// What the filter of the recording answered, it answers again: programs have found their way around it. `EPERM` is the default.
-fn answers(policy: &Policy, allowed: &BTreeSet<&str>) -> Vec<Value> {
+/// Calls that have `rules` keep to these.
+fn answers(policy: &Policy, allowed: &BTreeSet<&str>, rules: &[Value]) -> Vec<Value> {
     let answered = policy.needs.answered.iter().filter(|(name, _)| !allowed.contains(name.as_str()));
     let coded = answered.filter_map(|(name, error)| {
         let code = skiff_sys::errno::number(error).and_then(|code| u16::try_from(code).ok())?;
-        let has_rule =
-            name == "clone3" && policy.needs.conditions && !policy.capabilities.contains("SYS_ADMIN");
+        let has_rule = rules.iter().any(|rule| rule["names"][0] == name.as_str());
         (code != EPERM && !has_rule).then(|| errno(name, code, "as it was answered while it was recorded"))
     });
     coded.collect()

@@ -129,6 +129,31 @@ fn conditions_of_the_default_filter_stay() {
     assert_eq!(said(&filter, "clone3")[0]["errnoRet"], 38);
     let filter = policy_of("unconfined");
     assert!(said(&filter, "socket").iter().all(|rule| rule["args"].is_null()));
+    assert!(said(&filter, "clone").iter().all(|rule| rule["args"].is_null()));
+}
+
+#[test]
+fn namespaces_are_for_programs_that_have_been_seen_to_need_them() {
+    let filter_of = |calls: &[&str], filter: &str, engine: Engine| {
+        let mut profile = profile(calls);
+        profile["run"]["seccomp"] = filter.into();
+        seccomp(&policy(&[profile]), engine)
+    };
+    let are_limited = |filter: &str| {
+        let (clone, clone3) = (said(filter, "clone"), said(filter, "clone3"));
+        assert_eq!((clone.len(), clone3.len()), (1, 1), "{filter}");
+        assert_eq!(clone[0]["args"][0]["op"], "SCMP_CMP_MASKED_EQ");
+        assert_eq!(clone3[0]["errnoRet"], 38);
+    };
+    are_limited(&filter_of(&["clone3"], "builtin", Engine::Skiff));
+    for engine in [Engine::Docker, Engine::Kubernetes] {
+        are_limited(&filter_of(&["read"], "unconfined", engine));
+    }
+    let filter = filter_of(&["clone", "clone3"], "unconfined", Engine::Docker);
+    for name in ["clone", "clone3"] {
+        let rules = said(&filter, name);
+        assert!(rules.len() == 1 && rules[0]["args"].is_null() && rules[0]["action"] == "SCMP_ACT_ALLOW");
+    }
 }
 
 #[test]
@@ -215,6 +240,13 @@ fn what_is_lost_is_refused() {
     };
     check(|profile| profile["events_lost"] = 1.into(), "1 events are missing");
     check(|profile| profile["uses"]["lost"] = 2.into(), "2 events are missing");
+    check(
+        |profile| {
+            profile["events_lost"] = u64::MAX.into();
+            profile["uses"]["lost"] = 1.into();
+        },
+        "18446744073709551615 events are missing",
+    );
     check(
         |profile| {
             profile["system_calls"]["workload"][0]["number"] = 480.into();
@@ -316,6 +348,25 @@ fn a_run_is_compared_with_those_before_it() {
         &["the limit of memory has cost 1 processes their lives"],
     );
     check(|run| run["events_lost"] = 4.into(), &["4 events are missing, and refusals may be among them"]);
+}
+
+#[test]
+fn calls_that_were_refused_at_times_must_still_get_through_at_others() {
+    let call = |returned: u32, refused: u32, errors: Value| {
+        let mut profile = profile(&["mmap", "socket"]);
+        let socket = &mut profile["system_calls"]["workload"][1];
+        (socket["returned"], socket["refused"]) = (returned.into(), refused.into());
+        socket["errors"] = errors;
+        profile
+    };
+    let needs = policy(&[call(3, 1, json!({"EPERM": 1}))]).needs;
+    let check = |run: &Value, expected: &[&str]| assert_eq!(needs.refusals(&recorded(run)), expected);
+    check(&call(2, 2, json!({"EPERM": 2})), &[]);
+    check(&call(0, 2, json!({"EPERM": 2})), &["system call socket was refused by the filter, 2 times"]);
+    check(
+        &call(2, 2, json!({"EPERM": 2, "EACCES": 1})),
+        &["system call socket failed with EACCES, once; never while it was recorded"],
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl Needs {
                 before.join(", ")
             ));
         }
-        let lost = run.events_lost + run.uses.as_ref().map_or(0, |uses| uses.lost);
+        let lost = run.events_lost();
         if lost > 0 {
             all.push(format!("{lost} events are missing, and refusals may be among them"));
         }
@@ -37,23 +37,26 @@ impl Needs {
 
     fn of_call(&self, call: &Call) -> Vec<String> {
         let name = &call.name;
-        if call.refused > 0 {
-            let is_new = !self.answered.contains_key(name) && !self.refused.contains(name);
-            let text = || format!("system call {name} was refused by the filter, {}", times(call.refused));
-            return is_new.then(text).into_iter().collect();
+        let mut all = Vec::new();
+        // Of a call that got through before, some may have been refused; not all.
+        let is_cut_off = self.calls.contains(name) && call.returned == 0 && call.unreturned == 0;
+        let is_known = self.answered.contains_key(name) || self.refused.contains(name);
+        if call.refused > 0 && (is_cut_off || !is_known) {
+            all.push(format!("system call {name} was refused by the filter, {}", times(call.refused)));
         }
         let known = self.errors.get(name);
-        let denied = call.errors.iter().filter(|(error, _)| {
-            DENIALS.contains(&error.as_str()) && known.is_none_or(|known| !known.contains(*error))
-        });
-        denied
-            .map(|(error, count)| {
-                format!(
+        for (error, &count) in &call.errors {
+            // The filter's own answers are among them.
+            let count = if error == "EPERM" { count.saturating_sub(call.refused) } else { count };
+            let is_denied = count > 0 && DENIALS.contains(&error.as_str());
+            if is_denied && known.is_none_or(|known| !known.contains(error)) {
+                all.push(format!(
                     "system call {name} failed with {error}, {}; never while it was recorded",
-                    times(*count)
-                )
-            })
-            .collect()
+                    times(count)
+                ));
+            }
+        }
+        all
     }
 
     fn of_capabilities(&self, run: &Recorded) -> Vec<String> {
