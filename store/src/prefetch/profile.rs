@@ -147,7 +147,7 @@ impl Profile {
 
     /// The pages of all files.
     pub fn pages(&self) -> u64 {
-        self.files.iter().map(File::pages).sum()
+        self.files.iter().map(File::pages).fold(0, u64::saturating_add)
     }
 
     /// Whether it is of use, as far as is known.
@@ -208,11 +208,11 @@ impl Profile {
     /// Without what goes beyond the bounds; what is used first stays.
     pub fn bounded(mut self) -> Self {
         self.files.truncate(FILES_MAX);
-        let (mut ranges, mut pages) = (0, 0);
+        let (mut ranges, mut pages) = (0, 0_u64);
         for file in &mut self.files {
             file.ranges.retain(|range| {
                 ranges += 1;
-                pages += range.2;
+                pages = pages.saturating_add(range.2);
                 ranges <= RANGES_MAX && pages <= PAGES_MAX
             });
         }
@@ -256,7 +256,7 @@ impl Checked {
 impl File {
     /// Its pages that are used.
     pub fn pages(&self) -> u64 {
-        self.ranges.iter().map(|range| range.2).sum()
+        self.ranges.iter().map(|range| range.2).fold(0, u64::saturating_add)
     }
 
     /// The time class of its first use.
@@ -268,6 +268,9 @@ impl File {
         let odd = |part: &str| matches!(part, "" | "." | "..") || part.contains(char::is_control);
         if self.path.len() > 4095 || self.path.split('/').any(odd) {
             return Err("a path that no file of a layer has".into());
+        }
+        if i64::try_from(self.size).is_err() {
+            return Err(format!("a size that no file has: {}", self.size));
         }
         let mut at = 0;
         for Range(class, page, pages) in &self.ranges {
@@ -413,6 +416,10 @@ mod tests {
         let many: Vec<_> = (0..50).map(|nth| (0, nth * 2, 1)).collect();
         check(&profile(vec![file("a", &many); 1400]), "ranges");
         check(&profile(vec![file("a", &[(0, 0, 100)]); 2700]), "pages");
+        check(&profile(vec![File { size: 1 << 63, ..file("a", &[(0, 0, 1)]) }]), "a size");
+        // The pages of all are 2^64.
+        let vast = File { size: (1 << 63) - 1, ..file("a", &[(0, 0, 1 << 51)]) };
+        check(&profile(vec![vast; 8192]), "pages");
         assert!(Profile::parse(&vec![b' '; BYTES_MAX + 1]).expect_err("large").contains("bytes"));
         assert!(Profile::parse(b"{}").is_err() && Profile::parse(&[0xff; 64]).is_err());
     }
