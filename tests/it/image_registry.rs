@@ -127,7 +127,8 @@ fn prefetch_profiles_go_to_a_registry_and_come_back() {
     let case = Case::new();
     // Debian's has no list of referrers: they are kept below a tag.
     let registry = Registry::start(&case, Guard::Nothing);
-    registry.put(&small(), "small:1", &[]);
+    // Its own command is `/bin/probe see`.
+    registry.put(&format!("oci:{}:full", fixture::small_image().display()), "small:1", &[]);
     let name = registry.name("small:1");
     skiff(&case, &["pull", "-q", &name]).output().ok();
     let layers = fs::read_dir(case.state.join("layers/sha256")).expect("the layers");
@@ -135,8 +136,8 @@ fn prefetch_profiles_go_to_a_registry_and_come_back() {
     let file = |layer: &str| json!({ "layer": layer, "path": "data/kept", "size": 5, "ranges": [[0, 0, 1]] });
     let foreign = format!("sha256:{}", "0".repeat(64));
     let own = format!("sha256:{}", layer.file_name().display());
-    let document = |files: &[Value]| {
-        json!({ "schema": "skiff.prefetch/1", "image": foreign, "class": "cat", "recorded_s": 1,
+    let document = |class: &str, files: &[Value]| {
+        json!({ "schema": "skiff.prefetch/1", "image": foreign, "class": class, "recorded_s": 1,
                 "accuracy": "used", "files": files })
     };
     // What is not about the image is not taken.
@@ -145,9 +146,12 @@ fn prefetch_profiles_go_to_a_registry_and_come_back() {
         skiff(&case, &["prefetch", "import", &name, &case.dir.join("profile.json").display().to_string()])
             .output()
     };
-    import(&document(&[file(&foreign)])).fails(1, "less than half");
+    import(&document("cat", &[file(&foreign)])).fails(1, "less than half");
     import(&json!({ "schema": "other" })).fails(1, "not a prefetch profile");
-    assert!(import(&document(&[file(&own)])).ok().ends_with(" cat\n"));
+    // Words of other command lines are not sent.
+    for class in ["probe see", "probe hunter2", "cat"] {
+        assert!(import(&document(class, &[file(&own)])).ok().ends_with(&format!(" {class}\n")));
+    }
     let other = registry.name("other:1");
     skiff(&case, &["tag", &name, &other]).output().ok();
     let bare = registry.name("bare:1");
@@ -162,12 +166,12 @@ fn prefetch_profiles_go_to_a_registry_and_come_back() {
         skiff(&case, &words).env("SKIFF_ROOT", &root).output().ok();
         classes(&case, &root)
     };
-    assert_eq!(pulled("with", &[&other]), ["cat"]);
+    assert_eq!(pulled("with", &[&other]), ["probe see"]);
     assert_eq!(pulled("without", &["--prefetch", "off", &other]), [""; 0]);
     assert_eq!(pulled("bare", &[&bare]), [""; 0]);
     // The tag of the list is no image.
-    assert_eq!(pulled("all", &["-a", other.trim_end_matches(":1")]), ["cat"]);
-    let exported = skiff(&case, &["prefetch", "export", &id(&case, &name)]).output().ok();
+    assert_eq!(pulled("all", &["-a", other.trim_end_matches(":1")]), ["probe see"]);
+    let exported = skiff(&case, &["prefetch", "export", &id(&case, &name), "probe see"]).output().ok();
     let blob = registry.blob_file(&format!("sha256:{}", layout::hex(&Sha256::digest(exported.trim_end()))));
     // A registry that lies has an image pulled, and nothing else.
     let mut lie = fs::read(&blob).expect("the profile");

@@ -4,12 +4,13 @@
 //! one that was recorded here before it counts as good. Without it an image runs as well: nothing here fails a pull or a push.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 use skiff_registry::{Access, Referrer, Registry, Repository};
-use skiff_store::prefetch::{self, BYTES_MAX, Key, Profile, Profiles};
+use skiff_store::prefetch::{self, BYTES_MAX, Key, Profile, Profiles, class_of};
 use skiff_store::{Digest, ImageName, ImageRef, ManifestRef, Remote, RemoteError};
 
 use super::local::Local;
@@ -18,7 +19,7 @@ use super::local::Local;
 pub(super) const ARTIFACT: &str = "application/vnd.skiff.prefetch.v1+json";
 /// Of the manifest: the command class.
 const CLASS: &str = "skiff.prefetch.class";
-/// Profiles of one image that are sent or fetched.
+/// Profiles of one image that are fetched.
 const PROFILES_MAX: usize = 16;
 
 /// An artifact's manifest, the part that matters here.
@@ -35,22 +36,28 @@ struct Blob {
     size: u64,
 }
 
-/// Sends what is known of the image along with it, after the manifest `subject`.
+/// Sends what is known of the image's own command along with it, after the manifest `subject`. Classes of others have words of command
+/// lines, which are nobody else's business.
 pub(super) fn attach(local: &Local, registry: &Registry, id: Digest, name: &ImageName, subject: Digest) {
-    let profiles = Profiles::of(&local.roots.state).list().unwrap_or_default();
-    let mut own = profiles.into_iter().filter(|profile| profile.image == id && profile.is_good()).peekable();
-    if own.peek().is_none() {
+    let mut profiles = Profiles::of(&local.roots.state).list().unwrap_or_default();
+    profiles.retain(|profile| profile.image == id && profile.is_good());
+    if profiles.is_empty() {
         return;
     }
+    let image = match local.store.resolve(&ImageRef::Id(id)) {
+        Ok(image) => image,
+        Err(error) => return tracing::warn!("prefetch: {error}"),
+    };
+    let argv: Vec<OsString> =
+        image.config.entrypoint.into_iter().chain(image.config.cmd).map(OsString::from).collect();
+    let class = class_of(&argv);
+    let Some(profile) = profiles.into_iter().find(|profile| profile.class == class) else { return };
     let repository = match registry.repository(name, Access::Push) {
         Ok(repository) => repository,
         Err(error) => return tracing::warn!("prefetch: {error}"),
     };
-    for profile in own.take(PROFILES_MAX) {
-        let class = profile.class.clone();
-        if let Err(reason) = send(&repository, profile, subject, &local.roots.state) {
-            tracing::warn!("prefetch profile of {class}: {reason}");
-        }
+    if let Err(reason) = send(&repository, profile, subject, &local.roots.state) {
+        tracing::warn!("prefetch profile of {class}: {reason}");
     }
 }
 

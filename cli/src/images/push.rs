@@ -51,7 +51,7 @@ Sends an image to the registry that its name says. What the registry has already
                 None,
                 "prefetch",
                 "on|off",
-                "whether what is known of it is sent along, for prefetching (default on)",
+                "whether the prefetch profile of its own command is sent along (default on)",
                 |a, v| put(&mut a.leaves_profiles, !super::switch(v)?),
             ),
             Flag::switch(Some('q'), "quiet", "print nothing but the name", |a, on| a.quiet = on),
