@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use skiff_engine::prefetch::Subject;
 use skiff_store::Digest;
@@ -245,7 +246,10 @@ pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<u8, Failure>
     let profiles = Profiles::of(root.as_ref());
     let key = Key { image, class: class.to_owned() };
     let Some(mut profile) = profiles.load(&key)? else { return Ok(1) };
-    let report = prefetch::replay(&profile, &layers);
+    // The other half is for layers, directories, and what is open anyway.
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
+    let files_max = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    let report = prefetch::replay(&profile, &layers, files_max);
     if report.outcome == Outcome::Read {
         profile.replays += 1;
         profiles.save(&profile)?;

@@ -208,7 +208,8 @@ fn serve(
         descriptors_max,
         logs: log::Thread::start(share(descriptors_max, 40)).map_err(host("start a thread".into()))?,
         tracker,
-        prefetcher: Prefetcher::start(state_root).map_err(host("start a thread".into()))?,
+        prefetcher: Prefetcher::start(state_root, read_ahead_share(descriptors_max))
+            .map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
         waiting: RefCell::default(),
         plans: RefCell::new(Plans::default()),
@@ -477,6 +478,11 @@ fn raise_descriptors() -> io::Result<(u64, u64)> {
 /// One of `parts` parts of the descriptors that there can be, but no more than are of use.
 fn share(descriptors_max: u64, parts: u64) -> usize {
     usize::try_from(descriptors_max / parts).unwrap_or(usize::MAX).min(HELD_MAX)
+}
+
+/// So many files may be open to be read ahead: an eighth of the descriptors, and of the room that there is for them from the start.
+fn read_ahead_share(descriptors_max: u64) -> usize {
+    usize::try_from(descriptors_max.min(TABLE_MAX) / 8).unwrap_or(usize::MAX)
 }
 
 /// The signals that ask the daemon to leave, blocked in every thread that is started from here on.

@@ -56,6 +56,8 @@ struct Shared {
     profiles: Profiles,
     state: Mutex<State>,
     replays: AtomicUsize,
+    /// So many files of one replay are open.
+    files_max: usize,
     /// Held by who changes a profile.
     writing: Mutex<()>,
 }
@@ -102,13 +104,14 @@ struct Active {
 }
 
 impl Prefetcher {
-    /// Starts the thread, which ends when nobody can ask any more.
-    pub(crate) fn start(state_root: &Path) -> io::Result<Self> {
+    /// Starts the thread, which ends when nobody can ask any more. Replays together have at most `descriptors` files open.
+    pub(crate) fn start(state_root: &Path, descriptors: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             root: state_root.to_owned(),
             profiles: Profiles::of(state_root),
             state: Mutex::default(),
             replays: AtomicUsize::new(0),
+            files_max: descriptors / REPLAYS_MAX,
             writing: Mutex::default(),
         });
         let (jobs, queue) = sync_channel(QUEUE_LENGTH);
@@ -277,7 +280,7 @@ impl Shared {
         was_replayed.store(true, Ordering::Relaxed);
         let own = self.clone();
         let work = move || {
-            let report = prefetch::replay(&profile, &subject.layers);
+            let report = prefetch::replay(&profile, &subject.layers, own.files_max);
             own.replays.fetch_sub(1, Ordering::Relaxed);
             if report.outcome == Outcome::Read {
                 tracing::debug!("prefetch {}: {report:?}", subject.key.class);
@@ -464,6 +467,7 @@ mod tests {
             profiles: Profiles::of(&root),
             state: Mutex::new(State { refused: Some("a test".into()), ..State::default() }),
             replays: AtomicUsize::new(0),
+            files_max: 16,
             writing: Mutex::default(),
         });
         let key = |image: &[u8]| Key { image: Digest::of(image), class: "app".into() };

@@ -85,14 +85,16 @@ struct Piece {
 
 /// Has what `profile` says read into the page cache, as far as it is in `layers`, directories of a store.
 ///
+/// Of more than `files_max` files those that are used first: each that is cold is open until all of it has been asked for.
+///
 /// Comes back when all but the last of it is there. Nothing fails: what cannot be opened or is no regular file is left out.
-pub fn replay(profile: &Profile, layers: &[PathBuf]) -> Report {
+pub fn replay(profile: &Profile, layers: &[PathBuf], files_max: usize) -> Report {
     let begin = Instant::now();
     let roots: HashMap<Digest, Open> = layers.iter().filter_map(root).collect();
     let mut report = Report::default();
     if !is_warm(profile, &roots) {
         report.outcome = Outcome::Read;
-        read(profile, &roots, &mut report);
+        read(profile, &roots, files_max, &mut report);
     }
     report.elapsed_ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
     report
@@ -127,10 +129,11 @@ fn is_warm(profile: &Profile, roots: &HashMap<Digest, Open>) -> bool {
     })
 }
 
-fn read(profile: &Profile, roots: &HashMap<Digest, Open>, report: &mut Report) {
+fn read(profile: &Profile, roots: &HashMap<Digest, Open>, files_max: usize, report: &mut Report) {
     let mut files: Vec<&File> = profile.files.iter().collect();
     // Neighbours in a directory are neighbours on the disk.
     files.sort_by(|a, b| (a.class(), a.layer, &a.path).cmp(&(b.class(), b.layer, &b.path)));
+    files.truncate(files_max);
     let directories: BTreeSet<_> = files.iter().map(|file| (file.layer, parent(file))).collect();
     let directories: Vec<_> = directories.into_iter().collect();
     let (next_file, next_directory) = (AtomicUsize::new(0), AtomicUsize::new(0));
