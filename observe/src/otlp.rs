@@ -71,7 +71,9 @@ fn one(message: &mut Message, metric: &Metric, points: &[(&Metric, &Point)], sin
     let fill = |data: &mut Message| {
         for (metric, point) in points {
             data.message(1, |to| match &point.value {
-                Value::Histogram(histogram) => histogram_point(to, histogram, since_ns, at_ns),
+                Value::Histogram(histogram) => {
+                    histogram_point(to, metric, point, histogram, since_ns, at_ns);
+                }
                 value => number_point(to, metric, point, value, since_ns, at_ns),
             });
         }
@@ -100,18 +102,31 @@ fn number_point(to: &mut Message, metric: &Metric, point: &Point, value: &Value,
         Value::Real(value) => to.double(4, *value),
         Value::Histogram(_) => to,
     };
-    for (key, value) in metric.attributes {
-        attribute(to, 7, key, value);
-    }
-    for (label, value) in metric.labels.iter().zip(&point.labels) {
-        attribute(to, 7, key(label), value);
-    }
+    attributes(to, 7, metric, point);
 }
 
-fn histogram_point(to: &mut Message, histogram: &Histogram, since_ns: u64, at_ns: u64) {
+fn histogram_point(
+    to: &mut Message,
+    metric: &Metric,
+    point: &Point,
+    histogram: &Histogram,
+    since_ns: u64,
+    at_ns: u64,
+) {
     to.fixed64(2, since_ns).fixed64(3, at_ns).fixed64(4, histogram.count()).double(5, histogram.sum);
     to.packed_fixed64(6, histogram.counts.iter().copied());
     to.packed_fixed64(7, histogram.bounds.iter().map(|bound| bound.to_bits()));
+    attributes(to, 9, metric, point);
+}
+
+/// What tells the points of one metric apart.
+fn attributes(to: &mut Message, field: u32, metric: &Metric, point: &Point) {
+    for (key, value) in metric.attributes {
+        attribute(to, field, key, value);
+    }
+    for (label, value) in metric.labels.iter().zip(&point.labels) {
+        attribute(to, field, label, value);
+    }
 }
 
 /// A `KeyValue` with a text.
@@ -121,15 +136,6 @@ fn attribute(to: &mut Message, field: u32, key: &str, value: &str) {
             any.string(1, value);
         });
     });
-}
-
-/// What OpenTelemetry's conventions call what is labelled so.
-fn key(label: &'static str) -> &'static str {
-    match label {
-        "device" => "system.device",
-        "interface" => "network.interface.name",
-        other => other,
-    }
 }
 
 /// In the words of UCUM.
@@ -199,7 +205,7 @@ mod tests {
         kind: Kind,
         attributes: &'static [(&'static str, &'static str)],
     ) -> Metric {
-        Metric { name: "x", otlp, kind, unit: Unit::Seconds, help: "h", labels: &["device"], attributes }
+        Metric { name: "x", otlp, kind, unit: Unit::Seconds, help: "h", labels: &["direction"], attributes }
     }
 
     #[test]
@@ -211,14 +217,30 @@ mod tests {
         ];
         let mut subject = Subject { since_ns: 1, ..Subject::default() };
         for index in 0..3 {
-            subject.put(index, vec!["8:0".into()], Value::Real(1.5));
+            subject.put(index, vec!["read".into()], Value::Real(1.5));
         }
         let bytes = request(&table, &[subject], 2);
         let count = |wanted: &[u8]| bytes.windows(wanted.len()).filter(|window| *window == wanted).count();
-        assert_eq!(
-            (count(b"cpu.time"), count(b"user"), count(b"system.device"), count(b"8:0")),
-            (1, 1, 2, 2)
-        );
+        assert_eq!((count(b"cpu.time"), count(b"user"), count(b"direction"), count(b"read")), (1, 1, 2, 2));
+    }
+
+    #[test]
+    fn histograms_keep_what_tells_them_apart() {
+        let table = [metric("latency", Kind::Histogram, &[("disk", "all")])];
+        let mut subject = Subject::default();
+        let histogram = Histogram { bounds: &[1.0], counts: vec![2, 3], sum: 4.0 };
+        subject.put(0, vec!["write".into()], Value::Histogram(histogram));
+        let bytes = request(&table, &[subject], 2);
+        // Resource, scope, metric, histogram, point, and the last of its attributes.
+        let attribute = [1, 2, 2, 9, 1, 9].into_iter().try_fold(&*bytes, |message, number| {
+            match field(message, number) {
+                Some(Some(Found::Bytes(inner))) => Some(inner),
+                _ => None,
+            }
+        });
+        let attribute = attribute.expect("an attribute");
+        assert_eq!(field(attribute, 1), Some(Some(Found::Bytes(b"direction"))));
+        assert_eq!(field(attribute, 2), Some(Some(Found::Bytes(b"\x0a\x05write"))));
     }
 
     #[test]
