@@ -104,7 +104,7 @@ async fn send_all(collector: &Collector, queue: &RefCell<Queue>, filled: &Notify
                     cost.dropped += dropped;
                 });
                 note_length(queue, sampler);
-                sleep(after.unwrap_or(pause).min(longest)).await;
+                sleep(after.map_or(pause, |after| after.max(pause)).min(longest)).await;
                 pause = (pause * 2).min(longest);
             }
             Outcome::Refused(why) => {

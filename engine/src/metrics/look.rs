@@ -1,5 +1,6 @@
 //! What the daemon's thread knows at one time, copied for another.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use skiff_runtime::cgroup::Paths;
@@ -14,8 +15,12 @@ use crate::{Record, State};
 /// All of it.
 #[derive(Debug)]
 pub(super) struct Look {
+    /// When, ns of CLOCK_MONOTONIC.
+    pub(super) at_ns: u64,
     /// Containers that run.
     pub(super) running: Vec<Running>,
+    /// The ids of all there are.
+    pub(super) ids: HashSet<String>,
     /// How many containers there are in each state.
     pub(super) states: [(State, u64); 7],
     pub(super) counts: Counts,
@@ -59,9 +64,10 @@ impl Look {
             State::Dead,
         ]
         .map(|state| (state, 0));
-        let mut running = Vec::new();
+        let (mut running, mut ids) = (Vec::new(), HashSet::new());
         for entry in engine.containers.borrow().all() {
             let record = entry.record();
+            ids.insert(record.id.clone());
             for (state, count) in &mut states {
                 *count += u64::from(*state == record.state);
             }
@@ -73,7 +79,9 @@ impl Look {
         }
         running.sort_by(|one, other| one.record.id.cmp(&other.record.id));
         Self {
+            at_ns: monotonic_ns(),
             running,
+            ids,
             states,
             counts: engine.totals.counts(),
             pools: Pools::of(engine),

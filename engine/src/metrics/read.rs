@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use skiff_ebpf::Tier1;
-use skiff_ebpf::pinned::{Pinned, Taken};
+use skiff_ebpf::pinned::{Owner, Pinned, Taken};
 use skiff_observe::exposition::Subject;
 use skiff_runtime::cgroup::{Cgroup, Paths};
 use skiff_sys::clock::monotonic_ns;
@@ -124,7 +124,7 @@ pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
         table::take_container(&programs.container(running, *cgroup, past.as_ref()), &mut subject);
         subjects.push(subject);
     }
-    subjects.extend(programs.others(&cgroups));
+    subjects.extend(programs.others(&look, &cgroups));
     let limits = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
     let daemon = Daemon {
         since_ns,
@@ -209,9 +209,11 @@ impl Programs {
     }
 
     /// Those that are counted and are not the daemon's.
-    fn others(&self, own: &[Option<u64>]) -> Vec<Subject> {
+    fn others(&self, look: &Look, own: &[Option<u64>]) -> Vec<Subject> {
         let own: HashSet<u64> = own.iter().flatten().copied().collect();
-        let others = self.taken.iter().filter(|taken| !own.contains(&taken.owner.cgroup));
+        let others = self.taken.iter().filter(|Taken { owner, .. }| {
+            !own.contains(&owner.cgroup) && is_other(owner, look.at_ns, &look.ids)
+        });
         let subject = |taken: &Taken| {
             let id = String::from_utf8_lossy(taken.owner.id()).into_owned();
             let mut subject = Subject {
@@ -234,6 +236,13 @@ impl Programs {
             refused: pinned.refused().map_or(0, |refused| refused.len() as u64),
         })
     }
+}
+
+/// Whether a slot is of a container that is not the daemon's, which had those with these `ids` at that time. Of what was launched
+/// after that nobody can tell.
+fn is_other(owner: &Owner, at_ns: u64, ids: &HashSet<String>) -> bool {
+    let is_own = std::str::from_utf8(owner.id()).is_ok_and(|id| ids.contains(id));
+    !is_own && owner.stamps[0] < at_ns
 }
 
 fn processes(cgroups: &Paths) -> Option<u64> {
@@ -303,6 +312,20 @@ mod tests {
         check("/sys/fs/cgroup/unified/skiff-0123", "/skiff-0123");
         check("/sys/fs/cgroup/user.slice/skiff-0123", "/user.slice/skiff-0123");
         check("/elsewhere/0123", "/skiff-0123");
+    }
+
+    #[test]
+    fn slots_of_the_daemon_s_containers_are_no_other_s() {
+        let ids = HashSet::from(["own".to_owned()]);
+        let check = |id: &str, begun_ns: u64, expected: bool| {
+            let mut stamps = [0; skiff_ebpf_abi::pinned::STAMPS];
+            stamps[0] = begun_ns;
+            assert_eq!(is_other(&Owner::new(7, id, stamps), 100, &ids), expected, "{id} {begun_ns}");
+        };
+        check("other", 99, true);
+        check("own", 99, false);
+        // It may be the daemon's by now.
+        check("new", 101, false);
     }
 
     #[test]

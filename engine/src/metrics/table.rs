@@ -408,7 +408,11 @@ pub static TABLE: &[Row] = &[
     container("container_spec_cpu_period", "skiff.container.cpu.period", Gauge, Count("us"), "The period of its CPU quota, microseconds.", |c, p| {
         p.number(quota(c).1);
     }),
-    container("skiff_container_restarts_total", "skiff.container.restarts", Counter, Count("restart"), "How often its restart policy has started it again since somebody did.", |c, p| {
+    container("skiff_container_restarts_total", "", Counter, Count("restart"), "How often its restart policy has started it again since somebody did.", |c, p| {
+        p.number(u64::from(c.record.restart_count));
+    }),
+    // Its sums begin when it is started, and this goes on from one start to the next.
+    container("", "skiff.container.restarts", Gauge, Count("restart"), "How often its restart policy has started it again since somebody did.", |c, p| {
         p.number(u64::from(c.record.restart_count));
     }),
     container("skiff_container_healthy", "skiff.container.healthy", Gauge, Count("container"), "1 if it is healthy, 0 if not or not yet; of containers whose health is checked.", |c, p| {
