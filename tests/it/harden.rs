@@ -9,9 +9,12 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{Case, Live, Output, fixture, installed, need, parse, programs};
+use crate::harness::{Case, Live, Output, fixture, installed, need, parse, programs, skip};
 use crate::peers::engine::{Client, Kind, TESTED};
 use crate::peers::world::eventually;
+
+/// What tells of the use of capabilities.
+const CHECKS: &str = "a kernel with the tracepoint cap_capable";
 
 /// Whether this host lets runs be recorded in full.
 fn can_record() -> bool {
@@ -101,12 +104,14 @@ impl Server {
         let runs = [self.record("one.json"), self.record("other.json")];
         let directory = self.case.dir.join("policy").display().to_string();
         self.case.skiff(&["harden", &runs[0], &runs[1], "-o", &directory]).output().ok();
-        let verified = self.serve(&["harden", "--verify", &directory]);
+        let image = format!("rootfs:{}", self.root);
+        let flags = self.flags.iter().chain([&image]).chain(&self.command).map(String::as_str);
+        let words: Vec<&str> = ["harden", "--verify", &directory, "--"].into_iter().chain(flags).collect();
+        let verified = self.serve(&words);
         assert!(
             verified.code == 0 && verified.stdout.ends_with("verified: nothing was refused\n"),
             "{verified}"
         );
-        let image = format!("rootfs:{}", self.root);
         let tried = ["probe", "try", "keyctl", "ptrace", "1", "mount", "none", "/tmp"];
         let words = [&["harden", "--verify", &directory, "--", &image], &tried[..]].concat();
         let refused = self.case.skiff(&words).output();
@@ -117,7 +122,9 @@ impl Server {
             assert!(refused.stdout.contains(&line), "{refused}");
         }
         let policy = parse(&fs::read_to_string(format!("{directory}/policy.json")).expect("a policy"));
-        if !policy["capabilities"]["used_by"].is_null() {
+        if policy["capabilities"]["used_by"].is_null() {
+            skip(CHECKS);
+        } else {
             assert_eq!(policy["capabilities"]["kept"], serde_json::json!(kept), "{policy}");
         }
         assert_eq!(policy["read_only"], true, "{policy}");
@@ -290,11 +297,12 @@ fn uses_are_told_exactly() {
         uses["tasks_peak"].as_u64() >= Some(2) && uses["descriptors_peak"].as_u64() >= Some(64),
         "{uses}"
     );
-    let Some(capabilities) = uses["capabilities"].as_array() else { return };
-    let chown = capabilities.iter().find(|used| used["name"] == "CHOWN").expect("it was needed");
-    assert_eq!((&chown["granted"], &chown["refused"]), (&1.into(), &0.into()), "{chown}");
     let flags = fs::read_to_string(case.dir.join("policy/docker/flags")).expect("flags");
     assert!(!flags.contains("--device"), "/dev/fuse was not opened: {flags}");
+    need!(uses["capabilities"].is_array(), "{CHECKS}");
+    let capabilities = uses["capabilities"].as_array().expect("a list");
+    let chown = capabilities.iter().find(|used| used["name"] == "CHOWN").expect("it was needed");
+    assert_eq!((&chown["granted"], &chown["refused"]), (&1.into(), &0.into()), "{chown}");
 }
 
 #[test]
@@ -307,6 +315,42 @@ fn profiles_that_have_lost_events_make_no_policy() {
     let file = case.file("lossy.json", &lossy.to_string());
     case.skiff(&["harden", &file]).output().fails(1, "3 events are missing");
     assert_eq!(case.skiff(&["harden", "--accept-losses", &file]).output().code, 0);
+}
+
+#[test]
+fn profiles_are_kept_with_the_policy_that_was_made_of_them() {
+    need!(can_record(), "root, and a kernel with BTF");
+    let case = Case::new();
+    let directory = policy_of(&case, &[], &["true"]);
+    let one = fs::read_to_string(case.dir.join("run.json")).expect("a profile");
+    let other = case.file("other.json", &format!("{one} "));
+    let first = format!("{directory}/profiles/1.json");
+    case.skiff(&["harden", &other, &first, &first, "-o", &directory]).output().ok();
+    let kept = |number: u32| fs::read_to_string(format!("{directory}/profiles/{number}.json")).ok();
+    let expected = [Some(format!("{one} ")), Some(one.clone()), Some(one.clone())];
+    assert_eq!([1, 2, 3].map(kept), expected, "an input that is written to");
+    case.skiff(&["harden", "/dev/stdin", "--for", "skiff", "-o", &directory])
+        .stdin(one.as_bytes())
+        .output()
+        .ok();
+    assert_eq!([1, 2, 3].map(kept), [Some(one), None, None], "an input that can be read once");
+    assert!(!Path::new(&format!("{directory}/docker")).exists(), "it would be of another policy");
+    case.skiff(&["harden", "--verify", &directory]).output().ok();
+}
+
+#[test]
+fn what_a_profile_would_be_given_of_the_host_must_be_said_again() {
+    need!(can_record(), "root, and a kernel with BTF");
+    let case = Case::new();
+    let directory = policy_of(&case, &[], &["true"]);
+    for flag in ["--volume=/:/host", "--pid=host", "--net=host", "--cidfile=/nowhere/id"] {
+        let mut profile = profile(&case);
+        profile["run"]["flags"] = serde_json::json!([flag]);
+        let file = case.file("strange.json", &profile.to_string());
+        case.skiff(&["harden", "--verify", &file]).output().fails(1, "after '--'");
+        case.file("policy/profiles/1.json", &profile.to_string());
+        case.skiff(&["harden", "--verify", &directory]).output().fails(1, "after '--'");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use skiff_observe::harden::{self, Engine, File, MAX_BYTES, Needs, Policy, Recorded, Root, Terms};
+use skiff_observe::harden::{self, Engine, MAX_BYTES, Needs, Policy, Recorded, Root, Terms};
 
 use crate::client::{print, refused};
 use crate::failure::Failure;
@@ -95,22 +95,24 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
 }
 
 fn make(args: &Args, files: &[PathBuf]) -> Result<u8, Failure> {
-    let policy = policy(args, &read_all(files)?)?;
+    let (runs, profiles) = read_all(files)?;
+    let policy = policy(args, &runs)?;
     if let Some(directory) = &args.output {
         write_all(args, &policy, directory)?;
-        copy_all(files, directory)?;
+        write_profiles(&profiles, directory)?;
     }
     print(&if args.json { harden::document(&policy) } else { summary(&policy, args.output.as_deref()) })
 }
 
-/// The profiles in `files`.
-fn read_all(files: &[PathBuf]) -> Result<Vec<Recorded>, Failure> {
+/// The profiles in `files`, and their bytes: a file may be a pipe, or one of those that are written.
+fn read_all(files: &[PathBuf]) -> Result<(Vec<Recorded>, Vec<Vec<u8>>), Failure> {
     files.iter().map(|file| read(file)).collect()
 }
 
-fn read(file: &Path) -> Result<Recorded, Failure> {
+fn read(file: &Path) -> Result<(Recorded, Vec<u8>), Failure> {
     let bytes = read_bytes(file).map_err(|error| os("read", file, &error))?;
-    Recorded::parse(&bytes).map_err(|reason| wrong(format!("{} is no profile: {reason}", file.display())))
+    let wrong = |reason| wrong(format!("{} is no profile: {reason}", file.display()));
+    Ok((Recorded::parse(&bytes).map_err(wrong)?, bytes))
 }
 
 /// No more than a profile may have, whatever the file is.
@@ -129,35 +131,62 @@ fn policy(args: &Args, runs: &[Recorded]) -> Result<Policy, Failure> {
     Policy::of(needs, args.terms).map_err(wrong)
 }
 
-/// Writes the policy's files below `directory`.
+/// Writes the policy's files below `directory`, and removes those of engines that it is not for.
 fn write_all(args: &Args, policy: &Policy, directory: &Path) -> Result<(), Failure> {
     fs::create_dir_all(directory).map_err(|error| os("make", directory, &error))?;
     let place = directory.canonicalize().map_err(|error| os("look at", directory, &error))?;
     let text = place.to_str().ok_or_else(|| wrong(format!("{} is not valid UTF-8", place.display())))?;
     let engines = if args.engines.is_empty() { &Engine::ALL } else { args.engines.as_slice() };
     let files = harden::files(policy, engines, text).map_err(wrong)?;
-    files.iter().try_for_each(|file| write(&place, file))
-}
-
-/// The profiles behind a policy, for it to be verified by.
-fn copy_all(files: &[PathBuf], directory: &Path) -> Result<(), Failure> {
-    for (number, file) in files.iter().enumerate() {
-        let bytes = read_bytes(file).map_err(|error| os("read", file, &error))?;
-        let content = String::from_utf8_lossy(&bytes).into_owned();
-        write(directory, &File { path: format!("profiles/{}.json", number + 1), content })?;
+    files.iter().try_for_each(|file| write(&place, &file.path, file.content.as_bytes()))?;
+    let others: Vec<Engine> = Engine::ALL.into_iter().filter(|engine| !engines.contains(engine)).collect();
+    let stale = harden::files(policy, &others, text).map_err(wrong)?;
+    stale
+        .iter()
+        .filter(|file| file.path.contains('/'))
+        .try_for_each(|file| remove(&place.join(&file.path)))?;
+    for engine in others {
+        // It stays if there is something else in it.
+        let _left = fs::remove_dir(place.join(engine.name()));
     }
     Ok(())
 }
 
+/// Writes the profiles behind a policy, for it to be verified by, and removes those behind the one before it.
+fn write_profiles(profiles: &[Vec<u8>], directory: &Path) -> Result<(), Failure> {
+    for (number, bytes) in profiles.iter().enumerate() {
+        write(directory, &format!("profiles/{}.json", number + 1), bytes)?;
+    }
+    let place = directory.join("profiles");
+    let entries = fs::read_dir(&place).map_err(|error| os("read", &place, &error))?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")?.parse().ok());
+        if number.is_some_and(|number: usize| !(1..=profiles.len()).contains(&number)) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(os("remove", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes one file, by rename: whoever reads it finds the old one or the new one.
-fn write(directory: &Path, file: &File) -> Result<(), Failure> {
-    let path = directory.join(&file.path);
+fn write(directory: &Path, file: &str, content: &[u8]) -> Result<(), Failure> {
+    let path = directory.join(file);
     let fail = |error: io::Error| os("write", &path, &error);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(fail)?;
     }
     let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = fs::write(&draft, &file.content).and_then(|()| fs::rename(&draft, &path));
+    let written = fs::write(&draft, content).and_then(|()| fs::rename(&draft, &path));
     written.map_err(|error| {
         let _gone = fs::remove_file(&draft);
         fail(error)
