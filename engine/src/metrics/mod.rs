@@ -55,8 +55,14 @@ pub struct Settings {
     pub interval: Option<Duration>,
 }
 
-/// Somebody wants to look.
-type Ask = oneshot::Sender<Look>;
+/// What the daemon's thread is asked for, and who wants to be told.
+#[derive(Debug)]
+enum Ask {
+    /// What it knows.
+    Look(oneshot::Sender<Look>),
+    /// A sign of life.
+    Ping(oneshot::Sender<()>),
+}
 
 /// The endpoint and the exporter. They end when this is dropped, and their thread with them.
 #[derive(Debug)]
@@ -100,7 +106,11 @@ impl Metrics {
         tokio::task::spawn_local(async move {
             while let Some(ask) = asks.recv().await {
                 // Whoever asked may have gone.
-                let _told = ask.send(Look::at(&engine));
+                match ask {
+                    Ask::Look(tell) if tell.is_closed() => {}
+                    Ask::Look(tell) => drop(tell.send(Look::at(&engine))),
+                    Ask::Ping(tell) => drop(tell.send(())),
+                }
             }
         });
     }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -52,8 +53,11 @@ pub(super) struct Sample {
 #[derive(Debug)]
 pub(super) struct Sampler {
     asks: mpsc::Sender<Ask>,
-    /// Held while it is renewed: of those who come meanwhile none reads it once more.
-    latest: Mutex<Option<Rc<Sample>>>,
+    latest: RefCell<Option<Rc<Sample>>>,
+    /// Held while the latest is renewed: of those who come meanwhile none reads it once more.
+    renewing: Arc<Mutex<()>>,
+    /// When the daemon's thread has answered last.
+    answered: Cell<Option<Instant>>,
     pub(super) cost: Cell<Cost>,
     /// CPU time of threads that read.
     read_cpu_ns: Cell<u64>,
@@ -64,7 +68,9 @@ impl Sampler {
     pub(super) fn new(asks: mpsc::Sender<Ask>) -> Self {
         Self {
             asks,
-            latest: Mutex::default(),
+            latest: RefCell::default(),
+            renewing: Arc::default(),
+            answered: Cell::default(),
             cost: Cell::default(),
             read_cpu_ns: Cell::default(),
             since_ns: now_ns(),
@@ -80,12 +86,25 @@ impl Sampler {
 
     /// Figures that are at most [`FRESH`] old.
     ///
+    /// Who waits for them may go: what has been begun is for those who come next.
+    ///
     /// Errors: the daemon's thread does not answer.
-    pub(super) async fn sample(&self) -> io::Result<Rc<Sample>> {
-        let mut latest = self.latest.lock().await;
-        if let Some(sample) = latest.as_ref().filter(|sample| sample.at.elapsed() < FRESH) {
+    pub(super) async fn sample(self: &Rc<Self>) -> io::Result<Rc<Sample>> {
+        let turn = self.renewing.clone().lock_owned().await;
+        if let Some(sample) = self.latest.borrow().as_ref().filter(|sample| sample.at.elapsed() < FRESH) {
             return Ok(sample.clone());
         }
+        let sampler = self.clone();
+        let renewal = tokio::task::spawn_local(async move {
+            let renewed = sampler.renew().await;
+            drop(turn);
+            renewed
+        });
+        renewal.await.map_err(io::Error::other)?
+    }
+
+    /// Reads figures anew, and keeps them.
+    async fn renew(&self) -> io::Result<Rc<Sample>> {
         let look = self.look().await?;
         self.note(|cost| {
             cost.samples += 1;
@@ -101,20 +120,34 @@ impl Sampler {
         self.read_cpu_ns.set(self.read_cpu_ns.get() + cpu_ns);
         let sample = Sample { at: Instant::now(), at_ns: now_ns(), subjects, texts: RefCell::default() };
         let sample = Rc::new(sample);
-        *latest = Some(sample.clone());
+        *self.latest.borrow_mut() = Some(sample.clone());
         Ok(sample)
     }
 
     /// What the daemon's thread knows.
-    pub(super) async fn look(&self) -> io::Result<Look> {
+    async fn look(&self) -> io::Result<Look> {
+        self.ask(Ask::Look).await
+    }
+
+    /// Whether the daemon's thread answers, or has done so at most [`FRESH`] ago.
+    pub(super) async fn ping(&self) -> io::Result<()> {
+        match self.answered.get() {
+            Some(at) if at.elapsed() < FRESH => Ok(()),
+            _ => self.ask(Ask::Ping).await,
+        }
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> io::Result<T> {
         let (tell, told) = oneshot::channel();
         let asked = async {
             // Errors say that there is no daemon any more.
-            self.asks.send(tell).await.ok()?;
+            self.asks.send(ask(tell)).await.ok()?;
             told.await.ok()
         };
         let answered = timeout(ANSWERED, asked).await.map_err(|_| io::ErrorKind::TimedOut)?;
-        answered.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+        let answer = answered.ok_or(io::ErrorKind::BrokenPipe)?;
+        self.answered.set(Some(Instant::now()));
+        Ok(answer)
     }
 }
 

@@ -9,8 +9,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -50,19 +50,23 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, PathBuf),
+    Unix(std::os::unix::net::UnixListener, Socket),
 }
 
 /// The same, watched by tokio.
 #[derive(Debug)]
 pub(super) enum Watched {
     Tcp(tokio::net::TcpListener),
-    Unix { listener: tokio::net::UnixListener, _path: Socket },
+    Unix { listener: tokio::net::UnixListener, _socket: Socket },
 }
 
-/// The path of a socket, which goes with it.
+/// A socket that has been bound, which goes with this.
 #[derive(Debug)]
-pub(super) struct Socket(PathBuf);
+pub(super) struct Socket {
+    path: PathBuf,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+}
 
 /// Listens at `endpoint`.
 pub(super) fn listen(endpoint: &Endpoint) -> Result<Listener, Error> {
@@ -74,28 +78,38 @@ pub(super) fn listen(endpoint: &Endpoint) -> Result<Listener, Error> {
             Ok(Listener::Tcp(listener))
         }
         Endpoint::Unix(path) => {
-            // The lock on the state is held: whoever has bound it has gone.
-            match fs::symlink_metadata(path) {
-                Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(host)?,
-                _ => {}
+            // What is left of one that has gone. unix(7)
+            let found = std::os::unix::net::UnixStream::connect(path);
+            if found.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) && is_socket(path) {
+                fs::remove_file(path).map_err(host)?;
             }
             let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
             let bound = std::os::unix::net::UnixListener::bind(path);
             nix::sys::stat::umask(before);
             let listener = bound.map_err(host)?;
+            let socket = Socket { path: path.clone(), identity: identity(path) };
             listener.set_nonblocking(true).map_err(host)?;
-            Ok(Listener::Unix(listener, path.clone()))
+            Ok(Listener::Unix(listener, socket))
         }
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// Device and inode of what is there.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 impl Listener {
     pub(super) fn watch(self) -> io::Result<Watched> {
         match self {
             Self::Tcp(listener) => tokio::net::TcpListener::from_std(listener).map(Watched::Tcp),
-            Self::Unix(listener, path) => {
+            Self::Unix(listener, socket) => {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
-                Ok(Watched::Unix { listener, _path: Socket(path) })
+                Ok(Watched::Unix { listener, _socket: socket })
             }
         }
     }
@@ -108,15 +122,17 @@ impl fmt::Display for Listener {
                 Ok(address) => address.fmt(f),
                 Err(_) => f.write_str("?"),
             },
-            Self::Unix(_, path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(_, socket) => write!(f, "unix:{}", socket.path.display()),
         }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Somebody may have removed it.
-        drop(fs::remove_file(&self.0));
+        // Somebody may have removed it, and another may be there.
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            drop(fs::remove_file(&self.path));
+        }
     }
 }
 
@@ -194,8 +210,8 @@ async fn answer(
             refused
         }
         "/metrics" => metrics(&sampler, &request).await,
-        "/healthz" => match sampler.look().await {
-            Ok(_) => plain(StatusCode::OK, "ok\n"),
+        "/healthz" => match sampler.ping().await {
+            Ok(()) => plain(StatusCode::OK, "ok\n"),
             Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the daemon does not answer\n"),
         },
         _ => plain(StatusCode::NOT_FOUND, "there are /metrics and /healthz\n"),
@@ -209,7 +225,7 @@ async fn answer(
     Ok(response)
 }
 
-async fn metrics(sampler: &Sampler, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn metrics(sampler: &Rc<Sampler>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let accepts = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::negotiate(&accepts.collect::<Vec<_>>().join(","));
     match sampler.sample().await {

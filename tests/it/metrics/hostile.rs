@@ -1,10 +1,15 @@
 //! Clients that do not mean well.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use super::http::{get, hold, say};
 use super::{scrape, served};
 use crate::harness::fixture;
+
+/// What is younger is not read again.
+const FRESH: Duration = Duration::from_millis(250);
 
 /// More than are served at a time.
 const MANY: usize = 100;
@@ -20,13 +25,36 @@ fn clients_that_dawdle_keep_nobody_waiting() {
     world.skiff(&["run", "--rm", fixture::small_root(), "true"]).ok();
     // The oldest has made room.
     let mut rest = Vec::new();
-    let _reset = slow[0].read_to_end(&mut rest);
+    given_up(&mut slow[0], &mut rest);
     assert!(rest.is_empty(), "{rest:?}");
     // Every one of them is given up in the end.
     for stream in &mut slow {
-        let _reset = stream.read_to_end(&mut rest);
+        given_up(stream, &mut rest);
     }
     assert_eq!(get(&at, "/healthz", "*/*").status, 200);
+}
+
+/// Reads what is said until the connection has ended: in whatever way, but it has.
+fn given_up(stream: &mut TcpStream, rest: &mut Vec<u8>) {
+    if let Err(error) = stream.read_to_end(rest) {
+        assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    }
+}
+
+#[test]
+fn clients_that_hang_up_leave_no_work_behind() {
+    let (_world, at) = served(&[]);
+    let samples = |at: &str| super::value(&scrape(at), "skiff_scrape_samples_total", &[]);
+    let (before, begun) = (samples(&at), Instant::now());
+    for _ in 0..200 {
+        drop(hold(&at, b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"));
+    }
+    // The second is one that was read after all of them had come.
+    samples(&at);
+    std::thread::sleep(FRESH);
+    let read = samples(&at) - before;
+    let most = begun.elapsed().div_duration_f64(FRESH) + 2.0;
+    assert!(read <= most, "{read} readings, {most} at most");
 }
 
 #[test]
