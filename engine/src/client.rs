@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::Error;
 use crate::frames::{self, Inbox};
@@ -89,10 +90,27 @@ impl Client {
 
     /// Connects to the daemon of this directory if there is one. connect(2).
     pub fn reach(run_root: &Path) -> io::Result<Option<Self>> {
-        let connected = match address(run_root) {
-            Ok((path, _directory)) => UnixStream::connect(path),
-            Err(error) => Err(error),
+        Self::reached(address(run_root).and_then(|(path, _directory)| UnixStream::connect(path)))
+    }
+
+    /// The same; no step of what is said to it takes longer than `limit`, to connect included. socket(7).
+    pub fn reach_within(run_root: &Path, limit: Duration) -> io::Result<Option<Self>> {
+        let connected = || -> io::Result<UnixStream> {
+            let (path, _directory) = address(run_root)?;
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let socket = UnixStream::from(socket(AddressFamily::Unix, SockType::Stream, flags, None)?);
+            socket.set_read_timeout(Some(limit))?;
+            socket.set_write_timeout(Some(limit))?;
+            connect(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
+            Ok(socket)
         };
+        Self::reached(connected().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        }))
+    }
+
+    fn reached(connected: io::Result<UnixStream>) -> io::Result<Option<Self>> {
         match connected {
             Ok(socket) => Ok(Some(Self { socket, inbox: Inbox::default() })),
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ECONNREFUSED)) => Ok(None),
@@ -188,6 +206,7 @@ fn start(state_root: &Path, run_root: &Path) -> Result<(), String> {
 fn lost(error: &io::Error) -> Error {
     Error::Host(match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "the daemon has gone away".into(),
+        io::ErrorKind::WouldBlock => "the daemon does not answer".into(),
         _ => format!("speak to the daemon: {}", skiff_runtime::cause(error)),
     })
 }
@@ -253,6 +272,17 @@ mod tests {
         assert!(Client::reach(&root.0).expect("nothing wrong").is_none());
         drop(listen(&root.0));
         assert!(Client::reach(&root.0).expect("nothing wrong").is_none());
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_given_up() {
+        let root = Root::new("silent");
+        assert!(Client::reach_within(&root.0, Duration::from_millis(10)).expect("nothing wrong").is_none());
+        let _listener = listen(&root.0);
+        let mut client =
+            Client::reach_within(&root.0, Duration::from_millis(10)).expect("connect").expect("a daemon");
+        client.request(&Request::Version, &[]).expect("request");
+        assert_eq!(client.reply().map(drop), Err(Error::Host("the daemon does not answer".into())));
     }
 
     #[test]

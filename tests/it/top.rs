@@ -1,6 +1,7 @@
 //! `skiff top`: the processes of one container as docker lists them, and all containers on a terminal.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::pty::Terminal;
 use crate::harness::{Case, fixture, installed, need};
@@ -87,6 +88,23 @@ fn the_terminal_is_as_before_after_a_signal() {
 }
 
 #[test]
+fn it_ends_when_the_daemon_does_not_answer() {
+    let case = Case::with_daemon();
+    running(&case, "sleeper");
+    let pid = case.skiff(&["version", "--format", "{{.Server.Pid}}"]).output().ok();
+    let daemon = Pid::from_raw(pid.trim().parse().expect("a number"));
+    let mut terminal = top(&case, 24, 120);
+    terminal.see(24, 120, &|seen| seen.contains("sleeper"));
+    kill(daemon, Signal::SIGSTOP).expect("stop");
+    terminal.see(24, 120, &|seen| seen.contains("the daemon does not answer"));
+    terminal.send(b"\x03");
+    let code = terminal.wait();
+    kill(daemon, Signal::SIGCONT).expect("continue");
+    assert_eq!(code, 0);
+    assert!(!terminal.is_raw());
+}
+
+#[test]
 fn it_stops_and_goes_on() {
     let case = Case::with_daemon();
     running(&case, "sleeper");
@@ -98,7 +116,7 @@ fn it_stops_and_goes_on() {
             Some(signal) => terminal.signal(signal),
         }
         terminal.see(24, 120, &|seen| !seen.contains("sleeper"));
-        eventually(|| terminal.is_stopped());
+        assert!(eventually(|| terminal.is_stopped()));
         assert!(!terminal.is_raw());
         terminal.signal(Signal::SIGCONT);
     }

@@ -67,10 +67,11 @@ pub(super) fn run() -> Result<u8, Failure> {
             }
         }
         if read_at.elapsed() >= INTERVAL {
-            read_at = Instant::now();
             if !state.paused {
                 look(&mut state, &roots);
             }
+            // It may have taken long: there is always time for keys.
+            read_at = Instant::now();
         }
         inside(&mut state);
     }

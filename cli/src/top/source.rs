@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use skiff_ebpf::pinned::Pinned;
 use skiff_ebpf::{Histogram, Tier1};
@@ -16,6 +17,9 @@ use crate::profile::{duration, plain};
 use crate::roots::Roots;
 use crate::stats::{Sample, Stats};
 use crate::{client, counted};
+
+/// How long the daemon may take: nobody's keys are read meanwhile.
+const ANSWERED: Duration = Duration::from_secs(2);
 
 /// What a container has used so far, and uses now; `None` is not known.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -85,7 +89,8 @@ fn of_daemon(roots: &Roots) -> Result<Option<Vec<Reading>>, Failure> {
 }
 
 fn reached(run: &Path) -> Result<Option<Client>, Failure> {
-    Client::reach(run).map_err(|error| client::refused(client::os("reach the daemon", &error)))
+    Client::reach_within(run, ANSWERED)
+        .map_err(|error| client::refused(client::os("reach the daemon", &error)))
 }
 
 fn of_sampled(sampled: Sampled, mount: Option<&PathBuf>) -> Reading {
