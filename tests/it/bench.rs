@@ -120,7 +120,7 @@ fn limits_decide_the_exit_code() {
     let case = Case::new();
     let sides: &[&[&str]] =
         &[&["probe", "calls", "1", "0", "10", "1"], &["probe", "calls", "1", "0", "2000", "1"]];
-    let judged = |limit: &str| bench(&case, &["-n", "4", "--control", "2", "--fail-if", limit], sides);
+    let judged = |limit: &str| bench(&case, &["-n", "6", "--control", "2", "--fail-if", limit], sides);
     let exceeded = judged("minor-faults > +1000");
     assert_eq!(exceeded.code, 1, "{exceeded}");
     assert!(exceeded.stdout.contains("fail if minor-faults > +1000: exceeded"), "{exceeded}");
@@ -130,6 +130,12 @@ fn limits_decide_the_exit_code() {
     assert_eq!(judged("minor-faults > 1500").code, 1);
     // Of a limit that cannot be looked at, nobody is to believe that it is kept.
     judged("block-read > +1%").fails(125, "block-read n/a");
+    // Of so few pairs nothing is certain.
+    let few = bench(&case, &["-n", "5", "--fail-if", "minor-faults > +1"], sides);
+    few.fails(125, "--fail-if needs at least 6 pairs");
+    let few = document(&case, &["-n", "5", "--control", "2"], sides);
+    let found = metric(&few, "minor-faults");
+    assert_eq!((&found["verdict"], &found["difference"]["absolute"]["low"]), (&"none".into(), &Value::Null));
 }
 
 #[test]
@@ -192,7 +198,7 @@ fn the_page_is_one_well_formed_file() {
     let case = Case::new();
     let page = case.dir.join("report.html");
     let flags =
-        ["-n", "4", "--control", "2", "--html", page.to_str().expect("text"), "--fail-if", "wall > +1000%"];
+        ["-n", "6", "--control", "2", "--html", page.to_str().expect("text"), "--fail-if", "wall > +1000%"];
     bench(&case, &flags, &[&["true"], &["sh", "-c", "echo '<b>' & wait"]]).ok();
     let text = fs::read_to_string(&page).expect("a page");
     let document = text.strip_prefix("<!DOCTYPE html>\n").expect("a document type");
@@ -222,6 +228,18 @@ fn it_ends_by_a_signal_and_leaves_nothing() {
         live.finish().fails(code, "ended by signal");
         assert_eq!(case.leaks(), Vec::<String>::new());
     }
+}
+
+#[test]
+fn it_ends_by_a_signal_while_it_fetches_an_image() {
+    let case = Case::new();
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let image = format!("{}/image", registry.local_addr().expect("an address"));
+    let live = case.skiff(&["bench", &image, "true"]).start();
+    let _silent = registry.accept().expect("it is asked");
+    live.signal(Signal::SIGINT);
+    let ended = live.finish();
+    assert!(matches!(ended.code, -2 | 130), "{ended}");
 }
 
 #[test]

@@ -198,9 +198,10 @@ struct Bench {
 
 fn compare(args: &Args, sides: Vec<side::Parsed>) -> Result<Bench, Failure> {
     let seed = args.seed.map_or_else(fresh_seed, Ok)?;
-    let mut session = Session::prepare(args, seed)?;
     let roots = crate::roots::Roots::find()?;
+    // Images may have to be fetched: before signals are blocked.
     let sides = sides.into_iter().map(|side| Side::prepare(side, &roots)).collect::<Result<Vec<_>, _>>()?;
+    let mut session = Session::prepare(args, seed)?;
     let names: Vec<String> = sides.iter().map(|side| side.words.clone()).collect();
     let (runs, ended) = session.run(&sides, &roots)?;
     let mut names = names.into_iter();
@@ -227,6 +228,12 @@ fn compare(args: &Args, sides: Vec<side::Parsed>) -> Result<Bench, Failure> {
 fn consistent(args: &Args, sides: usize) -> Result<(), Failure> {
     if args.stopping.min_pairs > args.stopping.max_pairs {
         return Err(Failure::engine("--min-runs is above --max-runs"));
+    }
+    if !args.limits.is_empty() && args.stopping.min_pairs < compare::PAIRS_MIN {
+        let least = compare::PAIRS_MIN;
+        return Err(Failure::engine(format!(
+            "--fail-if needs at least {least} pairs: see --runs, --min-runs"
+        )));
     }
     if sides == 1 && args.limits.iter().any(Limit::compares) {
         return Err(Failure::engine(

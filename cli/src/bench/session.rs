@@ -202,7 +202,8 @@ fn standing(metric: usize, pairs: usize, interval: &Interval, base: f64) -> Stri
         (Unit::Ns, _) => duration(figure),
         _ => format!("{figure:.0}"),
     };
-    format!("{pairs} pairs, {} {} ± {}", metric.name, show(interval.estimate), show(interval.half_width()))
+    let width = if interval.is_bounded() { show(interval.half_width()) } else { "n/a".to_owned() };
+    format!("{pairs} pairs, {} {} ± {width}", metric.name, show(interval.estimate))
 }
 
 /// Standard output and error are the null device until this is dropped: programs have these streams themselves.

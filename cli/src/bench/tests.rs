@@ -54,6 +54,8 @@ fn what_is_not_understood_is_refused() {
     check(&["--min-runs", "9", "--max-runs", "8", "a"], "--min-runs is above --max-runs");
     check(&["--fail-if", "speed > +1%", "a"], "no such metric");
     check(&["--fail-if", "wall > +1%", "a"], "there is no B");
+    check(&["-n", "5", "--fail-if", "wall > 1s", "a"], "needs at least 6 pairs");
+    check(&["--fail-if", "wall > +1%", "--min-runs", "2", "a", "--", "b"], "needs at least 6 pairs");
     check(&["--fail-if", "syscalls > +1", "a", "--", "b"], "needs --syscalls");
     check(&["--format", "xml", "a"], "neither text nor json");
     check(&["--statistic", "mode", "a"], "neither median nor mean");

@@ -1,6 +1,6 @@
 //! A comparison for people. Pure.
 
-use skiff_observe::compare::{Compared, Unit, Verdict};
+use skiff_observe::compare::{Compared, Interval, Unit, Verdict};
 
 use super::Bench;
 use super::session::Stopped;
@@ -47,13 +47,8 @@ fn two(bench: &Bench) -> String {
         // Where there are parts of A, these are easier to read.
         let (by, span) = match difference.relative {
             _ if is_equal => (String::new(), String::new()),
-            Some(parts) => {
-                (parted(parts.estimate), format!("{} … {}", parted(parts.low), parted(parts.high)))
-            }
-            None => (
-                signed(absolute.estimate, unit),
-                format!("{} … {}", signed(absolute.low, unit), signed(absolute.high, unit)),
-            ),
+            Some(parts) => (parted(parts.estimate), span(&parts, parted)),
+            None => (signed(absolute.estimate, unit), span(&absolute, |figure| signed(figure, unit))),
         };
         table.row([
             compared.metric.name.to_owned(),
@@ -86,7 +81,7 @@ fn one(bench: &Bench) -> String {
         table.row([
             compared.metric.name.to_owned(),
             unit.show(a.centre.estimate),
-            format!("{} … {}", unit.show(a.centre.low), unit.show(a.centre.high)),
+            span(&a.centre, |figure| unit.show(figure)),
             unit.show(a.min),
             unit.show(a.p95),
             unit.show(a.max),
@@ -166,6 +161,15 @@ fn noise(compared: &Compared) -> String {
     match compared.difference.and_then(|difference| difference.relative) {
         Some(_) => format!("±{:.2} %", floor / base * 100.0),
         None => format!("±{}", compared.metric.unit.show(floor)),
+    }
+}
+
+/// From end to end, if it has ends.
+fn span(interval: &Interval, show: impl Fn(f64) -> String) -> String {
+    if interval.is_bounded() {
+        format!("{} … {}", show(interval.low), show(interval.high))
+    } else {
+        "n/a".to_owned()
     }
 }
 

@@ -10,6 +10,10 @@ use serde::Serialize;
 use super::random::Random;
 use super::statistics::{mean, median, normal, quantile, t_quantile};
 
+/// Of fewer pairs there is no interval: the truth is beyond all of n figures, on one side or the other, in 2 of 2ⁿ cases, which are
+/// more than 5 of 100 until there are 6.
+pub const PAIRS_MIN: usize = 6;
+
 /// What of a list of figures is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -32,7 +36,7 @@ pub struct Settings {
     pub resamples: usize,
 }
 
-/// An estimate, and between what the truth is likely to be.
+/// An estimate, and between what the truth is likely to be; infinite ends where nothing can be said of that.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     /// The best guess.
@@ -75,6 +79,12 @@ impl Interval {
         self.low > 0.0 || self.high < 0.0
     }
 
+    /// Whether it has ends.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.low.is_finite() && self.high.is_finite()
+    }
+
     /// Half of its width.
     #[must_use]
     pub fn half_width(&self) -> f64 {
@@ -82,7 +92,7 @@ impl Interval {
     }
 }
 
-/// By how much `b` differs from `a`, which are pairs: as many of each. Of fewer than 2 pairs the intervals have no width.
+/// By how much `b` differs from `a`, which are pairs: as many of each. Of fewer than [`PAIRS_MIN`] the intervals have no ends.
 #[must_use]
 pub fn difference(a: &[f64], b: &[f64], settings: &Settings, random: &mut Random) -> Difference {
     let count = a.len().min(b.len());
@@ -92,7 +102,7 @@ pub fn difference(a: &[f64], b: &[f64], settings: &Settings, random: &mut Random
     let (mut drawn_a, mut drawn_b) = (vec![0.0; count], vec![0.0; count]);
     let mut absolute = Vec::with_capacity(settings.resamples);
     let mut relative = Vec::with_capacity(settings.resamples);
-    if count > 1 {
+    if count >= PAIRS_MIN {
         for _ in 0..settings.resamples {
             for at in 0..count {
                 let pair = random.below(count);
@@ -122,7 +132,7 @@ pub fn centre(figures: &[f64], settings: &Settings, random: &mut Random) -> Inte
 /// The interval around `estimate` by what was `drawn` from so many pairs.
 fn interval(estimate: f64, mut drawn: Vec<f64>, count: usize, settings: &Settings) -> Interval {
     if drawn.is_empty() {
-        return Interval { estimate, low: estimate, high: estimate };
+        return Interval { estimate, low: f64::NEG_INFINITY, high: f64::INFINITY };
     }
     drawn.sort_unstable_by(f64::total_cmp);
     let z = widened(settings.confidence, count);
@@ -131,11 +141,6 @@ fn interval(estimate: f64, mut drawn: Vec<f64>, count: usize, settings: &Setting
 
 /// How many standard deviations an interval of so many pairs reaches to either side.
 fn widened(confidence: f64, count: usize) -> f64 {
-    let level = f64::midpoint(1.0, confidence);
-    if count < 5 {
-        // As far as what was drawn reaches.
-        return 8.0;
-    }
     let count = count as f64;
-    t_quantile(level, count - 1.0) * (count / (count - 1.0)).sqrt()
+    t_quantile(f64::midpoint(1.0, confidence), count - 1.0) * (count / (count - 1.0)).sqrt()
 }

@@ -1,5 +1,6 @@
 //! A report as one HTML file: no scripts, nothing fetched.
 
+use super::bootstrap::Interval;
 use super::judge::Verdict;
 use super::metric::{Unit, index_of};
 use super::plot::{differences, distributions, order, text};
@@ -80,7 +81,7 @@ fn table(report: &Report) -> String {
             let cells = [
                 name,
                 unit.show(a.centre.estimate),
-                span(a.centre.low, a.centre.high, unit),
+                span(&a.centre, unit),
                 unit.show(a.min),
                 unit.show(a.max),
             ];
@@ -95,7 +96,7 @@ fn table(report: &Report) -> String {
             unit.show(compared.a.centre.estimate),
             unit.show(b.centre.estimate),
             format!("{}{parts}", signed(absolute.estimate, unit)),
-            span(absolute.low, absolute.high, unit),
+            span(&absolute, unit),
             unit.show(compared.noise_floor.unwrap_or_default()),
             said(compared.verdict).to_owned(),
         ];
@@ -127,8 +128,8 @@ fn limits(report: &Report) -> String {
     format!("<h2>Limits</h2>\n<ul>\n{}</ul>\n", report.limits.iter().map(line).collect::<String>())
 }
 
-fn relative(compared: &Compared) -> Option<(&str, super::bootstrap::Interval, f64)> {
-    let interval = compared.difference?.relative?;
+fn relative(compared: &Compared) -> Option<(&str, Interval, f64)> {
+    let interval = compared.difference?.relative.filter(Interval::is_bounded)?;
     let base = compared.a.centre.estimate;
     Some((compared.metric.name, interval, compared.noise_floor? / base))
 }
@@ -156,8 +157,12 @@ fn metric(report: &Report, compared: &Compared) -> String {
     format!("<h2>{}</h2>\n{}{}", text(name), distributions(&sides, unit), order(&runs, unit))
 }
 
-fn span(low: f64, high: f64, unit: Unit) -> String {
-    format!("{} … {}", unit.show(low), unit.show(high))
+fn span(interval: &Interval, unit: Unit) -> String {
+    if interval.is_bounded() {
+        format!("{} … {}", unit.show(interval.low), unit.show(interval.high))
+    } else {
+        "n/a".to_owned()
+    }
 }
 
 fn signed(figure: f64, unit: Unit) -> String {

@@ -53,7 +53,8 @@ impl Stopping {
 /// at most by this.
 ///
 /// Halves have fewer runs than the sides of a comparison of `runs`, so that this is stricter than its interval by √2: of two equal
-/// sides, hardly 1 in 100 are told apart at 95 %, not 5. So many metrics are looked at that 5 would be too many.
+/// sides, at most 1 in 100 are told apart by medians at 95 %, and 3 in 100 by means, not 5. So many metrics are looked at that 5
+/// would be too many.
 #[must_use]
 pub fn noise_floor(a: &[f64], runs: usize, settings: &Settings, random: &mut Random) -> f64 {
     let mut figures = a.to_vec();

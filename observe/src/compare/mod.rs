@@ -16,7 +16,7 @@ mod random;
 mod report;
 mod statistics;
 
-pub use bootstrap::{Difference, Interval, Settings, Statistic, centre, difference};
+pub use bootstrap::{Difference, Interval, PAIRS_MIN, Settings, Statistic, centre, difference};
 pub use html::page;
 pub use judge::{Stopping, Verdict, noise_floor, verdict};
 pub use limit::{Limit, LimitError, Outcome};

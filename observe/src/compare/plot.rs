@@ -80,7 +80,9 @@ pub(super) fn distributions(sides: &[(&str, &[f64], Interval)], unit: Unit) -> S
             .enumerate()
             .map(|(at, figure)| (scale.place(*figure), middle - 11.0 + 22.0 * ((at * 7) % 23) as f64 / 22.0));
         body += &path(dots, class);
-        body += &span(&scale, centre, middle);
+        if centre.is_bounded() {
+            body += &span(&scale, centre, middle);
+        }
     }
     picture(bottom + AXIS, &body)
 }

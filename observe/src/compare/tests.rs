@@ -39,7 +39,7 @@ fn coverage(
 #[test]
 fn intervals_of_95_percent_hold_the_truth_in_95_of_100() {
     for statistic in [Statistic::Median, Statistic::Mean] {
-        for pairs in [10, 40] {
+        for pairs in [2, 3, 4, 5, 6, 10, 40] {
             let held = coverage(statistic, pairs, 3.0, &mut |random| {
                 (100.0 + 5.0 * normal(random), 103.0 + 5.0 * normal(random))
             });
@@ -97,10 +97,11 @@ fn to_stop_when_the_interval_is_narrow_keeps_what_it_promises() {
 
 #[test]
 fn of_two_equal_sides_hardly_any_are_told_apart() {
-    for statistic in [Statistic::Median, Statistic::Mean] {
+    // In 100.
+    for (statistic, most) in [(Statistic::Median, 1), (Statistic::Mean, 3)] {
         let mut random = Random::new(11);
         let settings = settings(statistic);
-        let found = (0..200)
+        let found = (0..500)
             .filter(|_| {
                 let draw = |random: &mut Random| -> Vec<f64> { (0..30).map(|_| time(random)).collect() };
                 let (a, b, control) = (draw(&mut random), draw(&mut random), draw(&mut random));
@@ -110,8 +111,7 @@ fn of_two_equal_sides_hardly_any_are_told_apart() {
                 verdict(&a, &b, &between, floor) != Verdict::None
             })
             .count();
-
-        assert!(found <= 8, "{statistic:?}: {found} of 200");
+        assert!(found <= most * 5, "{statistic:?}: {found} of 500");
     }
 }
 
@@ -150,8 +150,11 @@ fn counts_that_never_vary_are_told_apart_exactly() {
 fn of_nothing_and_of_zeros_there_is_no_ratio() {
     let mut random = Random::new(0);
     let nothing = difference(&[], &[], &Settings::default(), &mut random);
-    assert_eq!((nothing.absolute.low, nothing.absolute.high, nothing.relative), (0.0, 0.0, None));
-    let zeros = difference(&[0.0; 4], &[1.0; 4], &Settings::default(), &mut random);
+    assert_eq!(
+        (nothing.absolute.estimate, nothing.absolute.is_bounded(), nothing.relative),
+        (0.0, false, None)
+    );
+    let zeros = difference(&[0.0; 6], &[1.0; 6], &Settings::default(), &mut random);
     assert_eq!((zeros.absolute.estimate, zeros.relative), (1.0, None));
     assert!(noise_floor(&[1.0], 1, &Settings::default(), &mut random).is_infinite());
 }
