@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{World, can_observe, run};
-use crate::harness::{Skiff, need, parse, v1};
+use crate::harness::{Skiff, installed, need, parse, v1};
 use crate::oci::Bundle;
 
 /// A CPU that this program may run on.
@@ -56,6 +56,7 @@ fn on_cpu(world: &World, cpu: &str, args: &[&str]) -> Bundle {
 #[test]
 fn two_that_want_the_same_cpu_wait_for_each_other() {
     need!(can_observe(), "a kernel with BTF, and skiff-runtime");
+    need!(installed("taskset"), "taskset");
     let (world, cpu) = (World::with_probes("run-queue", "3"), some_cpu());
     let busy = "while :; do :; done";
     let mut first = on_cpu(&world, &cpu, &[]);

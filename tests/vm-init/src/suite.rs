@@ -9,21 +9,30 @@ use crate::Verdict;
 
 /// What a test may find missing here and be skipped for. A skip for any other reason is a failure: the machine is
 /// there to run such tests.
-const MISSING: [&str; 16] = [
+const MISSING: [&str; 25] = [
     "FUSE",
+    "Linux >= 6.14",
     "a disk",
+    "a loop device",
     "buildah",
     "cgroup v1",
     "criu",
     "debootstrap",
+    "nginx",
     "prlimit",
+    "procps",
+    "prometheus",
+    "promtool",
     "python",
+    "redis-server",
     "runc",
     "setpriv",
     "skopeo",
     "strace",
     "systemd",
     "taskset",
+    "the cpu controller",
+    "the tracepoint cap_capable",
     "umoci",
     "zstd",
 ];
