@@ -34,8 +34,8 @@ fn a_command_that_fails_so_often_is_unhealthy() {
 
 #[test]
 fn a_command_that_takes_too_long_is_ended() {
-    let flags = ["--health-cmd=echo begun; exec sleep 1000", "--health-timeout=200ms"];
-    let expected = r#"-1 "health check exceeded the timeout of 200ms: begun\n""#;
+    let flags = ["--health-cmd=echo begun; exec sleep 1000", "--health-timeout=2s"];
+    let expected = r#"-1 "health check exceeded the timeout of 2s: begun\n""#;
     assert_eq!(checked(&flags, "unhealthy", FIRST), expected);
 }
 

@@ -329,7 +329,7 @@ fn profiles_are_kept_with_the_policy_that_was_made_of_them() {
     let kept = |number: u32| fs::read_to_string(format!("{directory}/profiles/{number}.json")).ok();
     let expected = [Some(format!("{one} ")), Some(one.clone()), Some(one.clone())];
     assert_eq!([1, 2, 3].map(kept), expected, "an input that is written to");
-    case.skiff(&["harden", "/dev/stdin", "--for", "skiff", "-o", &directory])
+    case.skiff(&["harden", "/proc/self/fd/0", "--for", "skiff", "-o", &directory])
         .stdin(one.as_bytes())
         .output()
         .ok();
