@@ -20,7 +20,7 @@ use crate::frames::{self, Inbox};
 use crate::protocol::{Reply, Request, SOCKET};
 
 /// How long a daemon that was started may take until it listens.
-const READY: Duration = Duration::from_secs(5);
+const READY: Duration = Duration::from_secs(20);
 
 /// So many daemons are started that leave at once.
 const STARTS_MAX: u32 = 4;
