@@ -277,6 +277,14 @@ pub(crate) fn check_privileges() -> Result<(), Error> {
     if lacking.is_empty() { Ok(()) } else { Err(Error::Privilege(lacking)) }
 }
 
+/// That the kernel has the fields that are `needed`, by their offsets and paths. Errors: names the first that it lacks.
+pub(crate) fn require(needed: &[(u32, &'static str)]) -> Result<(), Error> {
+    match needed.iter().find(|(offset, _)| *offset == ABSENT) {
+        Some((_, path)) => Err(Error::Field(path)),
+        None => Ok(()),
+    }
+}
+
 /// What tells tasks apart has no substitute.
 fn check_fields(offsets: &Offsets) -> Result<(), Error> {
     let needed = [
@@ -289,17 +297,14 @@ fn check_fields(offsets: &Offsets) -> Result<(), Error> {
         (offsets.cgroup_root, "cgroup.root"),
         (offsets.root_hierarchy, "cgroup_root.hierarchy_id"),
     ];
-    match needed.into_iter().find(|(offset, _)| *offset == ABSENT) {
-        Some((_, path)) => Err(Error::Field(path)),
-        None => Ok(()),
-    }
+    require(&needed)
 }
 
-fn tracepoint<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, Error> {
+pub(crate) fn tracepoint<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, Error> {
     program(object, name)?.try_into().map_err(|cause| Error::refused(format!("look up {name}"), &cause))
 }
 
-fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Error> {
+pub(crate) fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Error> {
     object.program_mut(name).ok_or_else(|| Error::Refused {
         step: format!("look up the program {name}"),
         cause: "not in the object".into(),

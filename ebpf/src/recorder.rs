@@ -6,13 +6,13 @@ use std::fmt;
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
+use skiff_ebpf_abi::Offsets;
 use skiff_ebpf_abi::prefetch::{Chunk, PAGES, Place, Progress, SLOTS};
-use skiff_ebpf_abi::{ABSENT, Offsets};
 use skiff_sys::heap;
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::check_privileges;
+use crate::load::{check_privileges, program, require};
 use crate::maps::{Plain, read_error, write_error};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/prefetch.bpf.o"));
@@ -230,19 +230,12 @@ fn check_fields(offsets: &Offsets) -> Result<(), Error> {
         (offsets.inode_superblock, "inode.i_sb"),
         (offsets.superblock_device, "super_block.s_dev"),
     ];
-    match needed.into_iter().find(|(offset, _)| *offset == ABSENT) {
-        Some((_, path)) => Err(Error::Field(path)),
-        None => Ok(()),
-    }
+    require(&needed)
 }
 
 pub(crate) fn attach(object: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Error> {
     let refused = |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("attach {name}"), cause);
-    let program = object.program_mut(name).ok_or_else(|| Error::Refused {
-        step: format!("look up the program {name}"),
-        cause: "not in the object".into(),
-    })?;
-    let program: &mut BtfTracePoint = program.try_into().map_err(|cause| refused(&cause))?;
+    let program: &mut BtfTracePoint = program(object, name)?.try_into().map_err(|cause| refused(&cause))?;
     program.load(name, btf).map_err(|cause| refused(&cause))?;
     program.attach().map_err(|cause| refused(&cause))?;
     Ok(())

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use aya::programs::links::FdLink;
 use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::programs::{BtfTracePoint, Program};
 use aya::util::nr_cpus;
 use aya::{Btf, Ebpf, EbpfLoader};
 use skiff_ebpf_abi::waits::{BIOS, column};
@@ -17,7 +16,7 @@ use skiff_sys::heap;
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::{check_privileges, pin_maps};
+use crate::load::{check_privileges, pin_maps, require, tracepoint};
 use crate::maps::{Plain, memory};
 use crate::tier1::{Probes, Reader, Tier1};
 
@@ -281,16 +280,5 @@ fn check_fields(offsets: &Offsets) -> Result<(), Error> {
         (offsets.cgroup_root, "cgroup.root"),
         (offsets.root_hierarchy, "cgroup_root.hierarchy_id"),
     ];
-    match needed.into_iter().find(|(offset, _)| *offset == ABSENT) {
-        Some((_, path)) => Err(Error::Field(path)),
-        None => Ok(()),
-    }
-}
-
-fn tracepoint<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, Error> {
-    let program: &mut Program = object.program_mut(name).ok_or_else(|| Error::Refused {
-        step: format!("look up the program {name}"),
-        cause: "not in the object".into(),
-    })?;
-    program.try_into().map_err(|cause| Error::refused(format!("look up {name}"), &cause))
+    require(&needed)
 }

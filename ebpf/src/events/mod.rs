@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use aya::programs::{BtfTracePoint, Iter, Program};
+use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
 use skiff_ebpf_abi::events::{CGROUPS, Fields, SLOTS};
 pub use skiff_ebpf_abi::events::{Counts, Kill, Live, Used};
@@ -20,7 +20,7 @@ use skiff_sys::heap;
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::check_privileges;
+use crate::load::{check_privileges, program, require};
 use crate::maps::Plain;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/events.bpf.o"));
@@ -258,10 +258,7 @@ fn check_fields(offsets: &Offsets) -> Result<(), Error> {
         (offsets.cgroup_node, "cgroup.kn"),
         (offsets.node_id, "kernfs_node.id"),
     ];
-    match needed.into_iter().find(|(offset, _)| *offset == ABSENT) {
-        Some((_, path)) => Err(Error::Field(path)),
-        None => Ok(()),
-    }
+    require(&needed)
 }
 
 /// One phrase for each figure that this kernel does not keep.
@@ -292,13 +289,6 @@ fn iterator(object: &mut Ebpf, btf: &Btf) -> Result<OwnedFd, Error> {
     program.load("task", btf).map_err(|cause| refused(&cause))?;
     let program = program.fd().map_err(|cause| refused(&cause))?;
     bpf::link_iterator(program.as_fd()).map_err(|cause| refused(&cause))
-}
-
-fn program<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Error> {
-    object.program_mut(name).ok_or_else(|| Error::Refused {
-        step: format!("look up the program {name}"),
-        cause: "not in the object".into(),
-    })
 }
 
 fn map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
