@@ -21,27 +21,31 @@ pub struct Fields {
     pub task_written: u32,
     /// `task_struct.ioac.cancelled_write_bytes`
     pub task_cancelled: u32,
+    /// `task_struct.start_time`
+    pub task_start: u32,
 }
 
 impl Fields {
     /// The C path of each field, in the order of the struct.
-    pub const PATHS: [&str; 6] = [
+    pub const PATHS: [&str; 7] = [
         "task_struct.flags",
         "task_struct.signal",
         "signal_struct.maxrss",
         "task_struct.ioac.read_bytes",
         "task_struct.ioac.write_bytes",
         "task_struct.ioac.cancelled_write_bytes",
+        "task_struct.start_time",
     ];
 
     /// What the object holds before the loader replaces it.
-    pub const NONE: Self = Self::of([crate::ABSENT; 6]);
+    pub const NONE: Self = Self::of([crate::ABSENT; 7]);
 
     /// Offsets in the order of [`Fields::PATHS`].
     #[must_use]
-    pub const fn of(offsets: [u32; 6]) -> Self {
-        let [task_flags, task_signal, signal_peak, task_read, task_written, task_cancelled] = offsets;
-        Self { task_flags, task_signal, signal_peak, task_read, task_written, task_cancelled }
+    pub const fn of(offsets: [u32; 7]) -> Self {
+        let [task_flags, task_signal, signal_peak, task_read, task_written, task_cancelled, task_start] =
+            offsets;
+        Self { task_flags, task_signal, signal_peak, task_read, task_written, task_cancelled, task_start }
     }
 }
 
@@ -139,6 +143,8 @@ pub struct Counts {
     pub setup_cpu_ns: u64,
     /// Since when, ns of CLOCK_MONOTONIC, if its program ran before; 0 if it is counted from its first instruction on.
     pub since_ns: u64,
+    /// Cgroups made below it for which [`CGROUPS`] had no room: what is in them, and in those below them, is in no figure.
+    pub nested_refused: u64,
 }
 
 /// One act of the OOM killer.
@@ -180,7 +186,7 @@ mod tests {
         assert_eq!(size_of::<Fields>(), 4 * Fields::PATHS.len());
         assert_eq!(size_of::<Used>(), 8 * Used::WORDS);
         assert_eq!(size_of::<Kill>(), 8 * 2 + 4 * 2 + 16 * 2 + 8);
-        assert_eq!(size_of::<Counts>(), size_of::<Used>() + 8 * 8 + size_of::<Kill>());
+        assert_eq!(size_of::<Counts>(), size_of::<Used>() + 8 * 9 + size_of::<Kill>());
         assert_eq!(size_of::<Live>(), 8 + size_of::<Used>());
     }
 

@@ -66,27 +66,7 @@ impl Events {
     ///
     /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information. Linux ≥ 5.8.
     pub fn load() -> Result<Self, Error> {
-        check_privileges()?;
-        // The kernel's types are megabytes, of which nothing is to stay.
-        heap::map_large_blocks();
-        let paths: Vec<&str> = Offsets::PATHS.iter().copied().chain(Fields::PATHS).collect();
-        let types = Types::of_kernel(&paths)?;
-        let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
-        let fields = Fields::of(Fields::PATHS.map(|path| types.offset(path).unwrap_or(ABSENT)));
-        check_fields(&offsets)?;
-        if let Some(name) = TASKS.into_iter().find(|name| !types.has_tracepoint(name)) {
-            return Err(Error::Tracepoint(name));
-        }
-        drop(types);
-        let (offsets, missing) = (Plain(offsets), lacking(&offsets, &fields));
-        let fields = Plain(fields);
-        let mut object = EbpfLoader::new()
-            .btf(None)
-            .override_global("OFFSETS", &offsets, true)
-            .override_global("FIELDS", &fields, true)
-            .load(OBJECT)
-            .map_err(|cause| Error::refused("create the maps", &cause))?;
-        let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
+        let (mut object, btf, missing) = create(CGROUPS)?;
         let events = Self::attach(&mut object, &btf, missing)?;
         drop((object, btf));
         heap::trim();
@@ -248,6 +228,33 @@ pub fn digest() -> u64 {
     hasher.finish()
 }
 
+/// Makes the maps, with room for so many cgroups; the kernel's types; what of them this kernel lacks.
+fn create(cgroups: u32) -> Result<(Ebpf, Btf, Vec<String>), Error> {
+    check_privileges()?;
+    // The kernel's types are megabytes, of which nothing is to stay.
+    heap::map_large_blocks();
+    let paths: Vec<&str> = Offsets::PATHS.iter().copied().chain(Fields::PATHS).collect();
+    let types = Types::of_kernel(&paths)?;
+    let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
+    let fields = Fields::of(Fields::PATHS.map(|path| types.offset(path).unwrap_or(ABSENT)));
+    check_fields(&offsets)?;
+    if let Some(name) = TASKS.into_iter().find(|name| !types.has_tracepoint(name)) {
+        return Err(Error::Tracepoint(name));
+    }
+    drop(types);
+    let (offsets, missing) = (Plain(offsets), lacking(&offsets, &fields));
+    let fields = Plain(fields);
+    let object = EbpfLoader::new()
+        .btf(None)
+        .override_global("OFFSETS", &offsets, true)
+        .override_global("FIELDS", &fields, true)
+        .map_max_entries("CGROUPS", cgroups)
+        .load(OBJECT)
+        .map_err(|cause| Error::refused("create the maps", &cause))?;
+    let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
+    Ok((object, btf, missing))
+}
+
 /// Those without which nothing can be told apart.
 fn check_fields(offsets: &Offsets) -> Result<(), Error> {
     let needed = [
@@ -269,6 +276,10 @@ fn lacking(offsets: &Offsets, fields: &Fields) -> Vec<String> {
         (offsets.task_voluntary, SWITCHES),
         (fields.task_read, BLOCK),
         (fields.signal_peak, "the most memory of one process (no field signal_struct.maxrss)"),
+        (
+            fields.task_start,
+            "whom the OOM killer has killed where ids come again (no field task_struct.start_time)",
+        ),
         (fields.task_flags, "what lives and is about to end may count twice (no field task_struct.flags)"),
     ];
     let absent = figures.into_iter().filter(|(offset, _)| *offset == ABSENT);
@@ -296,7 +307,7 @@ fn map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
         step: format!("look up the map {name}"),
         cause: "not in the object".into(),
     })?;
-    let (aya::maps::Map::HashMap(data) | aya::maps::Map::Array(data)) = &map else {
+    let Some(data) = crate::maps::data(&map) else {
         return Err(Error::Refused {
             step: format!("look up the map {name}"),
             cause: "of another type".into(),
@@ -308,17 +319,34 @@ fn map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
 
 /// As the kernel has them.
 fn to_bytes(counts: &Counts) -> Vec<u8> {
-    let Counts { used, processes, threads, execs, exits, peak_pages, oom_kills, oom, setup_cpu_ns, since_ns } =
-        counts;
+    let Counts {
+        used,
+        processes,
+        threads,
+        execs,
+        exits,
+        peak_pages,
+        oom_kills,
+        oom,
+        setup_cpu_ns,
+        since_ns,
+        nested_refused,
+    } = counts;
     let words =
         used.words().into_iter().chain([*processes, *threads, *execs, *exits, *peak_pages, *oom_kills]);
     let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
-    let Kill { at_ns, killer_cgroup, killer_pid, victim_pid, killer_name, victim_name, is_inside } = oom;
-    bytes.extend([*at_ns, *killer_cgroup].into_iter().flat_map(u64::to_ne_bytes));
+    bytes.extend(kill_to_bytes(oom));
+    bytes.extend([*setup_cpu_ns, *since_ns, *nested_refused].into_iter().flat_map(u64::to_ne_bytes));
+    bytes
+}
+
+/// As the kernel has them.
+fn kill_to_bytes(kill: &Kill) -> Vec<u8> {
+    let Kill { at_ns, killer_cgroup, killer_pid, victim_pid, killer_name, victim_name, is_inside } = kill;
+    let mut bytes: Vec<u8> = [*at_ns, *killer_cgroup].into_iter().flat_map(u64::to_ne_bytes).collect();
     bytes.extend([*killer_pid, *victim_pid].into_iter().flat_map(u32::to_ne_bytes));
     bytes.extend(killer_name.iter().chain(victim_name));
     bytes.extend(is_inside.to_ne_bytes());
-    bytes.extend([*setup_cpu_ns, *since_ns].into_iter().flat_map(u64::to_ne_bytes));
     bytes
 }
 
@@ -352,6 +380,7 @@ fn from_bytes(bytes: &[u8]) -> Option<Counts> {
         },
         setup_cpu_ns: word(oom + 64)?,
         since_ns: word(oom + 72)?,
+        nested_refused: word(oom + 80)?,
     })
 }
 
@@ -367,64 +396,4 @@ fn live_from_bytes(bytes: &[u8]) -> Option<Live> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_are_the_bytes_of_the_kernel() {
-        let counts = Counts {
-            used: Used::of_words([1, 2, 3, 4, 5, 6, 7, 8]),
-            processes: 9,
-            threads: 10,
-            execs: 11,
-            exits: 12,
-            peak_pages: 13,
-            oom_kills: 14,
-            oom: Kill {
-                at_ns: 15,
-                killer_cgroup: 16,
-                killer_pid: 17,
-                victim_pid: 18,
-                killer_name: *b"killer\0\0\0\0\0\0\0\0\0\0",
-                victim_name: *b"victim\0\0\0\0\0\0\0\0\0\0",
-                is_inside: 19,
-            },
-            setup_cpu_ns: 20,
-            since_ns: 21,
-        };
-        let bytes = to_bytes(&counts);
-        assert_eq!(bytes.len(), size_of::<Counts>());
-        assert_eq!(from_bytes(&bytes), Some(counts));
-        assert_eq!(from_bytes(&bytes[1..]), None);
-    }
-
-    #[test]
-    fn a_record_of_a_live_task_is_its_words() {
-        let words: Vec<u8> = (1..=9_u64).flat_map(u64::to_ne_bytes).collect();
-        let used = Used::of_words([2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!(live_from_bytes(&words), Some(Live { slot: 1, used }));
-        assert_eq!(live_from_bytes(&words[..71]), None);
-    }
-
-    #[test]
-    fn a_cgroup_is_counted_until_it_is_taken_back_also_by_whoever_kept_the_descriptors() {
-        let events = match Events::load() {
-            Err(Error::Privilege(_) | Error::NoTypes { .. }) => {
-                return println!("skip: needs CAP_BPF, CAP_PERFMON and the kernel's types");
-            }
-            other => other.expect("load"),
-        };
-        assert_eq!(events.missing(), [""; 0]);
-        // The cgroup of nobody: an inode that no cgroup has.
-        let cgroup = u64::MAX - 7;
-        events.arm(cgroup, true).expect("arm");
-        assert!(events.is_armed(cgroup) && events.arm(cgroup, false).is_err());
-        let kept: Vec<OwnedFd> =
-            events.descriptors().iter().map(|fd| fd.try_clone_to_owned().expect("dup")).collect();
-        let restored = Events::restore(kept, true, Vec::new()).expect("restore").expect("of this build");
-        assert_eq!(restored.counts(cgroup).expect("read").map(|counts| counts.execs), Some(1));
-        assert!(restored.live().expect("iterate").is_empty());
-        assert_eq!(restored.take(cgroup).expect("take").map(|counts| counts.processes), Some(1));
-        assert_eq!(events.counts(cgroup).expect("read"), None);
-    }
-}
+mod tests;

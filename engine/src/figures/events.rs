@@ -247,6 +247,12 @@ fn add(counts: &Counts, missing: &[String], figures: &mut Figures) {
     if counts.oom_kills > 0 {
         figures.oom = Some(oom(counts));
     }
+    if counts.nested_refused > 0 {
+        let refused = counts.nested_refused;
+        figures.missing.push(format!(
+            "{WHAT} in {refused} cgroups below its own, and in those below these: there was no room for them"
+        ));
+    }
     if counts.since_ns > 0 {
         let after_ms = monotonic_ns().saturating_sub(counts.since_ns) / 1_000_000;
         figures.missing.push(format!(
@@ -299,8 +305,10 @@ mod tests {
         add(&counts, &[], &mut figures);
         assert_eq!((figures.memory.minor_faults, figures.block.read_bytes), (Some(9), Some(1)));
         assert_eq!((figures.processes.created, figures.processes.executed), (Some(3), Some(2)));
-        assert_eq!(figures.oom.map(|oom| (oom.kills, oom.victim_name)), Some((1, "hog".to_owned())));
+        assert_eq!(figures.oom.as_ref().map(|oom| (oom.kills, &oom.victim_name[..])), Some((1, "hog")));
         assert_eq!((figures.memory.oom_kills, figures.missing.len()), (Some(1), 0));
+        add(&Counts { nested_refused: 2, ..counts }, &[], &mut figures);
+        assert!(figures.missing.join(" ").contains("in 2 cgroups below its own"), "{:?}", figures.missing);
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let this = Ptr::new(ctx.arg::<*const u8>(0));
-    let Some((_, counts)) = counts_of(this) else { return 0 };
+    let Some((slot, counts)) = counts_of(this) else { return 0 };
     let used = used_by(this);
     let peak: u64 = this.follow(load(&FIELDS.task_signal)).get(load(&FIELDS.signal_peak));
     // SAFETY: `counts` points to a map value.
@@ -98,11 +98,12 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
             add(&raw mut (*counts).exits, 1);
         }
     }
-    killed(this, counts);
+    killed(this, slot, counts);
     0
 }
 
-/// The OOM killer has chosen a task, in the name of the one that runs here.
+/// The OOM killer has chosen a task, in the name of the one that runs here. Whose that is, is looked up now: it may be gone when the victim
+/// dies.
 #[btf_tracepoint(function = "mark_victim")]
 pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     let victim =
@@ -112,6 +113,7 @@ pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
         at_ns: now_ns(),
         killer_cgroup: cgroup_id_of(this),
         killer_pid: tgid(this),
+        is_inside: counts_of(this).map_or(0, |(slot, _)| u64::from(slot) + 1),
         ..Kill::default()
     };
     this.copy(offset!(task_comm), &raw mut kill.killer_name);
@@ -120,26 +122,26 @@ pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Notes the end of `this` if the OOM killer chose it.
+/// Notes the end of `this`, of the container in `slot`, if the OOM killer chose it. A note from before its time was for another that had its id.
 #[inline(always)]
-fn killed(this: TaskPtr, counts: *mut Counts) {
+fn killed(this: TaskPtr, slot: u32, counts: *mut Counts) {
     let pid = pid(this);
     let Some(kill) = VICTIMS.get_ptr_mut(pid) else { return };
-    // SAFETY: the pointers are to map values; one task sees 0 and describes itself.
+    // SAFETY: the pointer is to a map value, which is copied before its note goes.
+    let mut told = unsafe { *kill };
+    let _ = VICTIMS.remove(pid);
+    if told.at_ns < this.get::<u64>(load(&FIELDS.task_start)) {
+        return;
+    }
+    // SAFETY: the pointer is to a map value; one task sees 0 and describes itself.
     unsafe {
         if take(&raw mut (*counts).oom_kills) == 0 {
-            let mut told = *kill;
             told.victim_pid = tgid(this);
             this.copy(offset!(task_comm), &raw mut told.victim_name);
-            let killer = CGROUPS.get_ptr(told.killer_cgroup);
-            let own = CGROUPS.get_ptr(cgroup_id_of(this));
-            if let (Some(killer), Some(own)) = (killer, own) {
-                told.is_inside = (*killer == *own) as u64;
-            }
+            told.is_inside = (told.is_inside == u64::from(slot) + 1) as u64;
             (*counts).oom = told;
         }
     }
-    let _ = VICTIMS.remove(pid);
 }
 
 /// A cgroup below a container's counts as it.
@@ -153,8 +155,13 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     if let Some(slot) = CGROUPS.get_ptr(cgroup_id(parent)) {
         // SAFETY: the pointer is to a map value.
         let slot = unsafe { *slot };
-        // Without room, its tasks are not counted.
-        let _ = CGROUPS.insert(cgroup_id(cgroup), slot, 0);
+        // Without room its tasks are not counted, and that is.
+        if CGROUPS.insert(cgroup_id(cgroup), slot, 0).is_err()
+            && let Some(counts) = COUNTS.get_ptr_mut(slot)
+        {
+            // SAFETY: the pointer is to a map value.
+            unsafe { add(&raw mut (*counts).nested_refused, 1) };
+        }
     }
     0
 }

@@ -1,0 +1,203 @@
+//! The programs in the kernel, and what is read of them.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sched::CloneFlags;
+use skiff_sys::process::{self, Memory};
+
+use super::*;
+
+/// A cgroup of this test, with those below it, until it is dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Option<Self> {
+        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.procs").is_file())?;
+        let path = mount.join(format!("skiff-{name}-{}", std::process::id()));
+        fs::create_dir(&path).expect("a cgroup");
+        Some(Self(path))
+    }
+
+    /// One below; its directory.
+    fn below(&self, name: &str) -> File {
+        let path = self.0.join(name);
+        fs::create_dir(&path).expect("a cgroup");
+        File::open(path).expect("its directory")
+    }
+
+    fn directory(&self) -> File {
+        File::open(&self.0).expect("its directory")
+    }
+
+    fn id(&self) -> u64 {
+        self.directory().metadata().expect("its inode").ino()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for entry in
+            fs::read_dir(&self.0).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir())
+        {
+            fs::remove_dir(entry.path()).expect("remove a cgroup");
+        }
+        fs::remove_dir(&self.0).expect("remove the cgroup");
+    }
+}
+
+/// The programs with room for so many cgroups, and the notes of the OOM killer; nothing where they can't be loaded.
+fn load(cgroups: u32) -> Option<(Events, Map)> {
+    let (mut object, btf, missing) = match create(cgroups) {
+        Err(Error::Privilege(_) | Error::NoTypes { .. }) => {
+            println!("skip: needs CAP_BPF, CAP_PERFMON and the kernel's types");
+            return None;
+        }
+        other => other.expect("load"),
+    };
+    let events = Events::attach(&mut object, &btf, missing).expect("attach");
+    Some((events, map(&mut object, "VICTIMS").expect("the notes")))
+}
+
+/// Lets a process be born in `cgroup` and end, after `meanwhile` has been done with its id.
+fn live(cgroup: &File, meanwhile: impl FnOnce(u32)) {
+    let (ready, go) = nix::unistd::pipe().expect("a pipe");
+    let body = |_: Memory| {
+        let mut byte = [0];
+        // The other end is the parent's to close; this one's copy would hold it open.
+        let _read = nix::unistd::read(&ready, &mut byte);
+        0
+    };
+    let child =
+        process::spawn(CloneFlags::empty(), Some(cgroup.as_fd()), Memory::Copied, body).expect("a process");
+    meanwhile(child.pid.cast_unsigned());
+    nix::unistd::write(&go, &[1]).expect("let it end");
+    process::reap(child.pidfd.as_fd(), true).expect("its end");
+}
+
+#[test]
+fn counts_are_the_bytes_of_the_kernel() {
+    let counts = Counts {
+        used: Used::of_words([1, 2, 3, 4, 5, 6, 7, 8]),
+        processes: 9,
+        threads: 10,
+        execs: 11,
+        exits: 12,
+        peak_pages: 13,
+        oom_kills: 14,
+        oom: Kill {
+            at_ns: 15,
+            killer_cgroup: 16,
+            killer_pid: 17,
+            victim_pid: 18,
+            killer_name: *b"killer\0\0\0\0\0\0\0\0\0\0",
+            victim_name: *b"victim\0\0\0\0\0\0\0\0\0\0",
+            is_inside: 19,
+        },
+        setup_cpu_ns: 20,
+        since_ns: 21,
+        nested_refused: 22,
+    };
+    let bytes = to_bytes(&counts);
+    assert_eq!(bytes.len(), size_of::<Counts>());
+    assert_eq!(from_bytes(&bytes), Some(counts));
+    assert_eq!(from_bytes(&bytes[1..]), None);
+}
+
+#[test]
+fn a_record_of_a_live_task_is_its_words() {
+    let words: Vec<u8> = (1..=9_u64).flat_map(u64::to_ne_bytes).collect();
+    let used = Used::of_words([2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(live_from_bytes(&words), Some(Live { slot: 1, used }));
+    assert_eq!(live_from_bytes(&words[..71]), None);
+}
+
+#[test]
+fn a_cgroup_is_counted_until_it_is_taken_back_also_by_whoever_kept_the_descriptors() {
+    let events = match Events::load() {
+        Err(Error::Privilege(_) | Error::NoTypes { .. }) => {
+            return println!("skip: needs CAP_BPF, CAP_PERFMON and the kernel's types");
+        }
+        other => other.expect("load"),
+    };
+    assert_eq!(events.missing(), [""; 0]);
+    // The cgroup of nobody: an inode that no cgroup has.
+    let cgroup = u64::MAX - 7;
+    events.arm(cgroup, true).expect("arm");
+    assert!(events.is_armed(cgroup) && events.arm(cgroup, false).is_err());
+    let kept: Vec<OwnedFd> =
+        events.descriptors().iter().map(|fd| fd.try_clone_to_owned().expect("dup")).collect();
+    let restored = Events::restore(kept, true, Vec::new()).expect("restore").expect("of this build");
+    assert_eq!(restored.counts(cgroup).expect("read").map(|counts| counts.execs), Some(1));
+    assert!(restored.live().expect("iterate").is_empty());
+    assert_eq!(restored.take(cgroup).expect("take").map(|counts| counts.processes), Some(1));
+    assert_eq!(events.counts(cgroup).expect("read"), None);
+}
+
+#[test]
+fn a_note_of_the_oom_killer_is_for_the_task_that_lived_then() {
+    let (Some((events, victims)), Some(cgroup)) = (load(CGROUPS), Cgroup::new("events-oom")) else { return };
+    let directory = cgroup.directory();
+    events.arm(cgroup.id(), false).expect("arm");
+    let (cgroup_id, slot) = (cgroup.id(), events.slot_of(cgroup.id()).expect("read").expect("a slot"));
+    let noted = |at_ns: u64, inside: u64| {
+        let mut killer_name = [0; 16];
+        killer_name[..6].copy_from_slice(b"killer");
+        let kill = Kill {
+            at_ns,
+            killer_cgroup: cgroup_id,
+            killer_pid: 7,
+            killer_name,
+            is_inside: inside,
+            ..Kill::default()
+        };
+        live(&directory, |pid| {
+            victims.set(&pid.to_ne_bytes(), &kill_to_bytes(&kill), Store::Any).expect("a note");
+        });
+        events.counts(cgroup_id).expect("read").expect("counted")
+    };
+    // From before the process was born: that was for another, which had its id.
+    let counts = noted(monotonic_ns(), 0);
+    assert_eq!((counts.oom_kills, counts.oom), (0, Kill::default()), "{counts:?}");
+    assert!(victims.keys().expect("the notes").is_empty(), "it is used up");
+    // As of a time when it lives.
+    let counts = noted(monotonic_ns() + 60_000_000_000, u64::from(slot) + 1);
+    assert_eq!((counts.oom_kills, counts.oom.killer_pid, counts.oom.is_inside), (1, 7, 1), "{counts:?}");
+    assert_ne!(counts.oom.victim_pid, 0);
+    events.take(cgroup_id).expect("take");
+}
+
+#[test]
+fn a_killer_of_another_container_is_not_inside() {
+    let (Some((events, victims)), Some(cgroup)) = (load(CGROUPS), Cgroup::new("events-killer")) else {
+        return;
+    };
+    let directory = cgroup.directory();
+    events.arm(cgroup.id(), false).expect("arm");
+    let slot = events.slot_of(cgroup.id()).expect("read").expect("a slot");
+    let kill = Kill { at_ns: u64::MAX, is_inside: u64::from(slot) + 2, ..Kill::default() };
+    live(&directory, |pid| {
+        victims.set(&pid.to_ne_bytes(), &kill_to_bytes(&kill), Store::Any).expect("a note");
+    });
+    let counts = events.take(cgroup.id()).expect("take").expect("counted");
+    assert_eq!((counts.oom_kills, counts.oom.is_inside), (1, 0), "{counts:?}");
+}
+
+#[test]
+fn cgroups_without_room_are_counted_and_are_nobody_elses() {
+    let (Some((events, _)), Some(cgroup)) = (load(3), Cgroup::new("events-room")) else { return };
+    let Some(other) = Cgroup::new("events-beside") else { return };
+    for cgroup in [&cgroup, &other] {
+        events.arm(cgroup.id(), true).expect("arm");
+    }
+    let before = events.counts(cgroup.id()).expect("read").expect("counted");
+    let below = ["first", "second", "third"].map(|name| cgroup.below(name));
+    below.iter().for_each(|directory| live(directory, |_| {}));
+    let counts = events.take(cgroup.id()).expect("take").expect("counted");
+    assert_eq!(counts.nested_refused, 2, "{counts:?}");
+    assert_eq!((counts.processes - before.processes, counts.exits), (1, 1), "those of the first alone");
+    let beside = events.take(other.id()).expect("take").expect("counted");
+    assert_eq!((beside.nested_refused, beside.exits, beside.processes), (0, 0, 1), "{beside:?}");
+}
