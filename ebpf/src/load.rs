@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
+use aya::programs::fexit::FExitLinkId;
 use aya::programs::links::FdLink;
 use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::programs::{BtfTracePoint, Iter, Program};
+use aya::programs::{BtfTracePoint, FExit, Iter, Program};
 use aya::{Btf, Ebpf, EbpfLoader};
 use skiff_ebpf_abi::{self as abi, ABSENT, Offsets};
 use skiff_sys::{heap, process};
@@ -34,7 +35,10 @@ const EXTRAS: [(&str, &str); 5] = [
 const ITERATORS: [&str; 2] = ["close", "live"];
 /// The one that takes up tasks which live already.
 const ADOPT: &str = "adopt";
+/// Where a request to a block device is held back: the program, and the function of the kernel's.
+const HELD: (&str, &str) = ("blk_throtl_bio", "__blk_throtl_bio");
 const OOM: &str = "OOM kills (no tracepoint mark_victim)";
+const HELD_BLOCK: &str = "block I/O that a limit of cgroup v1 holds back (no function __blk_throtl_bio)";
 const BLOCK: &str = "block I/O (no tracepoint block_bio_queue, or no fields of struct bio)";
 
 /// The object in the kernel.
@@ -43,6 +47,7 @@ pub(crate) struct Loaded {
     pub(crate) maps: Maps,
     pub(crate) available: Available,
     links: Vec<(&'static str, BtfTracePointLinkId)>,
+    held: Option<FExitLinkId>,
 }
 
 /// Which of the optional figures this kernel gives, and one phrase for each it does not.
@@ -74,7 +79,8 @@ impl Loaded {
             pin_maps(&object, directory)?;
         }
         let maps = Maps::take(&mut object)?;
-        let mut loaded = Self { object, maps, available: Available::of(&offsets), links: Vec::new() };
+        let mut loaded =
+            Self { object, maps, available: Available::of(&offsets), links: Vec::new(), held: None };
         // The kernel's types once more, as aya keeps them: 20 MB, given back before the container runs.
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
         for name in TASKS.into_iter().chain(CALLS) {
@@ -101,6 +107,13 @@ impl Loaded {
                 |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("pin {name}"), cause);
             let link = tracepoint(&mut self.object, name)?.take_link(id).map_err(|cause| refused(&cause))?;
             let link: FdLink = link.into();
+            link.pin(directory.join(name)).map_err(|cause| refused(&cause))?;
+        }
+        if let Some(id) = self.held.take() {
+            let (name, _) = HELD;
+            let refused =
+                |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("pin {name}"), cause);
+            let link: FdLink = self.held()?.take_link(id).map_err(|cause| refused(&cause))?.into();
             link.pin(directory.join(name)).map_err(|cause| refused(&cause))?;
         }
         for name in ITERATORS {
@@ -149,6 +162,12 @@ impl Loaded {
                 self.available.block = false;
             }
         }
+        if self.available.block {
+            self.held = self.attach_held(btf).ok();
+            if self.held.is_none() {
+                self.available.lacks(HELD_BLOCK);
+            }
+        }
         let loaded = ITERATORS.into_iter().chain([ADOPT]).try_for_each(|name| {
             let iterator: &mut Iter = program(&mut self.object, name)?
                 .try_into()
@@ -158,6 +177,21 @@ impl Loaded {
         if loaded.is_err() {
             self.available.lacks("tasks that outlive their container (no task iterator)");
         }
+    }
+
+    fn attach_held(&mut self, btf: &Btf) -> Result<FExitLinkId, Error> {
+        let (name, function) = HELD;
+        let refused =
+            |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("attach {name}"), cause);
+        let program = self.held()?;
+        program.load(function, btf).map_err(|cause| refused(&cause))?;
+        program.attach().map_err(|cause| refused(&cause))
+    }
+
+    fn held(&mut self) -> Result<&mut FExit, Error> {
+        let (name, _) = HELD;
+        let found = program(&mut self.object, name)?.try_into();
+        found.map_err(|cause| Error::refused(format!("look up {name}"), &cause))
     }
 
     /// Fails also if the kernel has no such tracepoint.

@@ -5,6 +5,8 @@ mod switching;
 use std::fmt;
 use std::path::Path;
 
+use aya::programs::FEntry;
+use aya::programs::fentry::FEntryLinkId;
 use aya::programs::links::FdLink;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::util::nr_cpus;
@@ -16,7 +18,7 @@ use skiff_sys::heap;
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::{check_privileges, pin_maps, require, tracepoint};
+use crate::load::{check_privileges, pin_maps, program, require, tracepoint};
 use crate::maps::{Plain, memory};
 use crate::tier1::{Probes, Reader, Tier1};
 
@@ -34,14 +36,20 @@ const MOVES: [(&str, &str); 3] = [
 /// Where requests end comes first: what has begun is waited for.
 const BLOCK: [&str; 3] = ["block_bio_complete", "block_rq_complete", "block_bio_queue"];
 
+/// Where a request may be held back: the program, and the function of the kernel's.
+const HELD: (&str, &str) = ("blk_throtl_bio", "__blk_throtl_bio");
+
 pub(crate) const RUN_QUEUE: &str = "run queue waits (no tracepoint sched_switch as of Linux 5.18, or no field sched_info.last_queued or se.cfs_rq)";
 const THROTTLED: &str = "waits for the own CPU quota apart (no field cfs_rq.throttled_clock_self_time)";
 pub(crate) const LATENCY: &str = "block latency (no tracepoints block_bio_queue, block_bio_complete and block_rq_complete, or no fields of struct bio)";
+
+const THROTTLED_BLOCK: &str = "the time for which a limit holds requests to block devices back, and of cgroup v1 these requests (no function __blk_throtl_bio)";
 
 /// The programs of waiting, loaded and attached. Dropping it detaches and unloads them, unless they are pinned.
 pub struct Waiting {
     object: Ebpf,
     links: Vec<(&'static str, BtfTracePointLinkId)>,
+    held: Option<FEntryLinkId>,
     armed: Map,
     reader: Reader,
     missing: Vec<String>,
@@ -94,7 +102,7 @@ impl Waiting {
             blocks: Some(take(&mut object, "BLOCKS")?).filter(|_| block),
             ..reader
         };
-        let mut waiting = Self { object, links: Vec::new(), armed, reader, missing, bytes };
+        let mut waiting = Self { object, links: Vec::new(), held: None, armed, reader, missing, bytes };
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
         for name in TASKS {
             waiting.attach(name, &btf)?;
@@ -114,6 +122,12 @@ impl Waiting {
             BLOCK.into_iter().for_each(|name| waiting.detach(name));
             waiting.reader.blocks = None;
             lack(&mut waiting.missing, true, &format!("{LATENCY}: {error}"));
+        }
+        if waiting.reader.blocks.is_some() {
+            match waiting.attach_held(&btf) {
+                Ok(link) => waiting.held = Some(link),
+                Err(error) => waiting.missing.push(format!("{THROTTLED_BLOCK}: {error}")),
+            }
         }
         drop(btf);
         heap::trim();
@@ -169,6 +183,12 @@ impl Waiting {
             let link: FdLink = link.into();
             link.pin(directory.join(format!("wait_{name}"))).map_err(|cause| refused(&cause))?;
         }
+        let Some(id) = self.held.take() else { return Ok(()) };
+        let (name, _) = HELD;
+        let refused =
+            |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("pin {name}"), cause);
+        let link: FdLink = self.held()?.take_link(id).map_err(|cause| refused(&cause))?.into();
+        link.pin(directory.join(format!("wait_{name}"))).map_err(|cause| refused(&cause))?;
         Ok(())
     }
 
@@ -180,6 +200,21 @@ impl Waiting {
         let link = program.attach().map_err(|cause| refused(&cause))?;
         self.links.push((name, link));
         Ok(())
+    }
+
+    fn attach_held(&mut self, btf: &Btf) -> Result<FEntryLinkId, Error> {
+        let (name, function) = HELD;
+        let refused =
+            |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("attach {name}"), cause);
+        let program = self.held()?;
+        program.load(function, btf).map_err(|cause| refused(&cause))?;
+        program.attach().map_err(|cause| refused(&cause))
+    }
+
+    fn held(&mut self) -> Result<&mut FEntry, Error> {
+        let (name, _) = HELD;
+        let found = program(&mut self.object, name)?.try_into();
+        found.map_err(|cause| Error::refused(format!("look up {name}"), &cause))
     }
 
     /// The reverse of [`Waiting::attach`], if that was done.

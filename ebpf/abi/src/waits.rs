@@ -111,6 +111,9 @@ pub struct Runs {
     pub runs: [Run; RUNS],
 }
 
+/// In [`Bio::direction`]: a limit may hold the request back.
+pub const HELD: u32 = 2;
+
 /// A request under way.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,7 +122,7 @@ pub struct Bio {
     pub since_ns: u64,
     /// Whose it is.
     pub slot: u32,
-    /// 0 to read, 1 to write.
+    /// 0 to read, 1 to write; [`HELD`] beside it until it is queued.
     pub direction: u32,
     /// Its bytes.
     pub bytes: u64,

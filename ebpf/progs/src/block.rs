@@ -1,10 +1,10 @@
 //! Requests to block devices, as they are handed to the block layer.
 
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::macros::{btf_tracepoint, fexit};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use skiff_ebpf_abi::phase;
 
-use crate::kernel::{Ptr, cgroup_id, is_cgroup2, offset, this};
+use crate::kernel::{Ptr, TaskPtr, cgroup_id, is_cgroup2, offset, this};
 use crate::maps::{ARMED, add, counted, slot};
 
 /// The operation in `bi_opf`, and its values for data.
@@ -17,31 +17,63 @@ const WRITE: u32 = 1;
 pub fn block_bio_queue(ctx: BtfTracePointContext) -> i32 {
     let bio = Ptr::new(ctx.arg::<*const u8>(0));
     let task = this();
-    let operation = bio.get::<u32>(offset!(bio_opf)) & OPERATION;
-    if operation != READ && operation != WRITE || !task.follow(offset!(task_bio_list)).is_null() {
-        return 0;
-    }
-    let Some((index, phase)) = owner(bio, task) else { return 0 };
-    if let Some(slot) = slot(index) {
-        let bytes = u64::from(bio.get::<u32>(offset!(bio_size)));
-        // SAFETY: `slot` points to a map value; the masks keep the indices inside.
-        unsafe {
-            let sums = &raw mut (*slot).phases[phase as usize & 1];
-            add(&raw mut (*sums).block_bytes[operation as usize & 1], bytes);
-            add(&raw mut (*sums).block_requests[operation as usize & 1], 1);
-        }
+    if let Some(operation) = data(bio, task)
+        && let Some((index, phase)) = owner(bio, task)
+    {
+        request(bio, operation, index, phase);
     }
     0
+}
+
+/// Counts a request that a limit of its control group holds back, where that is of cgroup v1: a thread of the kernel's queues it later, and
+/// then nothing tells whose it is. Of cgroup2 the request itself does.
+#[fexit(function = "__blk_throtl_bio")]
+pub fn blk_throtl_bio(ctx: FExitContext) -> i32 {
+    let bio = Ptr::new(ctx.arg::<*const u8>(0));
+    let task = this();
+    if ctx.arg::<u8>(1) != 0
+        && !is_cgroup2(charged_to(bio))
+        && let Some(operation) = data(bio, task)
+        && let Some(task) = counted(task)
+    {
+        request(bio, operation, task.slot, task.phase);
+    }
+    0
+}
+
+/// The direction of a request for data that is not one of a stacked device.
+#[inline(always)]
+fn data(bio: Ptr, task: TaskPtr) -> Option<u32> {
+    let operation = bio.get::<u32>(offset!(bio_opf)) & OPERATION;
+    let is_data = operation == READ || operation == WRITE;
+    (is_data && task.follow(offset!(task_bio_list)).is_null()).then_some(operation)
+}
+
+#[inline(always)]
+fn request(bio: Ptr, operation: u32, index: u32, phase: u32) {
+    let Some(slot) = slot(index) else { return };
+    let bytes = u64::from(bio.get::<u32>(offset!(bio_size)));
+    // SAFETY: `slot` points to a map value; the masks keep the indices inside.
+    unsafe {
+        let sums = &raw mut (*slot).phases[phase as usize & 1];
+        add(&raw mut (*sums).block_bytes[operation as usize & 1], bytes);
+        add(&raw mut (*sums).block_requests[operation as usize & 1], 1);
+    }
+}
+
+#[inline(always)]
+fn charged_to(bio: Ptr) -> Ptr {
+    bio.follow(offset!(bio_blkg)).follow(offset!(blkg_blkcg)).follow(offset!(blkcg_cgroup))
 }
 
 /// Whose request it is: the submitting task's, else that of the cgroup it is charged to. The latter finds written pages
 /// that the kernel brings to the disk later, where the io controller is of cgroup2.
 #[inline(always)]
-fn owner(bio: Ptr, task: Ptr) -> Option<(u32, u32)> {
+fn owner(bio: Ptr, task: TaskPtr) -> Option<(u32, u32)> {
     if let Some(task) = counted(task) {
         return Some((task.slot, task.phase));
     }
-    let cgroup = bio.follow(offset!(bio_blkg)).follow(offset!(blkg_blkcg)).follow(offset!(blkcg_cgroup));
+    let cgroup = charged_to(bio);
     if !is_cgroup2(cgroup) {
         return None;
     }

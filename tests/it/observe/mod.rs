@@ -2,7 +2,9 @@
 //!
 //! Each test has a mount namespace with a bpffs of its own, so that nothing of it is on the host.
 
+mod throttled;
 mod tier1;
+mod wire;
 
 use std::fs;
 use std::path::Path;

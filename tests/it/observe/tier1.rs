@@ -1,11 +1,12 @@
 //! The probes that can be left on: waiting and for whom, block devices, sockets. Everything that can be exact is.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 
 use serde_json::{Value, json};
 
 use super::{World, can_observe, run};
-use crate::harness::{Skiff, installed, need, parse, v1};
+use crate::harness::{installed, need, parse, v1};
 use crate::oci::Bundle;
 
 /// A CPU that this program may run on.
@@ -186,25 +187,42 @@ fn connections_are_counted_from_both_sides() {
     bundle.delete();
 }
 
-/// A block device that is a file, until it is dropped.
-struct Loop {
-    device: String,
+/// A block device that is a file, until it is dropped. loop(4)
+pub(super) struct Loop {
+    pub(super) device: String,
+    open: fs::File,
 }
 
 impl Loop {
+    const SET_FD: libc::c_ulong = 0x4c00;
+    const CLR_FD: libc::c_ulong = 0x4c01;
+    const GET_FREE: libc::c_ulong = 0x4c82;
+
     /// None if this host makes none.
-    fn new(file: &std::path::Path, bytes: u64) -> Option<Self> {
-        fs::write(file, "")
-            .and_then(|()| fs::OpenOptions::new().write(true).open(file)?.set_len(bytes))
-            .ok()?;
-        let made = Skiff::tool(&["losetup", "--find", "--show", &file.display().to_string()]).output();
-        (made.code == 0).then(|| Self { device: made.stdout.trim().to_owned() })
+    pub(super) fn new(file: &std::path::Path, bytes: u64) -> Option<Self> {
+        let both = || fs::OpenOptions::new().read(true).write(true).to_owned();
+        let backing = both().create(true).truncate(true).open(file).expect("a file for the device");
+        backing.set_len(bytes).expect("its size");
+        let control = both().open("/dev/loop-control").ok()?;
+        // Another may be quicker to take what is free.
+        for _ in 0..100 {
+            // SAFETY: takes and gives numbers.
+            let number = unsafe { libc::ioctl(control.as_raw_fd(), Self::GET_FREE as _) };
+            let device = format!("/dev/loop{number}");
+            let open = both().open(&device).ok()?;
+            // SAFETY: as above.
+            if unsafe { libc::ioctl(open.as_raw_fd(), Self::SET_FD as _, backing.as_raw_fd()) } == 0 {
+                return Some(Self { device, open });
+            }
+        }
+        None
     }
 }
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let _detached = Skiff::tool(&["losetup", "--detach", &self.device]).output();
+        // SAFETY: takes numbers.
+        let _detached = unsafe { libc::ioctl(self.open.as_raw_fd(), Self::CLR_FD as _, 0) };
     }
 }
 

@@ -17,13 +17,15 @@ mod see;
 mod signals;
 mod traffic;
 mod weigh;
+mod wire;
 mod with;
 
 use std::ffi::{c_char, c_int};
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
                      eat-child MIB | forks N | threads N | burn MS | weigh MS [zeros] | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… | calls N M P B [fork|threads K] | \
-                     packets N SIZE | connections N REFUSED | direct PATH WRITES READS SIZE | \
+                     packets N SIZE | connections N REFUSED | direct PATH WRITES READS SIZE | peer | wire PEER datagrams N SIZE | \
+                     wire PEER (connect | accept) N ROUNDS SIZE | wire PEER wait ROUNDS SIZE | \
                      hunt SIZE | tell SOCKET | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
 /// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
@@ -65,6 +67,17 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["connections", count, refused] => traffic::connections(number(count)?, number(refused)?)?,
         ["direct", path, writes, reads, size] => {
             traffic::direct(path, number(writes)?, number(reads)?, number(size)?)?;
+        }
+        ["peer"] => wire::peer()?,
+        ["wire", peer, "datagrams", count, size] => wire::datagrams(peer, number(count)?, number(size)?)?,
+        ["wire", peer, "connect", count, rounds, size] => {
+            wire::connect(peer, number(count)?, number(rounds)?, number(size)?)?;
+        }
+        ["wire", peer, "accept", count, rounds, size] => {
+            wire::accept(peer, number(count)?, number(rounds)?, number(size)?)?;
+        }
+        ["wire", peer, "wait", rounds, size] => {
+            wire::connect_then_wait(peer, number(rounds)?, number(size)?)?
         }
         ["calls", amounts @ ..] => calls::run(amounts)?,
         ["hook", file, name, rest @ ..] => return hook::run(file, name, rest),

@@ -32,7 +32,7 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
         format!("no package {prefix}*-amd64 in the package lists: 'apt-get update' on Debian 12, or name another series")
     })?;
     let release = package.trim_start_matches("linux-image-").to_owned();
-    let place = workspace::scratch("vm")?.join(format!("kernel-{release}"));
+    let place = workspace::scratch("vm")?.join(format!("linux-{release}"));
     if !place.is_dir() {
         download(package, &place).with_context(|| format!("fetch {package}"))?;
     }
@@ -92,8 +92,8 @@ fn download(package: &str, place: &Path) -> Result<()> {
     let tar = partial.join("data.tar");
     let unpacked = fs::File::create(&tar).with_context(|| format!("create {}", tar.display()))?;
     command::run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&deb).stdout(unpacked))?;
-    let modules =
-        ["crypto", "drivers/net", "fs", "lib", "net"].map(|part| format!("./lib/modules/*/kernel/{part}"));
+    let modules = ["crypto", "drivers/block", "drivers/net", "fs", "lib", "net"]
+        .map(|part| format!("./lib/modules/*/kernel/{part}"));
     let wanted = ["--wildcards", "./boot/vmlinuz-*"].into_iter().chain(modules.iter().map(String::as_str));
     command::run(
         Command::new("tar")

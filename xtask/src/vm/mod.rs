@@ -95,7 +95,7 @@ impl Machine {
 
     /// What the tests need of the kernel that is not built in.
     fn modules(&self) -> &'static [&'static str] {
-        self.userland.as_ref().map_or(&["overlay"], |(userland, _)| userland.modules)
+        self.userland.as_ref().map_or(&["overlay", "loop", "veth"], |(userland, _)| userland.modules)
     }
 
     /// What its init is told: whether systemd is to be booted, and which tests to run.

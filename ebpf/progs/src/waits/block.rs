@@ -1,8 +1,8 @@
 //! Requests to block devices, from where they are handed to the block layer to their end.
 
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
-use skiff_ebpf_abi::waits::Bio;
+use aya_ebpf::macros::{btf_tracepoint, fentry};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
+use skiff_ebpf_abi::waits::{Bio, HELD};
 
 use crate::kernel::{Ptr, cgroup_id, is_cgroup2, now_ns, offset, this};
 use crate::maps::{ARMED, BIOS, add, blocks, current, time, waiter, waits};
@@ -15,25 +15,46 @@ const WRITE: u32 = 1;
 /// Requests that a driver gets as one.
 const TOGETHER: u32 = 256;
 
+/// Notes a request that a limit of its control group may hold back. What is, a thread of the kernel's queues later: the wait is part of what
+/// the container waits, and the thread is nobody's.
+#[fentry(function = "__blk_throtl_bio")]
+pub fn blk_throtl_bio(ctx: FEntryContext) -> i32 {
+    begin(Ptr::new(ctx.arg::<*const u8>(0)), HELD);
+    0
+}
+
 /// Notes a request where it enters the block layer; what a stacked device makes of it is not noted again.
 #[btf_tracepoint(function = "block_bio_queue")]
 pub fn block_bio_queue(ctx: BtfTracePointContext) -> i32 {
     let bio = Ptr::new(ctx.arg::<*const u8>(0));
+    if let Some(noted) = BIOS.get_ptr_mut(bio.address() as u64) {
+        // SAFETY: the pointer is to a map value, and nobody else has the request.
+        let noted = unsafe { &mut *noted };
+        if noted.direction & HELD != 0 {
+            noted.direction &= !HELD;
+            return 0;
+        }
+    }
+    begin(bio, 0);
+    0
+}
+
+#[inline(always)]
+fn begin(bio: Ptr, held: u32) {
     let task = this();
     let direction = bio.get::<u32>(offset!(bio_opf)) & OPERATION;
     if direction != READ && direction != WRITE || !task.follow(offset!(task_bio_list)).is_null() {
-        return 0;
+        return;
     }
-    let Some((slot, generation)) = owner(bio, task) else { return 0 };
+    let Some((slot, generation)) = owner(bio, task) else { return };
     let bytes = u64::from(bio.get::<u32>(offset!(bio_size)));
-    let begun = Bio { since_ns: now_ns(), slot, direction, bytes, generation };
+    let begun = Bio { since_ns: now_ns(), slot, direction: direction | held, bytes, generation };
     if BIOS.insert(bio.address() as u64, begun, 0).is_err()
         && let Some(blocks) = blocks(slot)
     {
         // SAFETY: the pointer is to a map value.
         unsafe { add(&raw mut (*blocks).lost, 1) };
     }
-    0
 }
 
 /// The end of a request that the driver has taken as it is.
@@ -59,7 +80,25 @@ pub fn block_rq_complete(ctx: BtfTracePointContext) -> i32 {
         bio = bio.follow(queue::offset!(bio_next));
         nth += 1;
     }
+    // What is left over of more than these has ended too, and nobody will say so.
+    if nth == TOGETHER && !bio.is_null() && left > 0 {
+        given_up(bio);
+    }
     0
+}
+
+/// Says that a request is lost, and forgets it.
+#[inline(always)]
+fn given_up(bio: Ptr) {
+    let key = bio.address() as u64;
+    let Some(bio) = BIOS.get_ptr(key) else { return };
+    // SAFETY: the pointer is to a map value.
+    let slot = unsafe { (*bio).slot };
+    let _ = BIOS.remove(key);
+    if let Some(blocks) = blocks(slot) {
+        // SAFETY: the pointer is to a map value.
+        unsafe { add(&raw mut (*blocks).lost, 1) };
+    }
 }
 
 #[inline(always)]
