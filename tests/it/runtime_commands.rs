@@ -1,10 +1,13 @@
 //! Commands of the OCI runtime in situations that few engines bring about.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use crate::harness::live::{Live, Output};
 use crate::harness::time_limit;
 use crate::oci::Bundle;
+use crate::oci::bundle::{fails, succeeds};
+use crate::oci::passed::Receiver;
 
 /// Runs the runtime with a descriptor 3 and `LISTEN_FDS=1`, as a service manager starts a program; `$$` is the runtime's.
 fn listening(bundle: &Bundle, listen_pid: &str, args: &[&str]) -> Output {
@@ -66,6 +69,46 @@ fn features_claim_checkpoints_where_there_is_criu() {
     assert_eq!(claim(&[], &directory), "true");
     assert_eq!(claim(&[], &bundle.dir), "false");
     assert_eq!(claim(&[&flag], &bundle.dir), "true");
+}
+
+/// The process that a descriptor stands for. pidfd_open(2).
+fn process_behind(pidfd: &OwnedFd) -> i32 {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).expect("fdinfo");
+    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    line.expect("it is a descriptor of a process").trim().parse().expect("a number")
+}
+
+#[test]
+fn descriptors_of_processes_go_to_whoever_listens() {
+    let mut bundle = Bundle::new();
+    bundle.args(&["sleep", "1000"]);
+    let listen = |name: &str| Receiver::new(&bundle.dir.join(name));
+    let receiver = listen("created");
+    succeeds(&bundle.try_create(&["--pidfd-socket", &receiver.name()]));
+    let parcel = receiver.receive();
+    assert_eq!((parcel.text.as_str(), parcel.fds.len()), ("standard", 1));
+    assert_eq!(process_behind(&parcel.fds[0]), bundle.pid());
+    bundle.start();
+
+    let receiver = listen("executed");
+    let file = bundle.dir.join("pid");
+    let flags = ["--detach", "--pid-file", &file.display().to_string(), "--pidfd-socket", &receiver.name()];
+    let mut command = bundle.command(&[&["exec"], &flags[..], &[&bundle.id, "sleep", "1000"]].concat());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    succeeds(&Live::spawn(command, None, time_limit()).finish());
+    let parcel = receiver.receive();
+    assert_eq!((parcel.text.as_str(), parcel.fds.len()), ("setns", 1));
+    let pid = std::fs::read_to_string(file).expect("a pid file");
+    assert_eq!(process_behind(&parcel.fds[0]).to_string(), pid);
+    bundle.end();
+}
+
+#[test]
+fn where_nobody_listens_for_a_process_none_is_made() {
+    let bundle = Bundle::new();
+    let output = bundle.try_create(&["--pidfd-socket", "/no/such/socket"]);
+    assert_eq!((output.code, output.stderr.lines().count()), (1, 1), "{output}");
+    fails(&bundle.runtime(&["state", &bundle.id]));
 }
 
 /// A container without cgroups, with two processes beside the first.

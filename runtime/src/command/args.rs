@@ -84,6 +84,7 @@ pub(crate) struct Launch {
     pub(crate) bundle: Option<PathBuf>,
     pub(crate) config: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pidfd_socket: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,

@@ -22,6 +22,7 @@ use skiff_sys::process;
 
 use crate::args::{Args, CgroupManager, Global, Launch};
 use crate::failure::{Context, Failure};
+use crate::pidfd_socket::{self, Socket};
 use crate::root::root;
 use crate::{config, lifecycle, pid_file, time};
 
@@ -29,8 +30,10 @@ use crate::{config, lifecycle, pid_file, time};
 pub(crate) fn create(global: &Global, args: &Args) -> Result<u8, Failure> {
     let mut making = Making::begin(global, args)?;
     check_terminal(&making.plan.process, &args.launch, true)?;
+    let pidfd_socket = Socket::connect(args.launch.pidfd_socket.as_deref())?;
     let gate = Gate::make(making.claim.directory())?;
     let running = making.launch(args.launch.console_socket.as_deref(), Some(&gate))?;
+    pidfd_socket.send(running.pidfd(), pidfd_socket::FIRST)?;
     pid_file::write(args.launch.pid_file.as_deref(), running.pid())?;
     making.claim.keep(making.record)?;
     running.release();
@@ -69,7 +72,9 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
     check_terminal(&making.plan.process, flags, flags.detach)?;
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
+    let pidfd_socket = Socket::connect(flags.pidfd_socket.as_deref())?;
     let running = making.launch(flags.console_socket.as_deref(), None)?;
+    pidfd_socket.send(running.pidfd(), pidfd_socket::FIRST)?;
     pid_file::write(flags.pid_file.as_deref(), running.pid())?;
     let Making { plan, claim, record, .. } = making;
     let container = claim.keep(record)?;

@@ -15,6 +15,7 @@ use skiff_runtime::{rdt, seal};
 use crate::args::{Args, Exec, Global};
 use crate::create::{self, exit_code, stand_by};
 use crate::failure::{Context, Failure};
+use crate::pidfd_socket::{self, Socket};
 use crate::root::root;
 use crate::{config, pid_file};
 
@@ -46,6 +47,7 @@ fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
     let group = container.record().rdt.as_ref();
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
+    let pidfd_socket = Socket::connect(flags.pidfd_socket.as_deref())?;
     let running = launch::exec(&launch::exec::Plan {
         init: init.pid,
         init_fd: init.pidfd.as_fd(),
@@ -55,6 +57,7 @@ fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
         subject: oci::hooks(&bundle, &container.record().id)?.subject,
         console_socket: flags.console_socket.as_deref(),
     })?;
+    pidfd_socket.send(running.pidfd(), pidfd_socket::ANOTHER)?;
     pid_file::write(flags.pid_file.as_deref(), running.pid())?;
     finish(running, signals)
 }

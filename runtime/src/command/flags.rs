@@ -129,6 +129,10 @@ const CONSOLE_SOCKET: Flag<Args> =
     value("console-socket", "SOCKET", "send the terminal's descriptor to this Unix socket", |a, v| {
         path(v).map(|v| a.launch.console_socket = Some(v))
     });
+const PIDFD_SOCKET: Flag<Args> =
+    value("pidfd-socket", "SOCKET", "send a descriptor of the process to this Unix socket", |a, v| {
+        path(v).map(|v| a.launch.pidfd_socket = Some(v))
+    });
 const PID_FILE: Flag<Args> = value("pid-file", "FILE", "write the process id there", |a, v| {
     path(v).map(|v| a.launch.pid_file = Some(v))
 });
@@ -191,7 +195,17 @@ pub(crate) const COMMANDS: &[Command] = &[
         count: 1..=1,
         order: Order::Mixed,
         about: "",
-        flags: &[BUNDLE, CONFIG, CONSOLE_SOCKET, PID_FILE, NO_PIVOT, NO_NEW_KEYRING, PRESERVE_FDS, HELP],
+        flags: &[
+            BUNDLE,
+            CONFIG,
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            PID_FILE,
+            NO_PIVOT,
+            NO_NEW_KEYRING,
+            PRESERVE_FDS,
+            HELP,
+        ],
         run: create::create,
     },
     Command {
@@ -215,6 +229,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             BUNDLE,
             CONFIG,
             CONSOLE_SOCKET,
+            PIDFD_SOCKET,
             DETACH,
             switch("keep", "keep the container when it has ended", |a, on| a.launch.keep = on),
             PID_FILE,
@@ -302,6 +317,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             DETACH,
             PID_FILE,
             CONSOLE_SOCKET,
+            PIDFD_SOCKET,
             PRESERVE_FDS,
             value("cgroup", "[CONTROLLER:]PATH", "run in this cgroup below the container's", |a, v| {
                 text(v).map(|v| a.exec.cgroups.push(v))

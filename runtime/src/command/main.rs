@@ -18,6 +18,7 @@ mod lifecycle;
 mod list;
 mod log;
 mod pid_file;
+mod pidfd_socket;
 mod restore;
 mod root;
 mod specify;

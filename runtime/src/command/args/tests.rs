@@ -17,7 +17,8 @@ fn refused(line: &str) -> String {
 fn containerd_s_create() {
     let (global, command, args) = parsed(
         "--root /run/containerd/runc/default --log /b/log.json --log-format json --systemd-cgroup create \
-         --bundle /b --pid-file /b/init.pid --console-socket /tmp/pty.sock --no-pivot --no-new-keyring c1",
+         --bundle /b --pid-file /b/init.pid --console-socket /tmp/pty.sock --pidfd-socket /b/pidfd.sock --no-pivot \
+         --no-new-keyring c1",
     );
     assert_eq!(command.name, "create");
     assert_eq!(args.id(), "c1");
@@ -26,6 +27,7 @@ fn containerd_s_create() {
     assert_eq!(global.cgroup_manager, CgroupManager::Systemd);
     assert_eq!(args.launch.bundle, Some("/b".into()));
     assert_eq!(args.launch.pid_file, Some("/b/init.pid".into()));
+    assert_eq!(args.launch.pidfd_socket, Some("/b/pidfd.sock".into()));
     assert!(args.launch.no_pivot && args.launch.no_new_keyring && !args.launch.detach);
 }
 
