@@ -47,7 +47,7 @@ fuzz_target!(|input: (Damage, u8, u64)| {
 fn write() -> (PathBuf, Vec<(PathBuf, Vec<u8>)>) {
     let path = std::env::temp_dir().join(format!("skiff-fuzz-log-{}", std::process::id()));
     let spec = LogSpec { driver: LogDriver::File, max_bytes: 4096, max_files: 3 };
-    let thread = Thread::start().expect("thread");
+    let thread = Thread::start(64).expect("thread");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     for turn in 0..40 {
         let pipe = |text: String| {
