@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::disk::{Disk, Durable};
+use crate::faults;
 use crate::name::ImageName;
 
 /// Most bytes that are read of a record.
@@ -210,6 +211,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Record>> {
         file => file?,
     };
     let mut text = Vec::new();
+    faults::reading()?;
     file.take(RECORD_MAX).read_to_end(&mut text)?;
     serde_json::from_slice(&text).map(Some).map_err(|e| {
         io::Error::new(

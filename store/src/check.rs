@@ -3,11 +3,15 @@
 //! What can be checked: that every name tells of an image, that documents are what their digests say, that the layers of
 //! images are there, and that the files of layers still give the tars that they came from. What is damaged beyond use is
 //! taken away, with the names of the images that need it, so that the next pull brings it again.
+//!
+//! What cannot be read – the disk fails, or rights are missing – may be whole: it is told of and left alone, and so is what only seems
+//! to belong to nothing as long as it cannot be read what it might belong to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::num::NonZero;
+use std::path::Path;
 use std::thread;
 
 use crossbeam::channel::unbounded;
@@ -16,7 +20,8 @@ use crate::catalogue::{self, Known, Record};
 use crate::collect::digests;
 use crate::digest::Digest;
 use crate::disk::Durable;
-use crate::error::cause;
+use crate::error::{cause, is_unreadable};
+use crate::faults;
 use crate::layers::LayerRecord;
 use crate::lease::{Held, Lease};
 use crate::store::Store;
@@ -64,9 +69,20 @@ struct Check<'a> {
 impl Check<'_> {
     /// Notes something, and puts it right by `repair` if that is asked for.
     fn found(&mut self, what: String, repair: impl FnOnce() -> io::Result<bool>) -> io::Result<()> {
-        let is_repaired = self.repair && repair()?;
+        let is_repaired = self.repair
+            && match repair() {
+                // It has to be known what else there is.
+                Err(error) if is_unreadable(&error) => false,
+                done => done?,
+            };
         self.findings.push(Finding { what, is_repaired });
         Ok(())
+    }
+
+    /// Notes something that may be as it should.
+    fn unreadable(&mut self, what: &str, error: &io::Error) {
+        let what = format!("{what}: cannot be read: {}", cause(error));
+        self.findings.push(Finding { what, is_repaired: false });
     }
 
     /// Files that should tell of images.
@@ -84,6 +100,10 @@ impl Check<'_> {
                     Ok(Some(record)) if expected(&record) == path => continue,
                     Ok(None) => continue,
                     Ok(Some(_)) => format!("{}: is the record of another name", path.display()),
+                    Err(error) if is_unreadable(&error) => {
+                        self.unreadable(&path.display().to_string(), &error);
+                        continue;
+                    }
                     Err(error) => cause(&error),
                 };
                 self.found(wrong, || {
@@ -96,7 +116,22 @@ impl Check<'_> {
     }
 
     /// Layers that do not give their tars any more, and why.
-    fn damaged_layers(&self) -> io::Result<BTreeMap<Digest, String>> {
+    fn damaged_layers(&mut self) -> io::Result<BTreeMap<Digest, String>> {
+        let (mut damaged, mut unreadable) = (BTreeMap::new(), Vec::new());
+        for (layer, error) in self.failing_layers()? {
+            match is_unreadable(&error) {
+                true => unreadable.push((layer, error)),
+                false => drop(damaged.insert(layer, cause(&error))),
+            }
+        }
+        for (layer, error) in unreadable {
+            self.unreadable(&format!("layer {layer}"), &error);
+        }
+        Ok(damaged)
+    }
+
+    /// Reads the tars of all layers on as many threads as there are processors. Layers for which that fails, and how.
+    fn failing_layers(&self) -> io::Result<Vec<(Digest, io::Error)>> {
         let (jobs, queue) = unbounded();
         let (done, results) = unbounded();
         for layer in digests(&self.store.disk.layers)? {
@@ -109,38 +144,47 @@ impl Check<'_> {
                 let (queue, done) = (queue.clone(), done.clone());
                 scope.spawn(move || {
                     for layer in queue {
-                        if let Some(damage) = self.damage(layer).transpose() {
+                        if let Err(error) = self.read(layer) {
                             // The receiver outlives the workers.
-                            drop(done.send(damage.map(|damage| (layer, damage))));
+                            drop(done.send((layer, error)));
                         }
                     }
                 });
             }
         });
         drop(done);
-        results.iter().collect()
+        Ok(results.iter().collect())
     }
 
-    fn damage(&self, layer: Digest) -> io::Result<Option<String>> {
+    /// Reads a layer's tar to its end, if it is known how that looked.
+    fn read(&self, layer: Digest) -> io::Result<()> {
         // One that is collected while it is read would look damaged.
         let held = Held { layers: [layer].into(), ..Held::default() };
         let _lease = Lease::new(&self.store.disk, held)?;
-        if !self.store.disk.tar(layer).exists() {
-            return Ok(None);
+        if !is_there(&self.store.disk.tar(layer))? {
+            return Ok(());
         }
-        Ok(match self.store.layer_tar(layer) {
-            Ok(mut tar) => io::copy(&mut tar, &mut io::sink()).err().map(|e| cause(&e)),
+        match self.store.open_layer_tar(layer) {
+            Ok(mut tar) => io::copy(&mut tar, &mut io::sink()).map(drop),
             // Collected meanwhile.
-            Err(_) if !self.store.disk.layer(layer).exists() => None,
-            Err(e) => Some(e.to_string()),
-        })
+            Err(_) if !is_there(&self.store.disk.layer(layer))? => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Manifests and configurations that are not what their names say.
     fn documents(&mut self) -> io::Result<()> {
         for digest in digests(&self.store.disk.kind("blobs"))? {
             let path = self.store.disk.blob(digest);
-            let Ok(bytes) = fs::read(&path) else { continue };
+            let bytes = match self.store.disk.read_blob(digest) {
+                Err(error) if is_unreadable(&error) => {
+                    self.unreadable(&format!("document {digest}"), &error);
+                    continue;
+                }
+                // Collected meanwhile, or no file.
+                Err(_) => continue,
+                Ok(bytes) => bytes,
+            };
             let found = Digest::of(&bytes);
             if found != digest {
                 let what = format!("document {digest}: has digest {found}");
@@ -153,9 +197,19 @@ impl Check<'_> {
     /// Images that lack something.
     fn images(&mut self, damaged: &BTreeMap<Digest, String>) -> io::Result<()> {
         let store = self.store;
-        for known in catalogue::images(&store.disk)?.into_values() {
+        let all = match catalogue::images(&store.disk) {
+            // Has been told of.
+            Err(error) if is_unreadable(&error) => return Ok(()),
+            all => all?,
+        };
+        for known in all.into_values() {
             let id = known.image;
             let shown = shown(&known);
+            let parts = [id, known.manifest].map(|part| store.disk.read_blob(part).err());
+            if let Some(error) = parts.iter().flatten().find(|error| is_unreadable(error)) {
+                self.unreadable(&format!("image {shown}: a document"), error);
+                continue;
+            }
             let layers = match store.configuration(id) {
                 Ok(configuration) => configuration.rootfs.diff_ids,
                 Err(_) => {
@@ -164,7 +218,14 @@ impl Check<'_> {
                     continue;
                 }
             };
-            let lacks = layers.iter().find(|layer| !store.disk.layer(**layer).exists());
+            let mut lacks = None;
+            for layer in &layers {
+                match is_there(&store.disk.layer(*layer)) {
+                    Ok(true) => {}
+                    Ok(false) => lacks = lacks.or(Some(layer)),
+                    Err(error) => self.unreadable(&format!("image {shown}: its layer {layer}"), &error),
+                }
+            }
             if let Some(layer) = lacks {
                 let what = format!("image {shown}: its layer {layer} is missing");
                 self.found(what, || forget(store, &known))?;
@@ -190,6 +251,10 @@ impl Check<'_> {
         }
         for layer in digests(&self.store.disk.layers)? {
             if let Err(error) = LayerRecord::read(&self.store.disk, layer) {
+                if is_unreadable(&error) {
+                    self.unreadable(&format!("layer {layer}: its record"), &error);
+                    continue;
+                }
                 let path = self.store.disk.source(layer);
                 let what = format!("layer {layer}: its record cannot be read: {}", cause(&error));
                 self.found(what, || self.store.disk.remove(&path))?;
@@ -209,6 +274,7 @@ impl Check<'_> {
         let live = match store.live() {
             // A damaged name has been found; what it speaks of is not known before it is gone.
             Err(error) if !self.repair && error.kind() == io::ErrorKind::InvalidData => return Ok(()),
+            Err(error) if is_unreadable(&error) => return Ok(()),
             live => live?,
         };
         for layer in lost.difference(&live.layers) {
@@ -228,6 +294,12 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether there is something. Errors: that cannot be known.
+fn is_there(path: &Path) -> io::Result<bool> {
+    faults::reading()?;
+    path.try_exists()
 }
 
 fn shown(known: &Known) -> String {

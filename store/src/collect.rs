@@ -244,7 +244,7 @@ fn layers_of(disk: &Disk, image: Digest) -> io::Result<Vec<Digest>> {
     struct Layers {
         rootfs: RootFs,
     }
-    let bytes = match fs::read(disk.blob(image)) {
+    let bytes = match disk.read_blob(image) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         bytes => bytes?,
     };

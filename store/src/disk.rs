@@ -66,6 +66,12 @@ impl Disk {
         self.kind("blobs").join(digest.hex())
     }
 
+    /// The bytes of a document, whatever they are.
+    pub(crate) fn read_blob(&self, digest: Digest) -> io::Result<Vec<u8>> {
+        faults::reading()?;
+        fs::read(self.blob(digest))
+    }
+
     /// What is known of a layer elsewhere.
     pub(crate) fn source(&self, diff_id: Digest) -> PathBuf {
         self.kind("sources").join(diff_id.hex())

@@ -69,6 +69,43 @@ impl Error {
     }
 }
 
+/// An error of the system, and what it is about.
+#[derive(Debug)]
+struct At {
+    place: String,
+    error: io::Error,
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, cause(&self.error))
+    }
+}
+
+impl std::error::Error for At {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// `error` with what it is about before it; [`is_unreadable`] sees through that.
+pub(crate) fn at(place: impl Into<String>, error: io::Error) -> io::Error {
+    io::Error::other(At { place: place.into(), error })
+}
+
+/// Whether something may be as it should and could only not be looked at: the disk, rights or memory fail. What is not there, or is
+/// of another kind than it should be, is damaged.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    use nix::libc::{EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV};
+    match error.raw_os_error() {
+        Some(errno) => ![EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV].contains(&errno),
+        None => {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<At>());
+            inner.is_some_and(|at| is_unreadable(&at.error))
+        }
+    }
+}
+
 /// The system's own words for `error`, without the number that the standard library appends.
 pub(crate) fn cause(error: &io::Error) -> String {
     match error.raw_os_error() {

@@ -280,7 +280,9 @@ impl Store {
 
     /// A document, checked.
     pub(crate) fn blob(&self, digest: Digest) -> Result<Vec<u8>, Error> {
-        let bytes = std::fs::read(self.disk.blob(digest))
+        let bytes = self
+            .disk
+            .read_blob(digest)
             .map_err(|e| self.error(&format!("document {digest}: {}", cause(&e))))?;
         let found = Digest::of(&bytes);
         match found == digest {

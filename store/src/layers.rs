@@ -93,7 +93,7 @@ const REPOSITORIES_MAX: usize = 8;
 
 impl LayerRecord {
     pub(crate) fn read(disk: &Disk, diff_id: Digest) -> io::Result<Option<Self>> {
-        match std::fs::read(disk.source(diff_id)) {
+        match faults::reading().and_then(|()| std::fs::read(disk.source(diff_id))) {
             Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),

@@ -10,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 use skiff_sys::file::{Resolve, open_beneath};
 
 use crate::digest::Digest;
+use crate::error::{at, cause, is_unreadable};
+use crate::faults;
 use crate::recipe::{Opened, Replay};
 use crate::{Error, Store};
 
@@ -39,34 +41,38 @@ impl Store {
     /// Errors: the layer is not here; it was unpacked by a skiff that did not record what is needed, or was too
     /// odd for that (over 1 GiB of what its tree does not have).
     pub fn layer_tar(&self, layer: Digest) -> Result<LayerTar, Error> {
-        let fail = |what: &str, e: io::Error| {
-            self.error(&format!("layer {layer}: {what}: {}", crate::error::cause(&e)))
-        };
+        self.open_layer_tar(layer).map_err(|e| self.error(&format!("layer {layer}: {}", cause(&e))))
+    }
+
+    /// The same; errors say whether something could not be read ([`crate::error::is_unreadable`]).
+    pub(crate) fn open_layer_tar(&self, layer: Digest) -> io::Result<LayerTar> {
+        let missing = |what: &'static str| io::Error::new(io::ErrorKind::NotFound, what);
         let path = self.disk.layer(layer);
         let root = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(self.error(&format!("layer {layer} is not here")));
+                return Err(missing("is not here"));
             }
-            root => root.map_err(|e| fail("open", e))?,
+            root => root.map_err(|e| at("open", e))?,
         };
-        let recipe = match File::open(self.disk.tar(layer)) {
+        let recipe = match faults::reading().and_then(|()| File::open(self.disk.tar(layer))) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let why =
                     "it is not known how its archive looked; remove the image and pull or load it again";
-                return Err(self.error(&format!("layer {layer}: {why}")));
+                return Err(missing(why));
             }
-            recipe => recipe.map_err(|e| fail("recipe", e))?,
+            recipe => recipe.map_err(|e| at("recipe", e))?,
         };
         let open: Opened = Box::new(move |path| {
             const FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK);
             let path = std::ffi::CString::new(path)?;
+            faults::reading()?;
             let file = open_beneath(root.as_fd(), &path, FLAGS, 0, Resolve::NoXdev).map(File::from)?;
             match file.metadata()?.is_file() {
                 true => Ok(file),
                 false => Err(io::Error::other("not a regular file")),
             }
         });
-        let replay = Replay::new(BufReader::new(recipe), open).map_err(|e| fail("recipe", e))?;
+        let replay = Replay::new(BufReader::new(recipe), open).map_err(|e| at("recipe", e))?;
         let length = replay.left();
         Ok(LayerTar { replay, layer, length, hasher: Sha256::new(), path })
     }
@@ -74,7 +80,10 @@ impl Store {
 
 impl Read for LayerTar {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.replay.read(buffer).map_err(|e| self.wrong(&crate::error::cause(&e)))?;
+        let count = self.replay.read(buffer).map_err(|e| match is_unreadable(&e) {
+            true => at(self.path.display().to_string(), e),
+            false => self.wrong(&cause(&e)),
+        })?;
         self.hasher.update(&buffer[..count]);
         if count > 0 || buffer.is_empty() {
             return Ok(count);

@@ -1,6 +1,7 @@
 //! Commands on images: docker's words, rules and exit codes, with the daemon and without it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -355,6 +356,35 @@ fn damage_is_found_and_repaired() {
     // What was taken away is said in one line.
     let output = run(&case, &["run", "--pull", "never", "web", "true"]);
     assert!(output.code == 125 && output.stderr.lines().count() == 1, "{output}");
+}
+
+#[test]
+fn what_must_not_be_read_is_no_damage() {
+    let case = Case::new();
+    let tar = case.dir.join("root.tar");
+    let mut files = Tar::new();
+    files.dir("d").file("d/f", "x");
+    fs::write(&tar, files.finish()).expect("write a tar");
+    for dir in [&case.dir, &case.state, &case.run, &case.dir.join("tmp")] {
+        fixture::tool("chown", &["-R", "1000:1000", &dir.display().to_string()]);
+    }
+    let run = |words: &[&str]| case.skiff(words).with(&["uid=1000"]).output();
+    run(&["import", &tar.display().to_string(), "web"]).ok();
+    let names = run(&["images", "-q"]).ok();
+    let only = |kind: &str| {
+        let found = fs::read_dir(case.state.join(kind)).expect("a directory").flatten().next();
+        found.expect("something").path()
+    };
+    for path in [only("names"), only("blobs/sha256"), only("tars/sha256"), only("sources/sha256")] {
+        let may = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+        may(0);
+        let found = run(&["system", "fsck", "--repair"]);
+        may(0o600);
+        assert!(found.code == 1 && found.stdout.contains("cannot be read"), "{}: {found}", path.display());
+        assert!(!found.stdout.contains("repaired"), "{found}");
+        assert_eq!(run(&["system", "fsck"]).ok(), "", "{}", path.display());
+        assert_eq!(run(&["images", "-q"]).ok(), names);
+    }
 }
 
 #[test]

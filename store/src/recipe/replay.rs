@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 
 use zstd::stream::read::Decoder;
 
+use crate::faults;
+
 use super::{CONTENT, END, FILE, LITERAL, LITERAL_MAX, MAGIC, PATH_MAX, ZEROS};
 
 /// One step of a recipe.
@@ -144,7 +146,7 @@ impl<R: Read> Replay<R> {
                 Some(Step::Zeros(count)) => Now::Zeros(count),
                 Some(Step::Content { offset, length }) => Now::Content { offset, length },
                 Some(Step::File(path)) => {
-                    let file = (self.open)(&path).map_err(|e| at(&path, &e))?;
+                    let file = (self.open)(&path).map_err(|e| at(&path, e))?;
                     self.file = Some((file, path));
                     continue;
                 }
@@ -175,9 +177,10 @@ impl<R: Read> Replay<R> {
                     return Ok(0);
                 }
                 let (file, path) = self.file.as_ref().ok_or_else(|| damaged("content of no file"))?;
-                let count = file.read_at(&mut buffer[..count], *offset).map_err(|e| at(path, &e))?;
+                let read = faults::reading().and_then(|()| file.read_at(&mut buffer[..count], *offset));
+                let count = read.map_err(|e| at(path, e))?;
                 if count == 0 {
-                    return Err(at(path, &io::ErrorKind::UnexpectedEof.into()));
+                    return Err(at(path, io::ErrorKind::UnexpectedEof.into()));
                 }
                 *offset = offset.checked_add(count as u64).ok_or_else(|| damaged("a number out of range"))?;
                 *length -= count as u64;
@@ -215,9 +218,8 @@ impl<R: Read> Read for Replay<R> {
     }
 }
 
-fn at(path: &[u8], error: &io::Error) -> io::Error {
-    let name = String::from_utf8_lossy(path);
-    io::Error::other(format!("file {name:?}: {}", crate::error::cause(error)))
+fn at(path: &[u8], error: io::Error) -> io::Error {
+    crate::error::at(format!("file {:?}", String::from_utf8_lossy(path)), error)
 }
 
 fn damaged(what: &str) -> io::Error {

@@ -78,6 +78,11 @@ fn work_on(work: &str, place: &Path) -> Result<(), String> {
             fs::write(layer.layers[0].join("gone"), "spoilt").unwrap();
             store.check(true).map(drop).map_err(|e| e.to_string())
         }
+        "check" => {
+            let found = store.check(true).map_err(|e| e.to_string())?;
+            let lines = found.into_iter().map(|it| format!("{}, {}", it.what, it.is_repaired));
+            Some(lines.collect::<Vec<_>>().join("\n")).filter(|text| !text.is_empty()).map_or(Ok(()), Err)
+        }
         "open" => Ok(()),
         other => panic!("no such work: {other}"),
     }
@@ -103,7 +108,7 @@ fn prepare(place: &Path, work: &str) {
     }
     let store = Store::open(&place.join("store")).unwrap();
     repository(place).pull(&store, "app:old").unwrap();
-    if matches!(work, "remove" | "collect" | "repair") {
+    if matches!(work, "remove" | "collect" | "repair" | "check") {
         repository(place).pull(&store, "app:gone").unwrap();
     }
 }
@@ -177,4 +182,35 @@ fn every_change_of_the_disk_may_be_the_last_or_fail() {
             scope.spawn(move || walk(work));
         }
     });
+}
+
+#[test]
+fn what_cannot_be_read_is_told_of_and_stays() {
+    let temp = Temp::new();
+    prepare(temp.path(), "check");
+    let mut points = 0;
+    loop {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "faults::child", "--nocapture"])
+            .envs([(WORK, "check".as_ref()), (WHERE, temp.path().as_os_str())])
+            .env(FAULT, format!("{}:read", points + 1))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let store = Store::open(&temp.join("store")).unwrap();
+        assert_eq!(told(&store, "app:old").unwrap(), ["old=y", "shared=x"]);
+        assert_eq!(told(&store, "app:gone").unwrap(), ["gone=z", "shared=x"]);
+        assert_eq!(store.check(false).unwrap(), [], "at point {}", points + 1);
+        if output.status.success() {
+            break;
+        }
+        let said = String::from_utf8(output.stderr).unwrap();
+        let is_told = |line: &str| line.contains(": cannot be read: ") && line.ends_with("i/o error, false");
+        assert!(said.lines().all(is_told), "{said}");
+        points += 1;
+        assert!(points < POINTS_MAX);
+    }
+    println!("{points} points");
+    // Each of three layers has a record, a recipe and a file, each of two images a name and two documents.
+    assert!(points >= 15, "{points}");
 }
