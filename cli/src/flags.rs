@@ -10,6 +10,7 @@ use skiff_engine::spec::HealthTest;
 use skiff_store::Platform;
 
 use crate::args::{Args, Report};
+use crate::images::pull::TLS_VERIFY;
 use crate::images::wanted::Policy;
 use crate::line::{Command, Flag, Order, Section, Takes, add, put};
 use crate::values::{
@@ -175,6 +176,7 @@ static LIFECYCLE: &[Flag<Args>] = &[
         put(&mut a.wanted.platform, Some(Platform::parse(v)?))
     }),
     switch(Some('q'), "quiet", "say nothing of fetching the image", |a, on| a.wanted.quiet = on),
+    switch(None, "tls-verify", TLS_VERIFY, |a, on| a.wanted.tls_verify = Some(on)),
     value(
         None,
         "stop-signal",
@@ -269,7 +271,9 @@ static FILES: &[Flag<Args>] = &[
         size => put(&mut a.spec.options.shm_size_bytes, size),
     }),
     value(None, "prefetch", "MODE", "on, off, or record: what it needs of its image (default on)", |a, v| {
-        put(&mut a.spec.prefetch, prefetch(v)?)
+        let mode = prefetch(v)?;
+        a.wanted.leaves_profiles = mode == Mode::Off;
+        put(&mut a.spec.prefetch, mode)
     }),
     value(None, "device", "SRC[:DST][:rwm]", "let the container use a device of the host", |a, v| {
         add(&mut a.spec.options.devices, security::device(v)?)

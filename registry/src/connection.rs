@@ -7,12 +7,17 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use ureq::Agent;
 use ureq::http::Uri;
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::TlsConfig;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 
 use crate::config::Config;
-use crate::error::{Result, cause, failed};
+use crate::error::{Result, cause, failed, quoted};
+use crate::tls::{Encrypt, Identity};
 use crate::url;
 
 /// Idle connections kept for one host: as many as layers are fetched at once.
@@ -24,7 +29,7 @@ const HEADER_MAX: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     agents: Mutex<HashMap<Kind, Agent>>,
-    roots: OnceLock<Vec<Certificate<'static>>>,
+    roots: OnceLock<Vec<CertificateDer<'static>>>,
 }
 
 /// What connections of one pool have in common.
@@ -87,78 +92,79 @@ impl Connections {
             .timeout_connect(Some(patience.connect))
             .timeout_per_read(Some(patience.idle))
             .timeout_per_write(Some(patience.idle))
-            .tls_config(self.tls(&kind.trust, config)?);
-        Ok(builder.build().new_agent())
+            .tls_config(anybody());
+        let settings = builder.build();
+        let Some(encrypt) = self.encrypt(&kind.trust, config)? else { return Ok(settings.new_agent()) };
+        let connector =
+            ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(encrypt);
+        Ok(Agent::with_parts(settings, connector, DefaultResolver::default()))
     }
 
-    fn tls(&self, trust: &Trust, config: &Config) -> Result<TlsConfig> {
-        // One provider, named here: rustls chooses none by itself.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut builder = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
-        let mut roots = Vec::new();
+    /// Whom TLS is made with; `None` if anybody will do.
+    fn encrypt(&self, trust: &Trust, config: &Config) -> Result<Option<Encrypt>> {
+        let (mut known, mut own) = (Vec::new(), None);
         match trust {
-            Trust::Plain => {}
-            Trust::Anybody => builder = builder.disable_verification(true),
-            Trust::System => roots.clone_from(self.system_roots()),
+            Trust::Plain | Trust::Anybody => return Ok(None),
+            Trust::System => known.clone_from(self.system_roots()),
             Trust::Own(authority) => {
-                roots.clone_from(self.system_roots());
+                known.clone_from(self.system_roots());
                 for folder in &config.certificates {
-                    let (more, own) = read_folder(&folder.join(authority))?;
-                    roots.extend(more);
-                    if own.is_some() {
-                        builder = builder.client_cert(own);
-                    }
+                    let (more, identity) = read_folder(&folder.join(authority))?;
+                    known.extend(more);
+                    own = identity.or(own);
                 }
             }
         }
-        Ok(builder.root_certs(RootCerts::Specific(Arc::new(roots))).build())
+        Encrypt::new(known, own).map(Some).map_err(|error| failed(quoted(&format!("TLS: {error}"))))
     }
 
     /// `$SSL_CERT_FILE`, `$SSL_CERT_DIR`, else where the distribution keeps them. What is not readable is left out:
     /// the connection says whom it does not know.
-    fn system_roots(&self) -> &Vec<Certificate<'static>> {
+    fn system_roots(&self) -> &Vec<CertificateDer<'static>> {
         self.roots.get_or_init(|| {
             let found = rustls_native_certs::load_native_certs();
             for error in &found.errors {
                 tracing::debug!(%error, "certificate authorities of the system");
             }
-            found.certs.iter().map(|it| Certificate::from_der(it.as_ref()).to_owned()).collect()
+            found.certs
         })
     }
 }
 
+/// TLS with whoever answers.
+fn anybody() -> TlsConfig {
+    // One provider, named here: rustls chooses none by itself.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    TlsConfig::builder().unversioned_rustls_crypto_provider(provider).disable_verification(true).build()
+}
+
 /// Authorities, and what the client proves itself by, of one host's folder.
-fn read_folder(folder: &Path) -> Result<(Vec<Certificate<'static>>, Option<ClientCert>)> {
+fn read_folder(folder: &Path) -> Result<(Vec<CertificateDer<'static>>, Option<Identity>)> {
     let mut paths: Vec<_> =
         fs::read_dir(folder).map(|all| all.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
     paths.sort();
-    let (mut roots, mut own) = (Vec::new(), None);
+    let (mut known, mut own) = (Vec::new(), None);
     for path in paths {
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("crt") => roots.extend(certificates(&path)?),
+            Some("crt") => known.extend(certificates(&path)?),
             Some("cert") => {
-                own =
-                    Some(ClientCert::new_with_certs(&certificates(&path)?, key(&path.with_extension("key"))?))
+                let key = key(&path.with_extension("key"))?;
+                own = Some(Identity { chain: certificates(&path)?, key });
             }
             _ => {}
         }
     }
-    Ok((roots, own))
+    Ok((known, own))
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let bytes = read(path)?;
-    let mut found = Vec::new();
-    for item in parse_pem(&bytes) {
-        if let PemItem::Certificate(certificate) = item.map_err(|_| unreadable(path))? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() { Err(unreadable(path)) } else { Ok(found) }
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    found.ok().filter(|found| !found.is_empty()).ok_or_else(|| unreadable(path))
 }
 
-fn key(path: &Path) -> Result<PrivateKey<'static>> {
-    PrivateKey::from_pem(&read(path)?).map_err(|_| unreadable(path))
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| unreadable(path))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -14,6 +14,7 @@ use ureq::http::{Method, Request, Response, StatusCode, Uri, header};
 use crate::config::{Config, Patience};
 use crate::connection::Connections;
 use crate::error::{Result, cause, failed, quoted};
+use crate::tls::is_authoritys;
 use crate::{header as field, url};
 
 /// Redirects of one request.
@@ -72,6 +73,8 @@ pub(crate) struct Trouble {
     asked: Option<Duration>,
     /// Whether what answered does not speak TLS, or does not speak at all.
     pub(crate) is_not_tls: bool,
+    /// Whether nothing listens there.
+    pub(crate) is_nobody: bool,
     pub(crate) message: String,
 }
 
@@ -145,7 +148,7 @@ impl Exchange {
             return Ok(answer);
         }
         let asked = value(&answer, "retry-after").and_then(|it| field::retry_after(it, SystemTime::now()));
-        Err(Trouble { passes: true, asked, is_not_tls: false, message: explanation(answer) })
+        Err(Trouble { passes: true, asked, ..Trouble::lasting(explanation(answer)) })
     }
 
     /// One attempt, with redirects. What has a body is not sent to another origin, and a challenge of another origin is
@@ -234,7 +237,7 @@ impl Exchange {
 impl Trouble {
     /// What no waiting changes.
     pub(crate) fn lasting(message: String) -> Self {
-        Self { passes: false, asked: None, is_not_tls: false, message }
+        Self { passes: false, asked: None, is_not_tls: false, is_nobody: false, message }
     }
 }
 
@@ -361,20 +364,11 @@ fn random() -> f64 {
 fn trouble(error: &ureq::Error, was_reached: bool) -> Trouble {
     if let Some(error) = tls(error) {
         let is_not_tls = matches!(error, rustls::Error::InvalidMessage(_));
-        // What `openssl req -x509` makes unless it is told otherwise; the library has no better words for it.
-        let message = match error.to_string() {
-            text if text.contains("CaUsedAsEndEntity") => {
-                "the server's certificate is that of an authority: have it sign one for the server (CA:FALSE)"
-                    .to_owned()
-            }
-            text => text,
+        let message = match is_authoritys(error) {
+            true => "the server's certificate is its own authority, which is not trusted".to_owned(),
+            false => error.to_string(),
         };
-        return Trouble {
-            passes: false,
-            asked: None,
-            is_not_tls,
-            message: quoted(&format!("TLS: {message}")),
-        };
+        return Trouble { is_not_tls, ..Trouble::lasting(quoted(&format!("TLS: {message}"))) };
     }
     let (passes, message) = match error {
         ureq::Error::Io(error) => (is_passing_io(error, was_reached), io_cause(error)),
@@ -383,9 +377,10 @@ fn trouble(error: &ureq::Error, was_reached: bool) -> Trouble {
         ureq::Error::Protocol(error) => (true, quoted(&format!("not HTTP: {error}"))),
         other => (false, quoted(&other.to_string())),
     };
-    let is_silent =
-        matches!(error, ureq::Error::Io(error) if error.kind() != io::ErrorKind::ConnectionRefused);
-    Trouble { passes, asked: None, is_not_tls: is_silent, message }
+    let is_nobody =
+        matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+    let is_not_tls = matches!(error, ureq::Error::Io(_)) && !is_nobody;
+    Trouble { passes, is_not_tls, is_nobody, ..Trouble::lasting(message) }
 }
 
 fn is_passing_io(error: &io::Error, was_reached: bool) -> bool {

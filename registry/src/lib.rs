@@ -25,6 +25,7 @@ mod push;
 mod repository;
 mod rules;
 mod session;
+mod tls;
 mod upload;
 mod url;
 

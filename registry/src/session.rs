@@ -170,6 +170,8 @@ impl Host {
         };
         match ask("https")? {
             Err(trouble) if trouble.is_not_tls => Ok("http"),
+            // Without a port, the two are at different ones.
+            Err(trouble) if trouble.is_nobody && ask("http")?.is_ok() => Ok("http"),
             // Whatever it is, it is said when the request itself is made.
             _ => Ok("https"),
         }

@@ -169,6 +169,12 @@ fn prefetch_profiles_go_to_a_registry_and_come_back() {
     assert_eq!(pulled("with", &[&other]), ["probe see"]);
     assert_eq!(pulled("without", &["--prefetch", "off", &other]), [""; 0]);
     assert_eq!(pulled("bare", &[&bare]), [""; 0]);
+    for (mode, expected) in [("off", &[][..]), ("on", &["probe see"][..])] {
+        let root = case.dir.join(format!("run-{mode}"));
+        let words = ["run", "--rm", "-q", "--prefetch", mode, &other, "see"];
+        skiff(&case, &words).env("SKIFF_ROOT", &root).output().ok();
+        assert_eq!(classes(&case, &root), expected, "{mode}");
+    }
     // The tag of the list is no image.
     assert_eq!(pulled("all", &["-a", other.trim_end_matches(":1")]), ["probe see"]);
     let exported = skiff(&case, &["prefetch", "export", &id(&case, &name), "probe see"]).output().ok();

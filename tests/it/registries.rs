@@ -2,13 +2,14 @@
 
 use std::fs;
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::termios::LocalFlags;
 use serde_json::Value;
 
 use crate::harness::layout::Layout;
 use crate::harness::pty::Terminal;
 use crate::harness::registry::{Fate, Guard, PASSWORD, Registry, Served, USER, docker_config, has_registry};
-use crate::harness::{Case, Skiff, fixture, need, parse};
+use crate::harness::{Case, Skiff, fixture, installed, need, parse};
 
 /// No file of the user who runs the tests has a say.
 fn skiff(case: &Case, words: &[&str]) -> Skiff {
@@ -120,18 +121,76 @@ fn an_authority_of_ones_own_is_trusted_for_its_host_only() {
     let name = registry.name("x:1");
     let pull = |config: &str| skiff(&case, &["pull", "-q", &name]).env("XDG_CONFIG_HOME", config);
     pull("/nonexistent").output().fails(1, "certificate");
-    let trusting = |host: &str| {
-        let config = case.subdir(&format!("config-{host}"));
-        let folder = case.subdir(&format!("config-{host}/containers/certs.d/{host}"));
-        fs::copy(registry.authority_file(), format!("{folder}/ca.crt")).expect("copy a certificate");
-        config
-    };
-    pull(&trusting("127.0.0.1:1")).output().fails(1, "certificate");
-    pull(&trusting(&registry.host)).output().ok();
+    pull(&trusting(&case, &registry, "127.0.0.1:1")).output().fails(1, "certificate");
+    pull(&trusting(&case, &registry, &registry.host)).output().ok();
     // Whoever says that it does not matter is believed.
     let rules = format!("[[registry]]\nlocation = '{}'\ninsecure = true\n", registry.host);
     let insecure = case.file("insecure.conf", &rules);
     skiff(&case, &["pull", &name]).env("CONTAINERS_REGISTRIES_CONF", insecure).output().ok();
+}
+
+/// A folder of the user's that trusts the registry's certificate for `host`.
+fn trusting(case: &Case, registry: &Registry, host: &str) -> String {
+    let config = case.subdir(&format!("config-{host}"));
+    let folder = case.subdir(&format!("config-{host}/containers/certs.d/{host}"));
+    fs::copy(registry.authority_file(), format!("{folder}/ca.crt")).expect("copy a certificate");
+    config
+}
+
+#[test]
+fn a_certificate_that_is_its_own_authority_is_trusted_where_it_is_kept() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::SelfSigned("127.0.0.1"));
+    registry.put(&small(), "x:1", &[]);
+    let name = registry.name("x:1");
+    let pull = |config: &str| skiff(&case, &["pull", "-q", &name]).env("XDG_CONFIG_HOME", config);
+    pull("/nonexistent").output().fails(1, "its own authority, which is not trusted");
+    pull(&trusting(&case, &registry, "127.0.0.1:1")).output().fails(1, "its own authority");
+    pull(&trusting(&case, &registry, &registry.host)).output().ok();
+    assert_eq!(see(&case, &name)["cwd"], "/data/deep");
+    // It is for this address alone.
+    let other = Registry::start(&case, Guard::SelfSigned("127.0.0.2"));
+    let pull = skiff(&case, &["pull", "-q", &other.name("x:1")]);
+    pull.env("XDG_CONFIG_HOME", trusting(&case, &other, &other.host)).output().fails(1, "not valid for name");
+}
+
+#[test]
+fn certificates_do_not_matter_where_the_user_says_so() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Tls);
+    registry.put(&small(), "x:1", &[]);
+    let [from, to] = ["x:1", "y:1"].map(|name| registry.name(name));
+    let run = |words: &[&str]| skiff(&case, words);
+    run(&["pull", "-q", "--tls-verify", &from]).output().fails(1, "certificate");
+    run(&["run", "--rm", "-q", "--tls-verify=false", &from, "see"]).output().ok();
+    run(&["tag", &from, &to]).output().ok();
+    run(&["push", "-q", &to]).output().fails(1, "certificate");
+    run(&["push", "-q", "--tls-verify=false", &to]).output().ok();
+    // The user's word counts more than that of files.
+    let rules = format!("[[registry]]\nlocation = '{}'\ninsecure = true\n", registry.host);
+    let insecure = case.file("insecure.conf", &rules);
+    let pull = run(&["pull", "-q", "--tls-verify=true", &to]);
+    pull.env("CONTAINERS_REGISTRIES_CONF", insecure).output().fails(1, "certificate");
+}
+
+#[test]
+fn a_registry_on_loopback_may_be_plain_at_the_port_for_that() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    need!(installed("ip"), "ip");
+    // Nobody else is at port 80 of a network of the test's own, which is its thread's.
+    let work = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        fixture::tool("ip", &["link", "set", "lo", "up"]);
+        let case = Case::new();
+        let registry = Registry::start_at(&case, Guard::Nothing, 80);
+        registry.put(&small(), "x:1", &[]);
+        skiff(&case, &["pull", "-q", "localhost/x:1"]).output().ok();
+        drop(registry);
+        skiff(&case, &["pull", "-q", "localhost/x:1"]).output().fails(1, "localhost: connection refused");
+    };
+    std::thread::scope(|scope| scope.spawn(work).join()).expect("no failure");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 use serde_json::{Value, json};
 use skiff_registry::{Credentials, Kept};
 
-use super::pull::{elsewhere, registry};
+use super::pull::{TLS_VERIFY, elsewhere, registry};
 use crate::client::{os, print, refused, template, understand};
 use crate::failure::Failure;
 use crate::format::units::ellipsis;
@@ -26,6 +26,7 @@ pub(crate) struct Login {
     user: Option<String>,
     password: Option<String>,
     from_stdin: bool,
+    tls_verify: Option<bool>,
 }
 
 pub(crate) static LOGIN: Command<Login> = Command {
@@ -46,6 +47,7 @@ Proves a user to a registry, docker.io unless another is named, and keeps that w
                 |a, v| put(&mut a.password, Some(v.to_owned())),
             ),
             Flag::switch(None, "password-stdin", "read it from standard input", |a, on| a.from_stdin = on),
+            Flag::switch(None, "tls-verify", TLS_VERIFY, |a, on| a.tls_verify = Some(on)),
             Flag::value(Some('u'), "username", "NAME", "who you are there", |a, v| {
                 put(&mut a.user, Some(v.to_owned()))
             }),
@@ -60,7 +62,7 @@ pub(crate) fn login(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&LOGIN, words)? else { return Ok(0) };
     let server = server(&LOGIN, operands)?;
     let wrong = |reason: &str| refused(Failure::engine(reason));
-    let registry = registry()?;
+    let registry = registry(args.tls_verify)?;
     let kept_before = match (&args.user, &args.password, args.from_stdin) {
         (None, None, false) => registry.credentials(&server).map_err(elsewhere)?,
         (_, Some(_), true) => return Err(wrong("--password and --password-stdin are mutually exclusive")),
@@ -188,7 +190,7 @@ pub(crate) fn logout(words: Rest<'_>) -> Result<u8, Failure> {
     let Some(((), operands)) = understand(&LOGOUT, words)? else { return Ok(0) };
     let server = server(&LOGOUT, operands)?;
     let shown = if server.is_empty() { DOCKER_HUB } else { &server };
-    match registry()?.logout(&server).map_err(elsewhere)? {
+    match registry(None)?.logout(&server).map_err(elsewhere)? {
         true => print(&format!("Removing login credentials for {shown}\n")),
         false => print(&format!("Not logged in to {shown}\n")),
     }
@@ -209,11 +211,12 @@ pub(crate) struct Search {
     no_trunc: bool,
     filters: Vec<Filter>,
     format: Option<String>,
+    tls_verify: Option<bool>,
 }
 
 impl Default for Search {
     fn default() -> Self {
-        Self { limit: 25, no_trunc: false, filters: Vec::new(), format: None }
+        Self { limit: 25, no_trunc: false, filters: Vec::new(), format: None, tls_verify: None }
     }
 }
 
@@ -260,6 +263,7 @@ Looks for repositories on docker.io, or on the registry that is named.
                 put(&mut a.limit, usize::try_from(integer(v, 1..=100)?).unwrap_or(25))
             }),
             Flag::switch(None, "no-trunc", "show descriptions in full", |a, on| a.no_trunc = on),
+            Flag::switch(None, "tls-verify", TLS_VERIFY, |a, on| a.tls_verify = Some(on)),
         ],
     }],
     order: Order::Mixed,
@@ -282,7 +286,7 @@ pub(crate) fn search(words: Rest<'_>) -> Result<u8, Failure> {
     };
     let listing = Listing::parse(args.format.as_deref(), HITS).map_err(template)?;
     let (host, term) = split(term);
-    let hits = registry()?.search(host, term, args.limit).map_err(elsewhere)?;
+    let hits = registry(args.tls_verify)?.search(host, term, args.limit).map_err(elsewhere)?;
     let fits = |hit: &&skiff_registry::Hit| {
         args.filters.iter().all(|filter| match *filter {
             Filter::Stars(least) => hit.stars >= least,

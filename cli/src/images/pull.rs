@@ -12,12 +12,17 @@ use crate::client::{print, refused, understand};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 
+/// Of the flag `--tls-verify`: without it, files decide.
+pub(crate) const TLS_VERIFY: &str =
+    "false: take any certificate, and plain HTTP; true: never do, whatever files say";
+
 #[derive(Debug, Default)]
 pub(crate) struct Args {
     all_tags: bool,
     quiet: bool,
     platform: Option<Platform>,
     leaves_profiles: bool,
+    tls_verify: Option<bool>,
 }
 
 pub(crate) static COMMAND: Command<Args> = Command {
@@ -52,6 +57,7 @@ Fetches an image from a registry. What has come of it when it is interrupted is 
                 |a, v| put(&mut a.leaves_profiles, !super::switch(v)?),
             ),
             Flag::switch(Some('q'), "quiet", "print nothing but the name", |a, on| a.quiet = on),
+            Flag::switch(None, "tls-verify", TLS_VERIFY, |a, on| a.tls_verify = Some(on)),
         ],
     }],
     order: Order::Mixed,
@@ -65,26 +71,34 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let name = parse(&text)?;
     let to = if args.quiet { To::Nothing } else { To::Stdout };
     let local = Local::open()?;
+    let registry = registry(args.tls_verify)?;
     if args.all_tags {
-        return all(&local, &text, &name, &args, to);
+        return all(&local, &registry, &text, &name, &args, to);
     }
     if name.digest().is_none() && !has_tag(&text) && !args.quiet {
         print("Using default tag: latest\n")?;
     }
-    pull(&local, &name, args.platform.as_ref(), to, !args.leaves_profiles)?;
+    pull(&local, &registry, &name, args.platform.as_ref(), to, !args.leaves_profiles)?;
     print(&format!("{name}\n"))
 }
 
-fn all(local: &Local, text: &str, name: &ImageName, args: &Args, to: To) -> Result<u8, Failure> {
+fn all(
+    local: &Local,
+    registry: &Registry,
+    text: &str,
+    name: &ImageName,
+    args: &Args,
+    to: To,
+) -> Result<u8, Failure> {
     let wrong = |reason: String| refused(Failure::engine(reason));
     if name.digest().is_some() || has_tag(text) {
         return Err(wrong("tag can't be used with --all-tags/-a".into()));
     }
-    let tags = registry()?.repository(name, Access::Pull).and_then(|repository| repository.tags());
+    let tags = registry.repository(name, Access::Pull).and_then(|repository| repository.tags());
     // Lists of referrers stand below tags made of digests.
     for tag in tags.map_err(elsewhere)?.into_iter().filter(|tag| !is_list_of_referrers(tag)) {
         let name = name.with_tag(&tag).map_err(|reason| wrong(format!("tag {tag:?}: {reason}")))?;
-        pull(local, &name, args.platform.as_ref(), to, !args.leaves_profiles)?;
+        pull(local, registry, &name, args.platform.as_ref(), to, !args.leaves_profiles)?;
     }
     print(&format!("{}\n", name.repository()))
 }
@@ -107,12 +121,13 @@ fn is_list_of_referrers(tag: &str) -> bool {
 /// Fetches `name`, with the prefetch profiles that the registry has if these are wanted, and tells of it in docker's words. Returns the image's id.
 pub(super) fn pull(
     local: &Local,
+    registry: &Registry,
     name: &ImageName,
     platform: Option<&Platform>,
     to: To,
     with_profiles: bool,
 ) -> Result<Digest, Failure> {
-    let repository = registry()?.repository(name, Access::Pull).map_err(elsewhere)?;
+    let repository = registry.repository(name, Access::Pull).map_err(elsewhere)?;
     let board = Board::new(to);
     let which = name.digest().map_or_else(|| name.tag().unwrap_or_default().to_owned(), |it| it.to_string());
     let heading = format!("{which}: Pulling from {}", name.path());
@@ -133,9 +148,10 @@ pub(super) fn pull(
     Ok(pulled.id)
 }
 
-/// Registries, as the caller's environment and files have them.
-pub(super) fn registry() -> Result<Registry, Failure> {
-    Config::from_environment().map(Registry::new).map_err(elsewhere)
+/// Registries, as the caller's environment and files have them, and `--tls-verify`.
+pub(super) fn registry(tls_verify: Option<bool>) -> Result<Registry, Failure> {
+    let config = Config::from_environment().map_err(elsewhere)?;
+    Ok(Registry::new(Config { tls_verify, ..config }))
 }
 
 /// What a registry refuses.

@@ -6,7 +6,7 @@ use skiff_store::{Digest, ImageName};
 use super::local::{Local, failed};
 use super::prefetched;
 use super::progress::{Board, Status, To};
-use super::pull::{elsewhere, has_tag, parse, registry, short};
+use super::pull::{TLS_VERIFY, elsewhere, has_tag, parse, registry, short};
 use crate::client::{print, refused, understand};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
@@ -17,6 +17,7 @@ pub(crate) struct Args {
     quiet: bool,
     packing: Packing,
     leaves_profiles: bool,
+    tls_verify: Option<bool>,
 }
 
 pub(crate) static COMMAND: Command<Args> = Command {
@@ -55,6 +56,7 @@ Sends an image to the registry that its name says. What the registry has already
                 |a, v| put(&mut a.leaves_profiles, !super::switch(v)?),
             ),
             Flag::switch(Some('q'), "quiet", "print nothing but the name", |a, on| a.quiet = on),
+            Flag::switch(None, "tls-verify", TLS_VERIFY, |a, on| a.tls_verify = Some(on)),
         ],
     }],
     order: Order::Mixed,
@@ -121,7 +123,7 @@ fn names(local: &Local, name: &ImageName, all: bool) -> Result<Vec<(ImageName, D
 
 fn one(local: &Local, name: &ImageName, id: Digest, args: &Args) -> Result<Pushed, Failure> {
     let board = Board::new(if args.quiet { To::Nothing } else { To::Stdout });
-    let registry = registry()?;
+    let registry = registry(args.tls_verify)?;
     let pushed = push(&local.store, &registry, id, name, args.packing, &Push(&board));
     board.finish();
     let pushed = pushed.map_err(elsewhere)?;

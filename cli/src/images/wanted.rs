@@ -4,7 +4,7 @@ use skiff_store::{ImageName, ImageRef, Platform};
 
 use super::local::Local;
 use super::progress::To;
-use super::pull::pull;
+use super::pull::{pull, registry};
 use crate::failure::Failure;
 
 /// `--pull` of `run` and `create`.
@@ -36,6 +36,10 @@ pub(crate) struct Wanted {
     pub(crate) platform: Option<Platform>,
     /// `--quiet`.
     pub(crate) quiet: bool,
+    /// `--prefetch off`: what the registry knows of the image's use stays there.
+    pub(crate) leaves_profiles: bool,
+    /// `--tls-verify`.
+    pub(crate) tls_verify: Option<bool>,
 }
 
 /// Fetches what has to be fetched before anything is asked of `image`: with `--pull always`, or if what is here is for
@@ -89,7 +93,10 @@ fn name_of(image: &str) -> Result<Option<ImageName>, Failure> {
 fn fetch(local: &Local, image: &str, wanted: &Wanted) -> Result<(), Failure> {
     let to = if wanted.quiet { To::Nothing } else { To::Stderr };
     let name = name_of(image)?.ok_or_else(|| Failure::engine(format!("no such image: {image}")))?;
-    pull(local, &name, wanted.platform.as_ref(), to, true).map(drop).map_err(|it| Failure::engine(it.message))
+    let registry = registry(wanted.tls_verify).map_err(|it| Failure::engine(it.message))?;
+    pull(local, &registry, &name, wanted.platform.as_ref(), to, !wanted.leaves_profiles)
+        .map(drop)
+        .map_err(|it| Failure::engine(it.message))
 }
 
 #[cfg(test)]

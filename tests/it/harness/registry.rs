@@ -42,6 +42,8 @@ pub(crate) enum Guard {
     Tokens,
     /// By an authority that nobody knows: [`Registry::authority_file`].
     Tls,
+    /// By a certificate for this address that is its own authority, as `openssl req -x509` makes it.
+    SelfSigned(&'static str),
 }
 
 /// A registry that runs.
@@ -58,13 +60,18 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts one with an empty storage in the test's directory.
     pub(crate) fn start(case: &Case, guard: Guard) -> Self {
+        Self::start_at(case, guard, 0)
+    }
+
+    /// The same at a port that the test knows to be free.
+    pub(crate) fn start_at(case: &Case, guard: Guard, port: u16) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let dir = PathBuf::from(case.subdir(&format!("registry{}", COUNT.fetch_add(1, Ordering::Relaxed))));
         let mut config = json!({
             "version": "0.1",
             "log": { "level": "info", "formatter": "text" },
             "storage": { "filesystem": { "rootdirectory": dir.join("data") }, "delete": { "enabled": true } },
-            "http": { "addr": "127.0.0.1:0" },
+            "http": { "addr": format!("127.0.0.1:{port}") },
         });
         let mut tokens = None;
         match guard {
@@ -84,8 +91,11 @@ impl Registry {
                 } });
                 tokens = Some(served);
             }
-            Guard::Tls => {
-                make_certificate(&dir);
+            Guard::Tls | Guard::SelfSigned(_) => {
+                match guard {
+                    Guard::SelfSigned(address) => make_own_authority(&dir, address),
+                    _ => make_certificate(&dir),
+                }
                 config["http"]["tls"] =
                     json!({ "certificate": dir.join("server.crt"), "key": dir.join("server.key") });
             }
@@ -112,7 +122,7 @@ impl Registry {
         let target = format!("docker://{}", self.name(rest));
         let mut words = vec!["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"];
         let user = format!("{USER}:{PASSWORD}");
-        if self.guard != Guard::Nothing && self.guard != Guard::Tls {
+        if matches!(self.guard, Guard::Password | Guard::Tokens) {
             words.extend(["--dest-creds", &user]);
         }
         words.extend(flags);
@@ -186,6 +196,15 @@ fn make_certificate(dir: &Path) {
     let server = ["-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1"];
     let leaf = ["-addext", "basicConstraints=critical,CA:FALSE", "-CA", &ca, "-CAkey", &ca_key];
     tool("openssl", &[&make[..], &server, &leaf, &["-keyout", &key, "-out", &certificate]].concat());
+}
+
+/// A certificate for an address that is an authority's as well, in both files.
+fn make_own_authority(dir: &Path, address: &str) {
+    let [key, certificate] = ["server.key", "server.crt"].map(|name| text(&dir.join(name)));
+    let make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=server"];
+    let name = format!("subjectAltName=IP:{address}");
+    tool("openssl", &[&make[..], &["-addext", &name, "-keyout", &key, "-out", &certificate]].concat());
+    fs::copy(certificate, dir.join("ca.crt")).expect("copy a certificate");
 }
 
 /// What a thread of this process serves on loopback until it is dropped.
