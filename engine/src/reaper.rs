@@ -15,7 +15,7 @@ use skiff_runtime::launch;
 use skiff_runtime::observe;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::figures::{self, Figures, Tracker, cgroup_id};
+use crate::figures::{self, Figures, Groups, Tracker, cgroup_id};
 use crate::history::{Ended, History};
 use crate::record;
 
@@ -167,7 +167,7 @@ impl Accounts {
     /// Reads the figures of a container whose last process has died, and writes down its end.
     fn conclude(&self, mut ended: Ended, paths: &Paths, cgroup: &Cgroup) -> Figures {
         end_others(cgroup);
-        let mut figures = figures::read(paths, None);
+        let mut figures = figures::read(&Groups::open(paths), None, false);
         self.tracker.conclude(cgroup_id(paths), &mut figures);
         figures.restarts = ended.figures.restarts;
         ended.is_oom_killed = figures.memory.oom_kills.is_some_and(|kills| kills > 0);

@@ -217,7 +217,7 @@ mod tests {
         ];
         let mut subject = Subject { since_ns: 1, ..Subject::default() };
         for index in 0..3 {
-            subject.put(index, vec!["read".into()], Value::Real(1.5));
+            subject.put(index, vec!["read"], Value::Real(1.5));
         }
         let bytes = request(&table, &[subject], 2);
         let count = |wanted: &[u8]| bytes.windows(wanted.len()).filter(|window| *window == wanted).count();
@@ -229,7 +229,7 @@ mod tests {
         let table = [metric("latency", Kind::Histogram, &[("disk", "all")])];
         let mut subject = Subject::default();
         let histogram = Histogram { bounds: &[1.0], counts: vec![2, 3], sum: 4.0 };
-        subject.put(0, vec!["write".into()], Value::Histogram(histogram));
+        subject.put(0, vec!["write"], Value::Histogram(histogram));
         let bytes = request(&table, &[subject], 2);
         // Resource, scope, metric, histogram, point, and the last of its attributes.
         let attribute = [1, 2, 2, 9, 1, 9].into_iter().try_fold(&*bytes, |message, number| {

@@ -3,62 +3,60 @@
 //! On hybrid hosts both are read: version 2 counts processor time and pressure of every group, controllers or none, and the
 //! hierarchies of version 1 that the container has joined the rest.
 
-use std::fs;
-use std::path::Path;
+use skiff_runtime::cgroup::Controller;
 
-use skiff_runtime::cgroup::{Controller, Paths};
-
+use super::groups::{Directory, Groups};
 use super::{Block, Cpu, Figures, Memory, Pressure, Pressures};
 
 /// From here on a limit of version 1 is none: the kernel rounds the greatest number down to a page.
 const UNLIMITED: u64 = 1 << 62;
 
-/// Adds what the groups at `paths` count.
-pub(super) fn read(paths: &Paths, figures: &mut Figures) {
-    if let Some(path) = &paths.unified {
-        Unified(path).read(figures);
+/// Adds what `groups` count.
+pub(super) fn read(groups: &Groups<'_>, figures: &mut Figures) {
+    if let Some(directory) = groups.unified() {
+        Unified(directory).read(figures);
     }
-    for (controller, path) in &paths.legacy {
-        Legacy(path).read(*controller, figures);
+    for (controller, directory) in groups.legacy() {
+        Legacy(&directory).read(controller, figures);
     }
 }
 
 /// A directory of version 2.
-struct Unified<'a>(&'a Path);
+struct Unified<'a>(&'a Directory);
 
 impl Unified<'_> {
     fn read(&self, figures: &mut Figures) {
-        if let Some(text) = text(self.0, "cpu.stat") {
+        if let Some(text) = self.0.text("cpu.stat") {
             cpu_unified(&text, &mut figures.cpu);
         }
         figures.pressure = self.pressures();
-        if let Some(usage) = number(self.0, "memory.current") {
+        if let Some(usage) = self.0.number("memory.current") {
             figures.memory = self.memory(usage);
         }
-        if let Some(current) = number(self.0, "pids.current") {
+        if let Some(current) = self.0.number("pids.current") {
             figures.processes.current = Some(current);
-            figures.processes.limit = number(self.0, "pids.max");
-            figures.processes.peak = number(self.0, "pids.peak");
+            figures.processes.limit = self.0.number("pids.max");
+            figures.processes.peak = self.0.number("pids.peak");
         }
-        if let Some(text) = text(self.0, "io.stat") {
+        if let Some(text) = self.0.text("io.stat") {
             figures.block = block_unified(&text);
         }
     }
 
     fn memory(&self, usage: u64) -> Memory {
-        let stat = text(self.0, "memory.stat").unwrap_or_default();
-        let events = text(self.0, "memory.events").unwrap_or_default();
+        let stat = self.0.text("memory.stat").unwrap_or_default();
+        let events = self.0.text("memory.events").unwrap_or_default();
         let [idle, majors] = ["inactive_file", "pgmajfault"].map(|key| field(&stat, key));
         Memory {
             usage_bytes: Some(usage),
             working_set_bytes: Some(usage.saturating_sub(idle.unwrap_or(0))),
-            peak_bytes: number(self.0, "memory.peak"),
-            limit_bytes: number(self.0, "memory.max"),
+            peak_bytes: self.0.number("memory.peak"),
+            limit_bytes: self.0.number("memory.max"),
             rss_bytes: field(&stat, "anon"),
             cache_bytes: field(&stat, "file"),
             mapped_bytes: field(&stat, "file_mapped"),
             kernel_bytes: field(&stat, "kernel"),
-            swap_bytes: number(self.0, "memory.swap.current"),
+            swap_bytes: self.0.number("memory.swap.current"),
             peak_process_bytes: None,
             minor_faults: minor(field(&stat, "pgfault"), majors),
             major_faults: majors,
@@ -68,19 +66,19 @@ impl Unified<'_> {
     }
 
     fn pressures(&self) -> Option<Pressures> {
-        let of = |file: &str| text(self.0, file).map(|text| pressure(&text));
+        let of = |file: &str| self.0.text(file).map(|text| pressure(&text));
         Some(Pressures { cpu: of("cpu.pressure")?, memory: of("memory.pressure")?, io: of("io.pressure")? })
     }
 }
 
 /// A directory of version 1.
-struct Legacy<'a>(&'a Path);
+struct Legacy<'a>(&'a Directory);
 
 impl Legacy<'_> {
     fn read(&self, controller: Controller, figures: &mut Figures) {
         match controller {
             Controller::Cpu => {
-                let stat = text(self.0, "cpu.stat").unwrap_or_default();
+                let stat = self.0.text("cpu.stat").unwrap_or_default();
                 let cpu = &mut figures.cpu;
                 cpu.periods = field(&stat, "nr_periods").or(cpu.periods);
                 cpu.throttled_periods = field(&stat, "nr_throttled").or(cpu.throttled_periods);
@@ -88,23 +86,23 @@ impl Legacy<'_> {
             }
             // Beside version 2 that has counted it, to a microsecond.
             Controller::Cpuacct if figures.cpu.usage_ns.is_none() => {
-                figures.cpu.usage_ns = number(self.0, "cpuacct.usage");
-                figures.cpu.user_ns = number(self.0, "cpuacct.usage_user");
-                figures.cpu.system_ns = number(self.0, "cpuacct.usage_sys");
+                figures.cpu.usage_ns = self.0.number("cpuacct.usage");
+                figures.cpu.user_ns = self.0.number("cpuacct.usage_user");
+                figures.cpu.system_ns = self.0.number("cpuacct.usage_sys");
             }
             Controller::Memory => {
-                if let Some(usage) = number(self.0, "memory.usage_in_bytes") {
+                if let Some(usage) = self.0.number("memory.usage_in_bytes") {
                     figures.memory = self.memory(usage);
                 }
             }
             Controller::Pids => {
-                figures.processes.current = number(self.0, "pids.current").or(figures.processes.current);
-                figures.processes.limit = number(self.0, "pids.max").or(figures.processes.limit);
-                figures.processes.peak = number(self.0, "pids.peak").or(figures.processes.peak);
+                figures.processes.current = self.0.number("pids.current").or(figures.processes.current);
+                figures.processes.limit = self.0.number("pids.max").or(figures.processes.limit);
+                figures.processes.peak = self.0.number("pids.peak").or(figures.processes.peak);
             }
             Controller::Blkio => {
-                let bytes = text(self.0, "blkio.throttle.io_service_bytes_recursive");
-                let requests = text(self.0, "blkio.throttle.io_serviced_recursive");
+                let bytes = self.0.text("blkio.throttle.io_service_bytes_recursive");
+                let requests = self.0.text("blkio.throttle.io_serviced_recursive");
                 if let (Some(bytes), Some(requests)) = (bytes, requests) {
                     figures.block = block_legacy(&bytes, &requests);
                 }
@@ -114,23 +112,23 @@ impl Legacy<'_> {
     }
 
     fn memory(&self, usage: u64) -> Memory {
-        let stat = text(self.0, "memory.stat").unwrap_or_default();
-        let control = text(self.0, "memory.oom_control").unwrap_or_default();
+        let stat = self.0.text("memory.stat").unwrap_or_default();
+        let control = self.0.text("memory.oom_control").unwrap_or_default();
         let [idle, majors] = ["total_inactive_file", "total_pgmajfault"].map(|key| field(&stat, key));
         Memory {
             usage_bytes: Some(usage),
             working_set_bytes: Some(usage.saturating_sub(idle.unwrap_or(0))),
-            peak_bytes: number(self.0, "memory.max_usage_in_bytes"),
-            limit_bytes: number(self.0, "memory.limit_in_bytes").filter(|limit| *limit < UNLIMITED),
+            peak_bytes: self.0.number("memory.max_usage_in_bytes"),
+            limit_bytes: self.0.number("memory.limit_in_bytes").filter(|limit| *limit < UNLIMITED),
             rss_bytes: field(&stat, "total_rss"),
             cache_bytes: field(&stat, "total_cache"),
             mapped_bytes: field(&stat, "total_mapped_file"),
-            kernel_bytes: number(self.0, "memory.kmem.usage_in_bytes"),
+            kernel_bytes: self.0.number("memory.kmem.usage_in_bytes"),
             swap_bytes: field(&stat, "total_swap"),
             peak_process_bytes: None,
             minor_faults: minor(field(&stat, "total_pgfault"), majors),
             major_faults: majors,
-            limit_hits: number(self.0, "memory.failcnt"),
+            limit_hits: self.0.number("memory.failcnt"),
             oom_kills: field(&control, "oom_kill"),
         }
     }
@@ -185,15 +183,6 @@ fn pressure(text: &str) -> Pressure {
         line.rsplit_once("total=")?.1.trim().parse().ok()
     };
     Pressure { some_us: of("some").unwrap_or(0), full_us: of("full").unwrap_or(0) }
-}
-
-fn text(directory: &Path, file: &str) -> Option<String> {
-    fs::read_to_string(directory.join(file)).ok()
-}
-
-/// The number that is all of a file; none for the word `max`.
-fn number(directory: &Path, file: &str) -> Option<u64> {
-    text(directory, file)?.trim().parse().ok()
 }
 
 /// The number after `key` in lines of `key number`.

@@ -155,6 +155,11 @@ impl Tracker {
         living
     }
 
+    /// Whether what was counted tells of block devices.
+    pub(crate) fn counts_block(&self, past: Option<&Past>) -> bool {
+        past.is_some() && self.0.events.get().is_some_and(|events| gives(events.missing(), events::BLOCK))
+    }
+
     /// Adds what is counted of a container that runs.
     pub(crate) fn complete(&self, past: Option<&Past>, living: &Living, figures: &mut Figures) {
         let counted = past.map(|past| {
@@ -220,7 +225,7 @@ impl Shared {
 /// What the programs have counted, in its places. What control groups count stays, but for faults, of which they know only those of
 /// memory that is charged to them; and what is `missing` in this kernel, the programs have not counted.
 fn add(counts: &Counts, missing: &[String], figures: &mut Figures) {
-    let gives = |phrase: &str| !missing.iter().any(|missing| missing.starts_with(phrase));
+    let gives = |phrase: &str| gives(missing, phrase);
     let used = Used::of_words(counts.used.words().map(|word| if word.cast_signed() < 0 { 0 } else { word }));
     if gives(events::FAULTS) {
         figures.memory.minor_faults = Some(used.minor_faults);
@@ -259,6 +264,11 @@ fn add(counts: &Counts, missing: &[String], figures: &mut Figures) {
             "{WHAT}: only of the last {after_ms} ms, and of what was running then: the daemon was younger than the container"
         ));
     }
+}
+
+/// Whether the programs count what `phrase` is said of where they do not.
+fn gives(missing: &[String], phrase: &str) -> bool {
+    !missing.iter().any(|missing| missing.starts_with(phrase))
 }
 
 fn oom(counts: &Counts) -> Oom {

@@ -8,16 +8,17 @@
 
 mod cgroup;
 mod events;
+mod groups;
 mod processes;
 mod sample;
 
 use serde::{Deserialize, Serialize};
-use skiff_runtime::cgroup::Paths;
 
 use crate::State;
 use crate::ending::now_ns;
 
 pub(crate) use events::{Living, Past, Tracker};
+pub(crate) use groups::Groups;
 pub(crate) use sample::{cgroup_id, sample};
 
 /// A container and its figures.
@@ -228,15 +229,16 @@ pub struct Oom {
     pub is_killer_inside: bool,
 }
 
-/// Reads what the control groups at `paths` and the processes in them have used by now.
+/// Reads what a container's control groups and the processes in them have used by now.
 ///
-/// `pid` is the container's first process, if it still runs. Waits for the kernel, some 50 µs: not to be called where others wait.
+/// `pid` is the container's first process, if it still runs; what programs in the kernel will tell of block devices ([`Tracker::counts_block`])
+/// its processes are not asked for. Waits for the kernel, some 50 µs: not to be called where others wait.
 #[must_use]
-pub fn read(paths: &Paths, pid: Option<i32>) -> Figures {
+pub(crate) fn read(groups: &Groups<'_>, pid: Option<i32>, counts_block: bool) -> Figures {
     let mut figures = Figures { at_ns: now_ns(), ..Figures::default() };
-    cgroup::read(paths, &mut figures);
+    cgroup::read(groups, &mut figures);
     if let Some(pid) = pid {
-        processes::complete(paths, &mut figures);
+        processes::complete(groups, counts_block, &mut figures);
         figures.network = processes::network(pid);
     }
     figures

@@ -5,36 +5,36 @@
 //! where one is stuck in a page fault, which rules out what would be more exact (smaps(5)).
 
 use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use skiff_runtime::cgroup::{Cgroup, Paths};
-
+use super::groups::{Groups, text};
 use super::{Figures, Network};
 
 /// So many processes are asked at most.
 const PROCESSES_MAX: usize = 1024;
 
-/// Adds what no group has counted, of the processes that there are.
-pub(super) fn complete(paths: &Paths, figures: &mut Figures) {
+/// Adds what no group has counted, of the processes that there are; of block devices nothing if somebody else `counts_block`.
+pub(super) fn complete(groups: &Groups<'_>, counts_block: bool, figures: &mut Figures) {
     let has_memory = figures.memory.usage_bytes.is_some();
-    let has_block = figures.block.read_bytes.is_some();
+    let has_block = figures.block.read_bytes.is_some() || counts_block;
     if figures.processes.current.is_none() {
-        let list =
-            paths.unified.as_ref().and_then(|path| fs::read_to_string(path.join("cgroup.threads")).ok());
+        let list = groups.unified().and_then(|directory| directory.text("cgroup.threads"));
         figures.processes.current = list.map(|list| list.lines().count() as u64);
     }
     if has_memory && has_block {
         return;
     }
-    let pids = Cgroup::open(paths).and_then(|cgroup| cgroup.processes()).unwrap_or_default();
+    let pids = groups.processes().unwrap_or_default();
     let page_bytes = page_bytes();
-    let of = |file: &str, pid: i32| fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let of = |file: &str, pid: i32| text(&format!("/proc/{pid}/{file}"));
     // What no process tells, be it that this kernel does not, is unknown.
     let (mut own, mut moved) = (None, None);
     for pid in pids.iter().copied().take(PROCESSES_MAX) {
-        if !has_memory && let Ok(statm) = of("statm", pid) {
+        if !has_memory && let Some(statm) = of("statm", pid) {
             own = Some(own.unwrap_or(0) + own_pages(&statm) * page_bytes);
         }
-        if !has_block && let Ok(io) = of("io", pid) {
+        if !has_block && let Some(io) = of("io", pid) {
             let ([read, written], [more_read, more_written]) = (moved.unwrap_or_default(), transferred(&io));
             moved = Some([read + more_read, written + more_written]);
         }
@@ -75,11 +75,13 @@ pub(super) fn page_bytes() -> u64 {
 
 /// What the interfaces of the network namespace of `pid` have received and sent; none if that is the host's.
 pub(super) fn network(pid: i32) -> Option<Network> {
+    /// This process stays in its own.
+    static HOST: OnceLock<Option<PathBuf>> = OnceLock::new();
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-    if namespace(&pid.to_string())? == namespace("self")? {
+    if namespace(&pid.to_string())? == *HOST.get_or_init(|| namespace("self")).as_ref()? {
         return None;
     }
-    Some(traffic(&fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?))
+    Some(traffic(&text(&format!("/proc/{pid}/net/dev"))?))
 }
 
 /// The sums over all interfaces but the loopback in the form of `/proc/net/dev`. proc_pid_net(5).
@@ -121,6 +123,8 @@ fn traffic(table: &str) -> Network {
 
 #[cfg(test)]
 mod tests {
+    use skiff_runtime::cgroup::Paths;
+
     use super::*;
 
     #[test]
@@ -145,7 +149,7 @@ mod tests {
         let mut figures = Figures::default();
         figures.memory.usage_bytes = Some(7);
         figures.block.read_bytes = Some(8);
-        complete(&Paths::default(), &mut figures);
+        complete(&Groups::open(&Paths::default()), false, &mut figures);
         assert_eq!((figures.memory.usage_bytes, figures.memory.rss_bytes), (Some(7), None));
         assert_eq!((figures.block.read_bytes, figures.block.write_bytes), (Some(8), None));
     }
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn what_nobody_tells_is_unknown() {
         let mut figures = Figures::default();
-        complete(&Paths::default(), &mut figures);
+        complete(&Groups::open(&Paths::default()), false, &mut figures);
         assert_eq!((figures.memory.usage_bytes, figures.block.read_bytes), (None, None));
     }
 }

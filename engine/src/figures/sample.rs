@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skiff_runtime::cgroup::Paths;
 
-use super::{Figures, Sampled, read};
+use super::{Figures, Groups, Sampled, read};
 use crate::engine::Engine;
 use crate::{Error, Record};
 
@@ -31,7 +31,7 @@ pub(crate) async fn sample(
         let pasts: Vec<_> = cgroups.iter().map(|cgroup| tracker.past(*cgroup)).collect();
         let living = tracker.living();
         let read = |((subject, cgroup), past): ((&Subject, _), &Option<_>)| {
-            let mut sampled = subject.read(cgroup);
+            let mut sampled = subject.read(cgroup, tracker.counts_block(past.as_ref()));
             tracker.complete(past.as_ref(), &living, &mut sampled.figures);
             sampled
         };
@@ -65,9 +65,9 @@ fn subjects(engine: &Engine, containers: &[String]) -> (Vec<Subject>, Vec<String
 
 impl Subject {
     /// But for what programs in the kernel have counted.
-    fn read(&self, cgroup: Option<u64>) -> Sampled {
+    fn read(&self, cgroup: Option<u64>, counts_block: bool) -> Sampled {
         let record = &self.record;
-        let figures = read(&self.cgroups, Some(self.pid));
+        let figures = read(&Groups::open(&self.cgroups), Some(self.pid), counts_block);
         Sampled {
             id: record.id.clone(),
             name: record.name.clone(),

@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use skiff_ebpf::Tier1;
 use skiff_ebpf::pinned::{Owner, Pinned, Taken};
 use skiff_observe::exposition::Subject;
-use skiff_runtime::cgroup::{Cgroup, Paths};
+use skiff_runtime::cgroup::Paths;
 use skiff_sys::clock::monotonic_ns;
 
 use super::look::{Look, Running};
@@ -17,10 +16,13 @@ use super::sampler::Cost;
 use super::table;
 use crate::Record;
 use crate::documents;
-use crate::figures::{self, Figures, Living, Past, Tracker, cgroup_id};
+use crate::figures::{self, Figures, Groups, Living, Past, Tracker, cgroup_id};
 
 /// So many containers made ahead are asked for their memory at most; that of others is taken to be the same.
 const PARKED_MAX: usize = 8;
+
+/// Room for what there is to be told of a container, if no programs are pinned.
+const POINTS: usize = 64;
 
 /// Where a cgroup's path begins, as its id for those who collect figures; of hybrid hosts first.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
@@ -118,13 +120,14 @@ pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
         taken: pinned.as_ref().and_then(|pinned| pinned.taken().ok()).unwrap_or_default(),
         pinned,
     };
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let mut subjects = Vec::with_capacity(look.running.len() + 1);
     for ((running, cgroup), past) in look.running.iter().zip(&cgroups).zip(&pasts) {
-        let mut subject = subject(running);
+        let mut subject = subject(running, host.as_deref());
         table::take_container(&programs.container(running, *cgroup, past.as_ref()), &mut subject);
         subjects.push(subject);
     }
-    subjects.extend(programs.others(&look, &cgroups));
+    subjects.extend(programs.others(&look, &cgroups, host.as_deref()));
     let limits = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
     let daemon = Daemon {
         since_ns,
@@ -139,11 +142,14 @@ pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
         look,
     };
     let mut own = Subject {
-        resource: with_host(vec![
-            ("service.name", "skiff".into()),
-            ("service.version", env!("CARGO_PKG_VERSION").into()),
-            ("process.pid", std::process::id().to_string()),
-        ]),
+        resource: on_host(
+            host.as_deref(),
+            vec![
+                ("service.name", "skiff".into()),
+                ("service.version", env!("CARGO_PKG_VERSION").into()),
+                ("process.pid", std::process::id().to_string()),
+            ],
+        ),
         since_ns,
         ..Subject::default()
     };
@@ -152,7 +158,7 @@ pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
     subjects
 }
 
-fn subject(running: &Running) -> Subject {
+fn subject(running: &Running, host: Option<&str>) -> Subject {
     let record = &running.record;
     Subject {
         labels: vec![
@@ -160,22 +166,24 @@ fn subject(running: &Running) -> Subject {
             ("image", record.spec.image.clone()),
             ("name", record.name.clone()),
         ],
-        resource: with_host(vec![
-            ("container.id", record.id.clone()),
-            ("container.name", record.name.clone()),
-            ("container.image.name", record.spec.image.clone()),
-            ("container.image.id", record.image_id.clone().unwrap_or_default()),
-            ("container.runtime.name", "skiff".into()),
-        ]),
+        resource: on_host(
+            host,
+            vec![
+                ("container.id", record.id.clone()),
+                ("container.name", record.name.clone()),
+                ("container.image.name", record.spec.image.clone()),
+                ("container.image.id", record.image_id.clone().unwrap_or_default()),
+                ("container.runtime.name", "skiff".into()),
+            ],
+        ),
         since_ns: record.started_ns,
-        points: Vec::new(),
+        points: Vec::with_capacity(POINTS),
     }
 }
 
-fn with_host(mut attributes: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+fn on_host(host: Option<&str>, mut attributes: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
     attributes.retain(|(_, value)| !value.is_empty());
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    attributes.extend(host.map(|host| ("host.name", host)));
+    attributes.extend(host.map(|host| ("host.name", host.to_owned())));
     attributes
 }
 
@@ -192,12 +200,13 @@ fn id(record: &Record, cgroups: &Paths) -> String {
 impl Programs {
     fn container(&self, running: &Running, cgroup: Option<u64>, past: Option<&Past>) -> Container {
         let taken = self.taken.iter().find(|taken| Some(taken.owner.cgroup) == cgroup);
-        let mut figures = figures::read(&running.cgroups, Some(running.pid));
+        let groups = Groups::open(&running.cgroups);
+        let mut figures = figures::read(&groups, Some(running.pid), self.tracker.counts_block(past));
         self.tracker.complete(past, &self.living, &mut figures);
         Container {
             record: running.record.clone(),
             figures: Figures { restarts: running.record.restart_count, ..figures },
-            processes: processes(&running.cgroups),
+            processes: groups.processes().map(|pids| pids.len() as u64),
             counted: taken.and_then(|taken| self.counted(taken)),
         }
     }
@@ -209,7 +218,7 @@ impl Programs {
     }
 
     /// Those that are counted and are not the daemon's.
-    fn others(&self, look: &Look, own: &[Option<u64>]) -> Vec<Subject> {
+    fn others(&self, look: &Look, own: &[Option<u64>], host: Option<&str>) -> Vec<Subject> {
         let own: HashSet<u64> = own.iter().flatten().copied().collect();
         let others = self.taken.iter().filter(|Taken { owner, .. }| {
             !own.contains(&owner.cgroup) && is_other(owner, look.at_ns, &look.ids)
@@ -218,7 +227,7 @@ impl Programs {
             let id = String::from_utf8_lossy(taken.owner.id()).into_owned();
             let mut subject = Subject {
                 labels: vec![("id", format!("/{id}")), ("name", id.clone())],
-                resource: with_host(vec![("container.id", id)]),
+                resource: on_host(host, vec![("container.id", id)]),
                 ..Subject::default()
             };
             table::take_counted(&self.counted(taken)?, &mut subject);
@@ -243,17 +252,6 @@ impl Programs {
 fn is_other(owner: &Owner, at_ns: u64, ids: &HashSet<String>) -> bool {
     let is_own = std::str::from_utf8(owner.id()).is_ok_and(|id| ids.contains(id));
     !is_own && owner.stamps[0] < at_ns
-}
-
-fn processes(cgroups: &Paths) -> Option<u64> {
-    let flat = |path: &Path| {
-        // Itself, its own entry, and one of each group in it.
-        (path.metadata().ok()?.nlink() == 2).then(|| fs::read_to_string(path.join("cgroup.procs")).ok())?
-    };
-    if let Some(list) = cgroups.unified.as_deref().and_then(flat) {
-        return Some(list.lines().count() as u64);
-    }
-    Some(Cgroup::open(cgroups).ok()?.processes().ok()?.len() as u64)
 }
 
 fn calls(pinned: &Pinned, slot: u32) -> Option<Calls> {

@@ -90,9 +90,8 @@ impl Row {
 }
 
 impl Points<'_> {
-    fn put(&mut self, labels: &[&str], value: Value) {
-        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        self.subject.put(self.metric, labels, value);
+    fn put(&mut self, labels: &[&'static str], value: Value) {
+        self.subject.put(self.metric, labels.to_vec(), value);
     }
 
     /// A whole number, if it is known.
@@ -101,7 +100,7 @@ impl Points<'_> {
     }
 
     /// The same, of what has these labels.
-    fn of(&mut self, labels: &[&str], value: impl Into<Option<u64>>) {
+    fn of(&mut self, labels: &[&'static str], value: impl Into<Option<u64>>) {
         if let Some(value) = value.into() {
             self.put(labels, Value::Integer(value));
         }
@@ -112,7 +111,7 @@ impl Points<'_> {
         self.ns_of(&[], ns);
     }
 
-    fn ns_of(&mut self, labels: &[&str], ns: impl Into<Option<u64>>) {
+    fn ns_of(&mut self, labels: &[&'static str], ns: impl Into<Option<u64>>) {
         if let Some(ns) = ns.into() {
             self.put(labels, Value::Real(seconds(ns)));
         }
@@ -124,7 +123,7 @@ impl Points<'_> {
         }
     }
 
-    fn durations(&mut self, labels: &[&str], durations: Option<&Durations>) {
+    fn durations(&mut self, labels: &[&'static str], durations: Option<&Durations>) {
         if let Some(durations) = durations {
             self.put(labels, Value::Histogram(classes(durations)));
         }

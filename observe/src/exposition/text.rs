@@ -15,7 +15,7 @@ pub const VALUE_BYTES_MAX: usize = 256;
 pub fn write(table: &[Metric], subjects: &[Subject], format: Format) -> String {
     let mut cursors: Vec<(usize, String)> =
         subjects.iter().map(|subject| (0, labels(&subject.labels))).collect();
-    let mut text = String::with_capacity(128 * subjects.iter().map(|s| s.points.len()).sum::<usize>());
+    let mut text = String::with_capacity(192 * subjects.iter().map(|s| s.points.len()).sum::<usize>());
     for (index, metric) in table.iter().enumerate() {
         let mut is_headed = metric.name.is_empty();
         for (subject, (at, common)) in subjects.iter().zip(&mut cursors) {
@@ -62,44 +62,67 @@ fn head(text: &mut String, metric: &Metric, format: Format) {
     }
 }
 
+/// What a series is told apart by.
+#[derive(Clone, Copy)]
+struct Labels<'a> {
+    /// Of its subject, as text.
+    common: &'a str,
+    names: &'a [&'static str],
+    values: &'a [&'static str],
+    /// Of a class of a histogram.
+    bound: Option<f64>,
+}
+
 fn line(text: &mut String, metric: &Metric, common: &str, point: &Point) {
-    let mut all = common.to_owned();
-    for (name, value) in metric.labels.iter().zip(&point.labels) {
-        label(&mut all, name, value);
-    }
+    let labels = Labels { common, names: metric.labels, values: &point.labels, bound: None };
     match &point.value {
-        Value::Histogram(histogram) => buckets(text, metric.name, &all, histogram),
-        value => sample(text, metric.name, "", &all, value),
+        Value::Histogram(histogram) => buckets(text, metric.name, labels, histogram),
+        value => sample(text, metric.name, "", labels, value),
     }
 }
 
-fn buckets(text: &mut String, name: &str, common: &str, histogram: &Histogram) {
+fn buckets(text: &mut String, name: &str, labels: Labels<'_>, histogram: &Histogram) {
     let mut so_far = 0;
     let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
     for (bound, count) in bounds.zip(&histogram.counts) {
         so_far += count;
-        let mut all = common.to_owned();
-        // The same in both formats, or a series would be another one when its reader learns OpenMetrics.
-        label(&mut all, "le", &canonical(bound));
-        sample(text, name, "_bucket", &all, &Value::Integer(so_far));
+        let labels = Labels { bound: Some(bound), ..labels };
+        sample(text, name, "_bucket", labels, &Value::Integer(so_far));
     }
-    sample(text, name, "_sum", common, &Value::Real(histogram.sum));
-    sample(text, name, "_count", common, &Value::Integer(so_far));
+    sample(text, name, "_sum", labels, &Value::Real(histogram.sum));
+    sample(text, name, "_count", labels, &Value::Integer(so_far));
 }
 
-fn sample(text: &mut String, name: &str, suffix: &str, labels: &str, value: &Value) {
+fn sample(text: &mut String, name: &str, suffix: &str, labels: Labels<'_>, value: &Value) {
     text.extend([name, suffix]);
-    if !labels.is_empty() {
-        text.extend(["{", labels, "}"]);
-    }
+    labels.write(text);
     text.push(' ');
     match value {
         // To write to a text cannot fail.
         Value::Integer(value) => drop(write!(text, "{value}")),
-        Value::Real(value) => text.push_str(&real(*value)),
+        Value::Real(value) => real(text, *value),
         Value::Histogram(_) => {}
     }
     text.push('\n');
+}
+
+impl Labels<'_> {
+    fn write(self, text: &mut String) {
+        let begun = text.len();
+        text.extend(["{", self.common]);
+        for (name, value) in self.names.iter().zip(self.values) {
+            label(text, name, value);
+        }
+        if let Some(bound) = self.bound {
+            // The same in both formats, or a series would be another one when its reader learns OpenMetrics.
+            label(text, "le", &canonical(bound));
+        }
+        if text.len() == begun + 1 {
+            text.truncate(begun);
+        } else {
+            text.push('}');
+        }
+    }
 }
 
 fn labels(all: &[(&'static str, String)]) -> String {
@@ -108,8 +131,9 @@ fn labels(all: &[(&'static str, String)]) -> String {
     text
 }
 
+/// Adds a label to others, if there are any: a value ends with a quote.
 fn label(text: &mut String, name: &str, value: &str) {
-    if !text.is_empty() {
+    if text.ends_with('"') {
         text.push(',');
     }
     text.extend([name, "=\""]);
@@ -124,26 +148,33 @@ fn bounded(value: &str) -> &str {
 }
 
 fn escape(text: &mut String, value: &str, quotes: bool) {
-    for character in value.chars() {
-        match character {
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            '"' if quotes => text.push_str("\\\""),
-            other => text.push(other),
-        }
+    let mut rest = value;
+    while let Some(at) = rest.find(['\\', '\n', '"']) {
+        text.push_str(&rest[..at]);
+        text.push_str(match rest.as_bytes()[at] {
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            _ if quotes => "\\\"",
+            _ => "\"",
+        });
+        rest = &rest[at + 1..];
     }
+    text.push_str(rest);
 }
 
-fn real(value: f64) -> String {
+fn real(text: &mut String, value: f64) {
     if value.is_infinite() {
-        return if value > 0.0 { "+Inf".into() } else { "-Inf".into() };
+        text.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    } else {
+        // To write to a text cannot fail.
+        let _written = write!(text, "{value}");
     }
-    value.to_string()
 }
 
 /// As OpenMetrics writes bounds: whole numbers with `.0`.
 fn canonical(bound: f64) -> String {
-    let text = real(bound);
+    let mut text = String::new();
+    real(&mut text, bound);
     if bound.is_finite() && !text.contains('.') { text + ".0" } else { text }
 }
 
@@ -192,10 +223,10 @@ mod tests {
 
     fn subjects() -> Vec<Subject> {
         let mut web = Subject { labels: vec![("name", "w\"e\\b\n".into())], ..Subject::default() };
-        web.put(0, vec!["total".into()], Value::Real(1.5));
+        web.put(0, vec!["total"], Value::Real(1.5));
         web.put(1, Vec::new(), Value::Integer(1));
         let mut other = Subject::default();
-        other.put(0, vec!["0".into()], Value::Integer(2));
+        other.put(0, vec!["0"], Value::Integer(2));
         let mut took = Histogram::new(&[0.005, 1.0]);
         [0.001, 0.5, 3.0].into_iter().for_each(|value| took.add(value));
         other.put(2, Vec::new(), Value::Histogram(took));
@@ -241,7 +272,11 @@ x_used_seconds_total{name="w\"e\\b\n",cpu="total"} 1.5
 
     #[test]
     fn numbers_that_are_none_have_words() {
-        let check = |value: f64, expected: &str| assert_eq!(real(value), expected);
+        let check = |value: f64, expected: &str| {
+            let mut text = String::new();
+            real(&mut text, value);
+            assert_eq!(text, expected);
+        };
         check(f64::NAN, "NaN");
         check(f64::INFINITY, "+Inf");
         check(f64::NEG_INFINITY, "-Inf");

@@ -1,0 +1,131 @@
+//! The control groups of one container, opened to be read.
+//!
+//! A look at a hundred containers is many files of a few words each, and costs what opening them costs: so a directory is found once, its
+//! files below its descriptor, and a file is read in as few calls as there are, into room that nothing of what is read here fills.
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+use skiff_runtime::cgroup::{Cgroup, Controller, Paths};
+
+/// Room for most files of the kernel's; such blocks are the cheapest that the allocator has.
+const ROOM: usize = 1024;
+/// What is longer, a list of very many threads, is cut off.
+const BYTES_MAX: u64 = 4 << 20;
+
+/// The groups of one container.
+#[derive(Debug)]
+pub(crate) struct Groups<'a> {
+    paths: &'a Paths,
+    unified: Option<Directory>,
+    processes: OnceCell<Option<Vec<i32>>>,
+}
+
+/// A directory whose files are read.
+#[derive(Debug)]
+pub(super) struct Directory(OwnedFd);
+
+impl<'a> Groups<'a> {
+    /// Those at `paths` that there are.
+    pub(crate) fn open(paths: &'a Paths) -> Self {
+        let unified = paths.unified.as_deref().and_then(Directory::open);
+        Self { paths, unified, processes: OnceCell::new() }
+    }
+
+    /// Of version 2.
+    pub(super) const fn unified(&self) -> Option<&Directory> {
+        self.unified.as_ref()
+    }
+
+    /// Of each controller of version 1.
+    pub(super) fn legacy(&self) -> impl Iterator<Item = (Controller, Directory)> {
+        let open = |(controller, path): (&Controller, &std::path::PathBuf)| {
+            Some((*controller, Directory::open(path)?))
+        };
+        self.paths.legacy.iter().filter_map(open)
+    }
+
+    /// The ids of all processes in them; read once.
+    pub(crate) fn processes(&self) -> Option<&[i32]> {
+        let list = || {
+            let flat = self.unified.as_ref().filter(|directory| directory.is_flat());
+            match flat.and_then(|directory| directory.text("cgroup.procs")) {
+                Some(list) => Some(list.lines().filter_map(|line| line.parse().ok()).collect()),
+                None => Cgroup::open(self.paths).ok()?.processes().ok(),
+            }
+        };
+        self.processes.get_or_init(list).as_deref()
+    }
+}
+
+impl Directory {
+    fn open(path: &Path) -> Option<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        open(path, flags, Mode::empty()).ok().map(Self)
+    }
+
+    /// Whether there is no group in it.
+    fn is_flat(&self) -> bool {
+        // Itself, its own entry, and one of each group in it.
+        fstat(&self.0).is_ok_and(|found| found.st_nlink == 2)
+    }
+
+    /// What a file says.
+    pub(super) fn text(&self, file: &str) -> Option<String> {
+        read(openat(&self.0, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()))
+    }
+
+    /// The number that is all of a file; none for the word `max`.
+    pub(super) fn number(&self, file: &str) -> Option<u64> {
+        self.text(file)?.trim().parse().ok()
+    }
+}
+
+/// What the file at `path` says.
+pub(super) fn text(path: &str) -> Option<String> {
+    read(openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()))
+}
+
+/// Reads to the end without asking for a size first, which files of the kernel do not have.
+fn read(opened: nix::Result<OwnedFd>) -> Option<String> {
+    let mut bytes = Vec::with_capacity(ROOM);
+    File::from(opened.ok()?).take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_to_their_end() {
+        let directory = std::env::temp_dir().join(format!("skiff-groups-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let long = "0123456789\n".repeat(2000);
+        std::fs::write(directory.join("long"), &long).unwrap();
+        std::fs::write(directory.join("number"), "17\n").unwrap();
+        std::fs::write(directory.join("most"), "max\n").unwrap();
+        let opened = Directory::open(&directory).unwrap();
+        assert_eq!(opened.text("long"), Some(long));
+        assert_eq!(
+            [opened.number("number"), opened.number("most"), opened.number("none")],
+            [Some(17), None, None]
+        );
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert!(Directory::open(&directory).is_none());
+        assert!(text("/proc/self/statm").is_some_and(|statm| statm.split(' ').count() == 7));
+    }
+
+    #[test]
+    fn groups_that_are_gone_have_no_processes_and_no_files() {
+        let paths = Paths { unified: Some("/sys/fs/cgroup/skiff-there-is-none".into()), ..Paths::default() };
+        let groups = Groups::open(&paths);
+        assert!(groups.unified().is_none() && groups.legacy().next().is_none());
+        assert_eq!(groups.processes().map(<[i32]>::len).unwrap_or(0), 0);
+    }
+}
