@@ -2,17 +2,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use skiff_ebpf_abi::Task;
 
 use crate::Error;
 use crate::maps::Maps;
 
-const CALLS: u32 = 500;
-const ROUNDS: usize = 20;
+const CALLS: u32 = 100;
+const ROUNDS: usize = 100;
+const FEWEST_ROUNDS: usize = 3;
 
-/// What the programs add to one `getppid`: a difference of the best of [`ROUNDS`] means, as other tasks only ever delay.
+/// After which no round begins any more. Where a call is dear, as with the programs of many profiles at once or in an
+/// emulated machine, all rounds would keep a launch waiting for seconds.
+const ENOUGH: Duration = Duration::from_millis(5);
+
+/// What the programs add to one `getppid`: a difference of the best of up to [`ROUNDS`] means, as other tasks only ever delay.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Calibration {
     /// In a task that is counted.
@@ -23,7 +28,9 @@ pub(crate) struct Calibration {
 
 /// Time of one call now.
 pub(crate) fn call_ns() -> f64 {
-    (0..ROUNDS).map(|_| round_ns()).fold(f64::INFINITY, f64::min)
+    let begun = Instant::now();
+    let goes_on = |round: &usize| *round < FEWEST_ROUNDS || begun.elapsed() < ENOUGH;
+    (0..ROUNDS).take_while(goes_on).map(|_| round_ns()).fold(f64::INFINITY, f64::min)
 }
 
 fn round_ns() -> f64 {

@@ -48,7 +48,7 @@ fn burnt_ms(printed: &str) -> f64 {
 /// A container that can run on `cpu` only.
 fn on_cpu(world: &World, cpu: &str, args: &[&str]) -> Bundle {
     let mut enter = world.enter();
-    enter.extend(["taskset", "--cpu-list", cpu].map(str::to_owned));
+    enter.extend(["taskset", "-c", cpu].map(str::to_owned));
     let mut bundle = Bundle::new().through(&enter);
     bundle.args(args);
     bundle
