@@ -6,7 +6,7 @@
 //! is nothing to detach: what lies below the root is empty.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -44,6 +44,19 @@ impl Birthplace {
         let made = empty().and_then(|()| Ok(openat(&proc, c"self/ns/mnt", OFlag::O_CLOEXEC, Mode::empty())?));
         return_to(&host);
         Ok(made.ok().map(|empty| Self { host, empty }))
+    }
+
+    /// What a child keeps that is to [enter](Self::enter) it.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.empty.as_raw_fd()
+    }
+
+    /// Leaves the calling process's mount namespace for a copy of it, for good.
+    ///
+    /// Runs in: child, alone in its file system context.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        setns(self.empty.as_fd(), CloneFlags::CLONE_NEWNS)?;
+        Ok(unshare(CloneFlags::CLONE_NEWNS)?)
     }
 
     /// Has `clone` run in it.

@@ -53,11 +53,14 @@ pub(super) fn run(launch: &Launch<'_>) -> u8 {
     launch.page.child_runs();
     match carry_out(launch) {
         Ok(never) => match never {},
-        Err(failure) => {
-            launch.page.fail(&failure);
-            exit_code(&failure)
-        }
+        Err(failure) => give_up(launch.page, &failure),
     }
+}
+
+/// Leaves word of what has failed; the exit code for the child.
+pub(super) fn give_up(page: &Page, failure: &Failure) -> u8 {
+    page.fail(failure);
+    exit_code(failure)
 }
 
 /// As a shell has it.

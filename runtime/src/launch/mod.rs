@@ -48,5 +48,5 @@ pub use gate::{Gate, is_waiting, open_gate};
 pub(crate) use note::make_private;
 pub use note::{make_home, remove_tree};
 pub use parent::{Attendance, Birth, Running, Stamps, launch, start, sweep};
-pub(crate) use parking::{Facts, KEPT_FROM, Parking, Progress};
+pub(crate) use parking::{Facts, KEPT_FROM, Parking, Preparer, Progress};
 pub use skiff_sys::process::Exit;

@@ -116,7 +116,11 @@ fn forget(path: &Path, name: Option<&Path>, writable: &Path) -> Result<(), Error
 
 /// Removes a directory and all in it, also what lies in directories that their owner may not enter: overlayfs makes such
 /// ones for itself, and a program may. Root is not kept out by them.
+///
+/// Held while it goes, for what it occupied is given back when the last who has it lets it go: that may wait for the disk (`discard`), and
+/// else it would do so with the directory above locked, in which others are made meanwhile.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let _held = hold(path)?;
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_up(path)?;
@@ -124,6 +128,11 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+fn hold(path: &Path) -> io::Result<OwnedFd> {
+    let flags = nix::libc::O_PATH | nix::libc::O_NOFOLLOW;
+    Ok(fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?.into())
 }
 
 fn open_up(directory: &Path) -> io::Result<()> {

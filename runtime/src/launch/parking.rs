@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::sched::CloneFlags;
 use skiff_sys::device_filter::Filter;
@@ -11,7 +12,7 @@ use super::birthplace::{Around, Birthplace};
 use super::own::OomScore;
 use super::prepare::Prepared;
 use super::program::Stop;
-use super::sync::{Channel, Message, Page};
+use super::sync::{At, Channel, Failure, Message, Page, Stage};
 use super::{child, maps, note, report};
 use crate::cgroup::Cgroup;
 use crate::error::Context;
@@ -31,7 +32,9 @@ pub(crate) struct Parking {
     page_memory: OwnedFd,
     terminal: Option<OwnedFd>,
     /// Its process has a descriptor table of its own only once it has begun: until it is parked, all that it uses stays open.
-    _lent: (Prepared, Channel),
+    _lent: (Option<Prepared>, Channel),
+    /// Who can prepare the next one of its kind.
+    next: Preparer,
     cgroup: Cgroup,
     // After the cgroup: what is counted there has ended.
     counted: Counted,
@@ -43,6 +46,16 @@ pub(crate) const KEPT_FROM: i32 = 512;
 /// The namespaces that a process need not be born in.
 const LATER: CloneFlags =
     CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWUTS);
+
+/// Who makes a container's writable layer and opens what it needs of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Preparer {
+    /// The process that makes containers, before the clone.
+    Parent,
+    /// The container's first process, born where the host's paths still mean what they say, before it goes to the
+    /// [`Birthplace`]. Its parent has the others to begin meanwhile: there is one parent, and the disk's locks are waited for here.
+    Child,
+}
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +72,20 @@ impl Parking {
     /// Begins to make the container of `plan`, which joins no namespace, runs no hooks and has cgroups of its own.
     ///
     /// It is born at `birthplace` if there is one and it can do there. `filter` is the plan's device filter, if it is loaded
-    /// already.
+    /// already. The child is the `preparer` only if it [can be](Self::next_preparer), as one of the same plan has told.
     ///
     /// The calling process must have one thread; what is to be reaped is its child.
     pub(crate) fn begin(
         plan: &Plan,
         birthplace: Option<&Birthplace>,
         filter: Option<&Filter>,
+        preparer: Preparer,
     ) -> Result<Self, Error> {
-        let prepared = Prepared::new(plan, &note::writable(&plan.state_root, &plan.id))?;
+        let writable = note::writable(&plan.state_root, &plan.id);
+        let prepared = match preparer {
+            Preparer::Parent => Some(Prepared::new(plan, &writable)?),
+            Preparer::Child => None,
+        };
         let cgroup = Cgroup::create_with(&plan.cgroup, filter)?;
         let mut counted = Counted::default();
         counted.arm(cgroup.id(), &plan.id, plan.process.init.into(), 0);
@@ -75,25 +93,44 @@ impl Parking {
         let (line, childs) = Channel::pair().context(|| "make a socket".into())?;
         let joins = Joins::open(&[])?;
         let score = OomScore::lend(&plan.process)?;
-        let birthplace = birthplace.filter(|_| prepared.is_all(plan));
+        let birthplace =
+            birthplace.filter(|_| prepared.as_ref().is_none_or(|prepared| prepared.is_all(plan)));
+        let is_only_layers = prepared.as_ref().is_none_or(Prepared::is_only_layers);
+        let next = if birthplace.is_some() && is_only_layers { Preparer::Child } else { Preparer::Parent };
         let around = if birthplace.is_some() { Around::Nothing } else { Around::Host };
         // Those that take their time it makes itself, beside its parent; not where they are to be a user namespace's.
         let own = if plan.users.is_some() { CloneFlags::empty() } else { plan.namespaces & LATER };
         // Where the modern call is, the other is too; and what is used must lie below.
         let is_low = |number: i32| number < KEPT_FROM;
-        let shares_table =
-            birthplace.is_some() && is_low(childs.descriptor()) && prepared.descriptors().all(is_low);
-        let born_in = plan.namespaces.difference(own);
+        let lent = || prepared.iter().flat_map(Prepared::descriptors);
+        let shares_table = birthplace.is_some() && is_low(childs.descriptor()) && lent().all(is_low);
+        let mut born_in = plan.namespaces.difference(own);
+        if prepared.is_none() {
+            born_in.remove(CloneFlags::CLONE_NEWNS);
+        }
         let spawn = || {
             let run = |memory| {
                 // Else the line would not end with whoever has its other end, nor those of others.
-                let keep = prepared.descriptors().chain(cgroup.legacy_tasks().map(|tasks| tasks.as_raw_fd()));
-                let keep: Vec<_> = keep.chain([childs.descriptor()]).collect();
+                let keep = lent().chain(cgroup.legacy_tasks().map(|tasks| tasks.as_raw_fd()));
+                let way = birthplace.filter(|_| prepared.is_none()).map(Birthplace::descriptor);
+                let keep: Vec<_> = keep.chain([childs.descriptor()]).chain(way).collect();
                 let is_own = !shares_table || process::take_descriptors_below(KEPT_FROM).is_ok();
                 if !is_own || process::close_others_in_child(&keep).is_err() {
                     return 125;
                 }
-                let (prepared, joins, cgroup, channel, page) = (&prepared, &joins, &cgroup, &childs, &page);
+                let own_prepared;
+                let prepared = match (&prepared, birthplace) {
+                    (None, Some(birthplace)) => match prepare(plan, &writable, birthplace) {
+                        Ok(made) => {
+                            own_prepared = made;
+                            &own_prepared
+                        }
+                        Err(failure) => return child::give_up(&page, &failure),
+                    },
+                    (Some(prepared), _) => prepared,
+                    (None, None) => return 125,
+                };
+                let (joins, cgroup, channel, page) = (&joins, &cgroup, &childs, &page);
                 let stop = Stop::Line;
                 child::run(&child::Launch {
                     plan,
@@ -114,14 +151,14 @@ impl Parking {
                 false => process::spawn(born_in, cgroup.unified_fd(), Memory::Copied, run),
             }
         };
-        let spawned = match birthplace {
+        let spawned = match birthplace.filter(|_| prepared.is_some()) {
             Some(birthplace) => birthplace.within(spawn).and_then(|spawned| spawned),
             None => spawn(),
         };
         drop(score);
         let child = spawned.map_err(|error| report::clone_error(plan, error))?;
         let _lent = (prepared, childs);
-        let parking = Self { line, child, page, page_memory, terminal: None, _lent, cgroup, counted };
+        let parking = Self { line, child, page, page_memory, terminal: None, _lent, next, cgroup, counted };
         match parking.let_go(plan) {
             Ok(()) => Ok(parking),
             Err(error) => {
@@ -143,6 +180,11 @@ impl Parking {
             maps::write(pid, users)?;
         }
         self.line.send_go(pid).context(|| "speak to the child".into())
+    }
+
+    /// Who can prepare the next one of the same plan.
+    pub(crate) const fn next_preparer(&self) -> Preparer {
+        self.next
     }
 
     /// The process id of its first process.
@@ -196,6 +238,24 @@ impl Parking {
         let descriptors = [self.line.into_fd(), pidfd, self.page_memory].into_iter().chain(self.terminal);
         (container, descriptors.collect())
     }
+}
+
+/// Makes and opens all that the container of `plan` needs of the host, and goes to `birthplace`.
+///
+/// Runs in: child, first, in its parent's mount namespace.
+fn prepare(plan: &Plan, writable: &Path, birthplace: &Birthplace) -> Result<Prepared, Failure> {
+    // Its parent is heard of when it says *go*.
+    process::die_with_parent().at(Stage::Wait)?;
+    let prepared = Prepared::new(plan, writable).map_err(|error| match error {
+        Error::Host { source, .. } => source,
+        other => io::Error::other(other),
+    });
+    let prepared = prepared.at(Stage::Root)?;
+    if !prepared.is_all(plan) {
+        return Err(io::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)).at(Stage::Root);
+    }
+    birthplace.enter().at(Stage::Propagation)?;
+    Ok(prepared)
 }
 
 /// What a plan says of a container that whoever runs a program in it has to know.

@@ -59,6 +59,11 @@ impl Prepared {
         sources.chain(others).chain([self.null.as_raw_fd()])
     }
 
+    /// Whether nothing of the host is in it but layers: these are there, and answer.
+    pub(super) fn is_only_layers(&self) -> bool {
+        self.executable.is_none() && self.sources.iter().all(Option::is_none)
+    }
+
     /// Whether a child that carries out `plan` needs no path of the host.
     pub(super) fn is_all(&self, plan: &Plan) -> bool {
         let is_copy = |source: &Option<Source>| source.as_ref().is_none_or(|source| source.is_copy);

@@ -12,6 +12,7 @@ use nix::sys::resource::Resource;
 use skiff_sys::device_filter::Filter;
 
 use crate::cgroup::Devices;
+use crate::launch::Preparer;
 use crate::options::{Mount, Options, Rootfs};
 use crate::plan::{Bond, Plan};
 use crate::{Error, Host};
@@ -53,6 +54,8 @@ struct Ready {
     plan: Plan,
     /// Its device filter, if it could be loaded.
     filter: Option<Filter>,
+    /// Who prepares the next container of it.
+    preparer: Preparer,
 }
 
 /// What changes with the content of files: inode, seconds and nanoseconds of the last change.
@@ -87,12 +90,12 @@ impl Plans {
         self.kinds.push(Kind { key, options, ready: None, used: self.uses });
     }
 
-    /// The plan of the container `id` of the kind `key`, and its device filter.
+    /// The plan of the container `id` of the kind `key`, its device filter, and who prepares it.
     ///
     /// One plan for all of a kind, of which no more is changed than has to be: so all have most of its memory in common.
     ///
     /// Errors: a kind that is not known; what cannot be had on this host.
-    pub(super) fn plan(&mut self, key: u64, id: &str) -> Result<(&Plan, Option<&Filter>), Error> {
+    pub(super) fn plan(&mut self, key: u64, id: &str) -> Result<(&Plan, Option<&Filter>, Preparer), Error> {
         self.uses += 1;
         let kind = self.kinds.iter_mut().find(|kind| kind.key == key);
         let kind = kind.ok_or_else(|| Error::Option("no such kind of containers is known".into()))?;
@@ -110,11 +113,19 @@ impl Plans {
             None => {
                 let host = Host::probe(&kind.options, &self.state_root, &self.run_root)?;
                 let plan = plan(&kind.options, &host, self.open_files)?;
-                Ready { filter: filter(&plan), plan, host, stamp }
+                Ready { filter: filter(&plan), plan, host, stamp, preparer: Preparer::Parent }
             }
         };
         let ready = kind.ready.insert(ready);
-        Ok((&ready.plan, ready.filter.as_ref()))
+        Ok((&ready.plan, ready.filter.as_ref(), ready.preparer))
+    }
+
+    /// From here on `preparer` prepares the containers of the kind `key`.
+    pub(super) fn prepare_by(&mut self, key: u64, preparer: Preparer) {
+        let kind = self.kinds.iter_mut().find(|kind| kind.key == key);
+        if let Some(ready) = kind.and_then(|kind| kind.ready.as_mut()) {
+            ready.preparer = preparer;
+        }
     }
 
     /// The limit of open files that containers inherit.
@@ -187,7 +198,7 @@ mod tests {
         let mut plans = Plans::new(Path::new("/state"), Path::new("/run"), (1024, 4096));
         plans.learn(7, Options { env: vec!["HOME=/x".into()], ..Options::default() });
         for id in ["a".repeat(64), "b".repeat(64)] {
-            let (plan, _) = plans.plan(7, &id).expect("plan");
+            let (plan, ..) = plans.plan(7, &id).expect("plan");
             assert_eq!(plan.id, id);
             assert_eq!(plan.hostname.as_ref().expect("own").to_str(), Ok(&id[..12]));
             assert_eq!(plan.cgroup.path, Path::new(&format!("skiff-{id}")));

@@ -30,7 +30,7 @@ use super::upgrade::Handover;
 use super::{End, Order, Report, SOCKET, wire};
 use crate::Error;
 use crate::error::Context;
-use crate::launch::{Birthplace, Facts, KEPT_FROM, Parking, Progress, socket_at};
+use crate::launch::{Birthplace, Facts, KEPT_FROM, Parking, Preparer, Progress, socket_at};
 
 /// How many containers are made beside each other: more would only take turns.
 const AT_ONCE: usize = 8;
@@ -341,8 +341,11 @@ impl Spawner {
         if self.accounts.is_alive(&order.id) {
             return Err(Error::Option(format!("container {} is there already", order.id)));
         }
-        let (plan, filter) = self.plans.plan(order.key, &order.id)?;
-        Ok((Facts::of(plan), Parking::begin(plan, self.birthplace.as_ref(), filter)?))
+        let (plan, filter, preparer) = self.plans.plan(order.key, &order.id)?;
+        let parking = Parking::begin(plan, self.birthplace.as_ref(), filter, preparer)?;
+        let facts = Facts::of(plan);
+        self.plans.prepare_by(order.key, parking.next_preparer());
+        Ok((facts, parking))
     }
 
     fn number(&mut self) -> u64 {
@@ -505,7 +508,9 @@ impl Spawner {
             self.epoll.delete(parking.fd())?;
         }
         let plan = self.plans.plan(order.key, &order.id).ok();
-        let error = parking.failure(plan.map(|(plan, _)| plan));
+        let error = parking.failure(plan.map(|(plan, ..)| plan));
+        // It tells more of what is missing, and does without what the kernel does not give a child.
+        self.plans.prepare_by(order.key, Preparer::Parent);
         let end = End { exit: Exit::Code(error.exit_code().into()), at_ns: realtime_ns() };
         let pid = parking.pid();
         self.accounts.close(pid, end);

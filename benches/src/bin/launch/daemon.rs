@@ -260,7 +260,7 @@ impl Asked {
     }
 
     /// The same, with the ends of its [`STAGES`], µs after it was asked for.
-    fn stages(self) -> Result<(Sample, [f64; STAGES.len()])> {
+    pub(crate) fn stages(self) -> Result<(Sample, [f64; STAGES.len()])> {
         let mut first = [0; 8];
         fs::File::from(self.output).read_exact(&mut first).context("read when it began")?;
         let since = |ns: u64| ns.saturating_sub(self.asked_ns) as f64 / 1e3;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_benches::lab::Lab;
 use skiff_benches::options::Options;
@@ -13,7 +13,7 @@ use skiff_benches::samples::Samples;
 use skiff_sys::clock::monotonic_ns;
 
 use crate::arms::{self, Arm, How, Launch};
-use crate::daemon::{Asked, Daemon};
+use crate::daemon::{Asked, Daemon, STAGES};
 use crate::{Sample, aim};
 
 /// How many are asked for at a time.
@@ -107,10 +107,15 @@ fn answered(open: &mut Vec<Asked>) -> Result<Vec<Asked>> {
 fn throughput(report: &mut Report, daemon: &Daemon, arms: &[&Arm<'_>], lasting: Duration) -> Result<()> {
     report.line(&format!("\n## sustained, {AHEAD} under way, with all that is cleared away"));
     let mut rows = Vec::new();
+    let mut ways = Vec::new();
     for arm in arms {
-        let begun = Instant::now();
+        let (begun, busy_ms) = (Instant::now(), busy_ms()?);
         let count = match &arm.how {
-            How::Request { pool, .. } => requests(daemon, *pool, lasting)?,
+            How::Request { pool, .. } => {
+                let (count, stages) = requests(daemon, *pool, lasting)?;
+                ways.push((arm.name, stages));
+                count
+            }
             How::Command(_) => match commands(arm, lasting) {
                 Ok(count) => count,
                 Err(error) => {
@@ -120,29 +125,62 @@ fn throughput(report: &mut Report, daemon: &Daemon, arms: &[&Arm<'_>], lasting: 
             },
         };
         daemon.settle(0)?;
-        let per_s = count as f64 / begun.elapsed().as_secs_f64();
-        rows.push((arm.name, per_s));
+        let took_s = begun.elapsed().as_secs_f64();
+        let cpu_ms = self::busy_ms()? - busy_ms;
+        rows.push((arm.name, count as f64 / took_s, cpu_ms / count as f64, cpu_ms / 1e3 / took_s));
     }
-    let cells: Vec<Vec<String>> =
-        rows.iter().map(|(name, per_s)| vec![(*name).to_owned(), format!("{per_s:.0}")]).collect();
-    report.table(&["arm", "launches/s"], &cells);
-    if let Some((_, per_s)) = rows.iter().find(|(name, _)| *name == "request") {
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|(name, per_s, cpu_ms, busy)| {
+            vec![(*name).to_owned(), format!("{per_s:.0}"), format!("{cpu_ms:.2}"), format!("{busy:.1}")]
+        })
+        .collect();
+    report.table(&["arm", "launches/s", "CPU ms for each, all of the host's", "CPUs busy"], &cells);
+    for (name, stages) in ways {
+        let middles: Vec<String> = STAGES
+            .iter()
+            .chain(&["its end, that the client knows"])
+            .zip(&stages)
+            .map(|(stage, ends)| format!("{:.0} {stage}", ends.median()))
+            .collect();
+        report.line(&format!("* {name}, p50 µs after it was asked for: {}", middles.join("; ")));
+    }
+    if let Some((_, per_s, ..)) = rows.iter().find(|(name, ..)| *name == "request") {
         aim(report, "time per launch, sustained", 1e3 / per_s, 1.0, " ms");
     }
     Ok(())
 }
 
-fn requests(daemon: &Daemon, pool: bool, lasting: Duration) -> Result<usize> {
+/// What the host's processors have done since it was booted. proc_stat(5).
+fn busy_ms() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    let first = text.lines().next().unwrap_or_default();
+    let ticks: Vec<f64> = first.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else {
+        bail!("/proc/stat begins otherwise: {first}");
+    };
+    let per_s = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("ticks have a length")?;
+    Ok((user + nice + system + irq + softirq) * 1e3 / per_s as f64)
+}
+
+/// How many were run, and the ends of the stages of all.
+fn requests(daemon: &Daemon, pool: bool, lasting: Duration) -> Result<(usize, Vec<Samples>)> {
     let begun = Instant::now();
-    let (mut open, mut count) = (Vec::new(), 0);
+    let mut open = Vec::new();
+    let mut stages = vec![Samples::new(); STAGES.len() + 1];
     loop {
         while open.len() < AHEAD && begun.elapsed() < lasting {
             open.push(daemon.ask(pool)?);
         }
         if open.is_empty() {
-            return Ok(count);
+            return Ok((stages[0].len(), stages));
         }
-        count += answered(&mut open)?.len();
+        for asked in answered(&mut open)? {
+            let (sample, ends) = asked.stages()?;
+            for (samples, end) in stages.iter_mut().zip(ends.into_iter().chain([sample.whole_us])) {
+                samples.push(end);
+            }
+        }
     }
 }
 
