@@ -1,8 +1,9 @@
 //! Without root: what works, what is refused, and that nothing is left behind either.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::harness::{Case, Output, fixture};
+use crate::harness::{Case, Output, fixture, parse};
 
 const USER: u32 = 1000;
 const AS_USER: [&str; 1] = ["uid=1000"];
@@ -10,10 +11,14 @@ const AS_USER: [&str; 1] = ["uid=1000"];
 /// A world in which everything belongs to the user.
 fn users_case() -> Case {
     let case = Case::new();
+    give_to_user(&case);
+    case
+}
+
+fn give_to_user(case: &Case) {
     for dir in [&case.dir, &case.state, &case.run, &case.dir.join("tmp")] {
         nix::unistd::chown(dir, Some(USER.into()), Some(USER.into())).expect("chown");
     }
-    case
 }
 
 fn run(case: &Case, flags: &[&str], image: &str, command: &[&str]) -> Output {
@@ -73,6 +78,28 @@ fn a_user_has_no_more_rights_than_before() {
     let verdicts = run(&case, &["-v", &mount], "host", &command).ok();
     let refused = |verdict: &str| ["EACCES", "EPERM", "ENOENT", "EROFS"].contains(&verdict);
     assert!(verdicts.lines().count() == 3 && verdicts.lines().all(refused), "{verdicts}");
+}
+
+#[test]
+fn a_user_has_a_daemon_of_their_own() {
+    let case = Case::with_daemon();
+    give_to_user(&case);
+    let ok = |words: &[&str]| case.skiff(words).with(&AS_USER).output().ok();
+    let script = "echo hello; read line; echo got $line; exit 3";
+    let id = ok(&["run", "-d", "-i", "--name", "mine", "host", "sh", "-c", script]);
+    assert_eq!(ok(&["ps", "--no-trunc", "-q"]), id);
+    let server = parse(&ok(&["version", "-f", "{{json .}}"]));
+    let daemon = server["Server"]["Pid"].as_i64().expect("a daemon");
+    assert_eq!(std::fs::metadata(format!("/proc/{daemon}")).expect("it runs").uid(), USER);
+    assert_eq!(ok(&["exec", "mine", "id", "-u"]), "0\n");
+    // Root's own commands are for root's daemon; this one answers to its user, and to root by its socket.
+    let attached = case.skiff(&["attach", "mine"]).with(&AS_USER).stdin(b"go\n").output();
+    assert_eq!((attached.code, attached.stdout.as_str()), (3, "got go\n"), "{attached}");
+    assert_eq!(ok(&["wait", "mine"]), "3\n");
+    assert_eq!(ok(&["logs", "mine"]), "hello\ngot go\n");
+    assert_eq!(ok(&["rm", "mine"]), "mine\n");
+    let foreign = case.skiff(&["ps"]).with(&["uid=4242"]).output();
+    assert_ne!(foreign.code, 0, "{foreign}");
 }
 
 #[test]

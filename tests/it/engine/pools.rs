@@ -1,5 +1,7 @@
 //! What is made ahead: used once, and no different from what is made when it is asked for.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::harness::world::{World, destroy};
@@ -72,6 +74,33 @@ fn a_parked_container_that_was_killed_is_not_used() {
         destroy(nix::unistd::Pid::from_raw(child));
     }
     world.0.run(&[], &["true"]).ok();
+}
+
+#[test]
+fn containers_of_a_storm_have_nothing_in_common() {
+    let world = World::new();
+    world.0.run(&[], &["true"]).ok();
+    assert!(eventually(|| world.ready() > 0));
+    // All are there at once, so that no number of a namespace can have been given away again.
+    let script = "ls /mark 2> /dev/null; touch /mark; \
+                  for kind in cgroup ipc mnt net pid uts; do readlink /proc/self/ns/$kind; done; \
+                  sed -n 's/^.* - overlay .*upperdir=\\([^,]*\\).*/\\1/p' /proc/self/mountinfo; echo ready; read line";
+    let start = |_| {
+        let words = ["run", "--rm", "-i", fixture::small_root(), "sh", "-c", script];
+        world.0.skiff(&words).stdin_open().start()
+    };
+    let mut storm: Vec<_> = (0..32).map(start).collect();
+    storm.iter_mut().for_each(|live| live.until("ready"));
+    assert_eq!(world.ok(&["ps", "-q"]).lines().count(), storm.len());
+    let mut seen = HashSet::new();
+    for mut live in storm {
+        live.send(b"go\n");
+        let printed = live.finish().ok();
+        for line in printed.lines().filter(|line| *line != "ready") {
+            assert!(line != "/mark" && seen.insert(line.to_owned()), "{line} is two containers'");
+        }
+    }
+    assert_eq!(seen.len(), 7 * 32, "{seen:?}");
 }
 
 #[test]
