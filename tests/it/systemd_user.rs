@@ -94,12 +94,14 @@ impl Bundle {
         let words = [&[&runtime[..], "--systemd-cgroup", verb], place, flags, &[self.id], more].concat();
         let within = ["systemd-run", "--user", "--quiet", "--pipe", "--wait", "--collect", "--"];
         let words = if self.stand == Stand::Within { [&within[..], &words].concat() } else { words };
-        if verb != "create" {
+        // What goes on alone must not keep the streams open that are waited for.
+        if verb != "create" && !flags.contains(&"--detach") {
             return as_user(&words).output();
         }
-        let quiet = ["sh", "-c", "exec \"$@\" > /dev/null 2> /run/user/1000/errors", "sh"];
+        let errors = format!("{dir}/errors");
+        let quiet = ["sh", "-c", "errors=$1; shift; exec \"$@\" > /dev/null 2> \"$errors\"", "sh", &errors];
         let mut output = as_user(&[&quiet[..], &words].concat()).output();
-        output.stderr = fs::read_to_string(format!("{RUN}/errors")).unwrap_or_default();
+        output.stderr = fs::read_to_string(errors).unwrap_or_default();
         output
     }
 
@@ -155,14 +157,7 @@ fn a_users_container_has_its_life_in_a_scope_of_the_user() {
         assert_eq!([bundle.file("pids.max"), bundle.file("memory.max")], ["50", "67108864"]);
         bundle.does("start", &[], &[]).ok();
 
-        let output = bundle.does("exec", &[], &["/bin/cat", "/proc/self/cgroup"]);
-        match stand {
-            Stand::Within => assert_eq!(output.ok(), "0::/\n", "{id}"),
-            // Nobody but root moves a process from elsewhere into what is handed to the user. cgroups(7)
-            Stand::Beside => {
-                assert_eq!((output.code, output.stderr.lines().count()), (255, 1), "{output}");
-            }
-        }
+        assert_eq!(bundle.does("exec", &[], &["/bin/cat", "/proc/self/cgroup"]).ok(), "0::/\n", "{id}");
         bundle.does("update", &["--pids-limit", "30"], &[]).ok();
         assert_eq!([bundle.property("TasksMax"), bundle.file("pids.max")], ["30", "30"]);
         bundle.does("pause", &[], &[]).ok();
@@ -176,6 +171,57 @@ fn a_users_container_has_its_life_in_a_scope_of_the_user() {
         bundle.does("delete", &[], &[]).ok();
         assert_eq!(bundle.property("LoadState"), "not-found");
         assert!(!bundle.directory().exists());
+    }
+}
+
+#[test]
+fn what_a_user_runs_in_a_container_is_in_its_scope() {
+    if !is_there() {
+        return lacks("a systemd of the user `someone`");
+    }
+    for (id, stand) in [("more-within", Stand::Within), ("more-beside", Stand::Beside)] {
+        let bundle = Bundle::new(id, stand);
+        bundle.does("create", &[], &[]).ok();
+        bundle.does("start", &[], &[]).ok();
+        let own = fs::read_to_string("/proc/self/cgroup").expect("an own cgroup");
+
+        // One that goes on alone is the container's: it is limited, counted and frozen with it.
+        let sleeps = ["/bin/sh", "-c", "while :; do sleep 1; done"];
+        bundle.does("exec", &["--detach"], &sleeps).ok();
+        let processes = || bundle.file("cgroup.procs").lines().count();
+        assert!(eventually(|| processes() >= 2), "{id}: {}", bundle.file("cgroup.procs"));
+        let output = bundle.does("exec", &["--user", "7:8"], &["/bin/cat", "/proc/self/cgroup"]);
+        // Nobody but root is mapped.
+        assert_eq!((output.code, output.stderr.lines().count()), (255, 1), "{id}: {output}");
+
+        // Below the container's own: then nothing can be in that itself.
+        fs::create_dir(bundle.directory().join("inner")).expect("make a cgroup");
+        chown(&bundle.directory().join("inner"));
+        let flags = ["--cgroup", "inner"];
+        assert_eq!(
+            bundle.does("exec", &flags, &["/bin/cat", "/proc/self/cgroup"]).ok(),
+            "0::/inner\n",
+            "{id}"
+        );
+        for pid in bundle.file("cgroup.procs").lines() {
+            fs::write(bundle.directory().join("inner/cgroup.procs"), pid).expect("move a process");
+        }
+        fs::write(bundle.directory().join("cgroup.subtree_control"), "+pids").expect("hand on a controller");
+        let output = bundle.does("exec", &[], &["/bin/cat", "/proc/self/cgroup"]);
+        assert_eq!(output.ok(), "0::/inner\n", "{id}");
+        assert_eq!(fs::read_to_string("/proc/self/cgroup").expect("an own cgroup"), own);
+
+        let (group, directory) = (bundle.group(), bundle.directory());
+        bundle.does("delete", &["--force"], &[]).ok();
+        assert!(!directory.exists(), "{group}");
+    }
+}
+
+/// Hands a cgroup to the user, as one is that the user has made.
+fn chown(directory: &Path) {
+    let paths = [directory.to_path_buf(), directory.join("cgroup.procs"), directory.join("cgroup.threads")];
+    for path in paths.into_iter().chain([directory.join("cgroup.subtree_control")]) {
+        std::os::unix::fs::chown(&path, Some(1000), Some(1000)).expect("change the owner");
     }
 }
 

@@ -205,9 +205,38 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Moves `pid` into the v2 directory, where it could not be born there.
+    /// Moves `pid` into the v2 directory, where it could not be born there; what is denied to a user, systemd may do.
     pub fn adopt(&self, pid: i32) -> Result<(), Error> {
-        self.unified.as_ref().map_or(Ok(()), |unified| unified.take(pid))
+        let Some(unified) = &self.unified else { return Ok(()) };
+        match (unified.take(pid), &self.unit) {
+            (Err(Error::Host { source, .. }), Some(unit)) if unit.user && is_denied(&source) => {
+                unit.attach(pid, &below(&unified.path, &unit.name))
+            }
+            (taken, _) => taken,
+        }
+    }
+
+    /// Whether the v2 directory hands controllers to some below it, so that no process can be in itself. cgroups(7).
+    #[must_use]
+    pub fn is_inner(&self) -> bool {
+        let control = self.unified.as_ref().map(|unified| unified.path.join("cgroup.subtree_control"));
+        let handed = control.and_then(|control| fs::read_to_string(control).ok());
+        handed.is_some_and(|handed| !handed.trim().is_empty())
+    }
+
+    /// The v2 `directory`, which lies below that of this container, to be joined in its place.
+    pub fn at(&self, directory: PathBuf) -> Result<Self, Error> {
+        let mut cgroup = Self::default();
+        cgroup.release();
+        cgroup.unified = Some(Unified::open(directory)?);
+        cgroup.unit.clone_from(&self.unit);
+        Ok(cgroup)
+    }
+
+    /// Whether the user's systemd has them: it can move a process there that is born elsewhere.
+    #[must_use]
+    pub fn is_of_user(&self) -> bool {
+        self.unit.as_ref().is_some_and(|unit| unit.user)
     }
 
     /// Has systemd make the unit that the plan orders, if it does, around process `pid`, which must not go on before; then
@@ -257,6 +286,7 @@ impl Cgroup {
         let mut cgroup = Self::default();
         cgroup.release();
         cgroup.unified = paths.unified.as_ref().map(|path| Unified::open(path.clone())).transpose()?;
+        cgroup.unit.clone_from(&paths.unit);
         for (controller, path) in &paths.legacy {
             if !cgroup.legacy.iter().any(|known| is_same(&known.path, path)) {
                 let tasks = Some(open_tasks(path)?);
@@ -407,6 +437,12 @@ fn open_tasks(directory: &Path) -> Result<OwnedFd, Error> {
 /// comparing their components does.
 fn is_same(a: &Path, b: &Path) -> bool {
     a.as_os_str() == b.as_os_str()
+}
+
+/// What of a directory lies below the unit `name`, as an absolute path, or nothing.
+fn below(directory: &Path, name: &str) -> String {
+    let inner = directory.iter().skip_while(|part| *part != name).skip(1);
+    inner.map(|part| format!("/{}", part.to_string_lossy())).collect()
 }
 
 fn is_denied(error: &io::Error) -> bool {

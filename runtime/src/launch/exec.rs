@@ -5,6 +5,7 @@
 //! | finds out which namespaces differ, hides from what is in them | |
 //! | enters the container's PID namespace for its children | |
 //! | clone3 into the container's cgroup, and back | dies with its parent from here on |
+//! | moves the child there, or has systemd do it, if it could not be born there | waits |
 //! | → **1** `go`, unless the child works in its memory | joins v1 cgroups, enters the other namespaces at once |
 //! | keeps the console, or sends it on | takes a terminal of the container's, **2** console → |
 //! | forwards the listener | as the container's first process did ([`super::program`]) |
@@ -79,7 +80,7 @@ pub fn exec(plan: &Plan<'_>) -> Result<Running, Error> {
     let child = child?;
     let mut running = Running::of(child, Cgroup::default(), None, Stamps::default());
     if running.memory() == Memory::Copied {
-        running.adopt_into(plan.cgroup)?;
+        place(plan, &running)?;
         channel.send_go(running.pid()).context(|| "speak to the child".into())?;
     }
     running.follow(&channel, &page, &Of { plan: None, process: &plan.process }, console_socket)?;
@@ -196,10 +197,19 @@ fn spawn(plan: &Plan<'_>, way: &Way, run: &impl Fn(Memory) -> u8) -> Result<Chil
         None => None,
     };
     let mut child = way.spawn(plan.cgroup.unified_fd(), memory, run);
-    if child.as_ref().is_err_and(|error| error.raw_os_error() == Some(nix::libc::EBUSY)) {
+    match child.as_ref().err().and_then(io::Error::raw_os_error) {
         // The container has made cgroups below its own and moved its processes there; v2 has none beside them.
-        let of_init = cgroup_of(plan.init)?;
-        child = way.spawn(Some(of_init.as_fd()), memory, run);
+        Some(nix::libc::EBUSY) => {
+            let of_init =
+                file::open(&c_path(&cgroup_of(plan.init)?)?, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0);
+            let of_init = of_init.context(|| format!("open the cgroup of process {}", plan.init))?;
+            child = way.spawn(Some(of_init.as_fd()), memory, run);
+        }
+        // From where this user is, none may go there by itself: [`place`] has the child moved.
+        Some(nix::libc::EACCES) if plan.cgroup.is_of_user() => {
+            child = way.spawn(None, Memory::Copied, run);
+        }
+        _ => {}
     }
     if let Some(cpus) = own_cpus {
         schedule::set_cpus(&cpus).context(|| "set the CPUs to run on".into())?;
@@ -214,8 +224,17 @@ fn run_on(cpus: &[usize]) -> io::Result<CpuSet> {
     Ok(own)
 }
 
-/// Opens the cgroup v2 directory that process `init` is in. cgroups(7).
-fn cgroup_of(init: i32) -> Result<OwnedFd, Error> {
+/// 1: puts the child into the container's cgroup, if it was not born there.
+fn place(plan: &Plan<'_>, running: &Running) -> Result<(), Error> {
+    match running.adopt_into(plan.cgroup) {
+        // As above, for a child that is born elsewhere.
+        Err(_) if plan.cgroup.is_inner() => running.adopt_into(&plan.cgroup.at(cgroup_of(plan.init)?)?),
+        other => other,
+    }
+}
+
+/// The cgroup v2 directory that process `init` is in. cgroups(7).
+fn cgroup_of(init: i32) -> Result<PathBuf, Error> {
     let path = format!("/proc/{init}/cgroup");
     let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
     let below = text.lines().find_map(|line| line.strip_prefix("0::/"));
@@ -223,9 +242,7 @@ fn cgroup_of(init: i32) -> Result<OwnedFd, Error> {
     let (Some(below), Some(mount)) = (below, mount) else {
         return Err(Error::Option(format!("{path} names no cgroup v2")));
     };
-    let directory = mount.join(below);
-    let opened = file::open(&c_path(&directory)?, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0);
-    opened.context(|| format!("open cgroup {}", directory.display()))
+    Ok(mount.join(below))
 }
 
 /// What the child has to work with.

@@ -86,6 +86,8 @@ impl Joins {
         run: F,
     ) -> io::Result<Child> {
         let (user, pid) = (self.find(CloneFlags::CLONE_NEWUSER), self.find(CloneFlags::CLONE_NEWPID));
+        // What an earlier attempt has entered went with the process between.
+        self.opened.iter().for_each(|join| join.is_entered.set(false));
         if (user.is_some() || pid.is_some()) && nix::unistd::geteuid().is_root() {
             // What is in those namespaces must not look into a process that is yet to become one of theirs.
             process::set_undumpable()?;

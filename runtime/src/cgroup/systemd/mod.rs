@@ -120,6 +120,18 @@ impl Unit {
         call(&mut bus, "SetUnitProperties", "sba(sv)", body, &[])
     }
 
+    /// Has process `pid` moved into the unit, or `below` it: an ordinary user may not take it there from a session, for all that
+    /// the cgroups around both are root's, but the host's systemd does so for a process of the user's. Since systemd 238.
+    pub(super) fn attach(&self, pid: i32, below: &str) -> Result<(), Error> {
+        let mut bus = Bus::connect(self.user)?;
+        let body = |body: &mut Writer| {
+            body.text(&self.name);
+            body.text(below);
+            body.array(4, |body| body.number(pid.cast_unsigned()));
+        };
+        call(&mut bus, "AttachProcessesToUnit", "ssau", body, &[])
+    }
+
     /// Has the unit removed. One that is not there any more, because its last process has ended, is no error.
     pub(super) fn remove(&self) -> Result<(), Error> {
         let mut bus = Bus::connect(self.user)?;
