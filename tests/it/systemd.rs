@@ -106,6 +106,47 @@ fn a_container_is_a_scope_in_its_slice() {
 }
 
 #[test]
+fn annotations_are_properties_of_the_scope() {
+    if !booted() {
+        return lacks("systemd");
+    }
+    let mut bundle = bundle();
+    bundle.set(
+        "/annotations",
+        json!({
+            "org.systemd.property.KillSignal": "3",
+            "org.systemd.property.TimeoutStopUSec": "uint64 7000000",
+            "org.systemd.property.CollectMode": "'inactive-or-failed'",
+            "org.systemd.property.After": "['dbus.service']",
+            "org.systemd.property.RuntimeMaxSec": "3600",
+        }),
+    );
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    check_properties(
+        &bundle,
+        &[
+            ("KillSignal", "3"),
+            ("TimeoutStopUSec", "7s"),
+            ("CollectMode", "inactive-or-failed"),
+            ("RuntimeMaxUSec", "1h"),
+        ],
+    );
+    let after = properties(&bundle, &["After"]).remove("After").expect("its order");
+    assert!(after.split(' ').any(|unit| unit == "dbus.service"), "{after}");
+    bundle.end();
+}
+
+#[test]
+fn an_annotation_that_is_no_property_is_an_error() {
+    let mut bundle = bundle();
+    bundle.set("/annotations", json!({ "org.systemd.property.KillSignal": "SIGQUIT" }));
+    let output = bundle.try_create(&[]);
+    fails(&output);
+    assert!(output.stderr.contains("org.systemd.property.KillSignal"), "{}", output.stderr);
+    assert_eq!(output.stderr.trim().lines().count(), 1, "{}", output.stderr);
+}
+
+#[test]
 fn a_container_without_a_path_is_in_the_system_slice() {
     if !booted() {
         return lacks("systemd");

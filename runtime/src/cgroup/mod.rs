@@ -36,6 +36,7 @@ pub use path::{CgroupsPath, Manager, user_manager};
 pub use remove::remove_stale;
 pub use stats::{BlkioEntry, Stats};
 pub use systemd::{Order, Unit, Value};
+pub(crate) use systemd::{PREFIX as PROPERTY_PREFIX, annotated};
 pub use usage::Usage;
 
 /// Where the cgroups of a container are, to find them again.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{hooks, mounts, tables};
 use crate::caps::CapSet;
+use crate::cgroup::PROPERTY_PREFIX;
 use crate::seccomp::words;
 
 /// The newest version of the specification whose every word is understood.
@@ -100,7 +101,7 @@ pub fn features(has_checkpoints: bool) -> Features {
             ("org.opencontainers.runc.checkpoint.enabled", if has_checkpoints { "true" } else { "false" }),
             ("run.oci.skiff.version", env!("CARGO_PKG_VERSION")),
         ]),
-        potentially_unsafe_config_annotations: Vec::new(),
+        potentially_unsafe_config_annotations: vec![PROPERTY_PREFIX],
     }
 }
 

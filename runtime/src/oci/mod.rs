@@ -81,7 +81,7 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
     if !spaces.may_set_groups(linux, facts) {
         namespaces::forbid_groups(&mut process)?;
     }
-    let cgroup = cgroup(id, linux, facts, terms)?;
+    let cgroup = cgroup(id, spec, linux, facts, terms)?;
     let ground = mounts::Ground {
         bundle: &bundle.path,
         user_namespace: facts.in_user_namespace || spaces.is_own(CloneFlags::CLONE_NEWUSER),
@@ -119,7 +119,13 @@ pub fn plan(bundle: &Bundle, id: &str, facts: &Facts, terms: &Terms) -> Result<P
     })
 }
 
-fn cgroup(id: &str, linux: &spec::Linux, facts: &Facts, terms: &Terms) -> Result<cgroup::Plan, Error> {
+fn cgroup(
+    id: &str,
+    spec: &Spec,
+    linux: &spec::Linux,
+    facts: &Facts,
+    terms: &Terms,
+) -> Result<cgroup::Plan, Error> {
     let is_user = terms.rootless.unwrap_or(facts.uid != 0) || facts.in_user_namespace;
     let manager = match (terms.systemd_cgroup, is_user) {
         (false, _) => Manager::Files,
@@ -127,7 +133,11 @@ fn cgroup(id: &str, linux: &spec::Linux, facts: &Facts, terms: &Terms) -> Result
         (true, true) => Manager::UserSystemd(&facts.user_manager),
     };
     let path = CgroupsPath::parse(Some(&linux.cgroups_path), id, manager)?;
-    cgroup::Plan::of_spec(&path, &facts.cgroups, linux.resources.as_ref(), is_user)
+    let mut plan = cgroup::Plan::of_spec(&path, &facts.cgroups, linux.resources.as_ref(), is_user)?;
+    if let Some(order) = &mut plan.order {
+        order.properties.extend(cgroup::annotated(&spec.annotations)?);
+    }
+    Ok(plan)
 }
 
 /// Whether `version` is one of 1.x. Semantic Versioning 2.0.0.

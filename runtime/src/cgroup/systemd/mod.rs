@@ -6,12 +6,14 @@
 //!
 //! org.freedesktop.systemd1(5), systemd.resource-control(5).
 
+mod annotations;
 mod bus;
 mod properties;
 mod wire;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use annotations::{PREFIX, annotated};
 use bus::{Answer, Bus};
 pub(super) use properties::properties;
 pub use wire::Value;

@@ -27,6 +27,12 @@ const MESSAGE_MAX: usize = 128 << 20;
 pub enum Value {
     /// `b`
     Flag(bool),
+    /// `i`
+    Integer(i32),
+    /// `x`
+    Long(i64),
+    /// `u`
+    Id(u32),
     /// `t`
     Number(u64),
     /// `s`
@@ -43,6 +49,9 @@ impl Value {
     const fn signature(&self) -> &'static str {
         match self {
             Self::Flag(_) => "b",
+            Self::Integer(_) => "i",
+            Self::Long(_) => "x",
+            Self::Id(_) => "u",
             Self::Number(_) => "t",
             Self::Text(_) => "s",
             Self::Texts(_) => "as",
@@ -74,6 +83,11 @@ impl Writer {
         self.0.extend(value.to_le_bytes());
     }
 
+    fn long(&mut self, value: u64) {
+        self.align(8);
+        self.0.extend(value.to_le_bytes());
+    }
+
     pub(super) fn text(&mut self, value: &str) {
         self.number(length(value.len()));
         self.0.extend(value.as_bytes());
@@ -101,10 +115,10 @@ impl Writer {
         self.signature(value.signature());
         match value {
             Value::Flag(flag) => self.number(u32::from(*flag)),
-            Value::Number(number) => {
-                self.align(8);
-                self.0.extend(number.to_le_bytes());
-            }
+            Value::Integer(number) => self.number(number.cast_unsigned()),
+            Value::Id(number) => self.number(*number),
+            Value::Long(number) => self.long(number.cast_unsigned()),
+            Value::Number(number) => self.long(*number),
             Value::Text(text) => self.text(text),
             Value::Texts(texts) => self.array(4, |out| texts.iter().for_each(|text| out.text(text))),
             Value::Ids(ids) => self.array(4, |out| ids.iter().for_each(|id| out.number(*id))),
