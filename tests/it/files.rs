@@ -8,15 +8,20 @@ use serde_json::{Value, json};
 use crate::harness::{Case, fixture, need, parse};
 use crate::trace::can_trace;
 
-/// Runs a command with `--files`; its record.
+/// Runs a command with `--files`; its record, of which nothing is missing.
 fn record(case: &Case, flags: &[&str], command: &[&str]) -> Value {
+    let profile = profile(case, flags, command);
+    assert_eq!(profile["events_lost"], 0, "{profile}");
+    profile["files"].clone()
+}
+
+/// The whole profile.
+fn profile(case: &Case, flags: &[&str], command: &[&str]) -> Value {
     let file = case.dir.join("profile.json");
     let flag = format!("--profile={}", file.display());
     let output = case.run(&[flags, &[&flag, "--files"]].concat(), command);
     assert!(output.stderr.contains("files used:") && output.stderr.contains("processes:"), "{output}");
-    let profile = parse(&fs::read_to_string(&file).unwrap_or_else(|error| panic!("{error}: {output}")));
-    assert_eq!(profile["events_lost"], 0, "{profile}");
-    profile["files"].clone()
+    parse(&fs::read_to_string(&file).unwrap_or_else(|error| panic!("{error}: {output}")))
 }
 
 fn listed<'a>(record: &'a Value, what: &str) -> &'a Vec<Value> {
@@ -74,6 +79,39 @@ fn every_open_is_counted_by_what_came_of_it() {
     // A shell gives up where the redirection of a built-in command fails.
     assert!(missing == 1 || missing == 2, "{record}");
     assert!(count("/etc/passwd", Value::Null) >= 3, "{record}");
+}
+
+#[test]
+fn paths_that_begin_alike_are_counted_apart() {
+    need!(can_trace(), "a kernel with BTF");
+    let case = Case::new();
+    let long = format!("/{}/{}", "d".repeat(120), "e".repeat(120));
+    let script = format!("for i in 1 2 2 3 3 3; do read x < {long}$i; done 2> /dev/null; true");
+    let record = record(&case, &[], &["sh", "-c", &script]);
+    let mut counts: Vec<u64> = listed(&record, "opens")
+        .iter()
+        .filter(|open| open["path"] == long[..191] && open["path_cut"] == true && open["error"] == "ENOENT")
+        .map(|open| open["count"].as_u64().expect("a number"))
+        .collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 2, 3], "{record}");
+}
+
+#[test]
+fn opens_without_room_are_counted_as_lost() {
+    need!(can_trace(), "a kernel with BTF");
+    let case = Case::new();
+    let script = "i=0; while [ $i -lt 4400 ]; do read x < /no/$i; i=$((i + 1)); done 2> /dev/null; true";
+    let profile = profile(&case, &[], &["sh", "-c", script]);
+    let record = &profile["files"];
+    let of = |open: &&Value| open["path"].as_str().is_some_and(|path| path.starts_with("/no/"));
+    let opens = listed(record, "opens");
+    let counted: u64 = opens.iter().filter(of).filter_map(|open| open["count"].as_u64()).sum();
+    let lost = record["lost"]["opens"].as_u64().expect("a number");
+    assert!(lost >= 4400 - 4096, "{}", record["lost"]);
+    assert!(profile["events_lost"].as_u64() >= Some(lost), "{}", record["lost"]);
+    let elsewhere = lost - (4400 - counted);
+    assert!(opens.len() == 4096 && elsewhere < 100, "{elsewhere}: {}", record["lost"]);
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Part for Files {
             key: "files",
             json: document(&record, begin_ns),
             text: render(&record, begin_ns),
-            lost: record.lost,
+            lost: record.lost.sum(),
             missing: (!record.exact)
                 .then(|| {
                     "pages used that were in the page cache (no tracepoint mm_filemap_get_pages)".to_owned()
@@ -115,7 +115,7 @@ fn document(record: &Record, begin_ns: u64) -> Value {
     let opens = record
         .opens
         .iter()
-        .map(|open| json!({"path": open.path, "error": open.errno.map(name), "count": open.count}));
+        .map(|open| json!({"path": open.path, "path_cut": open.is_cut, "error": open.errno.map(name), "count": open.count}));
     let used = record.files.iter().map(|file| {
         json!({
             "path": path(file), "bytes": file.bytes, "used_bytes": file.pages * PAGE,
@@ -130,6 +130,10 @@ fn document(record: &Record, begin_ns: u64) -> Value {
             "files": record.files.len(),
             "used_bytes": pages(record) * PAGE,
             "listed": used.collect::<Vec<_>>(),
+        },
+        "lost": {
+            "processes": record.lost.processes, "opens": record.lost.opens, "pages": record.lost.pages,
+            "names": record.lost.names,
         },
     })
 }
@@ -171,9 +175,14 @@ fn render(record: &Record, begin_ns: u64) -> String {
     ]);
     for open in record.opens.iter().take(ROWS) {
         let error = open.errno.and_then(errno::name).unwrap_or_default();
-        table.row([plain(&open.path), open.count.to_string(), error.to_owned()]);
+        let path = plain(&open.path) + if open.is_cut { "…" } else { "" };
+        table.row([path, open.count.to_string(), error.to_owned()]);
     }
     text = text + "\n" + &table.render() + &rest(record.opens.len(), ROWS);
+    if record.lost.opens > 0 {
+        text +=
+            &format!("  … and {} opens of further paths, for which there was no room\n", record.lost.opens);
+    }
     text + "\n" + &tree(record, begin_ns)
 }
 

@@ -120,10 +120,17 @@ pub struct Chunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Open {
     /// The error, 0 if there was none.
-    pub errno: u64,
+    pub errno: u32,
+    /// Bytes of the path, its NUL included; 0 if it could not be read.
+    pub length: u32,
+    /// Of a path that is longer than [`PATH`], what tells it from others that begin so; else 0.
+    pub hash: u64,
     /// The path, zeros after it.
     pub path: [u8; PATH],
 }
+
+/// Most bytes of a path, its NUL included.
+pub const LONGEST: usize = 4096;
 
 /// What happens to a process.
 pub mod event {
@@ -189,7 +196,7 @@ mod tests {
         assert_eq!(size_of::<Place>(), 24);
         assert_eq!(size_of::<Chunk>(), 16);
         assert_eq!(size_of::<Name>(), 8 + PART * PARTS);
-        assert_eq!(size_of::<Open>(), 8 + PATH);
+        assert_eq!(size_of::<Open>(), 4 * 2 + 8 + PATH);
         assert_eq!(HEADER, 8 * 2 + 4 * 4 + 16);
         assert_eq!(size_of::<Event>(), HEADER + 8 + PATH + ARGV);
         assert_eq!(size_of::<Lost>(), 32);

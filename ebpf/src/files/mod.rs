@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 
 use aya::maps::{Array, CgroupArray, HashMap, MapData, RingBuf};
 use aya::{Btf, Ebpf, EbpfLoader};
-use skiff_ebpf_abi::files::{Chunk, Fields, File, Lost, Name, Open, PAGES, PART, Place};
+use skiff_ebpf_abi::files::{Chunk, Fields, File, Lost, Name, Open, PAGES, PART, PATH, Place};
 use skiff_ebpf_abi::{ABSENT, Offsets};
 use skiff_sys::heap;
 
@@ -52,9 +52,30 @@ pub struct Record {
     /// Files of which pages were used, most pages first.
     pub files: Vec<UsedFile>,
     /// What is missing.
-    pub lost: u64,
+    pub lost: Missed,
     /// Whether uses of what was in the page cache before are told of.
     pub exact: bool,
+}
+
+/// What found no room, and is in no figure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Births, executions and ends of processes.
+    pub processes: u64,
+    /// Calls that opened something.
+    pub opens: u64,
+    /// Uses of up to 64 pages.
+    pub pages: u64,
+    /// Files without a name.
+    pub names: u64,
+}
+
+impl Missed {
+    /// All of it.
+    #[must_use]
+    pub const fn sum(&self) -> u64 {
+        self.processes + self.opens + self.pages + self.names
+    }
 }
 
 /// A path that was opened, and how often.
@@ -62,6 +83,8 @@ pub struct Record {
 pub struct Opened {
     /// As it was given; cut after 191 bytes; empty if it could not be read.
     pub path: String,
+    /// It is longer than that: others that begin like it are counted on their own.
+    pub is_cut: bool,
     /// The error that came of it, if there was one.
     pub errno: Option<i32>,
     /// How often.
@@ -166,7 +189,7 @@ impl Recorder {
             processes: processes(before, begin_ns, events),
             opens: self.opens()?,
             files: self.files()?,
-            lost: lost.events + lost.opens + lost.uses + lost.names,
+            lost: Missed { processes: lost.events, opens: lost.opens, pages: lost.uses, names: lost.names },
             exact: self.accuracy == Accuracy::Used,
         })
     }
@@ -176,7 +199,8 @@ impl Recorder {
         for entry in self.opened.iter() {
             let (open, count) = entry.map_err(read_error)?;
             let errno = i32::try_from(open.0.errno).ok().filter(|errno| *errno != 0);
-            opens.push(Opened { path: text(&open.0.path), errno, count });
+            let is_cut = open.0.length as usize > PATH;
+            opens.push(Opened { path: text(&open.0.path), is_cut, errno, count });
         }
         opens.sort_by(|one, other| {
             (other.count, &one.path, one.errno).cmp(&(one.count, &other.path, other.errno))

@@ -24,8 +24,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use skiff_ebpf_abi::files::{
-    ARGV, CHUNKS, Chunk, Event, FILES, Fields, File, HEADER, Lost, Name, OPENS, Open, PAGES, PART, PARTS,
-    PATH, Place, RING, event,
+    ARGV, CHUNKS, Chunk, Event, FILES, Fields, File, HEADER, LONGEST, Lost, Name, OPENS, Open, PAGES, PART,
+    PARTS, PATH, Place, RING, event,
 };
 
 use kernel::{Ptr, is_compat, load, now_ns, offset, pid, tgid, this};
@@ -53,6 +53,8 @@ static LOST: Array<Lost, 1> = Array::new();
 /// Where a key or a value is made that is too large for the stack.
 #[btf_map]
 static OPEN: PerCpuArray<Open, 1> = PerCpuArray::new();
+#[btf_map]
+static LONG: PerCpuArray<[u64; LONGEST / 8], 1> = PerCpuArray::new();
 #[btf_map]
 static NAME: PerCpuArray<Name, 1> = PerCpuArray::new();
 #[btf_map]
@@ -178,9 +180,15 @@ fn opened(path: u64, result: i64) {
     // SAFETY: the pointer is to this CPU's map value, which no other program uses meanwhile.
     let open = unsafe { &mut *open };
     open.path = [0; PATH];
-    open.errno = if result < 0 { -result as u64 } else { 0 };
+    open.errno = if result < 0 { -result as u32 } else { 0 };
+    open.hash = 0;
     // SAFETY: the helper checks its source. What cannot be read stays empty.
-    unsafe { bpf_probe_read_user_str((&raw mut open.path).cast(), PATH as u32, path as *const _) };
+    let length =
+        unsafe { bpf_probe_read_user_str((&raw mut open.path).cast(), PATH as u32, path as *const _) };
+    open.length = if length > 0 { length as u32 } else { 0 };
+    if length == PATH as i64 {
+        tell_apart(open, path);
+    }
     if let Some(count) = OPENED.get_ptr_mut(&*open) {
         // SAFETY: the pointer is to a map value.
         unsafe { add(count) };
@@ -194,6 +202,38 @@ fn opened(path: u64, result: i64) {
             None => lose(|lost| &raw mut lost.opens),
         }
     }
+}
+
+/// Of a path for which there is no room, its length and a hash of all of it (FNV-1a, of words).
+#[inline(always)]
+fn tell_apart(open: &mut Open, path: u64) {
+    let Some(long) = LONG.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this CPU's map value; the helper checks its source.
+    let length = unsafe { bpf_probe_read_user_str(long.cast(), LONGEST as u32, path as *const _) };
+    if length <= PATH as i64 || length > LONGEST as i64 {
+        return;
+    }
+    let words = length as usize / 8;
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut nth = 0;
+    while nth < LONGEST / 8 {
+        if nth >= words {
+            break;
+        }
+        // SAFETY: `nth` is inside of the value.
+        let word = unsafe { *long.cast::<u64>().add(nth) };
+        hash = (hash ^ word).wrapping_mul(0x100_0000_01b3);
+        nth += 1;
+    }
+    // The last bytes, some of them once more: there are more than eight.
+    let last = (length as usize - 8) & (LONGEST - 1);
+    if last <= LONGEST - 8 {
+        // SAFETY: inside of the value, as has just been looked at.
+        let word = unsafe { long.cast::<u8>().add(last).cast::<u64>().read_unaligned() };
+        hash = (hash ^ word).wrapping_mul(0x100_0000_01b3);
+    }
+    open.length = length as u32;
+    open.hash = hash;
 }
 
 /// read(2): pages of the range that are about to be copied.
