@@ -1,16 +1,24 @@
 //! Containers that the pinned programs count, of whichever engine, and where the kernel keeps the rest about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use serde_json::Value;
 use skiff_ebpf::pinned::{Pinned, Taken};
+use skiff_engine::Client;
+use skiff_engine::protocol::{Reply, Request};
 use skiff_runtime::cgroup::{Cgroup, Layout, Paths, Usage};
 use skiff_runtime::observe;
 
 use crate::failure::Failure;
 use crate::observe::failed;
+use crate::roots::Roots;
 use crate::values::cause;
+
+/// How long the daemon may take to say what its containers are called.
+const ANSWERED: Duration = Duration::from_secs(2);
 
 /// A container that is counted.
 #[derive(Debug)]
@@ -39,7 +47,53 @@ pub(crate) fn all(pinned: &Pinned) -> Result<Vec<Container>, Failure> {
     Ok(all)
 }
 
-/// The container that `name` means: its id, the beginning of it that no other has, or the last part of its cgroup's path.
+/// What people call containers, by their ids.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names(HashMap<String, String>);
+
+impl Names {
+    /// Of the daemon's containers, if one runs, and of those that a `skiff run` stands by. Who cannot be asked names none.
+    pub(crate) fn find() -> Self {
+        let Ok(roots) = Roots::find() else { return Self::default() };
+        let noted = fs::read_dir(roots.run.join("names")).into_iter().flatten().flatten();
+        let noted = noted.filter_map(|entry| {
+            let id = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
+            Some((id, entry.file_name().into_string().ok()?))
+        });
+        let mut names: HashMap<_, _> = noted.collect();
+        names.extend(of_daemon(&roots.run).into_iter().flatten().filter_map(|document| {
+            let name = document.pointer("/Names/0").and_then(Value::as_str)?;
+            Some((document["Id"].as_str()?.to_owned(), name.trim_start_matches('/').to_owned()))
+        }));
+        Self(names)
+    }
+
+    /// Of these pairs: id, name.
+    #[cfg(test)]
+    pub(crate) fn of_pairs(pairs: &[(&str, &str)]) -> Self {
+        Self(pairs.iter().map(|(id, name)| ((*id).to_owned(), (*name).to_owned())).collect())
+    }
+
+    /// The name of the container `id`, if it is known.
+    pub(crate) fn of(&self, id: &str) -> Option<&str> {
+        self.0.get(id).map(String::as_str)
+    }
+}
+
+/// The containers of the daemon; nothing if there is none, or it does not answer.
+fn of_daemon(run: &Path) -> Option<Vec<Value>> {
+    if crate::run::is_alone() {
+        return None;
+    }
+    let mut client = Client::reach_within(run, ANSWERED).ok()??;
+    client.request(&Request::List { all: true }, &[]).ok()?;
+    match client.reply().ok()?.0 {
+        Reply::Documents { documents, .. } => Some(documents),
+        _ => None,
+    }
+}
+
+/// The container that `name` means: its id, its name, the beginning of its id that no other has, or the last part of its cgroup's path.
 pub(crate) fn find(pinned: &Pinned, name: &str) -> Result<Container, Failure> {
     let mut all = all(pinned)?;
     let is_exact = |container: &Container| container.id == name || container.directory.ends_with(name);
@@ -48,6 +102,10 @@ pub(crate) fn find(pinned: &Pinned, name: &str) -> Result<Container, Failure> {
     let at = all
         .iter()
         .position(is_exact)
+        .or_else(|| {
+            let names = Names::find();
+            all.iter().position(|one| names.of(&one.id) == Some(name))
+        })
         .or_else(|| all.iter().position(|one| is_meant(&one)).filter(|_| count == 1));
     match at {
         Some(at) if !name.is_empty() => Ok(all.swap_remove(at)),
@@ -83,16 +141,21 @@ impl Container {
         self.taken.slot
     }
 
-    /// The id as people write it: 12 digits of one that is a digest, all of any other.
+    /// The id as people write it.
     pub(crate) fn short_id(&self) -> &str {
-        let is_digest = self.id.len() == 64 && self.id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_digest { &self.id[..12] } else { &self.id }
+        short(&self.id)
     }
 
     /// What its cgroups have counted.
     pub(crate) fn usage(&self) -> Usage {
         Cgroup::open(&self.paths).map(|cgroup| cgroup.usage()).unwrap_or_default()
     }
+}
+
+/// An id as people write it: 12 digits of one that engines make up, all of any other.
+pub(crate) fn short(id: &str) -> &str {
+    let is_made_up = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_made_up { &id[..12] } else { id }
 }
 
 /// Processes in the cgroup and those below it.

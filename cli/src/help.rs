@@ -25,7 +25,7 @@ Options:
 
 /// `skiff observe --help`.
 const OBSERVE: &str = "\
-Usage: skiff observe [on [PROBE[,PROBE…]] [--slots NUMBER] | off | show [CONTAINER] [--format text|json]]
+Usage: skiff observe [on [PROBE[,PROBE…]] [--slots NUMBER] | off | show [CONTAINER] [--no-trunc] [--format text|json]]
 
 Loads eBPF programs and leaves them on the host, pinned below /sys/fs/bpf/skiff, without a process that stays.
 From then on each container that is started by skiff, or by any engine through skiff-runtime, is counted from its
@@ -42,6 +42,7 @@ first instruction on. Without an argument: shows what is on, and what it costs.
   off                               remove everything that was left; what was counted is lost
   show                              what run-queue, block, net and tcp have counted, and who waited for whom; of one
                                     container: with its histograms
+      --no-trunc                    whole ids rather than names
       --format text|json            a report, or what docs/observe.md describes
 ";
 
@@ -51,9 +52,9 @@ Usage: skiff profile CONTAINER [--format text|json]
        skiff profile CONTAINER --for TIME [--files] [--stacks[=HZ]] [--output FILE|DIR] [--format text|json]
 
 Shows what a container that is counted has cost the kernel since its first instruction, while it runs or when it has
-ended and not been deleted: 'skiff observe on' first. CONTAINER is its id, or the beginning of it.
+ended and not been deleted: 'skiff observe on' first. CONTAINER is its name, its id, or the beginning of that.
 
-With --for, shows what any container that runs does in the time to come; CONTAINER may be its name too. Nothing has to
+With --for, shows what any container that runs does in the time to come. Nothing has to
 be switched on before, and nothing is left. SIGINT ends it early, and shows what there is until then.
 
       --for TIME                    count for so long: 10s, 1m30s

@@ -23,6 +23,7 @@ fn container(report: &Report, one: &Shown) -> Value {
     let figures = &one.figures;
     json!({
         "id": one.id,
+        "name": report.names.of(&one.id),
         "run_queue": figures.run_queue.as_ref().map(|waits| run_queue(report, waits)),
         "block": figures.block.as_ref().map(block),
         "network": figures.net.as_ref().map(network),
@@ -44,7 +45,9 @@ fn run_queue(report: &Report, waits: &RunQueue) -> Value {
 fn blamed(report: &Report, culprit: Culprit, ns: u64) -> Value {
     let word = match culprit {
         Culprit::Container(slot) => match report.id(slot) {
-            Some(id) => return json!({"culprit": "container", "id": id, "ns": ns}),
+            Some(id) => {
+                return json!({"culprit": "container", "id": id, "name": report.names.of(id), "ns": ns});
+            }
             None => "ended",
         },
         Culprit::Host => "host",

@@ -24,7 +24,7 @@ enum Verb {
     Status,
     On { probes: Option<Probes>, slots: Option<u32> },
     Off,
-    Show { container: Option<String>, format: Format },
+    Show { container: Option<String>, format: Format, whole_ids: bool },
 }
 
 /// Carries out `skiff observe …`; returns what is to be printed.
@@ -33,7 +33,7 @@ pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
         Verb::Status => status(),
         Verb::On { probes, slots } => on(probes, slots),
         Verb::Off => off(),
-        Verb::Show { container, format } => show::run(container.as_deref(), format),
+        Verb::Show { container, format, whole_ids } => show::run(container.as_deref(), format, whole_ids),
     }
 }
 
@@ -43,14 +43,19 @@ fn parse(words: &mut Words) -> Result<Verb, Failure> {
         verb = match (word.as_str(), verb) {
             ("on", Verb::Status) => Verb::On { probes: None, slots: None },
             ("off", Verb::Status) => Verb::Off,
-            ("show", Verb::Status) => Verb::Show { container: None, format: Format::Text },
+            ("show", Verb::Status) => Verb::Show { container: None, format: Format::Text, whole_ids: false },
             ("--slots", Verb::On { probes, .. }) => {
                 let value = words.value("--slots")?;
                 let slots = value.parse().ok().filter(|slots| (1..=4096).contains(slots));
                 let slots = slots.ok_or_else(|| words.refused(&format!("--slots {value}: not 1 to 4096")))?;
                 Verb::On { probes, slots: Some(slots) }
             }
-            ("--format", Verb::Show { container, .. }) => Verb::Show { container, format: words.format()? },
+            ("--format", Verb::Show { container, whole_ids, .. }) => {
+                Verb::Show { container, format: words.format()?, whole_ids }
+            }
+            ("--no-trunc", Verb::Show { container, format, .. }) => {
+                Verb::Show { container, format, whole_ids: true }
+            }
             (flag, _) if flag.starts_with('-') => return Err(words.unknown(&word)),
             (list, Verb::On { probes: None, slots }) => {
                 let probes = Probes::parse(list).map_err(|word| {
@@ -58,7 +63,9 @@ fn parse(words: &mut Words) -> Result<Verb, Failure> {
                 })?;
                 Verb::On { probes: Some(probes), slots }
             }
-            (_, Verb::Show { container: None, format }) => Verb::Show { container: Some(word), format },
+            (_, Verb::Show { container: None, format, whole_ids }) => {
+                Verb::Show { container: Some(word), format, whole_ids }
+            }
             _ => return Err(words.unknown(&word)),
         };
     }

@@ -4,7 +4,7 @@ use skiff_ebpf::pinned::Pinned;
 use skiff_ebpf::{Culprit, Histogram, RunQueue, Tier1};
 
 use super::{failed, json, open};
-use crate::counted::{self, Container};
+use crate::counted::{self, Container, Names};
 use crate::failure::Failure;
 use crate::profile::{Align, Table, duration, plain, size};
 use crate::words::Format;
@@ -26,18 +26,22 @@ pub(super) struct Report {
     pub(super) probes: Vec<&'static str>,
     pub(super) missing: Vec<String>,
     pub(super) refused: usize,
-    /// All that are counted, by slot, for the names of culprits.
-    pub(super) names: Vec<(u32, String)>,
+    /// The ids of all that are counted, by slot.
+    pub(super) ids: Vec<(u32, String)>,
+    /// What they are called.
+    pub(super) names: Names,
+    /// Whole ids are shown, and no names.
+    pub(super) whole_ids: bool,
     pub(super) containers: Vec<Shown>,
 }
 
-pub(super) fn run(container: Option<&str>, format: Format) -> Result<String, Failure> {
+pub(super) fn run(container: Option<&str>, format: Format, whole_ids: bool) -> Result<String, Failure> {
     let pinned = open()?.ok_or_else(|| {
         Failure::engine("observing is off: 'skiff observe on run-queue,block,net,tcp' lets containers be counted from then on")
     })?;
     let reclaimed = skiff_runtime::observe::reclaim();
     reclaimed.map_err(|error| Failure::engine(format!("observe: {error}")))?;
-    let report = report(&pinned, container)?;
+    let report = Report { whole_ids, ..report(&pinned, container)? };
     Ok(match format {
         Format::Json => json::render(&report),
         Format::Text if container.is_some() => {
@@ -62,7 +66,9 @@ fn report(pinned: &Pinned, container: Option<&str>) -> Result<Report, Failure> {
         probes: pinned.probes().names(),
         missing: pinned.missing(),
         refused: pinned.refused().map_err(failed)?.len(),
-        names: all.into_iter().map(|container| (container.taken.slot, container.id)).collect(),
+        ids: all.into_iter().map(|container| (container.taken.slot, container.id)).collect(),
+        names: Names::find(),
+        whole_ids: false,
         containers,
     })
 }
@@ -71,7 +77,9 @@ impl Report {
     /// What a culprit is called.
     pub(super) fn name(&self, culprit: Culprit) -> String {
         match culprit {
-            Culprit::Container(slot) => self.id(slot).map_or_else(|| "ended".to_owned(), short),
+            Culprit::Container(slot) => {
+                self.id(slot).map_or_else(|| "ended".to_owned(), |id| self.container(id))
+            }
             Culprit::Host => "host".to_owned(),
             Culprit::Kernel => "kernel".to_owned(),
             Culprit::Nobody => "nobody".to_owned(),
@@ -82,14 +90,16 @@ impl Report {
     }
 
     pub(super) fn id(&self, slot: u32) -> Option<&str> {
-        self.names.iter().find(|(of, _)| *of == slot).map(|(_, id)| id.as_str())
+        self.ids.iter().find(|(of, _)| *of == slot).map(|(_, id)| id.as_str())
     }
-}
 
-/// An id as lists show it: of those that engines make up, the beginning.
-fn short(id: &str) -> String {
-    let made_up = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    plain(if made_up { &id[..12] } else { id })
+    /// The container `id` as lists show it: its name, or the beginning of its id.
+    fn container(&self, id: &str) -> String {
+        if self.whole_ids {
+            return plain(id);
+        }
+        plain(self.names.of(id).unwrap_or_else(|| counted::short(id)))
+    }
 }
 
 fn overview(report: &Report) -> String {
@@ -115,7 +125,7 @@ fn overview(report: &Report) -> String {
         let latency =
             |nth: usize| block.as_ref().map_or_else(none, |block| percentile(&block.latency[nth], 99));
         table.row([
-            short(&one.id),
+            report.container(&one.id),
             waits(&|waits| percentile(&waits.wait, 50)),
             waits(&|waits| percentile(&waits.wait, 99)),
             waits(&|waits| time(waits.wait.total_ns)),
@@ -160,7 +170,7 @@ fn matrix(report: &Report) -> String {
             let ns = waits.blame.iter().find(|(of, _)| of == culprit).map(|(_, ns)| *ns);
             ns.map_or_else(none, time)
         });
-        lines.push(std::iter::once(short(&one.id)).chain(cells).collect());
+        lines.push(std::iter::once(report.container(&one.id)).chain(cells).collect());
     }
     format!("\n{}", aligned(&lines))
 }
@@ -193,7 +203,8 @@ fn notes(report: &Report) -> String {
 
 fn detail(report: &Report, one: &Shown) -> String {
     let Tier1 { run_queue, block, net, tcp } = &one.figures;
-    let mut text = format!("container {}\n", plain(&one.id));
+    let name = report.names.of(&one.id).map_or_else(String::new, |name| format!(" {}", plain(name)));
+    let mut text = format!("container {}{name}\n", plain(&one.id));
     if let Some(waits) = run_queue {
         text += &histogram("waited for a CPU", &waits.wait);
         text += &histogram("throttled by its own quota", &waits.throttled);
@@ -315,8 +326,10 @@ mod tests {
             probes: vec!["run-queue"],
             missing: vec!["everything else".to_owned()],
             refused: 2,
-            names: vec![(1, "web".to_owned()), (4, "noisy".to_owned())],
-            containers: vec![Shown { slot: 1, id: "web".to_owned(), figures }],
+            ids: vec![(1, "c0ffee".repeat(10) + "beef"), (4, "noisy".to_owned())],
+            names: Names::of_pairs(&[(&("c0ffee".repeat(10) + "beef"), "web")]),
+            whole_ids: false,
+            containers: vec![Shown { slot: 1, id: "c0ffee".repeat(10) + "beef", figures }],
         }
     }
 
@@ -324,6 +337,10 @@ mod tests {
     fn who_waited_for_whom_is_a_matrix_of_names() {
         let text = overview(&example());
         assert!(text.contains("WAITED FOR    noisy     host\nweb         4.00 ms  1.00 ms\n"), "{text}");
+        let whole = overview(&Report { whole_ids: true, ..example() });
+        assert!(whole.contains(&"c0ffee".repeat(10)) && !whole.contains("web"), "{whole}");
+        let unnamed = overview(&Report { names: Names::default(), ..example() });
+        assert!(unnamed.contains("c0ffeec0ffee   "), "{unnamed}");
         assert!(text.contains("2.0 KiB / 10 B") && text.contains("2 / 1"), "{text}");
         assert!(text.contains("not counted: 2 containers found no slot"), "{text}");
         assert!(text.contains("not on this kernel: everything else"), "{text}");
@@ -347,13 +364,13 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&json::render(&example())).expect("JSON");
         assert_eq!(json["schema"], "skiff.observe/1");
         let one = &json["containers"][0];
-        assert_eq!(one["id"], "web");
+        assert_eq!((&one["id"], &one["name"]), (&("c0ffee".repeat(10) + "beef").into(), &"web".into()));
         let waits = &one["run_queue"];
         assert_eq!(waits["wait"]["count"], 3);
         assert_eq!(waits["wait"]["buckets"][0], serde_json::json!([992, 1024, 1]));
         assert_eq!(
             waits["blame"][0],
-            serde_json::json!({"culprit": "container", "id": "noisy", "ns": 4_000_000})
+            serde_json::json!({"culprit": "container", "id": "noisy", "name": null, "ns": 4_000_000})
         );
         assert_eq!(waits["blame"][1], serde_json::json!({"culprit": "host", "ns": 1_001_000}));
         assert_eq!((&one["block"]["read"]["bytes"], &one["tcp"]["connected"]), (&4096.into(), &2.into()));

@@ -3,6 +3,7 @@
 //! [`source`] reads figures, [`state`] is what is shown and what keys do to it (pure), [`view`] draws it, [`screen`] has the
 //! terminal and gives it back whatever happens.
 
+mod blame;
 mod processes;
 mod screen;
 mod source;

@@ -11,6 +11,7 @@ use skiff_engine::protocol::{Reply, Request};
 use skiff_engine::{Client, State};
 use skiff_runtime::cgroup::Layout;
 
+use super::blame;
 use crate::failure::Failure;
 use crate::observe;
 use crate::profile::{duration, plain};
@@ -59,8 +60,13 @@ pub(super) fn read(roots: &Roots) -> Result<Vec<Reading>, Failure> {
             "top: no daemon runs, and observing is off: nothing is known",
         )));
     }
+    let named = |id: &str| {
+        let known = of_daemon.iter().flatten().find(|reading| reading.id == id);
+        known.map_or_else(|| plain(counted::short(id)), |reading| reading.name.clone())
+    };
+    let of_pinned = pinned.map_or_else(|| Ok(Vec::new()), |pinned| of_pinned(&pinned, &named))?;
     let mut all = of_daemon.unwrap_or_default();
-    for reading in pinned.map_or_else(|| Ok(Vec::new()), |pinned| of_pinned(&pinned))? {
+    for reading in of_pinned {
         match all.iter_mut().find(|other| other.id == reading.id) {
             Some(known) => complete(known, reading),
             None => all.push(reading),
@@ -122,8 +128,21 @@ fn of_sampled(sampled: Sampled, mount: Option<&PathBuf>) -> Reading {
     }
 }
 
-fn of_pinned(pinned: &Pinned) -> Result<Vec<Reading>, Failure> {
+/// `named` says what a container is called.
+fn of_pinned(pinned: &Pinned, named: &dyn Fn(&str) -> String) -> Result<Vec<Reading>, Failure> {
+    let containers = counted::all(pinned)?;
+    let waiter = |container: &counted::Container| {
+        let run_queue = pinned.tier1(container.slot()).map_err(observe::failed)?.run_queue;
+        let blame = run_queue.map(|run_queue| run_queue.blame).unwrap_or_default();
+        Ok(blame::Waiter { slot: container.slot(), name: named(&container.id), blame })
+    };
+    let waiters: Vec<_> = if pinned.probes().run_queue {
+        containers.iter().map(waiter).collect::<Result<_, Failure>>()?
+    } else {
+        Vec::new()
+    };
     let one = |container: counted::Container| {
+        let blamed = blame::lines(&waiters, container.slot());
         let record = match pinned.snapshot(container.slot()) {
             Ok(record) => Some(record),
             Err(skiff_ebpf::Error::NoCalls) => None,
@@ -154,10 +173,10 @@ fn of_pinned(pinned: &Pinned) -> Result<Vec<Reading>, Failure> {
             received_bytes: stats.network_received_bytes.or_else(|| Some(tier1.net?.received_bytes)),
             sent_bytes: stats.network_sent_bytes.or_else(|| Some(tier1.net?.sent_bytes)),
             tasks: stats.processes,
-            waits: waits(&tier1),
+            waits: waits(&tier1).into_iter().chain(blamed).collect(),
         })
     };
-    counted::all(pinned)?.into_iter().filter(|container| container.pid.is_some()).map(one).collect()
+    containers.into_iter().filter(|container| container.pid.is_some()).map(one).collect()
 }
 
 /// How long it waited, and for what, since it began.

@@ -287,6 +287,35 @@ fn all_probes_go_together() {
 }
 
 #[test]
+fn containers_are_called_by_their_names() {
+    need!(can_observe(), "a kernel with BTF, and skiff-runtime");
+    let world = World::with_probes("run-queue", "2");
+    let root = crate::harness::fixture::small_root();
+    let mut live = world.skiff(&["run", "--rm", "--name", "observed", root, "probe", "trap"]).start();
+    live.until("ready");
+    let shown = world.shown("observed");
+    let id = shown["id"].as_str().expect("an id").to_owned();
+    assert_eq!((&shown["name"], id.len()), (&json!("observed"), 64));
+    let blame = shown["run_queue"]["blame"].as_array().expect("a list");
+    for one in blame.iter().filter(|one| one["culprit"] == "container") {
+        assert_eq!((&one["id"], &one["name"]), (&json!(id), &json!("observed")));
+    }
+    let text = world.skiff(&["observe", "show"]).output().ok();
+    assert!(text.contains("\nobserved ") && !text.contains(&id[..12]), "{text}");
+    let text = world.skiff(&["observe", "show", "--no-trunc"]).output().ok();
+    assert!(text.contains(&id) && !text.contains("observed"), "{text}");
+    let text = world.skiff(&["observe", "show", "observed"]).output().ok();
+    assert!(text.starts_with(&format!("container {id} observed\n")), "{text}");
+    // Of a runtime's container nobody knows a name.
+    let mut bundle = world.bundle(&[]);
+    bundle.wait_ready(&["/bin/probe", "trap"]);
+    assert_eq!(world.shown(&bundle.id)["name"], Value::Null);
+    bundle.end();
+    live.signal(nix::sys::signal::Signal::SIGTERM);
+    live.finish();
+}
+
+#[test]
 fn what_is_not_on_is_not_asked_for() {
     need!(can_observe(), "a kernel with BTF, and skiff-runtime");
     let world = World::with_probes("net", "1");
