@@ -133,7 +133,7 @@ fn attend(
     signals: &Signals,
     terms: &Terms,
     mut profiling: Option<&mut Profiling>,
-    written: &dyn Fn() -> Option<Vec<Written>>,
+    written: &dyn Fn() -> Result<Vec<Written>, String>,
 ) -> Result<Ended, Failure> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let caller =
@@ -180,7 +180,7 @@ impl Profiling {
         let wanted = wanted.for_forms(outputs.forms().into_iter());
         let is_told = !matches!(report, Report::Quiet(_));
         let profiler = Profiler::load().map_err(|error| Failure::engine(format!("profile: {error}")))?;
-        let uses = UseRecorder::load().map_err(|error| format!("use of capabilities and devices ({error})"));
+        let uses = UseRecorder::load().map_err(|error| error.to_string());
         Ok(Self { profiler, slot: None, arm_ns: 0, parts: wanted.load()?, outputs, is_told, uses })
     }
 
@@ -216,22 +216,18 @@ impl Profiling {
 
     /// What the program used, once it has ended, with `written`. What this adds to the cost and to what is missing goes into
     /// `record`.
-    fn uses(&mut self, written: Option<Vec<Written>>, record: &mut Record) -> Uses {
+    fn uses(&mut self, written: Result<Vec<Written>, String>, record: &mut Record) -> Uses {
         let uses = std::mem::replace(&mut self.uses, Err(String::new()));
-        match uses.and_then(|uses| uses.finish().map_err(|error| error.to_string())) {
-            Ok(found) => {
-                record.missing.extend(found.missing.iter().cloned());
-                let cost = &mut record.cost;
-                for ns in [&mut cost.ns_per_call, &mut cost.ns_per_call_of_others].into_iter().flatten() {
-                    *ns += found.ns_per_call;
-                }
-                Uses::new(found, written)
-            }
-            Err(reason) => {
-                record.missing.push(reason);
-                Uses { written, ..Uses::default() }
+        let found = uses.and_then(|uses| uses.finish().map_err(|error| error.to_string()));
+        if let Ok(found) = &found {
+            let cost = &mut record.cost;
+            for ns in [&mut cost.ns_per_call, &mut cost.ns_per_call_of_others].into_iter().flatten() {
+                *ns += found.ns_per_call;
             }
         }
+        let uses = Uses::new(found, written);
+        record.missing.extend(uses.missing());
+        uses
     }
 
     /// Has the other parts tell what they have found.

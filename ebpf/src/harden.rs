@@ -20,6 +20,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_
 const TASKS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
 /// Linux ≥ 6.14.
 const CHECKS: &str = "cap_capable";
+/// The fields of [`UseRecord`] that may be missing.
+pub const PARTS: [&str; 5] = ["capabilities", "devices", "sysctls", "tasks_peak", "descriptors_peak"];
 /// On every system call of the host: attached last, so that its cost can be measured.
 const CALLS: &str = "sys_exit";
 
@@ -31,7 +33,8 @@ pub struct UseRecorder {
     checks: HashMap<MapData, Plain<Check>, u64>,
     things: HashMap<MapData, Plain<Thing>, Plain<Opened>>,
     tells_checks: bool,
-    tells_things: bool,
+    /// Fields that the kernel does not have; without one, nothing is told.
+    absent: Vec<&'static str>,
     ns_per_call: u64,
 }
 
@@ -50,8 +53,8 @@ pub struct UseRecord {
     pub descriptors_peak: Option<u64>,
     /// Uses that are missing.
     pub lost: u64,
-    /// One phrase for each part that is missing.
-    pub missing: Vec<String>,
+    /// Why, by the name of the field, for each that is `None`.
+    pub reasons: BTreeMap<&'static str, String>,
     /// What the recorder adds to each system call of any task on the host, measured while it was loaded.
     pub ns_per_call: u64,
 }
@@ -108,7 +111,8 @@ impl UseRecorder {
         let types = Types::of_kernel(UseOffsets::PATHS)?;
         let offsets = UseOffsets::new(|path| types.offset(path));
         let tells_checks = types.has_tracepoint(CHECKS);
-        let tells_things = offsets.are_complete();
+        let absent: Vec<&str> = offsets.absent().collect();
+        let tells_things = absent.is_empty();
         drop(types);
         let globals = Plain(offsets);
         let mut object = EbpfLoader::new()
@@ -136,7 +140,7 @@ impl UseRecorder {
             checks: map(&mut object, "CHECKS")?,
             things: map(&mut object, "THINGS")?,
             tells_checks,
-            tells_things,
+            absent,
             ns_per_call,
             _object: object,
         };
@@ -161,27 +165,24 @@ impl UseRecorder {
     /// Reads what was used. To be called when the container's processes have ended.
     pub fn finish(self) -> Result<UseRecord, Error> {
         let sums = self.recorded.get(&0, 0).map_err(|cause| read_error(&cause))?.0;
-        let mut record = UseRecord {
-            tasks_peak: self.tells_things.then_some(sums.tasks_peak),
-            descriptors_peak: (sums.descriptors_peak > 0).then_some(sums.descriptors_peak),
-            lost: sums.lost,
-            ns_per_call: self.ns_per_call,
-            ..UseRecord::default()
-        };
-        if self.tells_checks && self.tells_things {
-            record.capabilities = Some(self.capabilities()?);
-        } else if !self.tells_checks {
-            record.missing.push("use of capabilities (no tracepoint cap_capable, Linux >= 6.14)".to_owned());
+        let mut record = UseRecord { lost: sums.lost, ns_per_call: self.ns_per_call, ..UseRecord::default() };
+        let mut lacks = |part: &'static str, why: String| drop(record.reasons.insert(part, why));
+        if !self.absent.is_empty() {
+            let why = format!("this kernel has no field {}", self.absent.join(", "));
+            PARTS.into_iter().for_each(|part| lacks(part, why.clone()));
+            return Ok(record);
         }
-        if self.tells_things {
-            (record.devices, record.sysctls) =
-                self.opened().map(|(devices, sysctls)| (Some(devices), Some(sysctls)))?;
-        } else {
-            let what = if self.tells_checks { "capabilities, devices" } else { "devices" };
-            record
-                .missing
-                .push(format!("use of {what} and tasks (fields of struct task_struct, file or inode)"));
+        if !self.tells_checks {
+            lacks(PARTS[0], format!("this kernel has no tracepoint {CHECKS} (Linux >= 6.14)"));
         }
+        if sums.descriptors_peak == 0 {
+            lacks(PARTS[4], "no process of the program has ended".to_owned());
+        }
+        record.capabilities = self.tells_checks.then(|| self.capabilities()).transpose()?;
+        (record.devices, record.sysctls) =
+            self.opened().map(|(devices, sysctls)| (Some(devices), Some(sysctls)))?;
+        record.tasks_peak = Some(sums.tasks_peak);
+        record.descriptors_peak = (sums.descriptors_peak > 0).then_some(sums.descriptors_peak);
         Ok(record)
     }
 

@@ -25,7 +25,7 @@ pub mod trace;
 mod waiting;
 
 pub use error::Error;
-pub use harden::{CapabilityUse, DeviceUse, SysctlUse, UseRecord, UseRecorder};
+pub use harden::{CapabilityUse, DeviceUse, PARTS as USES, SysctlUse, UseRecord, UseRecorder};
 pub use profiler::{Profiler, Slot};
 pub use record::{Abi, Cost, Exec, Oom, Phase, Record, Syscall};
 pub use recorder::{Accuracy, FileId, Recorder, Recording, Used};

@@ -284,6 +284,9 @@ fn uses_are_told_exactly() {
     let written: Vec<&str> =
         uses["written"].as_array().expect("a list").iter().filter_map(|w| w["directory"].as_str()).collect();
     assert_eq!(written, ["/etc", "/tmp"], "{uses}");
+    for part in ["capabilities", "written", "devices", "sysctls", "tasks_peak", "descriptors_peak"] {
+        assert_eq!(uses[part].is_null(), uses["reasons"][part].is_string(), "{part}: {uses}");
+    }
     need!(uses["devices"].is_array(), "fields that later kernels have");
     let device = |minor: u64| {
         let all = uses["devices"].as_array().expect("devices");

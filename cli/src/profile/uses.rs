@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use serde::Serialize;
-use skiff_ebpf::{CapabilityUse, DeviceUse, SysctlUse, UseRecord};
+use skiff_ebpf::{CapabilityUse, DeviceUse, SysctlUse, USES as PARTS, UseRecord};
 use skiff_observe::harden::CAPABILITIES;
 use skiff_runtime::options::{Rootfs, Seccomp};
 use skiff_runtime::plan::Upper;
@@ -58,6 +58,8 @@ pub(crate) struct Uses {
     pub(crate) tasks_peak: Option<u64>,
     pub(crate) descriptors_peak: Option<u64>,
     pub(crate) lost: u64,
+    /// Why, by the name of the field, for each that is `None`.
+    pub(crate) reasons: BTreeMap<&'static str, String>,
 }
 
 /// Checks for a capability.
@@ -100,8 +102,32 @@ pub(crate) struct Sysctl {
 }
 
 impl Uses {
-    /// Of the recorder's figures, and of where the container has written.
-    pub(crate) fn new(found: UseRecord, written: Option<Vec<Written>>) -> Self {
+    /// Of the recorder's figures, and of where the container has written; of either, why there are none.
+    pub(crate) fn new(found: Result<UseRecord, String>, written: Result<Vec<Written>, String>) -> Self {
+        let mut uses = match found {
+            Ok(found) => Self::of_record(found),
+            Err(why) => {
+                let reasons = PARTS.into_iter().map(|part| (part, why.clone())).collect();
+                Self { reasons, ..Self::default() }
+            }
+        };
+        match written {
+            Ok(written) => uses.written = Some(written),
+            Err(why) => drop(uses.reasons.insert("written", why)),
+        }
+        uses
+    }
+
+    /// What is missing, one phrase for each reason.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let mut parts = BTreeMap::<&str, Vec<&str>>::new();
+        for (part, why) in self.reasons.iter().filter(|(part, _)| **part != "written") {
+            parts.entry(why).or_default().push(part);
+        }
+        parts.into_iter().map(|(why, parts)| format!("use of {} ({why})", parts.join(", "))).collect()
+    }
+
+    fn of_record(found: UseRecord) -> Self {
         let capability = |used: CapabilityUse| {
             let name = CAPABILITIES.get(usize::try_from(used.capability).ok()?)?;
             Some(Capability { name, granted: used.granted, refused: used.refused, calls: used.calls })
@@ -116,12 +142,13 @@ impl Uses {
         let sysctl = |used: SysctlUse| Sysctl { name: used.name, reads: used.reads, writes: used.writes };
         Self {
             capabilities: found.capabilities.map(|all| all.into_iter().filter_map(capability).collect()),
-            written,
+            written: None,
             devices: found.devices.map(|all| all.into_iter().map(device).collect()),
             sysctls: found.sysctls.map(|all| all.into_iter().map(sysctl).collect()),
             tasks_peak: found.tasks_peak,
             descriptors_peak: found.descriptors_peak,
             lost: found.lost,
+            reasons: found.reasons,
         }
     }
 }
@@ -156,28 +183,30 @@ impl Asked {
     }
 }
 
-/// Where a container that has ended has written, by what is in its writable layer; `None` if nobody can tell.
-pub(crate) fn written(options: &Options, plan: &Plan) -> Option<Vec<Written>> {
+/// Where a container that has ended has written, by what is in its writable layer. Errors: why nobody can tell.
+pub(crate) fn written(options: &Options, plan: &Plan) -> Result<Vec<Written>, String> {
     if options.read_only || plan.root.upper == Upper::None {
-        return Some(Vec::new());
+        return Ok(Vec::new());
     }
-    let Rootfs::Layers(layers) = &options.rootfs else { return None };
+    let Rootfs::Layers(layers) = &options.rootfs else {
+        return Err("the root is no image's: what it had before is not known".to_owned());
+    };
     if !plan.root.upper.is_on_disk() {
-        return None;
+        return Err("the writable layer was in memory, and has gone with the container".to_owned());
     }
     let upper = plan.state_root.join("containers").join(&plan.id).join("upper");
     let own = MOUNTS.iter().map(PathBuf::from);
     let asked = options.mounts.iter().map(|mount| mount.target().to_owned());
     let tree =
         Tree { upper: Some(upper.clone()), layers: layers.clone(), mounts: own.chain(asked).collect() };
-    let changes =
-        tree.changes().map_err(|error| tracing::warn!("look for what was written: {error}")).ok()?;
+    let changes = tree.changes().map_err(|error| format!("look for what was written: {error}"))?;
     let is_folder = |path: &[u8]| below(&upper, path).symlink_metadata().is_ok_and(|found| found.is_dir());
     let all = directories(&changes, &is_folder);
     if all.len() > MOST {
-        return None;
+        return Err(format!("it has written in more than {MOST} directories"));
     }
-    all.iter().map(|path| describe(path, &upper, layers)).collect()
+    let described = all.iter().map(|path| describe(path, &upper, layers)).collect::<Option<_>>();
+    described.ok_or_else(|| "a directory that it has written in cannot be read".to_owned())
 }
 
 /// The directories in which `changes` need leave to write.
@@ -246,6 +275,22 @@ mod tests {
             let found = skiff_runtime::caps::CapSet::named(name).expect("a capability");
             assert!(found.numbers().map(usize::from).eq([number]), "{name}");
         }
+    }
+
+    #[test]
+    fn each_part_that_is_missing_has_its_reason() {
+        let none = Uses::new(Err("no CAP_BPF".to_owned()), Err("no image".to_owned()));
+        let json = serde_json::to_value(&none).expect("JSON");
+        for part in PARTS.into_iter().chain(["written"]) {
+            assert!(json[part].is_null() && json["reasons"][part].is_string(), "{part}: {json}");
+        }
+        assert_eq!(
+            none.missing(),
+            ["use of capabilities, descriptors_peak, devices, sysctls, tasks_peak (no CAP_BPF)"]
+        );
+        let whole = UseRecord { tasks_peak: Some(1), ..UseRecord::default() };
+        let some = Uses::new(Ok(whole), Ok(Vec::new()));
+        assert_eq!((some.written, some.reasons.len(), some.tasks_peak), (Some(Vec::new()), 0, Some(1)));
     }
 
     #[test]

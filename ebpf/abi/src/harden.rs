@@ -33,10 +33,10 @@ macro_rules! offsets {
             /// What the object holds before the loader replaces it.
             pub const NONE: Self = Self { $($field: ABSENT,)* };
 
-            /// Whether the kernel has all of them.
-            #[must_use]
-            pub fn are_complete(&self) -> bool {
-                $(self.$field != ABSENT)&&*
+            /// The paths of those that the kernel does not have.
+            pub fn absent(&self) -> impl Iterator<Item = &'static str> {
+                let offsets = [$(self.$field),*];
+                Self::PATHS.iter().copied().zip(offsets).filter(|(_, offset)| *offset == ABSENT).map(|(path, _)| path)
             }
         }
     };
@@ -144,8 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn one_absent_field_is_noticed() {
+    fn one_absent_field_is_named() {
         let all = UseOffsets::new(|_| Some(8));
-        assert!(all.are_complete() && !UseOffsets { file_mode: ABSENT, ..all }.are_complete());
+        assert_eq!(all.absent().count(), 0);
+        assert!(UseOffsets { file_mode: ABSENT, ..all }.absent().eq(["file.f_mode"]));
     }
 }
