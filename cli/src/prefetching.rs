@@ -1,11 +1,11 @@
 //! Prefetching for a container without a daemon: another process reads ahead, a thread that begins after the clone records.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Child;
 use std::thread::{self, JoinHandle};
 
 use skiff_ebpf::{Recorder, Recording};
-use skiff_engine::prefetch::{Mode, Subject, Watch, conclude};
+use skiff_engine::prefetch::{Mode, Subject, Waits, Watch, conclude};
 use skiff_store::prefetch::{PAGE, Profile, Profiles};
 use skiff_sys::clock::monotonic_ns;
 
@@ -14,6 +14,9 @@ use crate::failure::Failure;
 use crate::prefetch;
 use crate::profile;
 use crate::roots::Roots;
+
+/// A run that has waited less for disks was not cold.
+const WAITED_MIN_US: u64 = 1000;
 
 /// From before the launch to after the end.
 #[derive(Debug)]
@@ -82,14 +85,19 @@ impl Prefetching {
             return;
         };
         let (profiles, was_replayed) = (self.profiles.clone(), self.was_replayed);
+        let waits = Waits::default();
+        // It may be over before the thread runs.
+        let _before = waits.look(pidfd.as_fd());
         let work = move || {
-            let watch = Watch { subject, recording, armed_ns, pidfd };
+            let watch = Watch { subject, recording, armed_ns, pidfd, waits };
             watch.wait(&recorder);
+            let waited_us = watch.waited_us();
             let Watch { subject, recording, .. } = watch;
             let accuracy = recorder.accuracy();
             let (files, progress) = recorder.finish(recording).ok()?;
             drop(recorder);
-            let concluded = conclude(&profiles, &subject, accuracy, files, &progress, was_replayed);
+            let concluded =
+                conclude(&profiles, &subject, accuracy, files, &progress, waited_us, was_replayed);
             concluded.map_err(|error| tracing::warn!("{error}")).ok().map(|(fresh, _)| (fresh, progress.lost))
         };
         match thread::Builder::new().name("prefetch".into()).spawn(work) {
@@ -106,6 +114,11 @@ impl Prefetching {
         let checked =
             self.profile.as_ref().zip(fresh.as_ref()).map(|(known, (fresh, _))| known.compare(fresh));
         let share = |permille: u32| f64::from(permille) / 1000.0;
+        let waited_us = fresh.as_ref().and_then(|(fresh, _)| fresh.waited_us);
+        let without_us = self.profile.as_ref().and_then(|profile| profile.waited_us);
+        let ms = |us: u64| us as f64 / 1000.0;
+        // A run that has waited for nothing has found its image in the cache, and says nothing of a cold one.
+        let cold_us = without_us.filter(|us| *us >= WAITED_MIN_US && self.was_replayed);
         Some(profile::Prefetch {
             class: subject.key.class,
             replayed: self.was_replayed,
@@ -116,6 +129,8 @@ impl Prefetching {
             used_bytes: fresh.as_ref().map(|(fresh, _)| fresh.pages() * PAGE),
             precision: checked.map(|checked| share(checked.precision())),
             recall: checked.map(|checked| share(checked.recall())),
+            waited_ms: waited_us.map(ms),
+            saved_ms: cold_us.zip(waited_us).map(|(without, with)| ms(without) - ms(with)),
             ready_ms: fresh.as_ref().and_then(|(fresh, _)| fresh.ready_ms),
             lost: fresh.as_ref().map(|(_, lost)| *lost),
         })

@@ -183,6 +183,31 @@ fn a_cold_image_is_read_ahead_and_a_warm_one_is_not() {
 }
 
 #[test]
+fn what_a_replay_saves_is_told_beside_the_longest_wait() {
+    need!(can_record(), "a kernel with BTF");
+    let case = Case::new();
+    need!(can_see(&case), "a disk, or Linux 6.14");
+    let image = image(&case);
+    let waited = |said: &Value| said["waited_ms"].as_f64().unwrap_or(0.0);
+    let longest = (0..3).map(|_| {
+        let learnt = profiled(&case, &["--prefetch", "record"], &image, &USES);
+        assert_eq!((&learnt["replayed"], &learnt["saved_ms"]), (&false.into(), &Value::Null), "{learnt}");
+        chill(&case);
+        waited(&learnt)
+    });
+    let longest = longest.fold(0.0, f64::max);
+    let cold = profiled(&case, &[], &image, &USES);
+    assert_eq!(cold["replayed"], true, "{cold}");
+    // Nobody counts where the kernel does not, and a fast disk keeps nobody waiting.
+    let saved = (longest >= 1.0).then(|| longest - waited(&cold));
+    assert_eq!(saved.is_some(), cold["saved_ms"].is_number(), "{longest} {cold}");
+    assert!(
+        (cold["saved_ms"].as_f64().unwrap_or(0.0) - saved.unwrap_or(0.0)).abs() < 0.01,
+        "{longest} {cold}"
+    );
+}
+
+#[test]
 fn off_leaves_nothing_and_records_nothing() {
     let case = Case::new();
     let image = image(&case);

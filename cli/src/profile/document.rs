@@ -93,6 +93,10 @@ pub(crate) struct Prefetch {
     pub(crate) precision: Option<f64>,
     /// How much of what was used is in the profile, 0 to 1.
     pub(crate) recall: Option<f64>,
+    /// In which at least one task waited for disks until it was ready.
+    pub(crate) waited_ms: Option<f64>,
+    /// How much longer the run without a replay waited that has waited the longest; negative if that was less.
+    pub(crate) saved_ms: Option<f64>,
     /// From the program's execution until it listened.
     pub(crate) ready_ms: Option<u64>,
     /// Uses that were not recorded.

@@ -266,8 +266,13 @@ fn prefetched(prefetch: &Prefetch) -> String {
     };
     let (used, precision, recall) =
         (bytes(prefetch.used_bytes), percent(prefetch.precision), percent(prefetch.recall));
+    let saved = match (prefetch.replayed, prefetch.saved_ms) {
+        (false, _) => String::new(),
+        (true, None) => format!(", saved {NOT_AVAILABLE}"),
+        (true, Some(ms)) => format!(", {ms:.1} ms of waiting saved"),
+    };
     format!(
-        "prefetch: {read}; {used} of the image used until ready, precision {precision}, recall {recall}\n"
+        "prefetch: {read}; {used} of the image used until ready, precision {precision}, recall {recall}{saved}\n"
     )
 }
 

@@ -5,6 +5,7 @@
 
 mod record;
 mod thread;
+mod waits;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use skiff_store::prefetch::{Key, class_of};
 
 pub use record::{Watch, conclude, is_over};
 pub(crate) use thread::Prefetcher;
+pub use waits::Waits;
 
 /// `--prefetch`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

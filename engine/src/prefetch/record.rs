@@ -9,7 +9,7 @@ use skiff_ebpf::{FileId, Progress, Recorder, Recording, Used};
 use skiff_store::prefetch::{self, Accuracy, Origin, Profile, Profiles, SCHEMA};
 use skiff_sys::clock::monotonic_ns;
 
-use super::Subject;
+use super::{Subject, Waits};
 
 /// What is used so long after the program listens belongs to its readiness: the first requests.
 const AFTER_LISTENING: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_secs(3);
 /// A recording lasts no longer.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Between two looks at a recording.
-const LOOK_MS: u8 = 100;
+const LOOK_MS: u8 = 10;
 
 /// A container that is being recorded.
 #[derive(Debug)]
@@ -31,15 +31,24 @@ pub struct Watch {
     pub armed_ns: u64,
     /// Of the container's first process.
     pub pidfd: OwnedFd,
+    /// How long it waits for disks.
+    pub waits: Waits,
 }
 
 impl Watch {
     /// Whether there is nothing more to be learnt.
     pub fn is_over(&self, recorder: &Recorder) -> bool {
+        // Once it has ended, its cgroup may go.
+        let _counted = self.waits.look(self.pidfd.as_fd());
         let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         let has_ended = poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0);
         let progress = recorder.progress(&self.recording);
         has_ended || progress.map_or(true, |progress| is_over(&progress, self.armed_ns, monotonic_ns()))
+    }
+
+    /// How long the container has waited for disks until now, µs, if that is known.
+    pub fn waited_us(&self) -> Option<u64> {
+        self.waits.look(self.pidfd.as_fd())
     }
 
     /// Stands by until there is nothing more to be learnt.
@@ -74,6 +83,7 @@ pub fn conclude(
     accuracy: skiff_ebpf::Accuracy,
     files: HashMap<FileId, Vec<Used>>,
     progress: &Progress,
+    waited_us: Option<u64>,
     was_replayed: bool,
 ) -> Result<(Profile, Profile), skiff_store::Error> {
     let uses = files.into_iter().map(|(file, used)| {
@@ -92,6 +102,7 @@ pub fn conclude(
             skiff_ebpf::Accuracy::Added => Accuracy::Added,
         },
         ready_ms: ready_ns.filter(|ns| *ns < u64::MAX / 2).map(|ns| ns / 1_000_000),
+        waited_us,
         lost: progress.lost,
         outside: found.outside,
         runs: 1,

@@ -26,7 +26,7 @@ use skiff_store::prefetch::{self, Key, Outcome, Profile, Profiles};
 use skiff_sys::clock::monotonic_ns;
 
 use super::record::{Watch, conclude};
-use super::{Mode, Subject};
+use super::{Mode, Subject, Waits};
 
 /// So many launches can wait for the thread; further ones go without it.
 const QUEUE_LENGTH: usize = 64;
@@ -160,7 +160,7 @@ impl Prefetcher {
             let recorder = state.recorder.as_mut()?;
             let pidfd = pidfd().ok()?;
             let recording = recorder.arm(cgroup?).ok()?;
-            Some(Watch { subject, recording, armed_ns: monotonic_ns(), pidfd })
+            Some(Watch { subject, recording, armed_ns: monotonic_ns(), pidfd, waits: Waits::default() })
         };
         let Some(watch) = arm() else { return };
         state.wanted = Some(Instant::now());
@@ -318,6 +318,7 @@ impl Shared {
                 left.push(one);
                 continue;
             }
+            let waited_us = one.watch.waited_us();
             let Active { watch: Watch { subject, recording, .. }, was_replayed } = one;
             let accuracy = recorder.accuracy();
             match recorder.finish(recording) {
@@ -326,7 +327,15 @@ impl Shared {
                     let work = move || {
                         let was_replayed = was_replayed.load(Ordering::Relaxed);
                         let _alone = own.writing.lock().unwrap_or_else(PoisonError::into_inner);
-                        match conclude(&own.profiles, &subject, accuracy, files, &progress, was_replayed) {
+                        match conclude(
+                            &own.profiles,
+                            &subject,
+                            accuracy,
+                            files,
+                            &progress,
+                            waited_us,
+                            was_replayed,
+                        ) {
                             // A look at a replay that has not been is tried again after the next one.
                             Ok((_, profile)) if !was_replayed && !profile.is_young() => {
                                 own.know(subject.key, Known::GOOD);

@@ -46,7 +46,16 @@ pub fn bind(profile: &Profile, image: Digest, layers: &[PathBuf], root: &Path) -
             |file| if has(file.layer) { Some(file.clone()) } else { moved(file, layers, root, &mut left) },
         )
         .collect();
-    let bound = Profile { image, files, runs: 0, replays: 0, checked: None, poor: 0, ..profile.clone() };
+    let bound = Profile {
+        image,
+        files,
+        runs: 0,
+        replays: 0,
+        checked: None,
+        poor: 0,
+        waited_us: None,
+        ..profile.clone()
+    };
     (bound.pages() > 0 && bound.pages() * 2 >= profile.pages()).then_some(bound)
 }
 

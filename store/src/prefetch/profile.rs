@@ -57,6 +57,9 @@ pub struct Profile {
     /// From the program's execution until it listened; absent if it did not.
     #[serde(default)]
     pub ready_ms: Option<u64>,
+    /// The longest that a run without a replay has waited for disks until it was ready, µs; absent where nobody counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_us: Option<u64>,
     /// Uses that could not be noted.
     #[serde(default)]
     pub lost: u64,
@@ -142,7 +145,7 @@ impl Profile {
     /// Without what only this host knows of it.
     #[must_use]
     pub fn published(self) -> Self {
-        Self { replays: 0, checked: None, poor: 0, ..self }
+        Self { replays: 0, checked: None, poor: 0, waited_us: None, ..self }
     }
 
     /// The pages of all files.
@@ -186,10 +189,11 @@ impl Profile {
             _ => 0,
         };
         let (runs, replays) = (self.runs.saturating_add(1), self.replays);
+        let waited_us = if was_replayed { self.waited_us } else { self.waited_us.max(fresh.waited_us) };
         // Without all uses nothing can be said of what was not used.
         let is_kept = compared.precision() >= PRECISION_KEPT || fresh.accuracy == Accuracy::Added;
         let learnt = if is_kept { self.united(fresh) } else { fresh };
-        Self { checked, poor, runs, replays, ..learnt }
+        Self { checked, poor, runs, replays, waited_us, ..learnt }
     }
 
     /// This with what `fresh` has beside it.
@@ -369,6 +373,7 @@ mod tests {
             recorded_s: 1,
             accuracy: Accuracy::Used,
             ready_ms: None,
+            waited_us: None,
             lost: 0,
             outside: 0,
             runs: 1,
@@ -388,6 +393,21 @@ mod tests {
     fn documents_come_back() {
         let written = profile(vec![file("usr/bin/python3", &[(0, 0, 3), (4, 7, 1)])]);
         assert_eq!(Profile::parse(&written.to_json()), Ok(written));
+    }
+
+    #[test]
+    fn the_longest_wait_of_a_run_without_a_replay_is_kept() {
+        let waited = |waited_us| Profile { waited_us, ..profile(vec![file("a", &[(0, 0, 3)])]) };
+        let check = |known, fresh, was_replayed, expected| {
+            assert_eq!(waited(known).learn(waited(fresh), was_replayed).waited_us, expected);
+        };
+        check(None, Some(7), false, Some(7));
+        check(Some(9), Some(7), false, Some(9));
+        check(Some(5), Some(7), false, Some(7));
+        check(Some(5), Some(7), true, Some(5));
+        check(None, Some(7), true, None);
+        check(Some(5), None, false, Some(5));
+        assert_eq!(waited(Some(7)).published().waited_us, None);
     }
 
     #[test]
