@@ -88,6 +88,12 @@ impl Report {
     }
 }
 
+/// Whether an aim is kept, in the word that reports have for it.
+#[must_use]
+pub const fn verdict(kept: bool) -> &'static str {
+    if kept { "kept" } else { "MISSED" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ mod profiler;
 mod read;
 mod record;
 mod recorder;
+mod runs;
 mod sockets;
 pub mod stacks;
 mod tier1;
@@ -29,6 +30,7 @@ pub use harden::{CapabilityUse, DeviceUse, PARTS as USES, SysctlUse, UseRecord, 
 pub use profiler::{Profiler, Slot};
 pub use record::{Abi, Cost, Exec, Oom, Phase, Record, Syscall};
 pub use recorder::{Accuracy, FileId, Recorder, Recording, Used};
+pub use runs::{Runs, program_runs, time_programs};
 pub use skiff_ebpf_abi::prefetch::Progress;
 pub use skiff_ebpf_abi::trace::Drops;
 pub use tier1::{Block, Culprit, Histogram, Probes, RunQueue, SwitchCost, Tcp, Tier1, Tier1Cost, Traffic};

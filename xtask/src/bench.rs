@@ -15,8 +15,9 @@ pub(crate) const HELP: &str = "measures side by side with what else is installed
                                runtime  run, create+start+delete and exec of skiff-runtime, crun, runc, youki and
                                         of those in $RUNTIME (paths, separated by commas)
                                profile  a system call traced by skiff, bpftrace, perf and strace
-                               observe  a switch between tasks, a packet, redis and nginx while skiff, bpftrace or perf look on
-                                        (parts events, programs, throughput)
+                               observe  what is always on, a switch between tasks, a packet, each program, a thousand containers, redis
+                                        and nginx while skiff, bpftrace or perf look on (parts always, events, programs, room,
+                                        throughput)
                                layers   mounting images of 1 to 100 layers, as directories and merged
                                pull     an image of 1 GB from a registry on loopback against skopeo with umoci, podman and
                                         docker (arms skiff, umoci, podman, docker)

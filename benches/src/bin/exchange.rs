@@ -1,12 +1,19 @@
-//! Two threads of one CPU that wake each other, or a socket that sends to another: what one switch, or one packet, takes.
+//! Two threads of one CPU that wake each other, a socket that sends to another, or a file that is written: what one of these takes.
 //!
 //! ```text
-//! exchange switches COUNT   prints `exchange: 1203.5 ns per switch`
-//! exchange packets COUNT    prints `exchange: 2611.0 ns per packet`, from one socket to another on loopback
+//! exchange switches COUNT       prints `exchange: 1203.5 ns per switch`
+//! exchange packets COUNT        prints `exchange: 2611.0 ns per packet`, from one socket to another on loopback
+//! exchange segments COUNT       the same of TCP, whose connection is made beforehand
+//! exchange connections COUNT    of TCP connections, each made, accepted and closed
+//! exchange blocks COUNT         writes so many blocks to /blocks, past the page cache
+//! exchange processes COUNT      starts `exchange nothing 0` so often
 //! ```
 
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write, pipe};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
@@ -16,15 +23,24 @@ use skiff_sys::schedule;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [what, count] = words[..] else { bail!("usage: exchange switches|packets COUNT") };
-    let count: u32 = count.parse().context("COUNT is no number")?;
-    schedule::keep_on_this_cpu().context("stay on a CPU")?;
-    let ns = match what {
-        "switches" => switches(count)?,
-        "packets" => packets(count)?,
-        other => bail!("{other} is neither switches nor packets"),
+    let [what, count] = words[..] else {
+        bail!("usage: exchange switches|packets|segments|connections|blocks|processes COUNT")
     };
-    println!("exchange: {ns:.1} ns per {}", what.trim_end_matches("es").trim_end_matches('s'));
+    let count: u32 = count.parse().context("COUNT is no number")?;
+    if what == "nothing" {
+        return Ok(());
+    }
+    schedule::keep_on_this_cpu().context("stay on a CPU")?;
+    let (ns, one) = match what {
+        "switches" => (switches(count)?, "switch"),
+        "packets" => (packets(count)?, "packet"),
+        "segments" => (segments(count)?, "segment"),
+        "connections" => (connections(count)?, "connection"),
+        "blocks" => (blocks(count)?, "block"),
+        "processes" => (processes(count)?, "process"),
+        other => bail!("nothing is called {other}"),
+    };
+    println!("exchange: {ns:.1} ns per {one}");
     Ok(())
 }
 
@@ -56,6 +72,65 @@ fn packets(count: u32) -> Result<f64> {
     for _ in 0..count {
         from.send(&bytes)?;
         to.recv(&mut bytes)?;
+    }
+    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+}
+
+fn segments(count: u32) -> Result<f64> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a socket")?;
+    let mut from = TcpStream::connect(listener.local_addr()?).context("connect")?;
+    let (mut to, _) = listener.accept().context("accept")?;
+    from.set_nodelay(true)?;
+    let mut bytes = [0; 64];
+    let begun = Instant::now();
+    for _ in 0..count {
+        from.write_all(&bytes)?;
+        to.read_exact(&mut bytes)?;
+    }
+    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+}
+
+fn connections(count: u32) -> Result<f64> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a socket")?;
+    let at = listener.local_addr()?;
+    let begun = Instant::now();
+    for _ in 0..count {
+        let from = TcpStream::connect(at).context("connect")?;
+        drop((listener.accept().context("accept")?, from));
+    }
+    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+}
+
+/// What a disk takes whole.
+#[repr(align(4096))]
+struct Block([u8; 4096]);
+
+fn blocks(count: u32) -> Result<f64> {
+    const PLACES: u32 = 64;
+    let path = "/blocks";
+    let file: File = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(path)
+        .context("open /blocks")?;
+    let block = Block([1; 4096]);
+    let write = |nth: u32| {
+        file.write_all_at(&block.0, u64::from(nth % PLACES) * 4096)
+            .context("write a block past the page cache")
+    };
+    (0..PLACES).try_for_each(write)?;
+    let begun = Instant::now();
+    (0..count).try_for_each(write)?;
+    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+}
+
+fn processes(count: u32) -> Result<f64> {
+    let this = std::env::current_exe().context("find this program")?;
+    let begun = Instant::now();
+    for _ in 0..count {
+        Command::new(&this).args(["nothing", "0"]).status().context("start this program")?;
     }
     Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
 }

@@ -1,28 +1,39 @@
-//! What is always on costs: a launch, the end of a container, a look at all of them, and a daemon that has nothing to do.
+//! What is always on costs: a launch, the end of a container, a look at all of them, a scrape, and a daemon that has nothing to do.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use skiff_benches::lab::Lab;
 use skiff_benches::options::Options;
-use skiff_benches::report::Report;
+use skiff_benches::report::{Report, verdict};
 use skiff_benches::samples::Samples;
 use skiff_ebpf::events::Events;
 
-use crate::beside::{Watch, Watching, client};
+use crate::beside::{Watch, Watching, client, said};
 
 /// Containers that do nothing, beside the daemon that is watched.
 const CONTAINERS: usize = 100;
-/// How long it is watched.
-const IDLE: Duration = Duration::from_secs(20);
+/// How long it is watched for each round, and at most.
+const IDLE: Duration = Duration::from_secs(3);
+const IDLE_MOST: Duration = Duration::from_secs(15);
+/// How often Prometheus asks, unless told otherwise here.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// What has been read is told again for so long.
+const FRESH: Duration = Duration::from_millis(300);
 /// Ids of cgroups that there are not.
 const NOBODY: u64 = 1 << 62;
+const AT: &str = "127.0.0.1:17802";
 
 pub(crate) fn run(lab: &Lab, options: &Options, report: &mut Report) -> Result<()> {
     calls(options, report)?;
-    idle(lab, report)
+    idle(lab, options, report)
 }
 
 /// The calls that a launch, an end and a look make.
@@ -40,7 +51,7 @@ fn calls(options: &Options, report: &mut Report) -> Result<()> {
         time(1, &|| events.take(NOBODY + nth).map(drop))?;
         time(2, &|| events.live().map(drop))?;
     }
-    report.line(&format!("\n## What is always on, n = {}", samples[0].len()));
+    report.line(&format!("\n## T0, always on: its calls, n = {}", samples[0].len()));
     let names = [
         "a launch: its cgroup is entered",
         "an end: its counts are taken",
@@ -58,68 +69,129 @@ fn calls(options: &Options, report: &mut Report) -> Result<()> {
         })
         .collect();
     report.table(&["", "median ns", "p99"], &rows);
+    let launch_us = (samples[0].median() + samples[1].median()) / 1000.0;
+    report.line(&format!(
+        "* a launch and its end: {launch_us:.1} µs (aim: at most 5 a launch): {}",
+        verdict(launch_us <= 5.0)
+    ));
+    let bytes: u64 = events.descriptors().iter().map(|fd| map_bytes(fd.as_raw_fd())).sum();
+    report.line(&format!(
+        "* kernel memory: {bytes} bytes for up to 8,192 containers, whether there are any or not"
+    ));
     Ok(())
 }
 
-/// Processor time of a daemon, and of its spawner, while its containers do nothing and nobody asks.
-fn idle(lab: &Lab, report: &mut Report) -> Result<()> {
-    let _daemon = Watching::begin(lab, &Watch::Daemon)?;
+/// What the kernel accounts a map for; 0 of other descriptors. proc_pid_fdinfo(5)
+fn map_bytes(fd: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Processor time of a daemon, and of its spawner, while its containers do nothing: when nobody asks, and when somebody does.
+fn idle(lab: &Lab, options: &Options, report: &mut Report) -> Result<()> {
+    let _daemon = Watching::begin(lab, &Watch::Daemon(&["--metrics", AT]))?;
     let image = format!("rootfs:{}", lab.rootfs().display());
-    for _ in 0..CONTAINERS {
-        let started = client(lab).args(["run", "-d", "--rm", &image, "/bin/spin", "wait"]).output();
-        anyhow::ensure!(started.context("run skiff")?.status.success(), "a container could not be started");
-    }
-    let version =
-        client(lab).args(["version", "--format", "{{.Server.Pid}} {{.Server.SpawnerPid}}"]).output()?;
-    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let containers = Containers::start(lab, &image)?;
+    let version = said(client(lab).args(["version", "--format", "{{.Server.Pid}} {{.Server.SpawnerPid}}"]))?;
     let pids: Vec<&str> = version.split_whitespace().collect();
+    let own = &pids[..1];
     // What has been made ahead is trimmed meanwhile.
     thread::sleep(Duration::from_secs(2));
-    let before = ticks(&pids)?;
-    thread::sleep(IDLE);
-    let used = (ticks(&pids)? - before) as f64;
-    let percent = used / ticks_per_s()? / IDLE.as_secs_f64() * 100.0;
-    let asked = look(lab)?;
+    let time = IDLE_MOST.min(IDLE * u32::try_from(options.count).unwrap_or(u32::MAX));
+    let (before, begun) = (used(&pids)?, Instant::now());
+    thread::sleep(time);
+    let idle = (used(&pids)? - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let mut scrapes = Samples::new();
+    let mut bytes = scrape()?.len();
+    for _ in 0..options.count * 3 {
+        thread::sleep(FRESH);
+        let before = used(own)?;
+        bytes = scrape()?.len();
+        // Whoever has answered may still be tidying up.
+        thread::sleep(FRESH / 10);
+        scrapes.push((used(own)? - before).as_secs_f64() * 1000.0);
+    }
+    let asked = look(lab, own, options)?;
+    drop(containers);
+    let scrape_ms = scrapes.median();
+    let share = idle + scrape_ms / 1000.0 / INTERVAL.as_secs_f64();
+    report.line(&format!("\n## T0, always on: a daemon and its spawner with {CONTAINERS} idle containers\n"));
+    let name = |what: &str| format!("* {what}: ");
+    report.line(
+        &(name("nobody asks") + &format!("{:.4} % of a processor, over {} s", idle * 100.0, time.as_secs())),
+    );
+    report.line(
+        &(name("a scrape")
+            + &format!(
+                "{scrape_ms:.2} ms of processor time, p99 {:.2}, n = {}; {bytes} bytes",
+                scrapes.percentile(99),
+                scrapes.len()
+            )),
+    );
+    report.line(
+        &(name("'skiff stats' of all of them") + &format!("{asked:.2} ms of processor time each second")),
+    );
     report.line(&format!(
-        "* daemon and spawner with {CONTAINERS} idle containers: {percent:.3} % of a processor (in ticks of {:.0} ms)",
-        1000.0 / ticks_per_s()?
+        "* with a scrape every {} s: {:.3} % of a processor (aim: at most 0.1 %): {}",
+        INTERVAL.as_secs(),
+        share * 100.0,
+        verdict(share <= 0.001)
     ));
-    report.line(&format!(
-        "* 'skiff stats' of all of them: {asked:.1} ms of the daemon's processor time each second"
-    ));
-    let ids = client(lab).args(["ps", "-q"]).output()?;
-    let ids = String::from_utf8_lossy(&ids.stdout).into_owned();
-    let removed = client(lab).args(["rm", "-f"]).args(ids.split_whitespace()).output()?;
-    anyhow::ensure!(removed.status.success(), "the containers could not be removed");
     Ok(())
+}
+
+/// Containers that wait, until this is dropped.
+struct Containers<'a>(&'a Lab);
+
+impl<'a> Containers<'a> {
+    fn start(lab: &'a Lab, image: &str) -> Result<Self> {
+        let containers = Self(lab);
+        for _ in 0..CONTAINERS {
+            said(client(lab).args(["run", "-d", "--rm", "-i", image, "/bin/spin", "wait"]))
+                .context("start a container")?;
+        }
+        Ok(containers)
+    }
+}
+
+impl Drop for Containers<'_> {
+    fn drop(&mut self) {
+        let removed = said(client(self.0).args(["ps", "-q"])).and_then(|ids| {
+            let ids: Vec<&str> = ids.split_whitespace().collect();
+            if ids.is_empty() { Ok(String::new()) } else { said(client(self.0).args(["rm", "-f"]).args(ids)) }
+        });
+        if let Err(error) = removed {
+            eprintln!("remove the containers: {error:#}");
+        }
+    }
 }
 
 /// What a second of `skiff stats` takes of the daemon, ms.
-fn look(lab: &Lab) -> Result<f64> {
-    const LOOKS: u32 = 10;
-    let pid = client(lab).args(["version", "--format", "{{.Server.Pid}}"]).output()?;
-    let pid = String::from_utf8_lossy(&pid.stdout).trim().to_owned();
-    let before = ticks(&[&pid])?;
-    for _ in 0..LOOKS {
-        client(lab).args(["stats", "--no-stream"]).output()?;
+fn look(lab: &Lab, daemon: &[&str], options: &Options) -> Result<f64> {
+    let looks = options.count.min(5);
+    let before = used(daemon)?;
+    for _ in 0..looks {
+        said(client(lab).args(["stats", "--no-stream"]))?;
     }
     // Each looks twice.
-    Ok((ticks(&[&pid])? - before) as f64 / ticks_per_s()? * 1000.0 / f64::from(LOOKS) / 2.0)
+    Ok((used(daemon)? - before).as_secs_f64() * 1000.0 / looks as f64 / 2.0)
 }
 
-/// Processor time in clock ticks. proc_pid_stat(5)
-fn ticks(pids: &[&str]) -> Result<u64> {
-    let of = |pid: &&str| -> Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("read a process's figures")?;
-        let rest = text.rsplit_once(')').context("a line of procfs")?.1;
-        let fields = rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
-        Ok(fields.sum())
+/// The answer to one who collects metrics.
+fn scrape() -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(AT).context("connect to the daemon")?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").context("ask for metrics")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).context("read metrics")?;
+    anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200 "), "the daemon gives no metrics");
+    Ok(answer)
+}
+
+/// Processor time of all threads of processes, those that have ended included. clock_getcpuclockid(3)
+fn used(pids: &[&str]) -> Result<Duration> {
+    let of = |pid: &&str| -> Result<Duration> {
+        let clock = clock_getcpuclockid(Pid::from_raw(pid.parse().context("a process id")?))?;
+        Ok(clock_gettime(clock).context("ask for processor time")?.into())
     };
     pids.iter().map(of).sum()
-}
-
-fn ticks_per_s() -> Result<f64> {
-    let ticks =
-        nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).context("ask for the clock's ticks")?;
-    Ok(ticks.unwrap_or(100) as f64)
 }

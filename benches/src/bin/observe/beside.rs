@@ -17,15 +17,24 @@ pub(crate) enum Watch {
     Nobody,
     /// `skiff observe on` with these probes.
     Probes(&'static str),
-    /// A daemon, with what it always counts.
-    Daemon,
+    /// A daemon, with what it always counts, started with these words too.
+    Daemon(&'static [&'static str]),
+    /// A daemon, and the programs of these probes.
+    Both(&'static str),
     /// A container beside, recorded by `skiff run --profile`.
     Neighbour,
-    /// Another program, which prints `ready` or, if that is said, is ready after a moment.
+    /// Another program, which prints `ready`, or is ready when it has opened a perf event on each CPU.
     Tool {
         words: Vec<String>,
         says_ready: bool,
     },
+}
+
+impl Watch {
+    /// Whether containers are the daemon's.
+    pub(crate) const fn has_daemon(&self) -> bool {
+        matches!(self, Self::Daemon(_) | Self::Both(_))
+    }
 }
 
 /// Somebody who looks on, until this is dropped.
@@ -61,14 +70,11 @@ impl<'a> Watching<'a> {
                 watching.pinned = true;
                 run(skiff(lab).args(["observe", "on", probes]))?;
             }
-            Watch::Daemon => {
-                for directory in [lab.path("engine"), lab.state().join("engine")] {
-                    fs::create_dir_all(directory).context("make a directory for the daemon")?;
-                }
-                watching.daemon = true;
-                watching.child = Some(spawn(client(lab).args(["daemon", "--idle-timeout", "600"]))?);
-                until(|| run(client(lab).args(["ps", "--quiet"])).is_ok())
-                    .context("the daemon does not answer")?;
+            Watch::Daemon(words) => watching.start_daemon(words)?,
+            Watch::Both(probes) => {
+                watching.pinned = true;
+                run(skiff(lab).args(["observe", "on", probes]))?;
+                watching.start_daemon(&[])?;
             }
             Watch::Neighbour => {
                 let (record, image) = (lab.path("record.json"), format!("rootfs:{}", lab.rootfs().display()));
@@ -85,15 +91,47 @@ impl<'a> Watching<'a> {
                 if *says_ready {
                     watching.await_ready()?;
                 } else {
-                    thread::sleep(Duration::from_secs(1));
-                    let ended = watching.child.as_mut().map(Child::try_wait).transpose()?.flatten();
-                    if let Some(status) = ended {
-                        bail!("{} ended with {status}", words[0]);
-                    }
+                    watching.await_events(&words[0])?;
                 }
             }
         }
         Ok(watching)
+    }
+
+    fn start_daemon(&mut self, words: &[&str]) -> Result<()> {
+        let lab = self.lab;
+        for directory in [lab.path("engine"), lab.state().join("engine")] {
+            fs::create_dir_all(directory).context("make a directory for the daemon")?;
+        }
+        self.daemon = true;
+        self.child = Some(spawn(client(lab).args(["daemon", "--idle-timeout", "600"]).args(words))?);
+        until(|| run(client(lab).args(["ps", "--quiet"])).is_ok()).context("the daemon does not answer")?;
+        // What is always on is loaded after that.
+        let loaded = || {
+            said(client(lab).args(["version", "--format", "json"]))
+                .is_ok_and(|text| !text.contains("loading"))
+        };
+        until(loaded).context("the daemon does not load its programs")
+    }
+
+    /// Waits until the program looks at every CPU.
+    fn await_events(&mut self, name: &str) -> Result<()> {
+        let child = self.child.as_mut().context("it was started")?;
+        let directory = format!("/proc/{}/fd", child.id());
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let is_event = |entry: &fs::DirEntry| {
+            fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().contains("perf_event"))
+        };
+        let mut ended = None;
+        let opened = until(|| {
+            ended = child.try_wait().ok().flatten();
+            let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+            ended.is_some() || entries.filter(is_event).count() >= cpus
+        });
+        match ended {
+            Some(status) => bail!("{name} ended with {status}"),
+            None => opened.with_context(|| format!("{name} opens no events")),
+        }
     }
 
     fn await_ready(&mut self) -> Result<()> {
@@ -150,6 +188,16 @@ pub(crate) fn until(mut is: impl FnMut() -> bool) -> Result<()> {
         thread::sleep(Duration::from_millis(10));
     }
     bail!("it took too long")
+}
+
+/// What a program prints that succeeds.
+pub(crate) fn said(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("start {:?}", command.get_program()))?;
+    if !output.status.success() {
+        bail!("{:?} ended with {}", command.get_program(), output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn spawn(command: &mut Command) -> Result<Child> {

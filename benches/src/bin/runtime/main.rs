@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use skiff_benches::lab::Lab;
 use skiff_benches::options::Options;
-use skiff_benches::report::Report;
+use skiff_benches::report::{Report, verdict};
 use skiff_benches::samples::Samples;
 
 use arms::{Arm, Ground, SKIFF};
@@ -292,8 +292,4 @@ fn counts(report: &mut Report, arms: &[Arm], ground: &Ground, lab: &Lab) {
     report.table(&head, &rows);
     report.line("The calls of `create` are with those of the process that it leaves, until that executes the program.");
     lines.iter().for_each(|line| report.line(&format!("* {line}")));
-}
-
-const fn verdict(kept: bool) -> &'static str {
-    if kept { "kept" } else { "MISSED" }
 }
