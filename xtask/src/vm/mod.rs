@@ -119,7 +119,8 @@ fn one(machine: &Machine, programs: &Programs, filters: &[String]) -> Result<()>
     let content = initramfs::build(programs, &kernel.modules(machine.modules())?, root)?;
     std::fs::write(&archive, content).with_context(|| format!("write {}", archive.display()))?;
     eprintln!("+ boot {name} under qemu, log in {}", log.display());
-    let mut running = machine::boot(&kernel.image, &archive, &machine.arguments(filters), &log, LIMIT)?;
+    let limit = LIMIT * userland.as_ref().map_or(1, |(userland, _)| userland.patience);
+    let mut running = machine::boot(&kernel.image, &archive, &machine.arguments(filters), &log, limit)?;
     let mut report = Report::default();
     while let Some(line) = running.line().with_context(see)? {
         if report.take(&line) {

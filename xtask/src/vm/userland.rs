@@ -24,6 +24,8 @@ pub(crate) struct Userland {
     pub(crate) modules: &'static [&'static str],
     /// The tests, by what their names contain; the other machines run the rest, and skip these.
     pub(crate) tests: &'static [&'static str],
+    /// How many times as long as other machines it may run.
+    pub(crate) patience: u32,
 }
 
 pub(crate) const ALL: [Userland; 2] = [
@@ -32,13 +34,15 @@ pub(crate) const ALL: [Userland; 2] = [
         packages: "--include=apparmor,criu,dbus,dbus-user-session,iproute2,iptables,libpam-systemd,systemd,systemd-sysv,uidmap",
         modules: CRIU,
         tests: &["systemd", "checkpoint"],
+        patience: 1,
     },
     Userland {
         name: "engines",
         packages: "--include=apparmor,catatonit,conmon,containerd,crun,dbus,dbus-user-session,docker.io,iproute2,\
-                   libpam-systemd,netavark,podman,runc,systemd,systemd-sysv,uidmap",
+                   libpam-systemd,netavark,podman,procps,runc,systemd,systemd-sysv,uidmap",
         modules: &["overlay"],
-        tests: &["peers"],
+        tests: &["peers::"],
+        patience: 2,
     },
 ];
 
@@ -107,21 +111,27 @@ const FILES: [(&str, &str); 3] = [
     ),
 ];
 
-/// Its directory, made if need be.
+/// Says of a directory which packages it was made of, in its `/var`, which no machine gets.
+const MADE_OF: &str = "var/packages";
+
+/// Its directory, made if need be: if there is none, or one of other packages.
 pub(crate) fn fetch(userland: &Userland) -> Result<PathBuf> {
     let place = workspace::scratch("vm")?.join(format!("debian-{SUITE}-{}", userland.name));
-    if place.is_dir() {
+    if fs::read_to_string(place.join(MADE_OF)).is_ok_and(|packages| packages == userland.packages) {
         return Ok(place);
     }
     let partial = place.with_extension("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("remove {}", partial.display()))?;
+    for old in [&place, &partial] {
+        if old.exists() {
+            fs::remove_dir_all(old).with_context(|| format!("remove {}", old.display()))?;
+        }
     }
     command::run(
         Command::new(command::need("debootstrap")?)
             .args(["--variant=minbase", userland.packages, SUITE])
             .arg(&partial),
     )?;
+    fs::write(partial.join(MADE_OF), userland.packages).context("write down the packages")?;
     fs::rename(&partial, &place)
         .with_context(|| format!("rename {} to {}", partial.display(), place.display()))?;
     Ok(place)
