@@ -525,12 +525,14 @@ const UPDATE: &[Flag<Args>] = &[
     }),
     value("cpuset-cpus", "LIST", "CPUs to run on", |a, v| text(v).map(|v| cpu(a).cpus = v)),
     value("cpuset-mems", "LIST", "memory nodes", |a, v| text(v).map(|v| cpu(a).mems = v)),
-    value("memory", "BYTES", "limit of memory", |a, v| number(v).map(|v| memory(a).limit = Some(v))),
+    value("memory", "BYTES", "limit of memory, -1 for none; 64M and 1.5g are taken too", |a, v| {
+        bytes(v).map(|v| memory(a).limit = Some(v))
+    }),
     value("memory-reservation", "BYTES", "memory that is reclaimed last", |a, v| {
-        number(v).map(|v| memory(a).reservation = Some(v))
+        bytes(v).map(|v| memory(a).reservation = Some(v))
     }),
     value("memory-swap", "BYTES", "limit of memory and swap together, -1 for none", |a, v| {
-        number(v).map(|v| memory(a).swap = Some(v))
+        bytes(v).map(|v| memory(a).swap = Some(v))
     }),
     value("kernel-memory", "BYTES", "obsolete", |a, v| number(v).map(|v| memory(a).kernel = Some(v))),
     value("kernel-memory-tcp", "BYTES", "limit of TCP buffers", |a, v| {
@@ -570,6 +572,32 @@ fn path(value: &OsStr) -> Result<PathBuf, String> {
 
 fn number<N: std::str::FromStr>(value: &OsStr) -> Result<N, String> {
     value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| "not a number that fits".into())
+}
+
+/// As runc takes them: a number with or without a unit, a power of 1024 (`64M`, `1.5gb`, `2KiB`); or -1.
+fn bytes(value: &OsStr) -> Result<i64, String> {
+    let text = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+    let scaled = if text == "-1" { Some(-1) } else { scaled(&text) };
+    scaled.ok_or_else(|| "not a number of bytes that fits".into())
+}
+
+fn scaled(text: &str) -> Option<i64> {
+    let end = text.find(|end: char| !end.is_ascii_digit() && end != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit: u128 = match unit.trim_start() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        "p" | "pb" | "pib" => 1 << 50,
+        _ => return None,
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    // So long a fraction would not fit the product below.
+    let digits = u32::try_from(part.len()).ok().filter(|digits| *digits <= 18)?;
+    let fraction = part.parse::<u128>().ok()? * unit / 10_u128.pow(digits);
+    i64::try_from(whole.parse::<u128>().ok()?.checked_mul(unit)?.checked_add(fraction)?).ok()
 }
 
 fn one_of(value: &OsStr, known: &[&str]) -> Result<String, String> {

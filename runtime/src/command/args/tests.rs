@@ -94,6 +94,28 @@ fn limits_of_update_are_the_specification_s() {
 }
 
 #[test]
+fn sizes_are_taken_with_and_without_a_unit() {
+    let check = |text: &str, expected: i64| {
+        let (_, _, args) = parsed(&format!("update --memory={text} c"));
+        assert_eq!(args.limits.resources.memory.expect("memory").limit, Some(expected), "{text}");
+    };
+    check("0", 0);
+    check("64M", 64 << 20);
+    check("1.5gb", 3 << 29);
+    check("2KiB", 2 << 10);
+    check("8191P", 8191 << 50);
+    check("9223372036854775807", i64::MAX);
+    for text in
+        ["", "-2", "M", "1.", ".5g", "1e3", "1x", "9223372036854775808", "8192P", "0.0000000000000000001g"]
+    {
+        assert!(
+            refused(&format!("update --memory={text} c")).contains("not a number of bytes that fits"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_line() {
     let check = |line: &str, expected: &str| assert_eq!(refused(line), expected, "{line}");
     check("fly c", "unknown command: fly, see 'skiff-runtime help'");
