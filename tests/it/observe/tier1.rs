@@ -351,3 +351,16 @@ fn a_container_without_a_slot_is_in_nobodys_figures() {
     second.delete();
     first.end();
 }
+
+#[test]
+fn sockets_of_a_thousand_containers_take_the_memory_that_is_stated() {
+    need!(can_observe(), "a kernel with BTF, and skiff-runtime");
+    let world = World::with_probes("net,tcp", "1000");
+    let text = world.skiff(&["observe"]).output().ok();
+    let each = text.lines().find_map(|line| {
+        let (_, each) = line.trim().strip_prefix("memory: ")?.split_once(", ")?;
+        each.strip_suffix(" KiB a slot")?.parse::<f64>().ok()
+    });
+    // docs/ebpf.md: 4.9 KiB each; what does not grow is a hundredth of that.
+    assert!(each.is_some_and(|kib| (4.5..=5.0).contains(&kib)), "{text}");
+}
