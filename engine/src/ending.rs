@@ -1,6 +1,6 @@
 //! How a process ends, whoever is its parent.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +16,9 @@ use crate::watched::watch;
 
 /// What a process is taken to have exited with if nobody knows.
 pub(crate) const UNKNOWN: Exit = Exit::Code(255);
+
+/// Of a line of procfs about a process: 52 numbers and a name.
+const LINE_LENGTH: usize = 2048;
 
 /// How long another parent may take to reap a process that has ended.
 const REAPED: Duration = Duration::from_secs(2);
@@ -140,10 +143,13 @@ fn exit_of(pid: i32, pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
 
 /// How process `pid` has ended that nobody has reaped yet. proc_pid_stat(5).
 fn exit_of_zombie(pid: i32, pidfd: BorrowedFd<'_>) -> Option<Exit> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let mut text = [0; LINE_LENGTH];
+    // One call gives all of it: whoever waits for the end waits for this.
+    let read = std::fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut line| line.read(&mut text));
+    let text = text.get(..read.ok()?)?;
     // Still there: so it was this process's line.
     process::send_signal(pidfd, 0).ok()?;
-    exit_in_stat(&text)
+    exit_in_stat(text)
 }
 
 /// The exit status in a line of procfs, if it is that of a process that has ended.
