@@ -25,11 +25,14 @@ Options:
 
 /// `skiff observe --help`.
 const OBSERVE: &str = "\
-Usage: skiff observe [on [PROBE[,PROBE…]] [--slots NUMBER] | off | show [CONTAINER] [--no-trunc] [--format text|json]]
+Usage: skiff observe [--format text|json]
+       skiff observe on [PROBE[,PROBE…]] [--slots NUMBER]
+       skiff observe off
+       skiff observe show [CONTAINER] [--no-trunc] [--format text|json]
 
 Loads eBPF programs and leaves them on the host, pinned below /sys/fs/bpf/skiff, without a process that stays.
 From then on each container that is started by skiff, or by any engine through skiff-runtime, is counted from its
-first instruction on. Without an argument: shows what is on, and what it costs.
+first instruction on. Without a verb: shows what is on, and what it costs.
 
   on                                load and attach the programs; mounts bpf at /sys/fs/bpf if it is not there. PROBE is
                                       syscalls   system calls, faults and so on, for 'skiff profile' and 'skiff stats'

@@ -1,11 +1,41 @@
-//! `skiff observe show --format json`: what docs/observe.md describes.
+//! `skiff observe [show] --format json`: what docs/observe.md describes.
 
 use serde_json::{Value, json};
+use skiff_ebpf::pinned::Pinned;
 use skiff_ebpf::{Block, Culprit, Histogram, RunQueue, Tcp, Traffic};
 
 use super::show::{Report, Shown};
 
 const SCHEMA: &str = "skiff.observe/1";
+const STATUS: &str = "skiff.observing/1";
+
+/// That nothing is observed.
+pub(super) fn off() -> String {
+    format!("{:#}\n", json!({"schema": STATUS, "is_on": false}))
+}
+
+/// What is on, and what it costs.
+pub(super) fn on(pinned: &Pinned, taken: usize, refused: usize) -> String {
+    let (cost, more) = (pinned.cost(), pinned.tier1_cost());
+    let document = json!({
+        "schema": STATUS,
+        "is_on": true,
+        "age_ns": pinned.age_ns(),
+        "probes": pinned.probes().names(),
+        "slots": pinned.slots(),
+        "slots_taken": taken,
+        "containers_refused": refused,
+        "missing": pinned.missing(),
+        "cost": {
+            "map_bytes": cost.map_bytes + more.waits_bytes + more.net_bytes,
+            "ns_per_call": cost.ns_per_call,
+            "ns_per_call_of_others": cost.ns_per_call_of_others,
+            "ns_per_switch": more.switch.map(|switch| switch.counted_ns),
+            "ns_per_switch_of_others": more.switch.map(|switch| switch.others_ns),
+        },
+    });
+    format!("{document:#}\n")
+}
 
 pub(super) fn render(report: &Report) -> String {
     let containers: Vec<Value> = report.containers.iter().map(|one| container(report, one)).collect();

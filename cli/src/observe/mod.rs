@@ -21,7 +21,7 @@ const SLOTS: u32 = 16;
 
 /// What to do.
 enum Verb {
-    Status,
+    Status { format: Format },
     On { probes: Option<Probes>, slots: Option<u32> },
     Off,
     Show { container: Option<String>, format: Format, whole_ids: bool },
@@ -30,7 +30,7 @@ enum Verb {
 /// Carries out `skiff observe …`; returns what is to be printed.
 pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
     match parse(words)? {
-        Verb::Status => status(),
+        Verb::Status { format } => status(format),
         Verb::On { probes, slots } => on(probes, slots),
         Verb::Off => off(),
         Verb::Show { container, format, whole_ids } => show::run(container.as_deref(), format, whole_ids),
@@ -38,12 +38,15 @@ pub(crate) fn run(words: &mut Words) -> Result<String, Failure> {
 }
 
 fn parse(words: &mut Words) -> Result<Verb, Failure> {
-    let mut verb = Verb::Status;
+    let mut verb = Verb::Status { format: Format::Text };
     while let Some(word) = words.next()? {
         verb = match (word.as_str(), verb) {
-            ("on", Verb::Status) => Verb::On { probes: None, slots: None },
-            ("off", Verb::Status) => Verb::Off,
-            ("show", Verb::Status) => Verb::Show { container: None, format: Format::Text, whole_ids: false },
+            ("on", Verb::Status { format: Format::Text }) => Verb::On { probes: None, slots: None },
+            ("off", Verb::Status { format: Format::Text }) => Verb::Off,
+            ("--format", Verb::Status { .. }) => Verb::Status { format: words.format()? },
+            ("show", Verb::Status { format: Format::Text }) => {
+                Verb::Show { container: None, format: Format::Text, whole_ids: false }
+            }
             ("--slots", Verb::On { probes, .. }) => {
                 let value = words.value("--slots")?;
                 let slots = value.parse().ok().filter(|slots| (1..=4096).contains(slots));
@@ -76,7 +79,7 @@ fn on(probes: Option<Probes>, slots: Option<u32>) -> Result<String, Failure> {
     if let Some(pinned) = open()? {
         let same = slots.is_none_or(|slots| slots == pinned.slots())
             && probes.is_none_or(|probes| probes.bits() & !pinned.probes().bits() == 0);
-        return if same { status() } else { Err(failed(pinned.already())) };
+        return if same { status(Format::Text) } else { Err(failed(pinned.already())) };
     }
     let mut text = String::new();
     if statfs(FILE_SYSTEM).ok().map(|found| found.filesystem_type()) != Some(BPF_FS_MAGIC) {
@@ -94,7 +97,7 @@ fn on(probes: Option<Probes>, slots: Option<u32>) -> Result<String, Failure> {
     }
     let probes = probes.unwrap_or(Probes { syscalls: true, ..Probes::default() });
     pinned::pin(slots.unwrap_or(SLOTS), probes).map_err(failed)?;
-    Ok(text + &status()?)
+    Ok(text + &status(Format::Text)?)
 }
 
 fn off() -> Result<String, Failure> {
@@ -102,10 +105,18 @@ fn off() -> Result<String, Failure> {
     Ok(if removed { "observing is off now\n" } else { "observing was off\n" }.to_owned())
 }
 
-fn status() -> Result<String, Failure> {
-    let Some(pinned) = open()? else { return Ok("observing is off\n".to_owned()) };
+fn status(format: Format) -> Result<String, Failure> {
+    let Some(pinned) = open()? else {
+        return Ok(match format {
+            Format::Json => json::off(),
+            Format::Text => "observing is off\n".to_owned(),
+        });
+    };
     observe::reclaim().map_err(|error| Failure::engine(format!("observe: {error}")))?;
     let (taken, refused) = (pinned.taken().map_err(failed)?, pinned.refused().map_err(failed)?);
+    if format == Format::Json {
+        return Ok(json::on(&pinned, taken.len(), refused.len()));
+    }
     let mut text = format!(
         "observing is on, for {}\n  probes: {}\n  slots: {}, {} of them taken; {} containers found none\n",
         duration(pinned.age_ns() as f64),

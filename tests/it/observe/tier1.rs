@@ -267,6 +267,14 @@ fn all_probes_go_together() {
     for needle in ["syscalls, run-queue, block, net, tcp", "cost of a system call", "cost of a switch"] {
         assert!(said.contains(needle), "{said}");
     }
+    let status = parse(&world.skiff(&["observe", "--format", "json"]).output().ok());
+    assert_eq!((&status["schema"], &status["is_on"]), (&json!("skiff.observing/1"), &json!(true)));
+    assert_eq!(
+        (&status["slots"], &status["slots_taken"], &status["containers_refused"]),
+        (&json!(1), &json!(0), &json!(0))
+    );
+    assert_eq!(status["probes"], json!(["syscalls", "run-queue", "block", "net", "tcp"]));
+    assert!(status["cost"]["map_bytes"].as_u64() > Some(1 << 20), "{status}");
     for _ in 0..2 {
         let bundle = world.bundle(&["/bin/probe", "packets", "20", "100"]);
         let printed = run(&bundle);
@@ -284,6 +292,8 @@ fn all_probes_go_together() {
     world.skiff(&["observe", "off"]).output().ok();
     let left = world.tool(&["find", "/sys/fs/bpf", "-mindepth", "1", "-not", "-name", "*.debug"]).ok();
     assert_eq!(left, "");
+    let status = parse(&world.skiff(&["observe", "--format", "json"]).output().ok());
+    assert_eq!(status, json!({"schema": "skiff.observing/1", "is_on": false}));
 }
 
 #[test]
