@@ -43,6 +43,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
+/// Bytes of a file that are written at once: at most as many as a page fault maps anyway.
+const FOLIO: u64 = 16 << 10;
 /// Most entries of a layer. Tests do not take the time for so many.
 const ENTRIES_MAX: u64 = if cfg!(test) { 100 } else { 8 << 20 };
 
@@ -266,16 +268,32 @@ impl Unpacking {
 }
 
 fn write_all<I: Input>(file: &mut File, reader: &mut Reader<I>) -> io::Result<()> {
+    let mut offset = 0;
     loop {
         let piece = reader.data()?;
         if piece.is_empty() {
             return Ok(());
         }
         faults::point()?;
-        file.write_all(piece)?;
+        write_at(file, offset, piece)?;
         let count = piece.len();
+        offset += count as u64;
         reader.consume(count);
     }
+}
+
+/// Writes `bytes` to `offset`, where `file` stands, in small pieces: the kernel makes one folio of each, and as a page fault maps all of
+/// a folio, large ones would hide what of the file is used from whoever records that.
+fn write_at(file: &mut File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let room = FOLIO - offset % FOLIO;
+        let (piece, rest) =
+            bytes.split_at(usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len())));
+        file.write_all(piece)?;
+        offset += piece.len() as u64;
+        bytes = rest;
+    }
+    Ok(())
 }
 
 /// Writes what is stored to where it belongs; what lies between stays a hole.
@@ -291,12 +309,13 @@ fn write_segments<I: Input>(
         if let Some(recorder) = reader.input().recorder() {
             recorder.seek(segment.offset);
         }
-        let mut left = segment.length;
+        let (mut offset, mut left) = (segment.offset, segment.length);
         while left > 0 {
             let piece = reader.data()?;
             let count = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
-            file.write_all(&piece[..count])?;
+            write_at(file, offset, &piece[..count])?;
             reader.consume(count);
+            offset += count as u64;
             left -= count as u64;
         }
     }
