@@ -349,7 +349,8 @@ pub(crate) fn a_container_starts_again(client: &Client<'_>) {
 
 pub(crate) fn a_failing_container_is_restarted(client: &Client<'_>) {
     client.starts(&["--restart=on-failure:2"], &["sh", "-c", "echo ran; exit 3"]);
-    assert!(eventually(|| client.inspects("{{.RestartCount}} {{.State.Status}}") == "2 exited"));
+    let state = || client.inspects("{{.RestartCount}} {{.State.Status}}");
+    assert!(eventually(|| state() == "2 exited"), "{} {}", state(), client.done(&["logs", &client.name]));
     assert_eq!(client.is("{{.State.ExitCode}}"), "3");
     assert_eq!(client.done(&["logs", &client.name]), "ran\nran\nran\n");
 }

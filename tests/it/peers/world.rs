@@ -147,9 +147,10 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// All worlds, to be ended at exit: statics are not dropped.
 static ALL: Mutex<Vec<(Live, String)>> = Mutex::new(Vec::new());
 
-/// Tries until it holds, ten seconds at most.
+/// Tries until it holds, half a minute at most: where each try is a command of an engine's, and machines are emulated, there
+/// are few of them.
 pub(crate) fn eventually(holds: impl Fn() -> bool) -> bool {
-    within(Duration::from_secs(10) * crate::harness::patience(), holds)
+    within(Duration::from_secs(30) * crate::harness::patience(), holds)
 }
 
 /// Tries for as long as it takes to be fairly sure that it does not hold.
