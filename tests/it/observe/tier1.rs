@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use serde_json::{Value, json};
 
 use super::{World, can_observe, run};
+use crate::harness::pty::Terminal;
 use crate::harness::{installed, need, parse, v1};
 use crate::oci::Bundle;
 
@@ -96,6 +97,34 @@ fn two_that_want_the_same_cpu_wait_for_each_other() {
     adds_up(&after["run_queue"]);
     next.delete();
     first.end();
+}
+
+#[test]
+fn top_shows_who_waited_for_whom() {
+    need!(can_observe(), "a kernel with BTF, and skiff-runtime");
+    need!(installed("taskset"), "taskset");
+    let (world, cpu) = (World::with_probes("run-queue", "2"), some_cpu());
+    let busy = || {
+        let mut bundle = on_cpu(&world, &cpu, &[]);
+        bundle.wait_ready(&["/bin/sh", "-c", "echo ready; while :; do :; done"]);
+        bundle
+    };
+    let (one, other) = (busy(), busy());
+    let top = world.skiff(&["top"]).env("TERM", "xterm-256color").env("SKIFF_DAEMON", "off");
+    let mut terminal = Terminal::start(&top, 40, 160);
+    terminal.see(40, 160, &|seen| seen.contains(&one.id) && seen.contains(&other.id));
+    // Whichever is chosen has waited for the other, and the other for it.
+    terminal.send(b"\r");
+    let inside =
+        terminal.see(40, 160, &|seen| seen.contains("waited for: ") && seen.contains("waited for it: "));
+    assert!(
+        inside.contains(&format!("{} ", one.id)) && inside.contains(&format!("{} ", other.id)),
+        "{inside}"
+    );
+    terminal.send(b"q");
+    assert_eq!(terminal.finish().0, 0);
+    one.end();
+    other.end();
 }
 
 fn is_quota(culprit: &Value) -> bool {
