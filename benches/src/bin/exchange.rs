@@ -18,6 +18,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use skiff_benches::samples::Samples;
 use skiff_sys::schedule;
 
 fn main() -> Result<()> {
@@ -44,6 +45,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// What one of `count` takes, ns: the median of a hundred parts, since others may run during some of them.
+fn middle(count: u32, mut one: impl FnMut(u32) -> Result<()>) -> Result<f64> {
+    const PARTS: u32 = 100;
+    let each = count.div_ceil(PARTS);
+    let mut samples = Samples::new();
+    for part in 0..PARTS {
+        let begun = Instant::now();
+        (part * each..(part + 1) * each).try_for_each(&mut one)?;
+        samples.push(begun.elapsed().as_secs_f64() * 1e9 / f64::from(each.max(1)));
+    }
+    Ok(samples.median())
+}
+
 /// A byte goes to and fro through two pipes: two switches each time.
 fn switches(count: u32) -> Result<f64> {
     let ((mut from, mut to), (mut back_from, mut back_to)) = (pipe()?, pipe()?);
@@ -52,12 +66,10 @@ fn switches(count: u32) -> Result<f64> {
         while from.read_exact(&mut byte).and_then(|()| back_to.write_all(&byte)).is_ok() {}
     });
     let mut byte = [0];
-    let begun = Instant::now();
-    for _ in 0..count / 2 {
+    let ns = middle(count / 2, |_| {
         to.write_all(&byte)?;
-        back_from.read_exact(&mut byte)?;
-    }
-    let ns = begun.elapsed().as_secs_f64() * 1e9 / f64::from(count / 2 * 2);
+        Ok(back_from.read_exact(&mut byte)?)
+    })? / 2.0;
     drop(to);
     drop(peer.join());
     Ok(ns)
@@ -68,12 +80,11 @@ fn packets(count: u32) -> Result<f64> {
     let from = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a socket")?;
     from.connect(to.local_addr()?)?;
     let mut bytes = [0; 64];
-    let begun = Instant::now();
-    for _ in 0..count {
+    middle(count, |_| {
         from.send(&bytes)?;
         to.recv(&mut bytes)?;
-    }
-    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+        Ok(())
+    })
 }
 
 fn segments(count: u32) -> Result<f64> {
@@ -82,23 +93,20 @@ fn segments(count: u32) -> Result<f64> {
     let (mut to, _) = listener.accept().context("accept")?;
     from.set_nodelay(true)?;
     let mut bytes = [0; 64];
-    let begun = Instant::now();
-    for _ in 0..count {
+    middle(count, |_| {
         from.write_all(&bytes)?;
-        to.read_exact(&mut bytes)?;
-    }
-    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+        Ok(to.read_exact(&mut bytes)?)
+    })
 }
 
 fn connections(count: u32) -> Result<f64> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("bind a socket")?;
     let at = listener.local_addr()?;
-    let begun = Instant::now();
-    for _ in 0..count {
+    middle(count, |_| {
         let from = TcpStream::connect(at).context("connect")?;
         drop((listener.accept().context("accept")?, from));
-    }
-    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+        Ok(())
+    })
 }
 
 /// What a disk takes whole.
@@ -121,16 +129,13 @@ fn blocks(count: u32) -> Result<f64> {
             .context("write a block past the page cache")
     };
     (0..PLACES).try_for_each(write)?;
-    let begun = Instant::now();
-    (0..count).try_for_each(write)?;
-    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+    middle(count, write)
 }
 
 fn processes(count: u32) -> Result<f64> {
     let this = std::env::current_exe().context("find this program")?;
-    let begun = Instant::now();
-    for _ in 0..count {
+    middle(count, |_| {
         Command::new(&this).args(["nothing", "0"]).status().context("start this program")?;
-    }
-    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+        Ok(())
+    })
 }

@@ -68,18 +68,27 @@ pub(crate) fn run(lab: &Lab, options: &Options, report: &mut Report) -> Result<(
     let (mut rows, mut verdicts) = (Vec::new(), Vec::new());
     for load in &LOADS {
         let mut samples = vec![Samples::default(); arms.len()];
+        let mut added = samples.clone();
+        let base_of = |arm: &Arm| {
+            let base = if arm.inside { "container" } else { "host" };
+            arms.iter().position(|arm| arm.name == base).filter(|_| arm.watched)
+        };
         for round in 0..options.count {
+            let mut figures = vec![0.0; arms.len()];
             for turn in 0..arms.len() {
                 let index = (round + turn) % arms.len();
                 let watch = if arms[index].watched { Watch::Probes(load.probes) } else { Watch::Nobody };
                 let _watching = Watching::begin(lab, &watch)?;
-                samples[index].push(measure(lab, arms[index], load.words)?);
+                figures[index] = measure(lab, arms[index], load.words)?;
+            }
+            for (index, arm) in arms.iter().enumerate() {
+                samples[index].push(figures[index]);
+                // Of one round, which are of one time.
+                base_of(arm).into_iter().for_each(|base| added[index].push(figures[index] - figures[base]));
             }
         }
-        for (arm, own) in arms.iter().zip(&samples) {
-            let base = if arm.inside { "container" } else { "host" };
-            let base = arms.iter().position(|arm| arm.name == base).filter(|_| arm.watched);
-            let added = base.map(|base| own.median() - samples[base].median());
+        for (arm, (own, added)) in arms.iter().zip(samples.iter().zip(&added)) {
+            let added = (!added.is_empty()).then(|| added.median());
             rows.push(vec![
                 format!("{}, {}", load.event, arm.name),
                 format!("{:.1}", own.median()),
@@ -98,7 +107,7 @@ pub(crate) fn run(lab: &Lab, options: &Options, report: &mut Report) -> Result<(
             }));
         }
     }
-    report.table(&["arm", "median ns", "p99", "added", "probes"], &rows);
+    report.table(&["arm", "median ns", "p99", "added, median of rounds", "probes"], &rows);
     verdicts.iter().for_each(|line| report.line(line));
     Ok(())
 }
