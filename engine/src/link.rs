@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_runtime::cause;
-use skiff_runtime::spawner::{Client, Container, End, Order, Report};
+use skiff_runtime::spawner::{self, Client, Container, End, Order, Report};
 use skiff_sys::clock::monotonic_ns;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::Error;
 use crate::watched::watch;
 
-/// How long a spawner may take to tell what it keeps.
+/// How long a spawner may take for the next word of what it keeps.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was asked of the spawner, done.
@@ -110,14 +111,14 @@ impl Link {
         Self { executable, state_root, run_root, open_files, state, lost, strays, up: Notify::new() }
     }
 
-    /// Connects to the spawner that an earlier daemon has left, and learns what it keeps; else starts one.
+    /// Connects to the spawner that an earlier daemon has left, lets it go on as this daemon's program, and learns what it
+    /// keeps; else starts one.
     pub(crate) fn open(self: &Rc<Self>) -> io::Result<Vec<Kept>> {
         let Some(client) = Client::connect(&self.run_root)? else {
             self.restart()?;
             return Ok(Vec::new());
         };
-        client.send(&Order::List, &[])?;
-        match self.listed(&client) {
+        match self.renew(&client).and_then(|()| self.listed(&client)) {
             Ok(kept) => {
                 self.talk_to(client)?;
                 Ok(kept)
@@ -130,20 +131,38 @@ impl Link {
         }
     }
 
+    /// Lets the spawner of an earlier daemon go on as the program that this daemon runs, if that is another.
+    fn renew(&self, client: &Client) -> io::Result<()> {
+        let own = spawner::own_executable();
+        if self.greeting(client)? == own {
+            return Ok(());
+        }
+        let executable = File::open(&self.executable)?;
+        client.send(&Order::Upgrade, &[executable.as_fd()])?;
+        if self.greeting(client)? != own {
+            tracing::warn!("the spawner goes on as the program that it was");
+        }
+        Ok(())
+    }
+
+    /// Takes reports until the spawner says who it is; its executable.
+    fn greeting(&self, client: &Client) -> io::Result<[u64; 2]> {
+        loop {
+            let (report, descriptors) = next(client)?;
+            let known = if let Report::Hello { executable, .. } = &report { Some(*executable) } else { None };
+            self.take(report, descriptors);
+            if let Some(executable) = known {
+                return Ok(executable);
+            }
+        }
+    }
+
     /// Takes reports until the spawner has told all.
     fn listed(&self, client: &Client) -> io::Result<Vec<Kept>> {
+        client.send(&Order::List, &[])?;
         let mut kept = Vec::new();
-        let timeout = PollTimeout::try_from(LIST_TIMEOUT).unwrap_or(PollTimeout::MAX);
         loop {
-            let (report, descriptors) = match client.receive() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if poll(&mut [PollFd::new(client.fd(), PollFlags::POLLIN)], timeout)? == 0 {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    continue;
-                }
-                other => other?.ok_or(io::ErrorKind::UnexpectedEof)?,
-            };
+            let (report, descriptors) = next(client)?;
             match report {
                 Report::Kept { id, pid, note, end: ended } => {
                     let (tell, end) = oneshot::channel();
@@ -312,11 +331,26 @@ impl Link {
                     None => {}
                 }
             }
-            Report::Hello { version, pid } => {
+            Report::Hello { version, pid, .. } => {
                 tracing::debug!("spawner {pid}, version {version}");
                 state.pid = pid;
             }
             Report::Kept { .. } | Report::Listed => {}
+        }
+    }
+}
+
+/// The next report, waited for.
+fn next(client: &Client) -> io::Result<(Report, Vec<OwnedFd>)> {
+    let timeout = PollTimeout::try_from(LIST_TIMEOUT).unwrap_or(PollTimeout::MAX);
+    loop {
+        match client.receive() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if poll(&mut [PollFd::new(client.fd(), PollFlags::POLLIN)], timeout)? == 0 {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            other => return other?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }

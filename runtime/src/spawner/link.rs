@@ -31,7 +31,8 @@ impl Link {
     /// Tells the daemon who it speaks to.
     pub(super) fn greet(&mut self) {
         let (version, pid) = (env!("CARGO_PKG_VERSION").to_owned(), nix::unistd::getpid().as_raw());
-        self.tell(Report::Hello { version, pid }, Vec::new());
+        let executable = super::own_executable();
+        self.tell(Report::Hello { version, executable, pid }, Vec::new());
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

@@ -29,6 +29,8 @@ mod serve;
 mod upgrade;
 mod wire;
 
+use std::os::unix::fs::MetadataExt;
+
 use serde::{Deserialize, Serialize};
 use skiff_sys::process::Exit;
 
@@ -101,6 +103,12 @@ pub enum Order {
     Leave,
 }
 
+/// The device and the inode of the executable that this process runs; two daemons of the same numbers run the same program.
+#[must_use]
+pub fn own_executable() -> [u64; 2] {
+    std::fs::metadata("/proc/self/exe").map_or([0; 2], |metadata| [metadata.dev(), metadata.ino()])
+}
+
 /// What the spawner tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +117,9 @@ pub enum Report {
     Hello {
         /// The version of its executable.
         version: String,
+        /// Which file that is, see [`own_executable`]; zeros where it is not known.
+        #[serde(default)]
+        executable: [u64; 2],
         /// Its process id.
         pid: i32,
     },

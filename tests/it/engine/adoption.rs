@@ -1,9 +1,11 @@
 //! Daemon and spawner may be killed at any instant: containers go on, and nothing is lost or left.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use crate::harness::fixture;
 use crate::harness::world::{World, destroy};
+use crate::harness::{fixture, programs};
 use crate::peers::world::eventually;
 
 #[test]
@@ -66,6 +68,30 @@ fn containers_outlive_both() {
     world.ended("web");
     world.ok(&["start", "web"]);
     assert_eq!(world.state("web"), "running");
+}
+
+#[test]
+fn containers_go_on_under_another_program_and_so_does_their_spawner() {
+    let world = World::new();
+    world.start("web", &["-i"], &["sh", "-c", "read line; echo $line; exit 7"]);
+    let [daemon, spawner] = world.processes();
+    let another = world.0.dir.join("skiff");
+    fs::copy(programs::skiff(), &another).expect("copy");
+    let inode = |path: &Path| fs::metadata(path).expect("there").ino();
+    let executable = || inode(Path::new(&format!("/proc/{spawner}/exe")));
+    // From one program to the other, and back, killed at once each time.
+    destroy(daemon);
+    for program in [&another, programs::skiff(), &another] {
+        let pools = world.0.skiff(&["system", "pools"]).program(program).output();
+        assert_eq!(pools.code, 0, "{pools}");
+        assert_eq!((world.processes()[1], executable()), (spawner, inode(program)));
+        destroy(world.processes()[0]);
+    }
+    let attached = world.0.skiff(&["attach", "web"]).program(&another).stdin(b"hello\n").output();
+    assert_eq!((attached.code, attached.stdout.as_str()), (7, "hello\n"), "{attached}");
+    assert_eq!(world.ended("web"), 7);
+    // It makes new ones as the program that it is now.
+    world.0.command(&[], &["true"]).program(&another).output().ok();
 }
 
 #[test]
