@@ -449,9 +449,9 @@ impl Pins {
         for (other, _) in self.all()?.into_iter().filter(|(other, _)| *other != slot) {
             let waited = word(&blame, other * row + slot, 0)?;
             if waited > 0 {
-                let ended = other * row + slots + column::ENDED;
-                let sum = word(&blame, ended, 0)? + waited;
-                blame.set(&ended.to_ne_bytes(), &sum.to_ne_bytes(), Store::Any)?;
+                let moved = other * row + slots + column::MOVED;
+                let sum = word(&blame, moved, 0)? + waited;
+                blame.set(&moved.to_ne_bytes(), &sum.to_ne_bytes(), Store::Any)?;
                 blame.set(&(other * row + slot).to_ne_bytes(), &[0; 8], Store::Any)?;
             }
         }

@@ -16,8 +16,11 @@ pub mod column {
     pub const ENDED: u32 = 4;
     /// Who ran at that time is not remembered any more.
     pub const UNTOLD: u32 = 5;
+    /// The same as [`ENDED`], moved there from the column of the slot. Only whoever gives slots back writes it, and the programs
+    /// only [`ENDED`]: so neither undoes what the other adds.
+    pub const MOVED: u32 = 6;
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
 }
 
 /// Runs of one CPU that are remembered. A power of two.

@@ -1,5 +1,6 @@
 //! From the maps, as bytes, to what they tell.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use skiff_ebpf_abi::BUCKETS;
@@ -79,8 +80,11 @@ fn words(bytes: &[u8]) -> Vec<u64> {
 fn run_queue(words: &[u64], blame: &[u64], slots: u32) -> Option<RunQueue> {
     let [_generation, lost] = *words.first_chunk::<2>()?;
     let times = |nth: usize| histogram(words.get(2 + nth * TIMES..)?);
-    let blame = (0..).zip(blame).filter(|(_, ns)| **ns > 0);
-    let mut blame: Vec<_> = blame.map(|(column, ns)| (culprit(column, slots), *ns)).collect();
+    let mut sums = BTreeMap::<_, u64>::new();
+    for (column, ns) in (0..).zip(blame).filter(|(_, ns)| **ns > 0) {
+        *sums.entry(culprit(column, slots)).or_default() += ns;
+    }
+    let mut blame: Vec<_> = sums.into_iter().collect();
     blame.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     Some(RunQueue { wait: times(0)?, throttled: times(1)?, off_cpu: times(2)?, blame, lost })
 }
@@ -93,7 +97,7 @@ const fn culprit(column: u32, slots: u32) -> Culprit {
         Some(column::KERNEL) => Culprit::Kernel,
         Some(column::NOBODY) => Culprit::Nobody,
         Some(column::QUOTA) => Culprit::Quota,
-        Some(column::ENDED) => Culprit::Ended,
+        Some(column::ENDED | column::MOVED) => Culprit::Ended,
         Some(_) => Culprit::Untold,
     }
 }
@@ -131,17 +135,17 @@ mod tests {
     #[test]
     fn counts_are_taken_apart_where_they_stand() {
         let words: Vec<u64> = (0..2 + 3 * TIMES as u64).collect();
-        let read = run_queue(&words, &[0, 7, 0, 9, 1, 2, 3, 4], 2).expect("all of it");
+        let read = run_queue(&words, &[0, 7, 0, 9, 1, 2, 3, 4, 10], 2).expect("all of it");
         assert_eq!((read.lost, read.wait.total_ns), (1, 2));
         assert_eq!(
             (read.throttled.total_ns, read.off_cpu.total_ns),
             (2 + TIMES as u64, 2 + 2 * TIMES as u64)
         );
         let expected = [
+            (Culprit::Ended, 13),
             (Culprit::Kernel, 9),
             (Culprit::Container(1), 7),
             (Culprit::Untold, 4),
-            (Culprit::Ended, 3),
             (Culprit::Quota, 2),
             (Culprit::Nobody, 1),
         ];
