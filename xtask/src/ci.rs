@@ -36,6 +36,7 @@ const STAGES: &[Stage] = &[
     Stage { words: &["bench", "launch", "-n", "3"], cost: Cost::Dear },
     Stage { words: &["bench", "runtime", "-n", "2"], cost: Cost::Dear },
     Stage { words: &["bench", "profile", "-n", "1"], cost: Cost::Dear },
+    Stage { words: &["bench", "observe", "-n", "1", "--parts", "always,events,programs,room"], cost: Cost::Dear },
 ];
 
 /// Tests that ran, by the summaries of the test runner and of the machines.
