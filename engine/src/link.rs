@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_runtime::cause;
-use skiff_runtime::spawner::{self, Client, Container, End, Order, Report};
+use skiff_runtime::spawner::{Client, Container, End, Order, Report};
 use skiff_sys::clock::monotonic_ns;
+use skiff_sys::self_exe;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -78,6 +79,10 @@ struct State {
     /// Who waits for the end of which process.
     ends: HashMap<Subject, (i32, oneshot::Sender<End>)>,
     pid: i32,
+    /// Which program it runs.
+    executable: [u64; 2],
+    /// Whether it was to go on as this daemon's program.
+    is_renewed: bool,
 }
 
 /// Whose end it is.
@@ -118,8 +123,11 @@ impl Link {
             self.restart()?;
             return Ok(Vec::new());
         };
-        match self.renew(&client).and_then(|()| self.listed(&client)) {
+        match self.listed(&client) {
             Ok(kept) => {
+                if let Err(error) = self.renew(&client) {
+                    tracing::warn!("let the spawner go on as this program: {}", cause(&error));
+                }
                 self.talk_to(client)?;
                 Ok(kept)
             }
@@ -131,30 +139,16 @@ impl Link {
         }
     }
 
-    /// Lets the spawner of an earlier daemon go on as the program that this daemon runs, if that is another.
+    /// Has the spawner of an earlier daemon go on as the program that this daemon runs, if that is another. Nobody waits for it:
+    /// the program that it is then takes the orders that are sent from now on.
     fn renew(&self, client: &Client) -> io::Result<()> {
-        let own = spawner::own_executable();
-        if self.greeting(client)? == own {
+        if self.state.borrow().executable == self_exe::identity() {
             return Ok(());
         }
         let executable = File::open(&self.executable)?;
         client.send(&Order::Upgrade, &[executable.as_fd()])?;
-        if self.greeting(client)? != own {
-            tracing::warn!("the spawner goes on as the program that it was");
-        }
+        self.state.borrow_mut().is_renewed = true;
         Ok(())
-    }
-
-    /// Takes reports until the spawner says who it is; its executable.
-    fn greeting(&self, client: &Client) -> io::Result<[u64; 2]> {
-        loop {
-            let (report, descriptors) = next(client)?;
-            let known = if let Report::Hello { executable, .. } = &report { Some(*executable) } else { None };
-            self.take(report, descriptors);
-            if let Some(executable) = known {
-                return Ok(executable);
-            }
-        }
     }
 
     /// Takes reports until the spawner has told all.
@@ -331,9 +325,12 @@ impl Link {
                     None => {}
                 }
             }
-            Report::Hello { version, pid, .. } => {
+            Report::Hello { version, executable, pid } => {
                 tracing::debug!("spawner {pid}, version {version}");
-                state.pid = pid;
+                if state.is_renewed && executable != self_exe::identity() {
+                    tracing::warn!("the spawner goes on as the program that it was");
+                }
+                (state.pid, state.executable) = (pid, executable);
             }
             Report::Kept { .. } | Report::Listed => {}
         }

@@ -31,7 +31,7 @@ impl Link {
     /// Tells the daemon who it speaks to.
     pub(super) fn greet(&mut self) {
         let (version, pid) = (env!("CARGO_PKG_VERSION").to_owned(), nix::unistd::getpid().as_raw());
-        let executable = super::own_executable();
+        let executable = skiff_sys::self_exe::identity();
         self.tell(Report::Hello { version, executable, pid }, Vec::new());
     }
 

@@ -29,8 +29,6 @@ mod serve;
 mod upgrade;
 mod wire;
 
-use std::os::unix::fs::MetadataExt;
-
 use serde::{Deserialize, Serialize};
 use skiff_sys::process::Exit;
 
@@ -103,12 +101,6 @@ pub enum Order {
     Leave,
 }
 
-/// The device and the inode of the executable that this process runs; two daemons of the same numbers run the same program.
-#[must_use]
-pub fn own_executable() -> [u64; 2] {
-    std::fs::metadata("/proc/self/exe").map_or([0; 2], |metadata| [metadata.dev(), metadata.ino()])
-}
-
 /// What the spawner tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,7 +109,7 @@ pub enum Report {
     Hello {
         /// The version of its executable.
         version: String,
-        /// Which file that is, see [`own_executable`]; zeros where it is not known.
+        /// Which one that is, see [`skiff_sys::self_exe::identity`]; zeros where it is not known.
         #[serde(default)]
         executable: [u64; 2],
         /// Its process id.

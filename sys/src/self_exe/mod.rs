@@ -53,12 +53,24 @@ fn read_only_mount() -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
+/// What tells this process's executable from another: its size, bytes, and the time of its last change, ns since 1970. A
+/// sealed copy has those of the file that it is of. Zeros where it cannot be looked at.
+#[must_use]
+pub fn identity() -> [u64; 2] {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/exe").map_or([0; 2], |own| {
+        let changed_ns = own.mtime().wrapping_mul(1_000_000_000).wrapping_add(own.mtime_nsec());
+        [own.len(), changed_ns.cast_unsigned()]
+    })
+}
+
 /// The executable copied to memory and sealed. memfd_create(2), fcntl(2) `F_ADD_SEALS`.
 fn sealed_copy() -> io::Result<OwnedFd> {
     let memory =
         nix::sys::memfd::memfd_create(c"skiff", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    let mut copy = std::fs::File::from(memory);
-    io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut copy)?;
+    let (mut copy, mut own) = (std::fs::File::from(memory), std::fs::File::open("/proc/self/exe")?);
+    io::copy(&mut own, &mut copy)?;
+    copy.set_modified(own.metadata()?.modified()?)?;
     nix::fcntl::fcntl(&copy, nix::fcntl::FcntlArg::F_ADD_SEALS(SEALS))?;
     Ok(copy.into())
 }
@@ -68,10 +80,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealed_copy_refuses_writes() {
+    fn a_sealed_copy_refuses_writes_and_is_known_by_what_it_is_of() {
         use std::io::Write;
+        use std::os::unix::fs::MetadataExt;
         let copy = sealed_copy().expect("memfd");
         let mut copy = std::fs::File::from(copy);
+        let seen = copy.metadata().expect("it is open");
+        let changed_ns = seen.mtime() * 1_000_000_000 + seen.mtime_nsec();
+        assert_eq!([seen.len(), changed_ns.cast_unsigned()], identity());
         let error = copy.write(b"x").expect_err("sealed");
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     }
