@@ -13,6 +13,10 @@ use super::{Block, Culprit, Histogram, RunQueue, Tcp, Tier1, Traffic};
 /// Words of [`Times`](skiff_ebpf_abi::waits::Times).
 const TIMES: usize = 1 + BUCKETS;
 
+/// How often at most who was waited for and how long are read until both are of the same instant: a wait may end between the two, and
+/// one of a task that is moved to another CPU is blamed before it is counted.
+const READINGS: usize = 16;
+
 /// The maps of the probes that are on.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
@@ -31,8 +35,13 @@ impl Reader {
         let mut read = Tier1::default();
         if let (Some(waits), Some(blame)) = (&self.waits, &self.blame) {
             let row = self.slots + column::COUNT;
-            let blame = words(&blame.range(slot * row, row)?);
-            read.run_queue = run_queue(&element(waits, slot)?, &blame, self.slots);
+            for _ in 0..READINGS {
+                let blame = words(&blame.range(slot * row, row)?);
+                read.run_queue = run_queue(&element(waits, slot)?, &blame, self.slots);
+                if read.run_queue.as_ref().is_none_or(adds_up) {
+                    break;
+                }
+            }
         }
         if let Some(blocks) = &self.blocks {
             read.block = block(&element(blocks, slot)?);
@@ -87,6 +96,11 @@ fn run_queue(words: &[u64], blame: &[u64], slots: u32) -> Option<RunQueue> {
     let mut blame: Vec<_> = sums.into_iter().collect();
     blame.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     Some(RunQueue { wait: times(0)?, throttled: times(1)?, off_cpu: times(2)?, blame, lost })
+}
+
+/// Whether those who were waited for and the waits are of the same instant.
+fn adds_up(of: &RunQueue) -> bool {
+    of.blame.iter().map(|(_, ns)| ns).sum::<u64>() == of.wait.total_ns + of.throttled.total_ns
 }
 
 /// Who a column of the blame matrix is.
