@@ -18,6 +18,7 @@ use rustls::{
 };
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
+    time,
 };
 
 /// What a client proves itself by.
@@ -76,7 +77,7 @@ impl<T: Transport> Connector<T> for Encrypt {
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|_| ureq::Error::Tls("not a host's name"))?;
         let mut below = TransportAdapter::new(plain, details.current_time.clone());
-        below.set_timeout(details.timeout);
+        below.set_timeout(left(details.timeout, details.now, (details.current_time)()));
         let mut session = ClientConnection::new(self.0.clone(), name)?;
         session.complete_io(&mut below)?;
         let (input, output) = (details.config.input_buffer_size(), details.config.output_buffer_size());
@@ -173,6 +174,17 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// What is left of `limit`, which holds from `start` on.
+fn left(limit: NextTimeout, start: time::Instant, now: time::Instant) -> NextTimeout {
+    let after = match (limit.after, start, now) {
+        (time::Duration::Exact(limit), time::Instant::Exact(start), time::Instant::Exact(now)) => {
+            limit.saturating_sub(now.saturating_duration_since(start)).into()
+        }
+        (after, ..) => after,
+    };
+    NextTimeout { after, ..limit }
+}
+
 /// Whether nobody vouches for a certificate, also because it is an authority's itself.
 fn is_nobodys(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer)) || is_authoritys(error)
@@ -225,5 +237,20 @@ SzjKUawLvpITDr6vDCUd
         check(&[OWN], "example.org", THEN_S, false);
         check(&[OWN], "localhost", THEN_S / 2, false);
         check(&[OWN], "localhost", THEN_S * 3, false);
+    }
+
+    #[test]
+    fn what_has_passed_is_taken_off_a_limit() {
+        let check = |limit, passed_s, expected| {
+            let start = std::time::Instant::now();
+            let now = time::Instant::Exact(start + Duration::from_secs(passed_s));
+            let limit = NextTimeout { after: limit, ..NextTimeout::default() };
+            assert_eq!(left(limit, time::Instant::Exact(start), now).after, expected, "{limit:?} {passed_s}");
+        };
+        let seconds = time::Duration::from_secs;
+        check(seconds(30), 0, seconds(30));
+        check(seconds(30), 20, seconds(10));
+        check(seconds(30), 31, seconds(0));
+        check(time::Duration::NotHappening, 31, time::Duration::NotHappening);
     }
 }
