@@ -15,7 +15,8 @@ pub struct Config {
     /// Mirrors, and which hosts are insecure.
     pub rules: Rules,
     /// Whether servers must prove who they are: `Some(false)` allows plain HTTP and unknown certificates everywhere,
-    /// `Some(true)` nowhere, not even where the rules do; `None` leaves it to the rules.
+    /// also where redirects and uploads lead; `Some(true)` nowhere, not even where the rules do or on loopback; `None`
+    /// leaves it to the rules.
     pub tls_verify: Option<bool>,
     /// Folders with a folder `HOST[:PORT]` for each registry that has certificates of its own: `*.crt` are
     /// authorities, `*.cert` with `*.key` prove who the client is.

@@ -110,6 +110,11 @@ impl Exchange {
         }
     }
 
+    /// Whether plain HTTP will do for `HOST[:PORT]` because it is this machine.
+    pub(crate) fn is_near(&self, authority: &str) -> bool {
+        self.config.tls_verify != Some(true) && url::is_loopback(authority)
+    }
+
     /// Sends the request until there is an answer that is not for a reason that passes: any status but those.
     ///
     /// `authorization` goes to the request's own origin only. Errors: there was none in all attempts; the message
@@ -164,7 +169,8 @@ impl Exchange {
         for _ in 0..=REDIRECTS_MAX {
             let is_home = url::is_same_origin(&uri, &call.uri);
             let authorization = authorization.filter(|_| is_home);
-            let mut answer = self.attempt(call, &uri, authorization, is_insecure && is_home)?;
+            let mut answer =
+                self.attempt(call, &uri, authorization, self.is_insecure(is_insecure && is_home))?;
             if !is_home {
                 // It would be taken for the challenge of the host that was asked, and be answered with its secrets.
                 answer.headers_mut().remove(header::WWW_AUTHENTICATE);
@@ -181,7 +187,7 @@ impl Exchange {
             let is_plain = target.scheme_str() == Some("http");
             if is_plain
                 && !is_insecure
-                && !(uri.scheme_str() == Some("http") && url::is_loopback(authority(&target)))
+                && !(uri.scheme_str() == Some("http") && self.is_near(authority(&target)))
             {
                 return Err(lasting(format!("redirects to {} without encryption", authority(&target))));
             }

@@ -125,7 +125,7 @@ impl Host {
         path: &str,
     ) -> Result<Result<Answer, Trouble>> {
         if !self.is_own(&call.uri)? {
-            return Ok(self.exchange.settled(call, None, false));
+            return Ok(self.exchange.settled(call, None, self.exchange.is_insecure(false)));
         }
         let authorization = self.authorization(scope, path)?;
         let answer = match self.exchange.settled(call, authorization.as_deref(), self.is_insecure) {
@@ -156,8 +156,8 @@ impl Host {
         if let Some(scheme) = self.scheme.get() {
             return Ok(scheme);
         }
-        let found =
-            if self.is_insecure || url::is_loopback(&self.authority) { self.probe()? } else { "https" };
+        let may_be_plain = self.is_insecure || self.exchange.is_near(&self.authority);
+        let found = if may_be_plain { self.probe()? } else { "https" };
         Ok(self.scheme.get_or_init(|| found))
     }
 
@@ -293,11 +293,11 @@ impl Host {
         if authority(&uri).contains('@') {
             return refuse("has a user in its address");
         }
-        let is_near =
-            self.is_insecure || (url::is_loopback(&self.authority) && url::is_loopback(authority(&uri)));
+        let is_near = |authority| self.exchange.is_near(authority);
+        let may_be_plain = self.is_insecure || (is_near(&self.authority) && is_near(authority(&uri)));
         match uri.scheme_str() {
             Some("https") => Ok(uri),
-            Some("http") if is_near => Ok(uri),
+            Some("http") if may_be_plain => Ok(uri),
             _ => refuse("is reached without encryption"),
         }
     }

@@ -3,4 +3,5 @@
 mod auth;
 mod pull;
 mod server;
+mod trust;
 mod write;

@@ -6,8 +6,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection};
 use skiff_registry::{Access, Config, CredentialFile, Credentials, Patience, Registry, Repository, Rules};
 use skiff_store::ImageName;
+
+/// Of `localhost` and 127.0.0.1, its own authority, from 2026 to 2098; the key is 32 times the byte 7.
+pub(crate) const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+MIIBUTCCAQOgAwIBAgIULApadYiKGzkPBWo1oIAYdrVaVvgwBQYDK2VwMA8xDTAL
+BgNVBAMMBHRlc3QwIBcNMjYxMTIyMTQxMzI5WhgPMjA5ODAxMjgxNDEzMjlaMA8x
+DTALBgNVBAMMBHRlc3QwKjAFBgMrZXADIQDqSmxj4pxSCr71UHsTLsX5lUd2rr6+
+e5JCHuppFEbSLKNvMG0wHQYDVR0OBBYEFExezkAjoDQe4qz/zE0XFUqFTwLlMB8G
+A1UdIwQYMBaAFExezkAjoDQe4qz/zE0XFUqFTwLlMA8GA1UdEwEB/wQFMAMBAf8w
+GgYDVR0RBBMwEYIJbG9jYWxob3N0hwR/AAABMAUGAytlcANBAAiLYhFbtre/reDJ
+at0LC2KHtmqZwG6VO61eGGVp03mMEVqKEiT+56YpwZbJAD9pZGzRYHCfOl5B91J+
+mXWHEAw=
+-----END CERTIFICATE-----
+";
+/// What stands before an Ed25519 key in PKCS #8. RFC 8410, 7.
+const KEY_HEAD: [u8; 16] = [48, 46, 2, 1, 0, 48, 5, 6, 3, 43, 101, 112, 4, 34, 4, 32];
 
 /// What came.
 #[derive(Debug, Clone)]
@@ -78,6 +97,25 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(None, answer)
+    }
+
+    /// Speaks TLS, by [`CERTIFICATE`].
+    pub(crate) fn start_encrypted(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let chain = vec![CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("a certificate")];
+        let key = PrivatePkcs8KeyDer::from([&KEY_HEAD[..], &[7; 32]].concat());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key.into());
+        Self::listen(Some(Arc::new(config.expect("the certificate's key"))), answer)
+    }
+
+    fn listen(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let authority = listener.local_addr().expect("an address").to_string();
         let (seen, is_over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -88,8 +126,8 @@ impl Server {
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
-                let (answer, memory) = (Arc::clone(&answer), Arc::clone(&memory));
-                thread::spawn(move || serve(&stream, &*answer, &memory));
+                let (answer, memory, tls) = (Arc::clone(&answer), Arc::clone(&memory), tls.clone());
+                thread::spawn(move || serve(&stream, tls, &*answer, &memory));
             }
         });
         Self { authority, seen, is_over }
@@ -109,6 +147,14 @@ impl Server {
         registry(&self.authority, credentials, Rules::default())
     }
 
+    /// With `--tls-verify=VERIFY`.
+    pub(crate) fn registry_verifying(&self, credentials: Option<(&str, &str)>, verify: bool) -> Registry {
+        registry_with(&self.authority, credentials, Rules::default(), |config| Config {
+            tls_verify: Some(verify),
+            ..config
+        })
+    }
+
     pub(crate) fn repository(&self, access: Access) -> Repository {
         let name = self.name("x/y:1");
         self.registry(None).repository(&name, access).expect("a repository")
@@ -126,8 +172,17 @@ impl Drop for Server {
     }
 }
 
-/// Each one has a file of credentials of its own, which is gone with the process's directory.
 pub(crate) fn registry(host: &str, credentials: Option<(&str, &str)>, rules: Rules) -> Registry {
+    registry_with(host, credentials, rules, |config| config)
+}
+
+/// Each one has a file of credentials of its own, which is gone with the process's directory.
+fn registry_with(
+    host: &str,
+    credentials: Option<(&str, &str)>,
+    rules: Rules,
+    adjust: impl FnOnce(Config) -> Config,
+) -> Registry {
     use std::sync::atomic::AtomicUsize;
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -136,7 +191,7 @@ pub(crate) fn registry(host: &str, credentials: Option<(&str, &str)>, rules: Rul
     if let Some((user, password)) = credentials {
         file.store(host, &Credentials::password(user, password)).expect("store credentials");
     }
-    let registry = Registry::new(config(file, rules));
+    let registry = Registry::new(adjust(config(file, rules)));
     if credentials.is_some() {
         // It is read when it is needed, so it must stay for a while.
         CLEANUP.with(|all| all.borrow_mut().0.push(folder));
@@ -166,9 +221,25 @@ thread_local! {
     static CLEANUP: std::cell::RefCell<Folders> = std::cell::RefCell::default();
 }
 
-fn serve(stream: &TcpStream, answer: &Answer, seen: &Mutex<Vec<Request>>) {
+fn serve(
+    mut stream: &TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    answer: &Answer,
+    seen: &Mutex<Vec<Request>>,
+) {
     // Head and body are written by two calls.
     let _hint = stream.set_nodelay(true);
+    match tls {
+        None => converse(stream, answer, seen),
+        Some(config) => {
+            let mut session = ServerConnection::new(config).expect("a session");
+            converse(rustls::Stream::new(&mut session, &mut stream), answer, seen);
+        }
+    }
+    let _closed = stream.shutdown(Shutdown::Both);
+}
+
+fn converse(stream: impl Read + Write, answer: &Answer, seen: &Mutex<Vec<Request>>) {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader) {
         seen.lock().expect("no panic").push(request.clone());
@@ -185,18 +256,17 @@ fn serve(stream: &TcpStream, answer: &Answer, seen: &Mutex<Vec<Request>>) {
         }
         let body = if request.method == "HEAD" { &[] } else { &reply.body[..] };
         let end = reply.cut.unwrap_or(body.len()).min(body.len());
-        let mut writer = stream;
+        let writer = reader.get_mut();
         let written =
             writer.write_all((head + "\r\n").as_bytes()).and_then(|()| writer.write_all(&body[..end]));
         if written.is_err() || reply.cut.is_some() {
             break;
         }
     }
-    let _closed = stream.shutdown(Shutdown::Both);
 }
 
 /// The next request; nothing if it is none, as the beginning of TLS is.
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+fn read(reader: &mut impl BufRead) -> Option<Request> {
     if *reader.fill_buf().ok()?.first()? == 22 {
         return None;
     }
@@ -222,7 +292,7 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     Some(Request { body, ..request })
 }
 
-fn read_chunked(reader: &mut BufReader<&TcpStream>) -> Option<Vec<u8>> {
+fn read_chunked(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut all = Vec::new();
     loop {
         let mut line = String::new();
