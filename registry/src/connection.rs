@@ -42,7 +42,7 @@ struct Kind {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Trust {
-    /// No TLS.
+    /// No TLS with the host; a proxy before it may speak it, and be told a password.
     Plain,
     System,
     /// With what is kept for this `HOST[:PORT]`.
@@ -91,21 +91,21 @@ impl Connections {
             .max_idle_connections_per_host(IDLE_MAX)
             .timeout_connect(Some(patience.connect))
             .timeout_per_read(Some(patience.idle))
-            .timeout_per_write(Some(patience.idle))
-            .tls_config(anybody());
-        let settings = builder.build();
-        let Some(encrypt) = self.encrypt(&kind.trust, config)? else { return Ok(settings.new_agent()) };
+            .timeout_per_write(Some(patience.idle));
+        let Some(encrypt) = self.encrypt(&kind.trust, config)? else {
+            return Ok(builder.tls_config(anybody()).build().new_agent());
+        };
         let connector =
             ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(encrypt);
-        Ok(Agent::with_parts(settings, connector, DefaultResolver::default()))
+        Ok(Agent::with_parts(builder.build(), connector, DefaultResolver::default()))
     }
 
     /// Whom TLS is made with; `None` if anybody will do.
     fn encrypt(&self, trust: &Trust, config: &Config) -> Result<Option<Encrypt>> {
         let (mut known, mut own) = (Vec::new(), None);
         match trust {
-            Trust::Plain | Trust::Anybody => return Ok(None),
-            Trust::System => known.clone_from(self.system_roots()),
+            Trust::Anybody => return Ok(None),
+            Trust::Plain | Trust::System => known.clone_from(self.system_roots()),
             Trust::Own(authority) => {
                 known.clone_from(self.system_roots());
                 for folder in &config.certificates {

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::io::Read;
+use std::process::Command;
 
 use skiff_registry::{Access, Config, CredentialFile, Registry, Rules};
 use skiff_store::{Digest, ManifestRef, Remote};
 
 use crate::server::{CERTIFICATE, Reply, Request, Server, config};
+
+/// Where the process of a test's own finds what it is told.
+const PROXIES: &str = "SKIFF_TEST_PROXIES";
 
 fn blob(registry: &Registry, server: &Server) -> Result<String, String> {
     let repository = registry.repository(&server.name("x"), Access::Pull).expect("a repository");
@@ -94,4 +98,52 @@ fn who_verifies_all_is_not_led_to_plain_http_on_loopback() {
     fs::remove_dir_all(&folder).expect("clean up");
     assert!(errors.iter().all(|error| error.ends_with("without encryption")), "{errors:?}");
     assert_eq!((not_asked, other.lines()), (vec![], vec!["GET /token?scope=repository:x:pull".to_owned()]));
+}
+
+#[test]
+fn a_proxy_that_nobody_vouches_for_is_not_told_its_password() {
+    // The host seems not to speak TLS, so that it is asked without, through the other proxy.
+    let plain = Server::start(|_| Reply::new(200).cut(0));
+    let check = |authorities: &str, expected: &[&str]| {
+        let proxy = Server::start_encrypted(|_| Reply::new(407));
+        let folder = std::env::temp_dir().join(format!("skiff-proxy-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("ca.crt"), authorities).expect("a file");
+        let mut program = Command::new(std::env::current_exe().expect("this program"));
+        for variable in
+            ["HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY", "SSL_CERT_DIR"]
+        {
+            program.env_remove(variable);
+        }
+        let output = program
+            .args(["--exact", "trust::proxies_in_a_process_of_their_own", "--nocapture"])
+            .env("http_proxy", format!("https://me:pw@{}", proxy.authority))
+            .env("https_proxy", format!("http://{}", plain.authority))
+            .env("SSL_CERT_FILE", folder.join("ca.crt"))
+            .env(PROXIES, &folder)
+            .output();
+        fs::remove_dir_all(&folder).expect("clean up");
+        let output = output.expect("this program");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{said}");
+        let told = proxy.requests();
+        let told: Vec<_> = told.iter().filter_map(|request| request.header("proxy-authorization")).collect();
+        assert_eq!(told, expected, "{said}");
+    };
+    check("", &[]);
+    check(CERTIFICATE, &["Basic bWU6cHc="]);
+}
+
+/// The other half of the test above, where the environment names proxies.
+#[test]
+fn proxies_in_a_process_of_their_own() {
+    let Some(folder) = std::env::var_os(PROXIES) else { return };
+    let file = CredentialFile::at(std::path::Path::new(&folder).join("config.json"));
+    let config = config(file, Rules::default());
+    // Asks for plain HTTP where there is no TLS.
+    let registry = Registry::new(Config { tls_verify: Some(false), ..config });
+    let name = skiff_store::ImageName::parse("192.0.2.1:1/x").expect("a name");
+    let repository = registry.repository(&name, Access::Pull).expect("a repository");
+    let error = repository.manifest(&ManifestRef::Tag("1".to_owned())).expect_err("no manifest");
+    println!("{error}");
 }
