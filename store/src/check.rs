@@ -20,7 +20,7 @@ use crate::catalogue::{self, Known, Record};
 use crate::collect::digests;
 use crate::digest::Digest;
 use crate::disk::Durable;
-use crate::error::{cause, is_unreadable};
+use crate::error::{at, cause, is_unreadable};
 use crate::faults;
 use crate::layers::LayerRecord;
 use crate::lease::{Held, Lease};
@@ -30,7 +30,7 @@ use crate::{Error, ImageName};
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// One line: what, and what is wrong with it.
+    /// One line: what, and what is wrong with it; why that could not be put right, if it was tried.
     pub what: String,
     /// Whether it has been put right, as far as it can be.
     pub is_repaired: bool,
@@ -67,22 +67,29 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Notes something, and puts it right by `repair` if that is asked for.
-    fn found(&mut self, what: String, repair: impl FnOnce() -> io::Result<bool>) -> io::Result<()> {
-        let is_repaired = self.repair
-            && match repair() {
-                // It has to be known what else there is.
-                Err(error) if is_unreadable(&error) => false,
-                done => done?,
-            };
-        self.findings.push(Finding { what, is_repaired });
-        Ok(())
+    /// Notes something, and puts it right by `repair` if that is asked for. Whether that works or not, it has to be known what else
+    /// there is.
+    fn found(&mut self, what: String, repair: impl FnOnce() -> io::Result<()>) {
+        let finding = match self.repair.then(repair) {
+            None => Finding { what, is_repaired: false },
+            Some(Ok(())) => Finding { what, is_repaired: true },
+            Some(Err(error)) => {
+                let what = format!("{what}; not repaired: {}", cause(&error));
+                Finding { what, is_repaired: false }
+            }
+        };
+        self.findings.push(finding);
     }
 
     /// Notes something that may be as it should.
     fn unreadable(&mut self, what: &str, error: &io::Error) {
         let what = format!("{what}: cannot be read: {}", cause(error));
         self.findings.push(Finding { what, is_repaired: false });
+    }
+
+    /// Whether something that was found is still as it was.
+    fn is_left(&self) -> bool {
+        self.findings.iter().any(|finding| !finding.is_repaired)
     }
 
     /// Files that should tell of images.
@@ -108,8 +115,8 @@ impl Check<'_> {
                 };
                 self.found(wrong, || {
                     let _lock = disk.names_lock()?;
-                    disk.remove(&path)
-                })?;
+                    disk.remove(&path).map(drop)
+                });
             }
         }
         Ok(())
@@ -160,7 +167,7 @@ impl Check<'_> {
     fn read(&self, layer: Digest) -> io::Result<()> {
         // One that is collected while it is read would look damaged.
         let held = Held { layers: [layer].into(), ..Held::default() };
-        let _lease = Lease::new(&self.store.disk, held)?;
+        let _lease = Lease::new(&self.store.disk, held).map_err(|e| at("lease", e))?;
         if !is_there(&self.store.disk.tar(layer))? {
             return Ok(());
         }
@@ -188,7 +195,7 @@ impl Check<'_> {
             let found = Digest::of(&bytes);
             if found != digest {
                 let what = format!("document {digest}: has digest {found}");
-                self.found(what, || self.store.disk.remove(&path))?;
+                self.found(what, || self.store.disk.remove(&path).map(drop));
             }
         }
         Ok(())
@@ -214,7 +221,7 @@ impl Check<'_> {
                 Ok(configuration) => configuration.rootfs.diff_ids,
                 Err(_) => {
                     let what = format!("image {shown}: its configuration is missing or damaged");
-                    self.found(what, || forget(store, &known))?;
+                    self.found(what, || forget(store, &known));
                     continue;
                 }
             };
@@ -228,13 +235,13 @@ impl Check<'_> {
             }
             if let Some(layer) = lacks {
                 let what = format!("image {shown}: its layer {layer} is missing");
-                self.found(what, || forget(store, &known))?;
+                self.found(what, || forget(store, &known));
             } else if let Some(layer) = layers.iter().find(|layer| damaged.contains_key(layer)) {
                 let what = format!("image {shown}: its layer {layer} is damaged");
-                self.found(what, || forget(store, &known))?;
+                self.found(what, || forget(store, &known));
             } else if store.blob(known.manifest).is_err() {
                 let what = format!("image {shown}: its manifest is missing or damaged");
-                self.found(what, || describe_again(store, &known))?;
+                self.found(what, || describe_again(store, &known));
             }
         }
         Ok(())
@@ -246,8 +253,12 @@ impl Check<'_> {
             let only = Held { layers: [*layer].into(), ..Held::default() };
             let store = self.store;
             self.found(format!("layer {layer}: {damage}"), || {
-                Ok(store.sweep(Some(&only))?.layers.contains(layer))
-            })?;
+                store.sweep(Some(&only))?;
+                match is_there(&store.disk.layer(*layer))? {
+                    true => Err(io::Error::other("it is in use")),
+                    false => Ok(()),
+                }
+            });
         }
         for layer in digests(&self.store.disk.layers)? {
             if let Err(error) = LayerRecord::read(&self.store.disk, layer) {
@@ -257,7 +268,7 @@ impl Check<'_> {
                 }
                 let path = self.store.disk.source(layer);
                 let what = format!("layer {layer}: its record cannot be read: {}", cause(&error));
-                self.found(what, || self.store.disk.remove(&path))?;
+                self.found(what, || self.store.disk.remove(&path).map(drop));
             }
         }
         Ok(())
@@ -273,15 +284,15 @@ impl Check<'_> {
         }
         let live = match store.live() {
             // A damaged name has been found; what it speaks of is not known before it is gone.
-            Err(error) if !self.repair && error.kind() == io::ErrorKind::InvalidData => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && self.is_left() => return Ok(()),
             Err(error) if is_unreadable(&error) => return Ok(()),
             live => live?,
         };
         for layer in lost.difference(&live.layers) {
             let only = Held { layers: [*layer].into(), ..Held::default() };
             self.found(format!("layer {layer}: is gone, but not all that belongs to it"), || {
-                store.sweep(Some(&only)).map(|_| true)
-            })?;
+                store.sweep(Some(&only)).map(drop)
+            });
         }
         for blob in digests(&store.disk.kind("blobs"))? {
             if live.blobs.contains(&blob) {
@@ -289,8 +300,8 @@ impl Check<'_> {
             }
             let only = Held { blobs: [blob].into(), ..Held::default() };
             self.found(format!("document {blob}: belongs to no image"), || {
-                store.sweep(Some(&only)).map(|_| true)
-            })?;
+                store.sweep(Some(&only)).map(drop)
+            });
         }
         Ok(())
     }
@@ -307,20 +318,18 @@ fn shown(known: &Known) -> String {
 }
 
 /// Takes an image's names away that cannot be used any more.
-fn forget(store: &Store, known: &Known) -> io::Result<bool> {
+fn forget(store: &Store, known: &Known) -> io::Result<()> {
     for name in known.names.iter().chain(&known.digests) {
         catalogue::take(&store.disk, name, known.image, false)?;
     }
-    catalogue::take_untagged(&store.disk, known.image)?;
-    Ok(true)
+    catalogue::take_untagged(&store.disk, known.image).map(drop)
 }
 
 /// Makes a manifest in place of the one that is lost.
-fn describe_again(store: &Store, known: &Known) -> io::Result<bool> {
+fn describe_again(store: &Store, known: &Known) -> io::Result<()> {
     let configuration = fs::read(store.disk.blob(known.image))?;
     let manifest = store.describe(known.image, &configuration)?;
     let digest = Digest::of(&manifest);
     store.disk.publish(&store.disk.blob(digest), &manifest, Durable::Yes)?;
-    catalogue::replace_manifest(&store.disk, known.image, digest)?;
-    Ok(true)
+    catalogue::replace_manifest(&store.disk, known.image, digest)
 }

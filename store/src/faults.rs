@@ -1,7 +1,8 @@
 //! Points where tests make the store die or fail, to see that what is left behind works.
 //!
 //! Each change of the disk passes one. `SKIFF_STORE_FAULT=N:kill` kills the process at the N-th point that it reaches,
-//! `N:fail` makes that one fail with `EIO`. What a check reads passes others, of which `N:read` makes one fail. Programs built without
+//! `N:fail` makes that one fail with `EIO`. What a check reads passes others, of which `N:read` makes one fail. A line
+//! on standard error says that a point was reached and fails. Programs built without
 //! debug assertions have no such points.
 
 use std::io;
@@ -56,6 +57,7 @@ mod asked {
         if how == "kill" {
             nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL)?;
         }
+        eprintln!("point {number} fails");
         Err(nix::errno::Errno::EIO.into())
     }
 }

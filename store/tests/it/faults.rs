@@ -78,6 +78,11 @@ fn work_on(work: &str, place: &Path) -> Result<(), String> {
             fs::write(layer.layers[0].join("gone"), "spoilt").unwrap();
             store.check(true).map(drop).map_err(|e| e.to_string())
         }
+        "mend" => {
+            let layer = store.resolve(&ImageRef::parse("app:gone").unwrap()).map_err(|e| e.to_string())?;
+            fs::write(layer.layers[0].join("gone"), "spoilt").unwrap();
+            work_on("check", place)
+        }
         "check" => {
             let found = store.check(true).map_err(|e| e.to_string())?;
             let lines = found.into_iter().map(|it| format!("{}, {}", it.what, it.is_repaired));
@@ -108,7 +113,7 @@ fn prepare(place: &Path, work: &str) {
     }
     let store = Store::open(&place.join("store")).unwrap();
     repository(place).pull(&store, "app:old").unwrap();
-    if matches!(work, "remove" | "collect" | "repair" | "check") {
+    if matches!(work, "remove" | "collect" | "repair" | "check" | "mend") {
         repository(place).pull(&store, "app:gone").unwrap();
     }
 }
@@ -184,6 +189,24 @@ fn every_change_of_the_disk_may_be_the_last_or_fail() {
     });
 }
 
+/// Does `work` with point `number` failing, by `how`. What it says; none if there is no such point.
+fn failing(work: &str, how: &str, number: u32, place: &Path) -> Option<Vec<String>> {
+    assert!(number < POINTS_MAX);
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "faults::child", "--nocapture"])
+        .envs([(WORK, work.as_ref()), (WHERE, place.as_os_str())])
+        .env(FAULT, format!("{number}:{how}"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let reached = format!("point {number} fails");
+    let (reached, said): (Vec<_>, Vec<_>) =
+        said.lines().map(str::to_owned).partition(|line| *line == reached);
+    assert_eq!(output.status.success(), said.is_empty(), "point {number}: {said:?}");
+    (!reached.is_empty()).then_some(said)
+}
+
 #[test]
 fn what_cannot_be_read_is_told_of_and_stays() {
     let temp = Temp::new();
@@ -206,11 +229,46 @@ fn what_cannot_be_read_is_told_of_and_stays() {
         }
         let said = String::from_utf8(output.stderr).unwrap();
         let is_told = |line: &str| line.contains(": cannot be read: ") && line.ends_with("i/o error, false");
-        assert!(said.lines().all(is_told), "{said}");
+        let mut lines = said.lines().filter(|line| !line.starts_with("point "));
+        assert!(lines.all(is_told), "{said}");
         points += 1;
         assert!(points < POINTS_MAX);
     }
     println!("{points} points");
     // Each of three layers has a record, a recipe and a file, each of two images a name and two documents.
     assert!(points >= 15, "{points}");
+}
+
+#[test]
+fn a_repair_that_fails_says_why() {
+    let mut all = Vec::new();
+    for number in 1.. {
+        let temp = Temp::new();
+        prepare(temp.path(), "mend");
+        let Some(said) = failing("mend", "fail", number, temp.path()) else {
+            println!("{number} is one more than there are points");
+            break;
+        };
+        for line in said.iter().filter(|line| line.ends_with(", false")) {
+            // The layer stays as long as its image does.
+            let reasons = [
+                ": cannot be read: lease: i/o error",
+                "; not repaired: i/o error",
+                "; not repaired: it is in use",
+            ];
+            let is_told =
+                reasons.iter().any(|reason| line.strip_suffix(", false").unwrap().ends_with(reason));
+            assert!(is_told, "at point {number}: {said:?}");
+        }
+        all.extend(said);
+        let store = Store::open(&temp.join("store")).unwrap();
+        assert_eq!(told(&store, "app:old").unwrap(), ["old=y", "shared=x"], "at point {number}");
+        store.check(true).unwrap();
+        store.check(true).unwrap();
+        assert_eq!(store.check(false).unwrap(), [], "at point {number}");
+    }
+    let is_any = |part: &str| {
+        all.iter().any(|line| line.starts_with(part) && line.contains("; not repaired: i/o error"))
+    };
+    assert!(is_any("image app:gone: its layer sha256:") && is_any("layer sha256:"), "{all:#?}");
 }
