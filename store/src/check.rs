@@ -24,6 +24,7 @@ use crate::error::{at, cause, is_unreadable};
 use crate::faults;
 use crate::layers::LayerRecord;
 use crate::lease::{Held, Lease};
+use crate::spec::Configuration;
 use crate::store::Store;
 use crate::{Error, ImageName};
 
@@ -205,25 +206,28 @@ impl Check<'_> {
     fn images(&mut self, damaged: &BTreeMap<Digest, String>) -> io::Result<()> {
         let store = self.store;
         let all = match catalogue::images(&store.disk) {
-            // Has been told of.
-            Err(error) if is_unreadable(&error) => return Ok(()),
+            Err(error) if is_unreadable(&error) => {
+                self.unreadable("names of images", &error);
+                return Ok(());
+            }
             all => all?,
         };
         for known in all.into_values() {
-            let id = known.image;
             let shown = shown(&known);
-            let parts = [id, known.manifest].map(|part| store.disk.read_blob(part).err());
-            if let Some(error) = parts.iter().flatten().find(|error| is_unreadable(error)) {
-                self.unreadable(&format!("image {shown}: a document"), error);
-                continue;
-            }
-            let layers = match store.configuration(id) {
-                Ok(configuration) => configuration.rootfs.diff_ids,
-                Err(_) => {
-                    let what = format!("image {shown}: its configuration is missing or damaged");
-                    self.found(what, || forget(store, &known));
-                    continue;
+            let mut parts = Vec::new();
+            for (part, digest) in [("configuration", known.image), ("manifest", known.manifest)] {
+                match document(store, digest) {
+                    Ok(bytes) => parts.push(bytes),
+                    Err(error) => self.unreadable(&format!("image {shown}: its {part}"), &error),
                 }
+            }
+            let Ok([configuration, manifest]) = <[_; 2]>::try_from(parts) else { continue };
+            let parse = |bytes: &Vec<u8>| serde_json::from_slice::<Configuration>(bytes).ok();
+            let layers = configuration.as_ref().and_then(parse).map(|it| it.rootfs.diff_ids);
+            let (Some(configuration), Some(layers)) = (configuration, layers) else {
+                let what = format!("image {shown}: its configuration is missing or damaged");
+                self.found(what, || forget(store, &known));
+                continue;
             };
             let mut lacks = None;
             for layer in &layers {
@@ -239,9 +243,9 @@ impl Check<'_> {
             } else if let Some(layer) = layers.iter().find(|layer| damaged.contains_key(layer)) {
                 let what = format!("image {shown}: its layer {layer} is damaged");
                 self.found(what, || forget(store, &known));
-            } else if store.blob(known.manifest).is_err() {
+            } else if manifest.is_none() {
                 let what = format!("image {shown}: its manifest is missing or damaged");
-                self.found(what, || describe_again(store, &known));
+                self.found(what, || describe_again(store, &known, &configuration));
             }
         }
         Ok(())
@@ -285,7 +289,10 @@ impl Check<'_> {
         let live = match store.live() {
             // A damaged name has been found; what it speaks of is not known before it is gone.
             Err(error) if error.kind() == io::ErrorKind::InvalidData && self.is_left() => return Ok(()),
-            Err(error) if is_unreadable(&error) => return Ok(()),
+            Err(error) if is_unreadable(&error) => {
+                self.unreadable("what is in use", &error);
+                return Ok(());
+            }
             live => live?,
         };
         for layer in lost.difference(&live.layers) {
@@ -313,6 +320,14 @@ fn is_there(path: &Path) -> io::Result<bool> {
     path.try_exists()
 }
 
+/// A document's bytes; none if it is missing or not what its digest says. Errors: that cannot be known.
+fn document(store: &Store, digest: Digest) -> io::Result<Option<Vec<u8>>> {
+    match store.disk.read_blob(digest) {
+        Err(error) if is_unreadable(&error) => Err(error),
+        read => Ok(read.ok().filter(|bytes| Digest::of(bytes) == digest)),
+    }
+}
+
 fn shown(known: &Known) -> String {
     known.names.first().or(known.digests.first()).map_or_else(|| known.image.to_string(), ImageName::familiar)
 }
@@ -326,9 +341,8 @@ fn forget(store: &Store, known: &Known) -> io::Result<()> {
 }
 
 /// Makes a manifest in place of the one that is lost.
-fn describe_again(store: &Store, known: &Known) -> io::Result<()> {
-    let configuration = fs::read(store.disk.blob(known.image))?;
-    let manifest = store.describe(known.image, &configuration)?;
+fn describe_again(store: &Store, known: &Known, configuration: &[u8]) -> io::Result<()> {
+    let manifest = store.describe(known.image, configuration)?;
     let digest = Digest::of(&manifest);
     store.disk.publish(&store.disk.blob(digest), &manifest, Durable::Yes)?;
     catalogue::replace_manifest(&store.disk, known.image, digest)

@@ -99,6 +99,7 @@ pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     use nix::libc::{EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV};
     match error.raw_os_error() {
         Some(errno) => ![EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EXDEV].contains(&errno),
+        None if error.kind() == io::ErrorKind::OutOfMemory => true,
         None => {
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<At>());
             inner.is_some_and(|at| is_unreadable(&at.error))
@@ -112,5 +113,26 @@ pub(crate) fn cause(error: &io::Error) -> String {
         Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_lowercase(),
         None if error.kind() == io::ErrorKind::UnexpectedEof => "the data ends too early".to_owned(),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_there_or_of_another_kind_is_damaged() {
+        use nix::libc::{EACCES, EIO, EISDIR, ELOOP, ENOENT, ENOMEM};
+        for errno in [EACCES, EIO, ENOMEM] {
+            let error = || io::Error::from_raw_os_error(errno);
+            assert!(is_unreadable(&error()) && is_unreadable(&at("here", error())), "{errno}");
+        }
+        for errno in [EISDIR, ELOOP, ENOENT] {
+            let error = || io::Error::from_raw_os_error(errno);
+            assert!(!is_unreadable(&error()) && !is_unreadable(&at("here", error())), "{errno}");
+        }
+        // Of a buffer that cannot be had.
+        assert!(is_unreadable(&io::ErrorKind::OutOfMemory.into()));
+        assert!(!is_unreadable(&io::ErrorKind::InvalidData.into()));
     }
 }
