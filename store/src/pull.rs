@@ -208,9 +208,10 @@ impl Origin for RemoteLayers<'_> {
         let (Some(digest), Some(size)) = (layer.digest, layer.size) else {
             return Err("has neither digest nor size".to_owned());
         };
-        let file = self.partial(digest, size).map_err(|e| format!("partial download: {}", cause(&e)))?;
+        let file =
+            Partial::open(self.disk, digest, size).map_err(|e| format!("partial download: {}", cause(&e)))?;
         let kept = match &file {
-            Some(file) => file.metadata().map_err(|e| cause(&e))?.len(),
+            Some(file) => file.0.metadata().map_err(|e| cause(&e))?.len(),
             None => 0,
         };
         let blob = Download {
@@ -255,11 +256,14 @@ impl Origin for RemoteLayers<'_> {
     }
 }
 
-impl RemoteLayers<'_> {
-    /// What has come of a blob so far, locked; none if somebody else is at it.
-    fn partial(&self, digest: Digest, size: u64) -> io::Result<Option<File>> {
+/// What has come of a blob so far, locked.
+struct Partial(File);
+
+impl Partial {
+    /// None if somebody else is at it.
+    fn open(disk: &Disk, digest: Digest, size: u64) -> io::Result<Option<Self>> {
         faults::point()?;
-        let path = self.disk.partial(digest);
+        let path = disk.partial(digest);
         let file = File::options().create(true).truncate(false).read(true).append(true).open(path)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -268,7 +272,14 @@ impl RemoteLayers<'_> {
         if file.metadata()?.len() > size {
             file.set_len(0)?;
         }
-        Ok(Some(file))
+        Ok(Some(Self(file)))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock with a child of this process that has not come to its exec yet.
+        drop(self.0.unlock());
     }
 }
 
@@ -278,7 +289,7 @@ struct Download<'a> {
     digest: Digest,
     size: u64,
     is_foreign: bool,
-    file: Option<File>,
+    file: Option<Partial>,
     /// Bytes in the file.
     kept: u64,
     /// Bytes given out.
@@ -337,7 +348,7 @@ impl Download<'_> {
     fn read_kept(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let Some(file) = self.file.as_ref().filter(|_| self.at < self.kept) else { return Ok(None) };
         let most = usize::try_from(self.kept - self.at).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let count = file.read_at(&mut buffer[..most], self.at)?;
+        let count = file.0.read_at(&mut buffer[..most], self.at)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -369,7 +380,7 @@ impl Download<'_> {
     fn arrived(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(file) = &mut self.file {
             faults::point()?;
-            file.write_all(bytes)?;
+            file.0.write_all(bytes)?;
         }
         self.at += bytes.len() as u64;
         self.kept = self.kept.max(self.at);
@@ -410,5 +421,27 @@ impl Download<'_> {
             self.reported = Some(Instant::now());
             self.progress.layer(self.digest, LayerEvent::Downloading { done: self.at, total: self.size });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_that_ended_is_locked_by_nobody() {
+        let root = std::env::temp_dir().join(format!("skiff-partial-{}", std::process::id()));
+        let disk = Disk::new(root.clone());
+        disk.make().unwrap();
+        let open = || Partial::open(&disk, Digest::of(b"x"), 1).unwrap();
+        let partial = open().unwrap();
+        // As a child has it between its fork and its exec.
+        let inherited = partial.0.try_clone().unwrap();
+        let is_busy = open().is_none();
+        drop(partial);
+        let is_free = open().is_some();
+        drop(inherited);
+        fs::remove_dir_all(root).unwrap();
+        assert!(is_busy && is_free, "{is_busy} {is_free}");
     }
 }
