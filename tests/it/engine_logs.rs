@@ -73,8 +73,8 @@ fn what_was_written_is_shown_by_stream_by_line_and_by_time() {
 #[test]
 fn a_gigabyte_without_a_line_s_end_is_bounded_on_disk_and_in_memory() {
     let world = World::new();
-    // What counts containers is loaded after the daemon has come up.
-    assert!(eventually(|| !world.skiff(&["version"]).ok().contains("loading")));
+    // They take memory.
+    world.await_programs();
     let before = world.own_kib();
     let bounds = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
     // Of less where the machine is emulated.

@@ -31,6 +31,12 @@ impl World {
         self.skiff(words).ok().trim_end().to_owned()
     }
 
+    /// Waits until what counts containers, which is loaded after the daemon has come up, is or has been refused.
+    pub(crate) fn await_programs(&self) {
+        let state = || self.ok(&["version", "--format", "{{.Server.Events}}"]);
+        assert!(eventually(|| state() != "loading"), "programs are still being loaded");
+    }
+
     /// Creates a container of the small root; its id.
     pub(crate) fn create(&self, flags: &[&str], command: &[&str]) -> String {
         self.ok(&[&["create"], flags, &[fixture::small_root()], command].concat())

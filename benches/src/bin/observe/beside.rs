@@ -4,12 +4,15 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use skiff_benches::lab::Lab;
+
+/// How long a daemon may take to load what is always on: the verifier of a busy host is slow.
+const LOADED: Duration = Duration::from_secs(60);
 
 /// Who looks on.
 #[derive(Debug, Clone)]
@@ -107,11 +110,13 @@ impl<'a> Watching<'a> {
         self.child = Some(spawn(client(lab).args(["daemon", "--idle-timeout", "600"]).args(words))?);
         until(|| run(client(lab).args(["ps", "--quiet"])).is_ok()).context("the daemon does not answer")?;
         // What is always on is loaded after that.
-        let loaded = || {
-            said(client(lab).args(["version", "--format", "json"]))
-                .is_ok_and(|text| !text.contains("loading"))
-        };
-        until(loaded).context("the daemon does not load its programs")
+        let state = || said(client(lab).args(["version", "--format", "{{.Server.Events}}"]));
+        let is_told = || state().is_ok_and(|state| state.trim_end() != "loading");
+        until_within(LOADED, is_told).context("the daemon does not load its programs")?;
+        match state()?.trim_end() {
+            "loaded" => Ok(()),
+            refused => bail!("the daemon counts nothing: {refused}"),
+        }
     }
 
     /// Waits until the program looks at every CPU.
@@ -180,14 +185,19 @@ pub(crate) fn stop(mut child: Child) -> Result<()> {
 }
 
 /// Waits for up to ten seconds until `is` is so.
-pub(crate) fn until(mut is: impl FnMut() -> bool) -> Result<()> {
-    for _ in 0..1000 {
-        if is() {
-            return Ok(());
+pub(crate) fn until(is: impl FnMut() -> bool) -> Result<()> {
+    until_within(Duration::from_secs(10), is)
+}
+
+fn until_within(time: Duration, mut is: impl FnMut() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !is() {
+        if begun.elapsed() >= time {
+            bail!("it took too long");
         }
         thread::sleep(Duration::from_millis(10));
     }
-    bail!("it took too long")
+    Ok(())
 }
 
 /// What a program prints that succeeds.
