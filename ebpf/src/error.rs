@@ -72,16 +72,23 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kernel refused `step`; of its answer, whatever the length, the first line and the last that says something.
-    /// `EPERM` means capabilities that only count in the initial user namespace.
+    /// As [`Error::answered`], but that `EPERM` means capabilities that only count in the initial user namespace.
     pub(crate) fn refused(step: impl Into<String>, error: &(dyn std::error::Error + 'static)) -> Self {
+        let is_eperm = |error: &&(dyn std::error::Error + 'static)| {
+            let io = error.downcast_ref::<io::Error>();
+            io.and_then(io::Error::raw_os_error) == Some(libc::EPERM)
+        };
+        if std::iter::successors(error.source(), |error| error.source()).any(|error| is_eperm(&error)) {
+            return Self::Privilege(vec!["CAP_BPF", "CAP_PERFMON"]);
+        }
+        Self::answered(step, error)
+    }
+
+    /// The kernel refused `step`; of its answer, whatever the length, the first line and the last that says something, as one.
+    pub(crate) fn answered(step: impl Into<String>, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut cause = error.to_string();
         let mut deeper = error.source();
         while let Some(error) = deeper {
-            let io = error.downcast_ref::<io::Error>();
-            if io.and_then(io::Error::raw_os_error) == Some(libc::EPERM) {
-                return Self::Privilege(vec!["CAP_BPF", "CAP_PERFMON"]);
-            }
             let text = error.to_string();
             if !cause.contains(&text) {
                 cause = format!("{cause}: {text}");
@@ -119,6 +126,8 @@ mod tests {
         let refused = |errno| Error::refused("load", &Create(io::Error::from_raw_os_error(errno)));
         assert!(matches!(refused(libc::EPERM), Error::Privilege(_)));
         assert!(matches!(refused(libc::EACCES), Error::Refused { .. }), "the verifier's answer");
+        let answered = Error::answered("load", &Create(io::Error::from_raw_os_error(libc::EPERM)));
+        assert_eq!(answered.to_string(), "load: create a map: Operation not permitted (os error 1)");
     }
 
     #[test]

@@ -36,9 +36,9 @@ const ITERATORS: [&str; 2] = ["close", "live"];
 /// The one that takes up tasks which live already.
 const ADOPT: &str = "adopt";
 /// Where a request to a block device is held back: the program, and the function of the kernel's.
-const HELD: (&str, &str) = ("blk_throtl_bio", "__blk_throtl_bio");
+pub(crate) const HELD: (&str, &str) = ("blk_throtl_bio", "__blk_throtl_bio");
 const OOM: &str = "OOM kills (no tracepoint mark_victim)";
-const HELD_BLOCK: &str = "block I/O that a limit of cgroup v1 holds back (no function __blk_throtl_bio)";
+const HELD_BLOCK: &str = "block I/O that a limit of cgroup v1 holds back";
 const BLOCK: &str = "block I/O (no tracepoint block_bio_queue, or no fields of struct bio)";
 
 /// The object in the kernel.
@@ -163,9 +163,9 @@ impl Loaded {
             }
         }
         if self.available.block {
-            self.held = self.attach_held(btf).ok();
-            if self.held.is_none() {
-                self.available.lacks(HELD_BLOCK);
+            match self.attach_held(btf) {
+                Ok(link) => self.held = Some(link),
+                Err(error) => self.available.lacks(&lacking_held(HELD_BLOCK, &error)),
             }
         }
         let loaded = ITERATORS.into_iter().chain([ADOPT]).try_for_each(|name| {
@@ -180,12 +180,10 @@ impl Loaded {
     }
 
     fn attach_held(&mut self, btf: &Btf) -> Result<FExitLinkId, Error> {
-        let (name, function) = HELD;
-        let refused =
-            |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("attach {name}"), cause);
+        let (_, function) = HELD;
         let program = self.held()?;
-        program.load(function, btf).map_err(|cause| refused(&cause))?;
-        program.attach().map_err(|cause| refused(&cause))
+        program.load(function, btf).map_err(|cause| Error::answered("load", &cause))?;
+        program.attach().map_err(|cause| Error::answered("attach", &cause))
     }
 
     fn held(&mut self) -> Result<&mut FExit, Error> {
@@ -267,6 +265,12 @@ impl Available {
             self.missing.push(figure.to_owned());
         }
     }
+}
+
+/// That `figure` is not given since no program is at the function of [`HELD`]: it may not exist, or not be open to programs, and
+/// not every kernel says which.
+pub(crate) fn lacking_held(figure: &str, error: &Error) -> String {
+    format!("{figure} (programs at {}: {error})", HELD.1)
 }
 
 /// Creates the maps, for `slots` containers, and fills in the offsets.

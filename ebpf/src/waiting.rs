@@ -18,7 +18,7 @@ use skiff_sys::heap;
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::{check_privileges, pin_maps, program, require, tracepoint};
+use crate::load::{HELD, check_privileges, lacking_held, pin_maps, program, require, tracepoint};
 use crate::maps::{Plain, memory};
 use crate::tier1::{Probes, Reader, Tier1};
 
@@ -36,14 +36,12 @@ const MOVES: [(&str, &str); 3] = [
 /// Where requests end comes first: what has begun is waited for.
 const BLOCK: [&str; 3] = ["block_bio_complete", "block_rq_complete", "block_bio_queue"];
 
-/// Where a request may be held back: the program, and the function of the kernel's.
-const HELD: (&str, &str) = ("blk_throtl_bio", "__blk_throtl_bio");
-
 pub(crate) const RUN_QUEUE: &str = "run queue waits (no tracepoint sched_switch as of Linux 5.18, or no field sched_info.last_queued or se.cfs_rq)";
 const THROTTLED: &str = "waits for the own CPU quota apart (no field cfs_rq.throttled_clock_self_time)";
 pub(crate) const LATENCY: &str = "block latency (no tracepoints block_bio_queue, block_bio_complete and block_rq_complete, or no fields of struct bio)";
 
-const THROTTLED_BLOCK: &str = "the time for which a limit holds requests to block devices back, and of cgroup v1 these requests (no function __blk_throtl_bio)";
+const THROTTLED_BLOCK: &str =
+    "the time for which a limit holds requests to block devices back, and of cgroup v1 these requests";
 
 /// The programs of waiting, loaded and attached. Dropping it detaches and unloads them, unless they are pinned.
 pub struct Waiting {
@@ -126,7 +124,7 @@ impl Waiting {
         if waiting.reader.blocks.is_some() {
             match waiting.attach_held(&btf) {
                 Ok(link) => waiting.held = Some(link),
-                Err(error) => waiting.missing.push(format!("{THROTTLED_BLOCK}: {error}")),
+                Err(error) => waiting.missing.push(lacking_held(THROTTLED_BLOCK, &error)),
             }
         }
         drop(btf);
@@ -203,12 +201,10 @@ impl Waiting {
     }
 
     fn attach_held(&mut self, btf: &Btf) -> Result<FEntryLinkId, Error> {
-        let (name, function) = HELD;
-        let refused =
-            |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("attach {name}"), cause);
+        let (_, function) = HELD;
         let program = self.held()?;
-        program.load(function, btf).map_err(|cause| refused(&cause))?;
-        program.attach().map_err(|cause| refused(&cause))
+        program.load(function, btf).map_err(|cause| Error::answered("load", &cause))?;
+        program.attach().map_err(|cause| Error::answered("attach", &cause))
     }
 
     fn held(&mut self) -> Result<&mut FEntry, Error> {
