@@ -133,7 +133,7 @@ fn fill(directory: &Path, slots: u32, probes: Probes) -> Result<(), Error> {
         about.net_bytes = pinned.bytes;
         missing.extend(pinned.missing);
     }
-    about.missing.iter_mut().zip(missing.join("\n").bytes()).for_each(|(to, from)| *to = from);
+    about.missing = text_of(&missing);
     about.since_ns = clock::monotonic_ns();
     about.load_ns = about.since_ns - begun_ns;
     first
@@ -347,6 +347,20 @@ impl Pinned {
     }
 }
 
+/// The phrases of `missing`, of each its first line; a list that is too long ends with an ellipsis where it is cut.
+fn text_of(missing: &[String]) -> [u8; MISSING] {
+    const CUT: &str = "…";
+    let mut text = missing.iter().filter_map(|phrase| phrase.lines().next()).collect::<Vec<_>>().join("\n");
+    if text.len() > MISSING {
+        let fits = (0..=MISSING - CUT.len()).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(fits.unwrap_or(0));
+        text += CUT;
+    }
+    let mut bytes = [0; MISSING];
+    bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+    bytes
+}
+
 fn missing(about: &About) -> Vec<String> {
     let text = about.missing.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).lines().map(str::to_owned).collect()
@@ -402,4 +416,30 @@ fn failed(step: &str, path: &Path, cause: io::Error) -> Error {
 fn c_path(path: &Path) -> CString {
     // No path here has a NUL: they are made of constants.
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(phrases: &[String]) -> Vec<String> {
+        missing(&About { missing: text_of(phrases), ..nothing(Probes::default()) })
+    }
+
+    #[test]
+    fn what_is_missing_comes_back_a_phrase_each() {
+        let phrases = ["waits (no field)", "programs at f: load: refused\n0: (79) r6 = 1\nR6 invalid"];
+        let told = told(&phrases.map(str::to_owned));
+        assert_eq!(told, ["waits (no field)", "programs at f: load: refused"]);
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_says_so() {
+        let fits = "é".repeat(MISSING / 2);
+        assert_eq!(told(std::slice::from_ref(&fits)), std::slice::from_ref(&fits));
+        let told = told(&["a".to_owned(), fits.clone(), "b".to_owned()]);
+        assert_eq!(told.len(), 2);
+        let cut = told[1].strip_suffix('…').expect("that it is cut");
+        assert!(fits.starts_with(cut) && cut.len() > MISSING - 10, "{}", cut.len());
+    }
 }
