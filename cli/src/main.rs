@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod blamed;
 mod client;
 mod counted;
 mod failure;

@@ -61,6 +61,14 @@ pub struct Taken {
     pub owner: Owner,
 }
 
+impl Taken {
+    /// Whether it waits for a program: nobody's container yet.
+    #[must_use]
+    pub const fn is_made_ahead(&self) -> bool {
+        self.owner.stamps[0] == 0
+    }
+}
+
 /// Loads and attaches the programs of `probes` for `slots` containers at a time, and leaves them pinned. bpffs must be mounted.
 ///
 /// Errors: [`Error::Pinned`] if some are already, [`Error::OtherBuild`] if those of another build are.
@@ -223,15 +231,19 @@ impl Pinned {
 
     /// The containers that have a slot, in the order in which they began; without those that wait for a program.
     pub fn taken(&self) -> Result<Vec<Taken>, Error> {
-        let mut taken = Vec::new();
-        for (key, owner) in self.all(&self.owners, "owners")? {
-            let Some(slot) = key.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)) else { continue };
-            if owner.stamps[0] != 0 {
-                taken.push(Taken { slot, owner });
-            }
-        }
-        taken.sort_by_key(|taken| (taken.owner.stamps[0], taken.slot));
+        let mut taken = self.owned()?;
+        taken.retain(|taken| !taken.is_made_ahead());
         Ok(taken)
+    }
+
+    /// All that have a slot, those that wait for a program first.
+    pub fn owned(&self) -> Result<Vec<Taken>, Error> {
+        let slot = |key: &[u8]| Some(u32::from_ne_bytes(*key.first_chunk()?));
+        let all = self.all(&self.owners, "owners")?.into_iter();
+        let mut owned: Vec<_> =
+            all.filter_map(|(key, owner)| Some(Taken { slot: slot(&key)?, owner })).collect();
+        owned.sort_by_key(|taken| (taken.owner.stamps[0], taken.slot));
+        Ok(owned)
     }
 
     /// The containers that found no free slot since the programs were pinned; the first 4,096 of them.

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use skiff_ebpf::pinned::Pinned;
-use skiff_ebpf::{Block, Culprit, Histogram, RunQueue, Tcp, Traffic};
+use skiff_ebpf::{Block, Histogram, RunQueue, Tcp, Traffic};
 
 use super::show::{Report, Shown};
+use crate::blamed::Blamed;
 
 const SCHEMA: &str = "skiff.observe/1";
 const STATUS: &str = "skiff.observing/1";
@@ -62,7 +63,8 @@ fn container(report: &Report, one: &Shown) -> Value {
 }
 
 fn run_queue(report: &Report, waits: &RunQueue) -> Value {
-    let blame: Vec<Value> = waits.blame.iter().map(|(culprit, ns)| blamed(report, *culprit, *ns)).collect();
+    let blame: Vec<Value> =
+        report.blamed(waits).into_iter().map(|(culprit, ns)| blamed(report, culprit, ns)).collect();
     json!({
         "wait": times(&waits.wait),
         "throttled": times(&waits.throttled),
@@ -72,22 +74,12 @@ fn run_queue(report: &Report, waits: &RunQueue) -> Value {
     })
 }
 
-fn blamed(report: &Report, culprit: Culprit, ns: u64) -> Value {
-    let word = match culprit {
-        Culprit::Container(slot) => match report.id(slot) {
-            Some(id) => {
-                return json!({"culprit": "container", "id": id, "name": report.names.of(id), "ns": ns});
-            }
-            None => "ended",
-        },
-        Culprit::Host => "host",
-        Culprit::Kernel => "kernel",
-        Culprit::Nobody => "nobody",
-        Culprit::Quota => "own_quota",
-        Culprit::Ended => "ended",
-        Culprit::Untold => "unknown",
-    };
-    json!({"culprit": word, "ns": ns})
+fn blamed(report: &Report, culprit: Blamed, ns: u64) -> Value {
+    if let Blamed::Container(slot) = culprit {
+        let id = report.holders.id(slot).unwrap_or_default();
+        return json!({"culprit": "container", "id": id, "name": report.names.of(id), "ns": ns});
+    }
+    json!({"culprit": culprit.words(|_| String::new()).replace(' ', "_"), "ns": ns})
 }
 
 fn block(block: &Block) -> Value {

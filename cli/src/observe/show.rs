@@ -1,9 +1,10 @@
 //! `skiff observe show`: how containers waited and for whom, and what their sockets did.
 
 use skiff_ebpf::pinned::Pinned;
-use skiff_ebpf::{Culprit, Histogram, RunQueue, Tier1};
+use skiff_ebpf::{Histogram, RunQueue, Tier1};
 
 use super::{failed, json, open};
+use crate::blamed::{Blamed, Holders};
 use crate::counted::{self, Container, Names};
 use crate::failure::Failure;
 use crate::profile::{Align, Table, duration, plain, size};
@@ -26,8 +27,8 @@ pub(super) struct Report {
     pub(super) probes: Vec<&'static str>,
     pub(super) missing: Vec<String>,
     pub(super) refused: usize,
-    /// The ids of all that are counted, by slot.
-    pub(super) ids: Vec<(u32, String)>,
+    /// Who has which slot.
+    pub(super) holders: Holders,
     /// What they are called.
     pub(super) names: Names,
     /// Whole ids are shown, and no names.
@@ -66,7 +67,7 @@ fn report(pinned: &Pinned, container: Option<&str>) -> Result<Report, Failure> {
         probes: pinned.probes().names(),
         missing: pinned.missing(),
         refused: pinned.refused().map_err(failed)?.len(),
-        ids: all.into_iter().map(|container| (container.taken.slot, container.id)).collect(),
+        holders: Holders::of(pinned)?,
         names: Names::find(),
         whole_ids: false,
         containers,
@@ -74,23 +75,13 @@ fn report(pinned: &Pinned, container: Option<&str>) -> Result<Report, Failure> {
 }
 
 impl Report {
-    /// What a culprit is called.
-    pub(super) fn name(&self, culprit: Culprit) -> String {
-        match culprit {
-            Culprit::Container(slot) => {
-                self.id(slot).map_or_else(|| "ended".to_owned(), |id| self.container(id))
-            }
-            Culprit::Host => "host".to_owned(),
-            Culprit::Kernel => "kernel".to_owned(),
-            Culprit::Nobody => "nobody".to_owned(),
-            Culprit::Quota => "own quota".to_owned(),
-            Culprit::Ended => "ended".to_owned(),
-            Culprit::Untold => "unknown".to_owned(),
-        }
+    /// For whom one waited, the longest first.
+    pub(super) fn blamed(&self, waits: &RunQueue) -> Vec<(Blamed, u64)> {
+        self.holders.blamed(&waits.blame)
     }
 
-    pub(super) fn id(&self, slot: u32) -> Option<&str> {
-        self.ids.iter().find(|(of, _)| *of == slot).map(|(_, id)| id.as_str())
+    fn name(&self, blamed: Blamed) -> String {
+        blamed.words(|slot| self.container(self.holders.id(slot).unwrap_or_default()))
     }
 
     /// The container `id` as lists show it: its name, or the beginning of its id.
@@ -144,14 +135,14 @@ fn overview(report: &Report) -> String {
 
 /// Who waited, downwards, for whom, across.
 fn matrix(report: &Report) -> String {
-    let rows: Vec<(&Shown, &RunQueue)> = report
+    let rows: Vec<(&Shown, Vec<(Blamed, u64)>)> = report
         .containers
         .iter()
-        .filter_map(|one| Some((one, one.figures.run_queue.as_ref()?)))
-        .filter(|(_, waits)| !waits.blame.is_empty())
+        .filter_map(|one| Some((one, report.blamed(one.figures.run_queue.as_ref()?))))
+        .filter(|(_, blamed)| !blamed.is_empty())
         .collect();
-    let mut culprits: Vec<(Culprit, u64)> = Vec::new();
-    for (culprit, ns) in rows.iter().flat_map(|(_, waits)| &waits.blame) {
+    let mut culprits: Vec<(Blamed, u64)> = Vec::new();
+    for (culprit, ns) in rows.iter().flat_map(|(_, blamed)| blamed) {
         match culprits.iter_mut().find(|(of, _)| of == culprit) {
             Some((_, sum)) => *sum += ns,
             None => culprits.push((*culprit, *ns)),
@@ -165,9 +156,9 @@ fn matrix(report: &Report) -> String {
     culprits.sort_unstable();
     let heads: Vec<String> = culprits.iter().map(|(culprit, _)| report.name(*culprit)).collect();
     let mut lines = vec![std::iter::once("WAITED FOR".to_owned()).chain(heads).collect::<Vec<_>>()];
-    for (one, waits) in rows {
+    for (one, blamed) in rows {
         let cells = culprits.iter().map(|(culprit, _)| {
-            let ns = waits.blame.iter().find(|(of, _)| of == culprit).map(|(_, ns)| *ns);
+            let ns = blamed.iter().find(|(of, _)| of == culprit).map(|(_, ns)| *ns);
             ns.map_or_else(none, time)
         });
         lines.push(std::iter::once(report.container(&one.id)).chain(cells).collect());
@@ -249,10 +240,10 @@ fn blame(report: &Report, slot: u32, waits: &RunQueue) -> String {
         return String::new();
     }
     let mut lines = Vec::new();
-    for (culprit, ns) in &waits.blame {
+    for (culprit, ns) in report.blamed(waits) {
         let name =
-            if *culprit == Culprit::Container(slot) { "itself".to_owned() } else { report.name(*culprit) };
-        lines.push(vec![format!("  {name}"), time(*ns), format!("{:.1} %", *ns as f64 * 100.0 / sum as f64)]);
+            if culprit == Blamed::Container(slot) { "itself".to_owned() } else { report.name(culprit) };
+        lines.push(vec![format!("  {name}"), time(ns), format!("{:.1} %", ns as f64 * 100.0 / sum as f64)]);
     }
     format!("\nwaited for\n{}", aligned(&lines))
 }
@@ -302,7 +293,7 @@ fn none() -> String {
 
 #[cfg(test)]
 mod tests {
-    use skiff_ebpf::{Block, Tcp, Traffic};
+    use skiff_ebpf::{Block, Culprit, Tcp, Traffic};
 
     use super::*;
 
@@ -326,7 +317,7 @@ mod tests {
             probes: vec!["run-queue"],
             missing: vec!["everything else".to_owned()],
             refused: 2,
-            ids: vec![(1, "c0ffee".repeat(10) + "beef"), (4, "noisy".to_owned())],
+            holders: Holders::of_pairs(&[(1, Some(&("c0ffee".repeat(10) + "beef"))), (4, Some("noisy"))]),
             names: Names::of_pairs(&[(&("c0ffee".repeat(10) + "beef"), "web")]),
             whole_ids: false,
             containers: vec![Shown { slot: 1, id: "c0ffee".repeat(10) + "beef", figures }],

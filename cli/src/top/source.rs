@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use skiff_ebpf::pinned::Pinned;
-use skiff_ebpf::{Histogram, Tier1};
+use skiff_ebpf::{Culprit, Histogram, Tier1};
 use skiff_engine::figures::Sampled;
 use skiff_engine::protocol::{Reply, Request};
 use skiff_engine::{Client, State};
 use skiff_runtime::cgroup::Layout;
 
 use super::blame;
+use crate::blamed::Holders;
 use crate::failure::Failure;
 use crate::observe;
 use crate::profile::{duration, plain};
@@ -47,6 +48,8 @@ pub(super) struct Reading {
     pub(super) tasks: Option<u64>,
     /// What the probes beside that of system calls tell of its waiting, a line each.
     pub(super) waits: Vec<String>,
+    /// For whom it waited, and who for it.
+    pub(super) blame: Vec<blame::Line>,
 }
 
 /// Reads all containers.
@@ -124,6 +127,7 @@ fn of_sampled(sampled: Sampled, mount: Option<&PathBuf>) -> Reading {
         sent_bytes: figures.network.map(|network| network.sent_bytes),
         tasks: figures.processes.current,
         waits: Vec::new(),
+        blame: Vec::new(),
         id: sampled.id,
     }
 }
@@ -131,18 +135,25 @@ fn of_sampled(sampled: Sampled, mount: Option<&PathBuf>) -> Reading {
 /// `named` says what a container is called.
 fn of_pinned(pinned: &Pinned, named: &dyn Fn(&str) -> String) -> Result<Vec<Reading>, Failure> {
     let containers = counted::all(pinned)?;
-    let waiter = |container: &counted::Container| {
+    let run_queue = |container: &counted::Container| {
         let run_queue = pinned.tier1(container.slot()).map_err(observe::failed)?.run_queue;
-        let blame = run_queue.map(|run_queue| run_queue.blame).unwrap_or_default();
-        Ok(blame::Waiter { slot: container.slot(), name: named(&container.id), blame })
+        Ok(run_queue.map(|run_queue| run_queue.blame).unwrap_or_default())
     };
-    let waiters: Vec<_> = if pinned.probes().run_queue {
-        containers.iter().map(waiter).collect::<Result<_, Failure>>()?
+    let waited: Vec<_> = if pinned.probes().run_queue {
+        containers.iter().map(run_queue).collect::<Result<_, Failure>>()?
     } else {
         Vec::new()
     };
+    let holders = Holders::of(pinned)?;
+    let waiter = |(container, blame): (&counted::Container, Vec<(Culprit, u64)>)| blame::Waiter {
+        slot: container.slot(),
+        name: named(&container.id),
+        blame: holders.blamed(&blame),
+    };
+    let waiters: Vec<_> = containers.iter().zip(waited).map(waiter).collect();
     let one = |container: counted::Container| {
-        let blamed = blame::lines(&waiters, container.slot());
+        let in_slot = |slot: u32| holders.id(slot).map_or_else(String::new, named);
+        let blame = blame::lines(&waiters, &in_slot, container.slot());
         let record = match pinned.snapshot(container.slot()) {
             Ok(record) => Some(record),
             Err(skiff_ebpf::Error::NoCalls) => None,
@@ -173,7 +184,8 @@ fn of_pinned(pinned: &Pinned, named: &dyn Fn(&str) -> String) -> Result<Vec<Read
             received_bytes: stats.network_received_bytes.or_else(|| Some(tier1.net?.received_bytes)),
             sent_bytes: stats.network_sent_bytes.or_else(|| Some(tier1.net?.sent_bytes)),
             tasks: stats.processes,
-            waits: waits(&tier1).into_iter().chain(blamed).collect(),
+            waits: waits(&tier1),
+            blame,
         })
     };
     containers.into_iter().filter(|container| container.pid.is_some()).map(one).collect()
@@ -206,7 +218,7 @@ fn complete(known: &mut Reading, counted: Reading) {
     known.write_bytes = known.write_bytes.or(counted.write_bytes);
     known.received_bytes = known.received_bytes.or(counted.received_bytes);
     known.sent_bytes = known.sent_bytes.or(counted.sent_bytes);
-    known.waits = counted.waits;
+    (known.waits, known.blame) = (counted.waits, counted.blame);
     known.directory = known.directory.take().or(counted.directory);
 }
 

@@ -99,7 +99,7 @@ fn fitting(sort: usize, room: u16) -> Range<usize> {
 }
 
 fn one(frame: &mut Frame<'_>, area: Rect, state: &State, row: &Row) {
-    let above = u16::try_from(2 + row.now.waits.len()).unwrap_or(2);
+    let above = u16::try_from(2 + row.now.waits.len() + row.now.blame.len()).unwrap_or(2);
     let lines = u16::try_from(DRAWN.len().div_ceil(2)).unwrap_or(3);
     let [about, charts, list] =
         Layout::vertical([Constraint::Length(above), Constraint::Length(lines * 4), Constraint::Min(0)])
@@ -110,6 +110,7 @@ fn one(frame: &mut Frame<'_>, area: Rect, state: &State, row: &Row) {
         Line::raw(format!("{}  memory limit {limit}", row.now.id)),
     ];
     lines_about.extend(row.now.waits.iter().map(|line| Line::raw(line.clone())));
+    lines_about.extend(row.now.blame.iter().map(|line| Line::raw(line.text(about.width.into()))));
     frame.render_widget(Paragraph::new(lines_about), about);
     let strips = Layout::vertical([Constraint::Length(4); DRAWN.len().div_ceil(2)]).split(charts);
     for (number, column) in DRAWN.iter().enumerate() {
