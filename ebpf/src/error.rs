@@ -101,6 +101,8 @@ impl Error {
         };
         let (first, last) = (lines().next().unwrap_or(""), lines().rfind(noise).unwrap_or(""));
         let cause = if first == last { first.to_owned() } else { format!("{first} … {last}") };
+        // What the kernel refuses before it looks at the program has none.
+        let cause = cause.strip_suffix(". Verifier output:").map(str::to_owned).unwrap_or(cause);
         Self::Refused { step: step.into(), cause }
     }
 }
@@ -116,6 +118,13 @@ mod tests {
         );
         let error = Error::refused("load sys_enter", &answer);
         assert_eq!(error.to_string(), "load sys_enter: load failed: EACCES … R6 invalid mem access");
+    }
+
+    #[test]
+    fn an_answer_without_the_verifier_s_does_not_announce_it() {
+        let answer = io::Error::other("the BPF_PROG_LOAD syscall returned EPERM. Verifier output: ");
+        let error = Error::answered("load", &answer);
+        assert_eq!(error.to_string(), "load: the BPF_PROG_LOAD syscall returned EPERM");
     }
 
     #[test]
