@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{World, can_observe, run};
 use crate::harness::pty::Terminal;
-use crate::harness::{installed, need, parse, v1};
+use crate::harness::{need, parse, v1};
 use crate::oci::Bundle;
 
 /// A CPU that this program may run on.
@@ -46,19 +46,16 @@ fn burnt_ms(printed: &str) -> f64 {
     word.unwrap_or_else(|| panic!("{printed}"))
 }
 
-/// A container that can run on `cpu` only.
+/// A container that can run on `cpu` only: by its cpuset, as a task that enters one loses its own affinity below Linux 6.2.
 fn on_cpu(world: &World, cpu: &str, args: &[&str]) -> Bundle {
-    let mut enter = world.enter();
-    enter.extend(["taskset", "-c", cpu].map(str::to_owned));
-    let mut bundle = Bundle::new().through(&enter);
-    bundle.args(args);
+    let mut bundle = world.bundle(args);
+    bundle.set("/linux/resources/cpu", json!({"cpus": cpu}));
     bundle
 }
 
 #[test]
 fn two_that_want_the_same_cpu_wait_for_each_other() {
     need!(can_observe(), "a kernel with BTF, and skiff-runtime");
-    need!(installed("taskset"), "taskset");
     let (world, cpu) = (World::with_probes("run-queue", "3"), some_cpu());
     let busy = "while :; do :; done";
     let mut first = on_cpu(&world, &cpu, &[]);
@@ -102,7 +99,6 @@ fn two_that_want_the_same_cpu_wait_for_each_other() {
 #[test]
 fn top_shows_who_waited_for_whom() {
     need!(can_observe(), "a kernel with BTF, and skiff-runtime");
-    need!(installed("taskset"), "taskset");
     let (world, cpu) = (World::with_probes("run-queue", "2"), some_cpu());
     let busy = || {
         let mut bundle = on_cpu(&world, &cpu, &[]);
