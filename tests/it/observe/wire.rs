@@ -158,7 +158,6 @@ fn connections_through_a_wire_are_counted_to_the_byte() {
         assert!(run(&bundle).contains("connections"), "{}", bundle.errors());
         let counted = is_what_the_kernel_counted(&world, &wire, &bundle, &before);
         assert_eq!(counted.connections, connections);
-        assert_eq!(counted.retransmits, 0, "{counted:?}");
         let payload = (connections[0] + connections[1]) * 5 * 900;
         assert!(counted.bytes.iter().all(|bytes| *bytes > payload), "{counted:?}");
         bundle.delete();
