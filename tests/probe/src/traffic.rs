@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::time::{Duration, Instant};
 
 use crate::out;
 
@@ -49,7 +50,8 @@ pub(crate) fn connections(count: usize, refused: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes and reads so many blocks of `size` bytes of a file or device, past the page cache. open(2), O_DIRECT.
+/// Writes and reads so many blocks of `size` bytes of a file or device, past the page cache, and says how long the writes took. open(2),
+/// O_DIRECT.
 pub(crate) fn direct(path: &str, writes: usize, reads: usize, size: usize) -> Result<(), String> {
     let told = |error: std::io::Error| error.to_string();
     if size == 0 || !size.is_multiple_of(ALIGNED) {
@@ -60,12 +62,16 @@ pub(crate) fn direct(path: &str, writes: usize, reads: usize, size: usize) -> Re
     let mut room = vec![0; size + ALIGNED];
     let first = room.as_ptr().align_offset(ALIGNED);
     let block = &mut room[first..first + size];
+    let mut waited = Duration::ZERO;
     for nth in 0..writes {
+        let begun = Instant::now();
         file.write_all_at(block, (nth * size) as u64).map_err(told)?;
+        waited += begun.elapsed();
     }
     for nth in 0..reads {
         file.read_exact_at(block, (nth * size) as u64).map_err(told)?;
     }
-    out::line(&format!("wrote {writes} and read {reads} blocks of {size} bytes"));
+    let waited_ns = waited.as_nanos();
+    out::line(&format!("wrote {writes} and read {reads} blocks of {size} bytes, {waited_ns} ns in writes"));
     Ok(())
 }
