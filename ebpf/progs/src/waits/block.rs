@@ -27,13 +27,17 @@ pub fn blk_throtl_bio(ctx: FEntryContext) -> i32 {
 #[btf_tracepoint(function = "block_bio_queue")]
 pub fn block_bio_queue(ctx: BtfTracePointContext) -> i32 {
     let bio = Ptr::new(ctx.arg::<*const u8>(0));
-    if let Some(noted) = BIOS.get_ptr_mut(bio.address() as u64) {
+    let key = bio.address() as u64;
+    if let Some(noted) = BIOS.get_ptr_mut(key) {
         // SAFETY: the pointer is to a map value, and nobody else has the request.
         let noted = unsafe { &mut *noted };
-        if noted.direction & HELD != 0 {
-            noted.direction &= !HELD;
+        let direction = bio.get::<u32>(offset!(bio_opf)) & OPERATION;
+        if noted.direction == direction | HELD && noted.bytes == u64::from(bio.get::<u32>(offset!(bio_size))) {
+            noted.direction = direction;
             return 0;
         }
+        // It is of an earlier request, whose end was not seen.
+        let _ = BIOS.remove(key);
     }
     begin(bio, 0);
     0
@@ -49,7 +53,9 @@ fn begin(bio: Ptr, held: u32) {
     let Some((slot, generation)) = owner(bio, task) else { return };
     let bytes = u64::from(bio.get::<u32>(offset!(bio_size)));
     let begun = Bio { since_ns: now_ns(), slot, direction: direction | held, bytes, generation };
+    // For one that may be held back there is another attempt when it is queued.
     if BIOS.insert(bio.address() as u64, begun, 0).is_err()
+        && held == 0
         && let Some(blocks) = blocks(slot)
     {
         // SAFETY: the pointer is to a map value.
@@ -93,9 +99,11 @@ fn given_up(bio: Ptr) {
     let key = bio.address() as u64;
     let Some(bio) = BIOS.get_ptr(key) else { return };
     // SAFETY: the pointer is to a map value.
-    let slot = unsafe { (*bio).slot };
+    let (slot, generation) = unsafe { ((*bio).slot, (*bio).generation) };
     let _ = BIOS.remove(key);
-    if let Some(blocks) = blocks(slot) {
+    if current(slot, generation).is_some()
+        && let Some(blocks) = blocks(slot)
+    {
         // SAFETY: the pointer is to a map value.
         unsafe { add(&raw mut (*blocks).lost, 1) };
     }
