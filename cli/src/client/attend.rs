@@ -165,12 +165,8 @@ fn recover(process: &OwnedFd, id: &str, request: &Request, lost: Failure) -> Res
         // What another process of the container has ended with, nobody but its parent knows.
         return Ok(u8::MAX);
     }
-    let mut client = connect()?;
-    client.request(&Request::Wait { containers: vec![id.to_owned()] }, &[])?;
-    match client.reply() {
-        Ok((Reply::Exited { code, .. }, _)) => Ok(code),
-        _ => Err(lost),
-    }
+    // The one that is being killed may still be found, and is of no help.
+    super::follow::wait(id).map_err(|_| lost)
 }
 
 /// What the kernel knows a process to have exited with.
