@@ -39,12 +39,16 @@ fn nobody_is_told_that_the_daemon_is_about_to_leave() {
 #[test]
 fn who_waits_learns_of_the_end_from_the_next_daemon() {
     let world = World::new();
-    world.start("web", &["-i"], &["sh", "-c", "echo before; read line; echo after; exit 9"]);
+    let script = "echo before; read line; echo $line; read line; echo after; exit 9";
+    world.start("web", &["-i"], &["sh", "-c", script]);
     assert!(eventually(|| world.skiff(&["logs", "web"]).stdout == "before\n"));
     let waiting = world.0.skiff(&["wait", "web"]).start();
     let mut following = world.0.skiff(&["logs", "-f", "web"]).start();
     following.until("before");
     let mut attached = world.0.skiff(&["attach", "web"]).stdin_open().start();
+    // It has been answered when what it is sent comes back.
+    attached.send(b"there\n");
+    attached.until("there");
     for _daemon in 0..2 {
         let [daemon, _] = world.processes();
         destroy(daemon);
@@ -52,7 +56,7 @@ fn who_waits_learns_of_the_end_from_the_next_daemon() {
     attached.send(b"go\n");
     assert_eq!(waiting.finish().ok(), "9\n");
     let followed = following.finish();
-    assert_eq!((followed.code, followed.stdout.as_str()), (0, "before\nafter\n"), "{followed}");
+    assert_eq!((followed.code, followed.stdout.as_str()), (0, "before\nthere\nafter\n"), "{followed}");
     assert_eq!(attached.finish().code, 9);
 }
 
