@@ -9,6 +9,7 @@
 //! vm: pass NAME
 //! vm: skip NAME: WHY
 //! vm: fail NAME: WHY
+//! vm: again NAME: WHY      (of one that had failed, and whose verdict is that of a second try, alone)
 //! vm: end COUNT
 //! ```
 //!

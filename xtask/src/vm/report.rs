@@ -11,6 +11,8 @@ pub(crate) struct Report {
     passed: usize,
     skipped: usize,
     failed: Vec<String>,
+    /// Run once more, as they had failed.
+    again: usize,
     announced: Option<usize>,
 }
 
@@ -26,6 +28,7 @@ impl Report {
             Some(("pass", _)) => self.passed += 1,
             Some(("skip", _)) => self.skipped += 1,
             Some(("fail", what)) => self.failed.push(what.to_owned()),
+            Some(("again", _)) => self.again += 1,
             Some(("end", count)) => self.announced = count.parse().ok(),
             _ => return false,
         }
@@ -59,7 +62,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed.len(), self.skipped)
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed.len(), self.skipped)?;
+        if self.again > 0 {
+            write!(f, "; {} were tried again", self.again)?;
+        }
+        Ok(())
     }
 }
 
