@@ -32,7 +32,8 @@ pub fn block_bio_queue(ctx: BtfTracePointContext) -> i32 {
         // SAFETY: the pointer is to a map value, and nobody else has the request.
         let noted = unsafe { &mut *noted };
         let direction = bio.get::<u32>(offset!(bio_opf)) & OPERATION;
-        if noted.direction == direction | HELD && noted.bytes == u64::from(bio.get::<u32>(offset!(bio_size))) {
+        if noted.direction == direction | HELD && noted.bytes == u64::from(bio.get::<u32>(offset!(bio_size)))
+        {
             noted.direction = direction;
             return 0;
         }
