@@ -5,60 +5,15 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use skiff_ebpf::events::{Counts, Events};
 use skiff_ebpf::{Error, Profiler};
 use skiff_sys::process::{self, Memory};
 
-/// What `loaded` is; nothing where programs can't be loaded.
-fn or_skip<T>(loaded: Result<T, Error>) -> Option<T> {
-    match loaded {
-        Ok(loaded) => Some(loaded),
-        Err(error @ (Error::Privilege(_) | Error::NoTypes { .. }))
-            if std::env::var_os("MUST_RUN").is_none() =>
-        {
-            eprintln!("skip: needs root and a kernel with BTF: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
+mod shared;
 
-/// A cgroup of this test with others in it, until it is dropped.
-struct Cgroups(PathBuf);
-
-impl Cgroups {
-    fn new(name: &str) -> Option<Self> {
-        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
-        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.procs").is_file())?;
-        let path = mount.join(format!("skiff-{name}-{}", std::process::id()));
-        fs::create_dir(&path).expect("a cgroup");
-        Some(Self(path))
-    }
-
-    /// Makes one; its directory and id.
-    fn make(&self, name: &str) -> (File, u64) {
-        let path = self.0.join(name);
-        fs::create_dir(&path).expect("a cgroup");
-        let directory = File::open(&path).expect("the cgroup");
-        let id = directory.metadata().expect("its inode").ino();
-        (directory, id)
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        let below = fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());
-        for path in below.filter(|path| path.is_dir()).chain([self.0.clone()]) {
-            if let Err(error) = fs::remove_dir(&path) {
-                eprintln!("remove {}: {error}", path.display());
-            }
-        }
-    }
-}
+use shared::{Cgroups, or_skip};
 
 /// A process in `cgroup` that is born and ends.
 fn mayfly(cgroup: &File) {

@@ -2,77 +2,29 @@
 //!
 //! Needs root and a kernel with BTF; elsewhere it says so.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use nix::sched::CloneFlags;
-use skiff_ebpf::{Error, Probes, RunQueue, Waiting};
+use skiff_ebpf::{Probes, RunQueue, Waiting};
 use skiff_sys::process::{self, Memory};
+
+mod shared;
+
+use shared::{Cgroups, or_skip};
 
 const ALL: Probes = Probes { syscalls: false, run_queue: true, block: true, net: false, tcp: false };
 
 /// The programs for `slots` containers; nothing where they can't be loaded.
 fn load(slots: u32) -> Option<Waiting> {
-    match Waiting::load(slots, ALL) {
-        Ok(waiting) => {
-            // Not every host lets programs be put at functions of its kernel.
-            let held = "the time for which a limit holds requests";
-            let missing: Vec<_> =
-                waiting.missing().iter().filter(|missing| !missing.starts_with(held)).collect();
-            assert_eq!(missing, [""; 0]);
-            Some(waiting)
-        }
-        Err(error @ (Error::Privilege(_) | Error::NoTypes { .. }))
-            if std::env::var_os("MUST_RUN").is_none() =>
-        {
-            eprintln!("skip: needs root and a kernel with BTF: {error}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-/// Cgroups of this test, until it is dropped.
-struct Cgroups(PathBuf);
-
-impl Cgroups {
-    fn new(name: &str) -> Option<Self> {
-        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
-        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.procs").is_file())?;
-        let path = mount.join(format!("skiff-{name}-{}", std::process::id()));
-        fs::create_dir(&path).expect("a cgroup");
-        Some(Self(path))
-    }
-
-    /// Makes one; its directory and id.
-    fn make(&self, name: &str) -> (File, u64) {
-        let path = self.0.join(name);
-        fs::create_dir(&path).expect("a cgroup");
-        let directory = File::open(&path).expect("the cgroup");
-        let id = directory.metadata().expect("its inode").ino();
-        (directory, id)
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        remove(&self.0);
-    }
-}
-
-fn remove(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            remove(&entry.path());
-        }
-    }
-    if let Err(error) = fs::remove_dir(directory) {
-        eprintln!("remove {}: {error}", directory.display());
-    }
+    let waiting = or_skip(Waiting::load(slots, ALL))?;
+    // Not every host lets programs be put at functions of its kernel.
+    let held = "the time for which a limit holds requests";
+    let missing: Vec<_> = waiting.missing().iter().filter(|missing| !missing.starts_with(held)).collect();
+    assert_eq!(missing, [""; 0]);
+    Some(waiting)
 }
 
 /// A process in `cgroup` that sleeps some times, and ends. A sleep may be over before the process is switched away, where a

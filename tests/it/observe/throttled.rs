@@ -18,17 +18,9 @@ const RATE: u64 = 8 * SIZE;
 
 /// A bundle that may use a device, which is of this file.
 fn with_device(world: &World) -> Option<(Bundle, Loop, String)> {
-    use std::os::unix::fs::MetadataExt;
     let mut bundle = world.bundle(&[]);
     let device = Loop::new(&bundle.dir.join("disk"), 8 << 20)?;
-    let number = fs::metadata(&device.device).expect("the device").rdev();
-    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    bundle.set("/linux/devices", json!([{"path": "/dev/disk", "type": "b", "major": major, "minor": minor}]));
-    bundle.set(
-        "/linux/resources/devices",
-        json!([{"allow": false, "access": "rwm"},
-               {"allow": true, "type": "b", "major": major, "minor": minor, "access": "rw"}]),
-    );
+    let (major, minor) = device.lend(&mut bundle);
     bundle.set(
         "/linux/resources/blockIO/throttleWriteBpsDevice",
         json!([{"major": major, "minor": minor, "rate": RATE}]),

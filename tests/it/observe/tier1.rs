@@ -242,6 +242,18 @@ impl Loop {
         }
         None
     }
+
+    /// Lets a bundle use it as `/dev/disk`, and no other device; its number, major and minor.
+    pub(super) fn lend(&self, bundle: &mut Bundle) -> (u64, u64) {
+        use std::os::unix::fs::MetadataExt;
+        let number = fs::metadata(&self.device).expect("the device").rdev();
+        let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+        let device = json!([{"path": "/dev/disk", "type": "b", "major": major, "minor": minor}]);
+        let allowed = json!([{"allow": false, "access": "rwm"},
+                             {"allow": true, "type": "b", "major": major, "minor": minor, "access": "rw"}]);
+        bundle.set("/linux/devices", device).set("/linux/resources/devices", allowed);
+        (major, minor)
+    }
 }
 
 impl Drop for Loop {
@@ -253,7 +265,6 @@ impl Drop for Loop {
 
 #[test]
 fn requests_of_block_devices_are_timed() {
-    use std::os::unix::fs::MetadataExt;
     need!(can_observe(), "a kernel with BTF, and skiff-runtime");
     let world = World::with_probes("block", "1");
     let mut bundle = world.bundle(&[]);
@@ -261,14 +272,7 @@ fn requests_of_block_devices_are_timed() {
         crate::harness::skip("a loop device");
         return;
     };
-    let number = fs::metadata(&device.device).expect("the device").rdev();
-    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    bundle.set("/linux/devices", json!([{"path": "/dev/disk", "type": "b", "major": major, "minor": minor}]));
-    bundle.set(
-        "/linux/resources/devices",
-        json!([{"allow": false, "access": "rwm"},
-               {"allow": true, "type": "b", "major": major, "minor": minor, "access": "rw"}]),
-    );
+    device.lend(&mut bundle);
     bundle.args(&["/bin/probe", "direct", "/dev/disk", "40", "25", "8192"]);
     let printed = run(&bundle);
     assert!(printed.contains("wrote 40 and read 25 blocks"), "{printed}{}", bundle.errors());
