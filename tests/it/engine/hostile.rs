@@ -10,8 +10,9 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
+use crate::harness::hung::Hung;
 use crate::harness::world::World;
-use crate::harness::{Skiff, installed, need, programs};
+use crate::harness::{Skiff, fixture, installed, need, programs};
 use crate::peers::world::eventually;
 
 impl World {
@@ -115,6 +116,34 @@ fn clients_beyond_the_bound_are_told_so() {
     assert!(told.contains("serves 1024 clients already"), "{told:?}");
     drop(idle);
     assert!(eventually(|| world.skiff(&["ps"]).code == 0));
+}
+
+#[test]
+fn orders_beyond_the_bound_of_a_queue_wait_outside_and_are_all_answered() {
+    const ORDERS: usize = 200;
+    let world = World::new();
+    let path = world.0.dir.join("hung");
+    let hung = Hung::mount(&path);
+    need!(hung.is_some(), "FUSE");
+    let volume = format!("{}/data:/data", path.display());
+    world.ok(&["create", "--name", "web", "-v", &volume, fixture::small_root(), "true"]);
+    let daemon = world.processes()[0];
+    let starting = world.0.skiff(&["start", "web"]).start();
+    // Until the source is given up nothing is taken out of the container's queue, which holds 64.
+    let order = frame("{\"kill\":{\"containers\":[\"web\"],\"signal\":9}}");
+    let mut clients: Vec<UnixStream> = (0..ORDERS).map(|_| world.connect()).collect();
+    clients.iter_mut().for_each(|client| client.write_all(&order).expect("write"));
+    // Some lose patience.
+    clients.truncate(ORDERS / 2);
+    assert_eq!(world.ok(&["ps", "-aq"]).lines().count(), 1);
+    assert_eq!(world.ok(&["run", "--rm", fixture::small_root(), "echo", "beside it"]), "beside it");
+    starting.finish().fails(1, "does not answer");
+    for client in clients {
+        let told = answer(client);
+        assert!(told.contains("is not running"), "{told:?}");
+    }
+    assert_eq!(world.processes()[0], daemon);
+    world.ok(&["rm", "web"]);
 }
 
 #[test]
