@@ -97,6 +97,14 @@ impl Lab {
         if Path::new("/sys/fs/cgroup/unified").exists() { "/sys/fs/cgroup/unified" } else { "/sys/fs/cgroup" }
     }
 
+    /// Where hierarchies of cgroup v1 are mounted.
+    pub fn hierarchies(&self) -> Result<Vec<String>> {
+        let mounts = fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let legacy = fields.filter(|fields| fields.get(2) == Some(&"cgroup"));
+        Ok(legacy.map(|fields| fields[1].to_owned()).collect())
+    }
+
     /// Mounts the v1 controller hugetlb, for this benchmark alone, where the kernel has it among v1 controllers that are
     /// mounted: some versions of crun do not start without.
     pub fn mount_hugetlb(&mut self) -> Result<()> {

@@ -1,14 +1,19 @@
 //! The floor of a launch: the system calls that runc's default configuration needs, and nothing else.
 //!
 //! ```text
-//! floor ROOTFS FILTER CGROUP
+//! floor ROOTFS PROGRAM FILTER CGROUP [HIERARCHY…]
 //! ```
 //!
-//! Runs `/bin/now` of the directory ROOTFS in new pid, net, ipc, uts, mount and cgroup namespaces and in a new cgroup
+//! Runs PROGRAM of the directory ROOTFS in new pid, net, ipc, uts, mount and cgroup namespaces and in a new cgroup
 //! below the cgroup v2 directory CGROUP, with the mounts, masks, limits and capabilities that `runc spec` writes,
 //! under the seccomp program in the file FILTER (an array of `struct sock_filter`; none if FILTER is `-`), waits for it and removes the
-//! cgroup. It is the yardstick of `bench launch` and does what no real launcher can: it reads no configuration, knows
-//! every path, trusts ROOTFS, joins one cgroup hierarchy only, keeps no state and serves nobody while it waits.
+//! cgroup. With HIERARCHIES, the mount points of cgroup v1, it makes, joins, mounts and removes a cgroup in each of these too, and
+//! restricts devices there, as OCI runtimes do; else by an eBPF program.
+//!
+//! It is the yardstick of `bench launch` and of the storms of `bench runtime`, and does what no real launcher can: it reads no
+//! configuration, knows every path, trusts ROOTFS, keeps no state, executes nothing but the program, and serves nobody while it waits.
+//! It does one thing after the other, on one processor: where others are idle, a launcher that uses them may take less time, though not
+//! less work.
 //!
 //! The child shares the parent's memory until execve, so nothing of it is copied, and is born in its cgroup.
 //! mount(2) is used throughout: one call where the interface by descriptors takes four.
@@ -16,7 +21,7 @@
 
 use std::ffi::{CStr, CString, c_int};
 use std::fmt::Display;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::null;
 
@@ -26,7 +31,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, UnlinkatFlags, chdir, mkdir, pivot_root, sethostname, setsid, symlinkat, unlinkat};
+use nix::unistd::{
+    Pid, UnlinkatFlags, chdir, mkdir, pivot_root, read, sethostname, setsid, symlinkat, unlinkat, write,
+};
 use skiff_sys::device_filter::{self, Access, Kind, Rule};
 use skiff_sys::net;
 use skiff_sys::process::{self, Memory};
@@ -37,23 +44,87 @@ use skiff_sys::seccomp::{self, Flags, Instruction};
 pub extern "C" fn main() -> c_int {
     let mut arguments =
         std::env::args_os().skip(1).filter_map(|argument| CString::new(argument.into_vec()).ok());
-    let mut argument = || arguments.next().unwrap_or_else(|| die("usage", &"floor ROOTFS FILTER CGROUP"));
-    let (rootfs, filter, parent) = (argument(), read_filter(&argument()), argument());
+    let usage = "floor ROOTFS PROGRAM FILTER CGROUP [HIERARCHY...]";
+    let mut argument = || arguments.next().unwrap_or_else(|| die("usage", &usage));
+    let (rootfs, program, filter, parent) = (argument(), argument(), read_filter(&argument()), argument());
+    let name = format!("floor-{}", std::process::id());
+    let joins: Vec<Join> = arguments.map(|hierarchy| Join::new(hierarchy, &name)).collect();
 
     step("enter the cgroup directory", chdir(parent.as_c_str()));
-    let name = format!("floor-{}", std::process::id());
     let name = name.as_str();
     step("mkdir the cgroup", mkdir(name, Mode::from_bits_truncate(0o755)));
     let cgroup = step("open the cgroup", open(name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()));
-    step("restrict devices", device_filter::restrict(cgroup.as_fd(), &DEVICES));
-    let launch = Launch { rootfs: &rootfs, filter: &filter };
+    let tasks: Vec<OwnedFd> = joins.iter().map(Join::make).collect();
+    if !joins.iter().any(|join| join.controllers == "devices") {
+        step("restrict devices", device_filter::restrict(cgroup.as_fd(), &DEVICES));
+    }
+    let launch = Launch { rootfs: &rootfs, program: &program, filter: &filter, joins: &joins, tasks: &tasks };
     let spawned = process::spawn(NAMESPACES, Some(cgroup.as_fd()), Memory::Shared, |_| child(&launch));
 
     // The child is now in execve, or has ended.
     let pid = Pid::from_raw(step("clone3", spawned).pid);
     let status = step("wait", waitpid(pid, None));
+    for join in &joins {
+        step("rmdir a cgroup", unlinkat(AT_FDCWD, join.directory.as_str(), UnlinkatFlags::RemoveDir));
+    }
     step("rmdir the cgroup", unlinkat(AT_FDCWD, name, UnlinkatFlags::RemoveDir));
     c_int::from(!matches!(status, WaitStatus::Exited(_, 0)))
+}
+
+/// A cgroup of version 1.
+struct Join {
+    hierarchy: String,
+    /// What is mounted there: the last part of its path, by convention.
+    controllers: String,
+    directory: String,
+}
+
+impl Join {
+    fn new(hierarchy: CString, name: &str) -> Self {
+        let hierarchy = step("read an argument", hierarchy.into_string());
+        let controllers = hierarchy.rsplit('/').next().unwrap_or_default().to_owned();
+        let directory = format!("{hierarchy}/{name}");
+        Self { hierarchy, controllers, directory }
+    }
+
+    /// Makes the directory; what it is joined by.
+    fn make(&self) -> OwnedFd {
+        step("mkdir a cgroup", mkdir(self.directory.as_str(), Mode::from_bits_truncate(0o755)));
+        for file in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|_| self.has("cpuset")) {
+            let above = open_file(&format!("{}/{file}", self.hierarchy), OFlag::O_RDONLY);
+            let mut text = [0; 4096];
+            let length = step("read a cpuset", read(&above, &mut text));
+            let own = open_file(&format!("{}/{file}", self.directory), OFlag::O_WRONLY);
+            step("write a cpuset", write(&own, &text[..length]));
+        }
+        if self.has("devices") {
+            let open = |file: &str| open_file(&format!("{}/{file}", self.directory), OFlag::O_WRONLY);
+            let (deny, allow) = (open("devices.deny"), open("devices.allow"));
+            step("deny devices", write(&deny, b"a"));
+            for rule in LEGACY_DEVICES {
+                step("allow a device", write(&allow, rule.as_bytes()));
+            }
+        }
+        open_file(&format!("{}/tasks", self.directory), OFlag::O_WRONLY)
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|one| one == controller)
+    }
+
+    /// What mount(2) knows the hierarchy by.
+    fn option(&self) -> CString {
+        let name = if self.controllers == "systemd" { "name=" } else { "" };
+        c_string(format!("{name}{}", self.controllers))
+    }
+}
+
+fn open_file(path: &str, flags: OFlag) -> OwnedFd {
+    step("open a file of a cgroup", open(path, flags | OFlag::O_CLOEXEC, Mode::empty()))
+}
+
+fn c_string(text: String) -> CString {
+    step("make a string", CString::new(text))
 }
 
 const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
@@ -65,7 +136,11 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
 /// What the child needs of its parent's memory.
 struct Launch<'a> {
     rootfs: &'a CStr,
+    program: &'a CStr,
     filter: &'a [Instruction],
+    joins: &'a [Join],
+    /// What these are joined by.
+    tasks: &'a [OwnedFd],
 }
 
 /// What runc allows in every container: nodes may be made, and these may be used.
@@ -85,6 +160,20 @@ const DEVICES: [Rule; 10] = [
 const fn char_device(major: u32, minor: Option<u32>) -> Rule {
     Rule { allow: true, kind: Some(Kind::Char), major: Some(major), minor, access: Access::ALL }
 }
+
+/// The same in the words of version 1.
+const LEGACY_DEVICES: [&str; 10] = [
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+];
 
 const NODES: [(&CStr, u64); 6] = [
     (c"dev/null", makedev(1, 3)),
@@ -130,6 +219,10 @@ fn child(launch: &Launch<'_>) -> ! {
     let (bind, rdonly, remount) = (MsFlags::MS_BIND, MsFlags::MS_RDONLY, MsFlags::MS_REMOUNT);
     let strict = nosuid | nodev | noexec;
 
+    // A thread that moves itself alone takes no lock that stops every fork of the host.
+    for tasks in launch.tasks {
+        step("join a cgroup", write(tasks, b"0"));
+    }
     // Not in clone3: the namespace would have the parent's cgroup as its root.
     step("unshare the cgroup namespace", unshare(CloneFlags::CLONE_NEWCGROUP));
 
@@ -155,7 +248,11 @@ fn child(launch: &Launch<'_>) -> ! {
     new(c"tmpfs", c"dev/shm", strict, c"mode=1777,size=65536k");
     new(c"mqueue", c"dev/mqueue", strict, c"");
     new(c"sysfs", c"sys", strict | rdonly, c"");
-    new(c"cgroup2", c"sys/fs/cgroup", strict | rdonly, c"");
+    if launch.joins.is_empty() {
+        new(c"cgroup2", c"sys/fs/cgroup", strict | rdonly, c"");
+    } else {
+        mount_cgroups(launch.joins, strict);
+    }
 
     // The old root comes to lie over the new one and is taken away.
     step("pivot_root", pivot_root(c".", c"."));
@@ -196,10 +293,26 @@ fn child(launch: &Launch<'_>) -> ! {
         );
     }
 
-    let (path, environment) = (c"/bin/now".as_ptr(), [c"PATH=/usr/bin:/bin".as_ptr(), null()]);
+    let (path, environment) = (launch.program.as_ptr(), [c"PATH=/usr/bin:/bin".as_ptr(), null()]);
     // SAFETY: both arrays end with a null pointer and hold NUL-terminated strings.
     unsafe { libc::execve(path, [path, null()].as_ptr(), environment.as_ptr()) };
     die("execve", &nix::Error::last())
+}
+
+/// The hierarchies as OCI runtimes show them: each in a directory of its name.
+fn mount_cgroups(joins: &[Join], flags: MsFlags) {
+    let top = c"sys/fs/cgroup";
+    new(c"tmpfs", top, flags, c"mode=755");
+    let directory = |name: &str| {
+        let path = c_string(format!("sys/fs/cgroup/{name}"));
+        step("mkdir", mkdir(path.as_c_str(), Mode::from_bits_truncate(0o755)));
+        path
+    };
+    for join in joins {
+        new(c"cgroup", &directory(&join.controllers), flags | MsFlags::MS_RDONLY, &join.option());
+    }
+    new(c"cgroup2", &directory("unified"), flags | MsFlags::MS_RDONLY, c"");
+    change(top, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | flags);
 }
 
 /// Mounts a new file system.

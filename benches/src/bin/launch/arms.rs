@@ -91,7 +91,7 @@ pub(crate) fn arms<'a>(lab: &Lab, daemon: &'a Daemon, seccomp: bool) -> Result<V
     };
     let mut all = vec![
         plain("fork+exec", &format!("{rootfs}/bin/now")),
-        plain("floor", &format!("{floor} {rootfs} {filter} {}", lab.cgroup2())),
+        plain("floor", &format!("{floor} {rootfs} /bin/now {filter} {}", lab.cgroup2())),
     ];
     if seccomp {
         all.push(Arm { name: "request", how: How::Request { daemon, pool: true } });

@@ -14,6 +14,9 @@ use skiff_benches::watchdog;
 /// The arm that the aims are about.
 pub(crate) const SKIFF: &str = "skiff-runtime";
 
+/// The arm that does the needed system calls alone: `src/bin/floor.rs`.
+pub(crate) const FLOOR: &str = "floor";
+
 /// A runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Arm {
@@ -21,6 +24,54 @@ pub(crate) struct Arm {
     pub(crate) program: PathBuf,
     /// Where it keeps its containers.
     root: PathBuf,
+}
+
+/// What can `run` a container and remove it.
+#[derive(Debug, Clone)]
+pub(crate) enum Racer {
+    /// A runtime, from the bundle.
+    Runtime(Arm),
+    /// The floor, with the words of its command line.
+    Floor(Vec<String>),
+}
+
+impl Racer {
+    /// The floor under what runtimes do with the [brief](Ground::brief) bundle on this host.
+    pub(crate) fn floor(lab: &Lab) -> Result<Self> {
+        let words = [text(&lab.program("floor")), text(&lab.rootfs()), "/bin/true".into(), "-".into()];
+        let words = words.into_iter().chain([lab.cgroup2().to_owned()]);
+        let hierarchies = lab.hierarchies()?;
+        Ok(Self::Floor(words.chain(hierarchies).collect()))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Runtime(arm) => &arm.name,
+            Self::Floor(_) => FLOOR,
+        }
+    }
+
+    /// Runs container `id`, without standard streams.
+    pub(crate) fn command(&self, ground: &Ground, id: &str) -> Command {
+        match self {
+            Self::Runtime(arm) => arm.command(&["run", "--bundle", &text(&ground.brief), id]),
+            Self::Floor(words) => silent(words),
+        }
+    }
+
+    /// As [`Arm::clean_up`]. What of the floor has failed tells where, and its cgroups stay to be looked at.
+    pub(crate) fn clean_up(&self, id: &str) {
+        if let Self::Runtime(arm) = self {
+            arm.clean_up(id);
+        }
+    }
+}
+
+/// A command without standard streams.
+fn silent(words: &[String]) -> Command {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 /// Bundles, and files that commands write to.
@@ -101,10 +152,7 @@ impl Arm {
 
     /// That as a command without standard streams.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let words = self.words(words);
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
+        silent(&self.words(words))
     }
 
     /// Runs a command to its end; what goes wrong is one line.

@@ -7,7 +7,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use skiff_benches::watchdog;
 
-use crate::arms::{Arm, Ground, fresh_id, text};
+use crate::arms::{Arm, Ground, Racer, fresh_id, text};
 
 /// `run` of a program that does nothing, the container's removal included.
 pub(crate) fn run(arm: &Arm, ground: &Ground) -> Result<[f64; 1], String> {
@@ -42,24 +42,21 @@ pub(crate) fn exec(arm: &Arm, ground: &Ground, id: &str) -> Result<[f64; 1], Str
 }
 
 /// `run` so many times at once: the time of all, then of each.
-pub(crate) fn storm(arm: &Arm, ground: &Ground, at_once: usize) -> Result<(f64, Vec<f64>), String> {
-    let bundle = &text(&ground.brief);
+pub(crate) fn storm(racer: &Racer, ground: &Ground, at_once: usize) -> Result<(f64, Vec<f64>), String> {
+    let name = racer.name();
     let one = || {
         let id = fresh_id();
-        let took = timed(|| {
-            let status = watchdog::run(&mut arm.command(&["run", "--bundle", bundle, &id]));
-            match status {
-                Ok(status) if status.success() => Ok(()),
-                Ok(status) => Err(format!("{}: {at_once} at once: {status}", arm.name)),
-                Err(error) => Err(format!("{}: {at_once} at once: {error}", arm.name)),
-            }
+        let took = timed(|| match watchdog::run(&mut racer.command(ground, &id)) {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{name}: {at_once} at once: {status}")),
+            Err(error) => Err(format!("{name}: {at_once} at once: {error}")),
         });
-        took.inspect_err(|_| arm.clean_up(&id))
+        took.inspect_err(|_| racer.clean_up(&id))
     };
     let begun = Instant::now();
     let each: Vec<Result<f64, String>> = thread::scope(|scope| {
         let all: Vec<_> = (0..at_once).map(|_| scope.spawn(one)).collect();
-        let broken = || Err(format!("{}: a thread of the bench failed", arm.name));
+        let broken = || Err(format!("{name}: a thread of the bench failed"));
         all.into_iter().map(|thread| thread.join().unwrap_or_else(|_| broken())).collect()
     });
     let whole = begun.elapsed().as_secs_f64() * 1e3;

@@ -1,13 +1,15 @@
 //! `cargo xtask bench runtime`: the commands of OCI runtimes, side by side.
 //!
 //! Every arm gets the same bundle: what `runc spec` writes, without a terminal, and with a cgroup namespace, for a static
-//! `/bin/true` that does nothing. The arms take turns within one run, with the order turned each round. This process takes
-//! in the orphans that `create` leaves and reaps them, as a shim does.
+//! `/bin/true` that does nothing. Where many are run at once there is a floor beside them, which makes the system calls that
+//! this needs and no others (`src/bin/floor.rs`). The arms take turns within one run, with the order turned each round. This process takes
+//! in the orphans that `create` leaves and reaps them, as a shim does. Its parts (`--parts`) are `times`, `storms`, `size` and `counts`.
 
 mod arms;
 mod count;
 mod cycle;
 mod footprint;
+mod storms;
 
 use std::thread;
 use std::time::Duration;
@@ -25,10 +27,6 @@ use footprint::{Footprint, Hooked};
 
 /// Rounds that are not counted.
 const WARM_UP: usize = 3;
-/// Containers at once.
-const STORMS: [usize; 3] = [1, 8, 64];
-/// Rounds of timing for each one with a storm.
-const ROUNDS_PER_STORM: usize = 20;
 /// Times that system calls are counted; the least is taken, as a garbage collector only ever adds some.
 const COUNTS: usize = 3;
 
@@ -58,10 +56,18 @@ fn main() -> Result<()> {
         report.line(&format!("* {} is {}", arm.name, arm.program.display()));
     }
     missing.iter().for_each(|line| report.line(&format!("* {line}")));
-    times(&mut report, &found, &ground, options.count);
-    storms(&mut report, &found, &ground, options.count.div_ceil(ROUNDS_PER_STORM));
-    footprints(&mut report, &found, &ground, &lab)?;
-    counts(&mut report, &found, &ground, &lab);
+    if options.wants_part("times") {
+        times(&mut report, &found, &ground, options.count);
+    }
+    if options.wants_part("storms") {
+        storms::measure(&mut report, &lab, &found, &ground, &options)?;
+    }
+    if options.wants_part("size") {
+        footprints(&mut report, &found, &ground, &lab)?;
+    }
+    if options.wants_part("counts") {
+        counts(&mut report, &found, &ground, &lab);
+    }
     if options.save {
         report.save("benches/runs".as_ref())?;
     }
@@ -169,15 +175,24 @@ fn write<const N: usize>(report: &mut Report, what: &str, taken: &Taken<N>, colu
     report.table(&["arm", "p50 ms", "p1", "p99", "p99 ÷ p50", "× crun", "× runc"], &rows);
     taken.refused.iter().for_each(|line| report.line(&format!("* {line}")));
     let Some(skiff) = taken.of(SKIFF, column) else { return };
+    judge(report, what, skiff.median(), of);
+    judge_spread(report, what, skiff);
+}
+
+/// How what takes skiff `middle` ms stands with the aims, where `of` tells what it takes another.
+fn judge(report: &mut Report, what: &str, middle: f64, of: impl Fn(&str) -> Option<f64>) {
     for (other, aim) in AIMS {
         if let Some(other_ms) = of(other) {
-            let ratio = skiff.median() / other_ms;
+            let ratio = middle / other_ms;
             report.line(&format!(
                 "* {what}: {ratio:.2} × {other} (aim: at most {aim}): {}",
                 verdict(ratio <= aim)
             ));
         }
     }
+}
+
+fn judge_spread(report: &mut Report, what: &str, skiff: &Samples) {
     let spread = skiff.percentile(99) / skiff.median();
     report.line(&format!(
         "* {what}: p99 is {spread:.2} × p50 (aim: at most {SPREAD}): {}",
@@ -193,39 +208,6 @@ fn parts(report: &mut Report, life: &Taken<4>) {
     };
     let rows: Vec<Vec<String>> = life.arms.iter().map(row).collect();
     report.table(&["arm, p50 ms", "create", "start", "delete"], &rows);
-}
-
-fn storms(report: &mut Report, arms: &[Arm], ground: &Ground, rounds: usize) {
-    for at_once in STORMS {
-        report.line(&format!("\n## {at_once} × run at once, {rounds} rounds"));
-        let mut all: Vec<(Arm, Samples, Samples)> =
-            arms.iter().map(|arm| (arm.clone(), Samples::new(), Samples::new())).collect();
-        let mut refused = Vec::new();
-        for _ in 0..rounds {
-            all.retain_mut(|(arm, whole, each)| match cycle::storm(arm, ground, at_once) {
-                Ok((ms, of_each)) => {
-                    whole.push(ms / at_once as f64);
-                    of_each.into_iter().for_each(|ms| each.push(ms));
-                    true
-                }
-                Err(line) => {
-                    refused.push(line);
-                    false
-                }
-            });
-            let turned = usize::from(!all.is_empty());
-            all.rotate_left(turned);
-        }
-        all.sort_by_key(|(arm, ..)| arms.iter().position(|other| other.name == arm.name));
-        let row = |(arm, whole, each): &(Arm, Samples, Samples)| {
-            let figures =
-                [whole.median(), each.median(), each.percentile(99), each.percentile(99) / each.median()];
-            [arm.name.clone()].into_iter().chain(figures.map(|figure| format!("{figure:.2}"))).collect()
-        };
-        let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-        report.table(&["arm", "all, ms ÷ number", "each p50 ms", "p99", "p99 ÷ p50"], &rows);
-        refused.iter().for_each(|line| report.line(&format!("* {line}")));
-    }
 }
 
 fn footprints(report: &mut Report, arms: &[Arm], ground: &Ground, lab: &Lab) -> Result<()> {
