@@ -47,6 +47,7 @@ mod security;
 mod signals;
 mod stacks;
 mod systemd;
+mod systemd_units;
 mod systemd_user;
 mod top;
 mod trace;
