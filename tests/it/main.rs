@@ -41,6 +41,7 @@ mod rootless;
 mod runtime_cgroups;
 mod runtime_commands;
 mod runtime_crash;
+mod runtime_notify;
 mod runtime_rootless;
 mod runtime_security;
 mod security;

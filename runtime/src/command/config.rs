@@ -6,9 +6,15 @@ use skiff_runtime::oci::spec::Spec;
 use skiff_runtime::oci::{self, Bundle};
 use skiff_runtime::plan::Hooks;
 
+use crate::notify;
+
 /// Reads it from the container's own directory.
 pub(crate) fn bundle(container: &Container) -> Result<Bundle, Error> {
-    let spec: Spec = oci::read_file(&container.config())?;
+    let mut spec: Spec = oci::read_file(&container.config())?;
+    if container.record().has_notify {
+        // Put in when it was made.
+        spec.mounts.push(notify::mount(container.directory())?);
+    }
     Ok(Bundle { path: container.record().bundle.clone(), spec })
 }
 

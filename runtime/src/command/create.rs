@@ -15,13 +15,14 @@ use skiff_runtime::observe::{self, Counted};
 use skiff_runtime::oci::spec::{self, Spec, Status};
 use skiff_runtime::oci::{self, Bundle, Facts, Terms};
 use skiff_runtime::plan::Hooks;
-use skiff_runtime::supervise::{self, Caller, Signals};
+use skiff_runtime::supervise::{self, Aside, Caller, Signals};
 use skiff_runtime::{Plan, cgroup, hooks, plan, rdt, seal};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
 
 use crate::args::{Args, CgroupManager, Global, Launch};
 use crate::failure::{Context, Failure};
+use crate::notify::{self, Listener, Manager};
 use crate::pidfd_socket::{self, Socket};
 use crate::root::root;
 use crate::{config, lifecycle, pid_file, time};
@@ -53,6 +54,10 @@ pub(crate) fn start(global: &Global, args: &Args) -> Result<u8, Failure> {
         }
         Status::Running => return Err(Failure::new("cannot start an already running container")),
     }
+    let manager = Manager::of_caller().filter(|_| container.record().has_notify);
+    let listener = listen(manager.as_ref(), container.directory())?;
+    // Before it may end.
+    let process = listener.as_ref().map(|_| container.process()).transpose()?.flatten();
     launch::open_gate(container.directory())?;
     container.started()?;
     drop(lock);
@@ -61,6 +66,9 @@ pub(crate) fn start(global: &Global, args: &Args) -> Result<u8, Failure> {
         let run = config::hooks(&container).map_err(Failure::from).and_then(|hooks| poststart(&hooks, pid));
         // A hook that fails stops the container.
         run.or_else(|failure| lifecycle::end(&container).and(Err(failure)))?;
+    }
+    if let (Some(listener), Some(process)) = (listener, process) {
+        listener.wait(process.pidfd.as_fd(), process.pid);
     }
     Ok(0)
 }
@@ -73,6 +81,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
     let pidfd_socket = Socket::connect(flags.pidfd_socket.as_deref())?;
+    let listener = listen(making.manager.as_ref(), making.claim.directory())?;
     let running = making.launch(flags.console_socket.as_deref(), None)?;
     pidfd_socket.send(running.pidfd(), pidfd_socket::FIRST)?;
     pid_file::write(flags.pid_file.as_deref(), running.pid())?;
@@ -83,11 +92,19 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
     }
     match signals {
         None => {
+            if let Some(listener) = listener {
+                listener.wait(running.pidfd(), running.pid());
+            }
             running.release();
             Ok(0)
         }
-        Some(signals) => attend(container, running, &plan, &signals, flags.keep),
+        Some(signals) => attend(container, running, &plan, (&signals, listener.as_ref()), flags.keep),
     }
+}
+
+/// Listens for whoever wants to know when the program of the container in `directory` is ready.
+fn listen(manager: Option<&Manager>, directory: &Path) -> Result<Option<Listener>, Failure> {
+    manager.map_or(Ok(None), |manager| Listener::bind(manager, directory))
 }
 
 /// Stays with the container until it ends, and removes it unless it is to be kept.
@@ -95,10 +112,10 @@ fn attend(
     container: Container,
     mut running: Running,
     plan: &Plan,
-    signals: &Signals,
+    (signals, listener): (&Signals, Option<&Listener>),
     keep: bool,
 ) -> Result<u8, Failure> {
-    let exit = stand_by(&mut running, signals)?;
+    let exit = stand_by(&mut running, signals, listener)?;
     if keep {
         running.release();
     } else {
@@ -123,8 +140,12 @@ fn remove(mut container: Container, running: Running, plan: &Plan) -> Result<(),
     Ok(())
 }
 
-pub(crate) fn stand_by(running: &mut Running, signals: &Signals) -> Result<Exit, Failure> {
-    let stood = supervise(running.pidfd(), running.console(), signals);
+pub(crate) fn stand_by(
+    running: &mut Running,
+    signals: &Signals,
+    listener: Option<&Listener>,
+) -> Result<Exit, Failure> {
+    let stood = supervise(running.pidfd(), running.console(), signals, listener);
     stood.and_then(|()| running.wait()).context(|| "stand by the container".into())
 }
 
@@ -133,6 +154,7 @@ pub(crate) fn supervise(
     pidfd: BorrowedFd<'_>,
     console: Option<BorrowedFd<'_>>,
     signals: &Signals,
+    listener: Option<&Listener>,
 ) -> io::Result<()> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let caller =
@@ -144,7 +166,12 @@ pub(crate) fn supervise(
         stop_timeout: None,
         timeout: None,
     };
-    supervise::stand_by(pidfd, console, caller, &terms).map(drop)
+    // Whoever reports to the manager is the main process as long as it stays.
+    let ready = || {
+        let _told = listener.is_some_and(|listener| listener.hear(std::process::id()));
+    };
+    let aside = listener.map(|listener| Aside { fd: listener.as_fd(), ready: &ready });
+    supervise::stand_by_with(pidfd, console, caller, &terms, aside).map(drop)
 }
 
 /// The program's own code, or 128 + n if signal n killed it.
@@ -219,6 +246,8 @@ pub(crate) struct Making {
     pub(crate) plan: Plan,
     pub(crate) claim: Claim,
     pub(crate) record: Record,
+    /// Who wants to know when its program is ready.
+    pub(crate) manager: Option<Manager>,
 }
 
 impl Making {
@@ -230,6 +259,10 @@ impl Making {
         let (mut bundle, text) = load(&args.launch)?;
         let mut terms = terms(global, &args.launch, root.clone());
         terms.preserve_fds += listen_fds(bundle.spec.process.as_mut());
+        let manager = Manager::of_caller();
+        if manager.is_some() {
+            notify::mention(&mut bundle.spec, &root.join(args.id()))?;
+        }
         let mut plan = oci::plan(&bundle, args.id(), &Facts::probe(&bundle)?, &terms)?;
         tell(&plan.process);
         if global.cgroup_manager == CgroupManager::None {
@@ -237,13 +270,17 @@ impl Making {
         }
         plan.cgroup.mark = Some(cgroup::Mark::of_now());
         let mut record = record(&bundle, &plan);
+        record.has_notify = manager.is_some();
         // Before anything is on record: what another container is in must not be taken for this one's.
         record.cgroups.found = plan.cgroup.found()?;
         plan.rdt.iter().try_for_each(|group| group.check(Path::new(rdt::ROOT)))?;
         let mut claim = container::claim(&root, args.id())?;
         claim.write(&record)?;
         claim.write_config(text.as_bytes())?;
-        Ok(Self { bundle, plan, claim, record })
+        if manager.is_some() {
+            notify::make(claim.directory())?;
+        }
+        Ok(Self { bundle, plan, claim, record, manager })
     }
 
     /// Launches it; its process is on record before its hooks run.
@@ -332,6 +369,7 @@ fn record(bundle: &Bundle, plan: &Plan) -> Record {
         cgroups: plan.cgroup.paths(),
         has_poststart: !plan.hooks.poststart.is_empty(),
         has_poststop: !plan.hooks.poststop.is_empty(),
+        has_notify: false,
         rdt: plan.rdt.clone(),
     }
 }

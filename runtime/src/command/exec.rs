@@ -68,7 +68,7 @@ fn finish(mut running: Running, signals: Option<Signals>) -> Result<u8, Failure>
         running.release();
         return Ok(0);
     };
-    stand_by(&mut running, &signals).map(exit_code)
+    stand_by(&mut running, &signals, None).map(exit_code)
 }
 
 /// The first process of a container that can take another.

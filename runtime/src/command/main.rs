@@ -17,6 +17,7 @@ mod help;
 mod lifecycle;
 mod list;
 mod log;
+mod notify;
 mod pid_file;
 mod pidfd_socket;
 mod restore;

@@ -201,7 +201,7 @@ fn stay(
     keep: bool,
 ) -> Result<u8, Failure> {
     let pidfd = process::open_pidfd(pid).context(|| format!("open process {pid}"))?;
-    create::supervise(pidfd.as_fd(), console.map(AsFd::as_fd), signals)
+    create::supervise(pidfd.as_fd(), console.map(AsFd::as_fd), signals, None)
         .context(|| "stand by the container".into())?;
     let exit = loop {
         let reaped = process::reap(pidfd.as_fd(), true).context(|| "wait for the container".into())?;

@@ -6,6 +6,8 @@
 //!                    written before there is a cgroup or a process, and later ones are added
 //!   config.json      the bundle's configuration as it was then; under this name once the container is made
 //!   start.sock       by which a created container is started; gone once it has been
+//!   notify/          mounted in the container, for `notify.sock`, by which its program says that it is ready; if somebody
+//!                    wants to know
 //! ```
 //!
 //! Where a container is in its life is written nowhere, since that would be wrong as soon as somebody is killed.
@@ -50,6 +52,8 @@ const CONFIG: &str = "config.json";
 const NEW_CONFIG: &str = "config.json.new";
 /// Where a created container waits to be started.
 pub const GATE: &str = "start.sock";
+/// The directory that is mounted in a container whose program can say that it is ready.
+pub const NOTIFY: &str = "notify";
 
 /// The name of a process that has not become the container's program yet; exec(2) takes it away.
 const OWN_NAME: &[u8] = b"skiff-runtime";
@@ -356,7 +360,15 @@ fn remove(directory: &Path, lock: Lock) -> Result<(), Error> {
             _ => {}
         }
     }
-    let removed = fs::remove_dir(directory);
+    let removed = match fs::remove_dir(directory) {
+        // Few have one.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            // What is not there is no hindrance, and what stays is one to the next line, which says so.
+            let _removed = fs::remove_dir_all(directory.join(NOTIFY));
+            fs::remove_dir(directory)
+        }
+        other => other,
+    };
     drop(lock);
     removed.context(|| format!("remove {}", directory.display()))
 }

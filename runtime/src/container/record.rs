@@ -38,6 +38,9 @@ pub struct Record {
     pub has_poststart: bool,
     /// Whether it has `poststop` hooks.
     pub has_poststop: bool,
+    /// Whether its program can say that it is ready: there is a directory for the socket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_notify: bool,
     /// Its resctrl group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<Group>,

@@ -68,6 +68,21 @@ impl fmt::Debug for Deputy<'_> {
     }
 }
 
+/// Something else to look after meanwhile.
+#[derive(Clone, Copy)]
+pub struct Aside<'a> {
+    /// What to watch.
+    pub fd: BorrowedFd<'a>,
+    /// Called when there is something in it; reads it.
+    pub ready: &'a dyn Fn(),
+}
+
+impl fmt::Debug for Aside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aside").field("fd", &self.fd).finish_non_exhaustive()
+    }
+}
+
 /// Why it is stood by no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stood {
@@ -87,6 +102,17 @@ pub fn stand_by(
     caller: Caller<'_>,
     terms: &Terms,
 ) -> io::Result<Stood> {
+    stand_by_with(pidfd, console, caller, terms, None)
+}
+
+/// [`stand_by`], with something else to look after.
+pub fn stand_by_with(
+    pidfd: BorrowedFd<'_>,
+    console: Option<BorrowedFd<'_>>,
+    caller: Caller<'_>,
+    terms: &Terms,
+    aside: Option<Aside<'_>>,
+) -> io::Result<Stood> {
     let mut session = match console {
         Some(console) => Some(Session::open(console, caller, terms.interactive)?),
         None => None,
@@ -98,7 +124,10 @@ pub fn stand_by(
     let mut output = console.map(|console| Flow::new(console, caller.stdout));
     let mut deadlines = Deadlines::new(terms, Instant::now());
     loop {
-        let ready = wait(pidfd, caller.signals, [&input, &output], deadlines.next())?;
+        let ready = wait(pidfd, (caller.signals, aside), [&input, &output], deadlines.next())?;
+        if ready.aside {
+            aside.iter().for_each(|aside| (aside.ready)());
+        }
         if ready.signal {
             for signal in caller.signals.take()? {
                 receive(signal, pidfd, session.as_ref(), (terms, caller.deputy))?;
@@ -126,13 +155,14 @@ pub fn stand_by(
 struct Ready {
     ended: bool,
     signal: bool,
+    aside: bool,
     flows: [bool; 2],
 }
 
 /// Waits for something to happen or for the time `until`.
 fn wait(
     pidfd: BorrowedFd<'_>,
-    signals: &Signals,
+    (signals, aside): (&Signals, Option<Aside<'_>>),
     flows: [&Option<Flow<'_>>; 2],
     until: Option<Instant>,
 ) -> io::Result<Ready> {
@@ -144,6 +174,7 @@ fn wait(
         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         input.clone().unwrap_or_else(idle),
         output.clone().unwrap_or_else(idle),
+        aside.map_or_else(idle, |aside| PollFd::new(aside.fd, PollFlags::POLLIN)),
     ];
     match poll(&mut fds, timeout(until)) {
         Ok(_) | Err(nix::Error::EINTR) => {}
@@ -153,6 +184,7 @@ fn wait(
     Ok(Ready {
         ended: happened(&fds[0]),
         signal: happened(&fds[1]),
+        aside: aside.is_some() && happened(&fds[4]),
         flows: [input.is_some() && happened(&fds[2]), output.is_some() && happened(&fds[3])],
     })
 }

@@ -57,6 +57,17 @@ pub(crate) fn tell(socket: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Tells a service manager, by the socket of the environment, and waits. sd_notify(3)
+pub(crate) fn say(messages: &[&str]) -> Result<i32, String> {
+    let own = UnixDatagram::unbound().map_err(|e| e.to_string())?;
+    let socket = std::env::var("NOTIFY_SOCKET").map_err(|e| e.to_string())?;
+    own.connect(socket).map_err(|e| e.to_string())?;
+    for message in messages {
+        own.send(message.as_bytes()).map_err(|e| e.to_string())?;
+    }
+    crate::signals::wait()
+}
+
 /// Makes a file and locks it, until it is killed. flock(2)
 pub(crate) fn lock(file: &str) -> Result<(), String> {
     let file = File::create(file).map_err(|e| e.to_string())?;
