@@ -13,6 +13,7 @@ pub mod files;
 mod harden;
 mod load;
 mod maps;
+mod marks;
 pub mod pinned;
 mod profiler;
 mod read;

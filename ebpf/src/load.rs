@@ -16,6 +16,7 @@ use skiff_sys::{heap, process};
 use crate::Error;
 use crate::btf::Types;
 use crate::maps::{Maps, Plain};
+use crate::marks::Object;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/skiff.bpf.o"));
 
@@ -281,7 +282,6 @@ fn create(slots: u32, offsets: Offsets, pins: Option<&Path>) -> Result<Ebpf, Err
         // The programs need no relocation by type.
         .btf(None)
         .allow_unsupported_maps()
-        .override_global("OFFSETS", &globals, true)
         .map_max_entries("SLOTS", slots)
         .map_max_entries("CALLS", slots)
         .map_max_entries("ROWS", slots * abi::ROWS)
@@ -290,7 +290,9 @@ fn create(slots: u32, offsets: Offsets, pins: Option<&Path>) -> Result<Ebpf, Err
     if let Some(directory) = pins {
         loader.map_pin_path("ARMED", directory.join("armed"));
     }
-    loader.load(OBJECT).map_err(|cause| Error::refused("create the maps", &cause))
+    loader
+        .load(Object::new(OBJECT).with(&globals).bytes())
+        .map_err(|cause| Error::refused("create the maps", &cause))
 }
 
 /// Pins each map by its name in small letters; not the one that is shared and is already, nor the programs' constants, which

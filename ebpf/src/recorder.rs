@@ -14,6 +14,7 @@ use crate::Error;
 use crate::btf::Types;
 use crate::load::{check_privileges, program, require};
 use crate::maps::{Plain, read_error, write_error};
+use crate::marks::Object;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/prefetch.bpf.o"));
 
@@ -107,8 +108,7 @@ impl Recorder {
         let globals = Plain(offsets);
         let mut object = EbpfLoader::new()
             .btf(None)
-            .override_global("OFFSETS", &globals, true)
-            .load(OBJECT)
+            .load(Object::new(OBJECT).with(&globals).bytes())
             .map_err(|cause| Error::refused("create the maps", &cause))?;
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
         let pages = match accuracy {

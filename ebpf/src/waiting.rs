@@ -20,6 +20,7 @@ use crate::Error;
 use crate::btf::Types;
 use crate::load::{HELD, check_privileges, lacking_held, pin_maps, program, require, tracepoint};
 use crate::maps::{Plain, memory};
+use crate::marks::Object;
 use crate::tier1::{Probes, Reader, Tier1};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/waits.bpf.o"));
@@ -277,8 +278,6 @@ fn create(
         // The programs need no relocation by type.
         .btf(None)
         .allow_unsupported_maps()
-        .override_global("OFFSETS", &offsets, true)
-        .override_global("QUEUE_OFFSETS", &queues, true)
         .override_global("SLOTS", &slots, true)
         .map_max_entries("WAITS", slots)
         .map_max_entries("BLOCKS", if block { slots } else { 1 })
@@ -288,7 +287,9 @@ fn create(
     if let Some(directory) = pins {
         loader.map_pin_path("ARMED", directory.join("armed"));
     }
-    loader.load(OBJECT).map_err(|cause| Error::refused("create the maps", &cause))
+    loader
+        .load(Object::new(OBJECT).with(&offsets).with(&queues).bytes())
+        .map_err(|cause| Error::refused("create the maps", &cause))
 }
 
 /// The map `name` of `object`, to be read and written as bytes.

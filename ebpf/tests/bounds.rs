@@ -35,7 +35,7 @@ fn a_thousand_containers_always_have_their_own_counts() {
         (0..nth % 3).for_each(|_| mayfly(directory));
     }
     for (nth, (_, id)) in made.iter().enumerate() {
-        let counts = events.take(*id).expect("read").expect("it is counted");
+        let counts = events.counts(*id).expect("read").expect("it is counted");
         let born = (nth % 3) as u64;
         assert_eq!((counts.processes, counts.exits), (1 + born, born), "container {nth}");
     }
@@ -62,8 +62,11 @@ fn one_more_container_than_there_is_room_for_is_refused_and_nobodys() {
         assert_eq!(events.counts(id).expect("read"), Some(nobody), "cgroup {id}");
     }
     mayfly(&first);
-    assert_eq!(events.take(first_id).expect("read").map(|counts| counts.exits), Some(1));
-    // There is room again, and nothing in it.
+    assert_eq!(events.counts(first_id).expect("read").map(|counts| counts.exits), Some(1));
+    // With its directory it is forgotten: there is room again, and nothing in it.
+    drop(first);
+    cgroups.remove("first");
+    assert_eq!(events.counts(first_id).expect("read"), None);
     events.arm(late_id, false).expect("room for it");
     assert_eq!(events.counts(late_id).expect("read"), Some(nobody));
 }

@@ -1,9 +1,9 @@
 //! What the programs that are always on, and their loader, share.
 
 /// Containers counted at a time.
-pub const SLOTS: u32 = 8192;
-/// Cgroups counted at a time: those of containers, and those below them.
-pub const CGROUPS: u32 = 16_384;
+pub const CONTAINERS: u32 = 8192;
+/// Cgroups below theirs that are counted at a time.
+pub const NESTED: u32 = 8192;
 
 /// Offsets of fields that only these programs read; as [`crate::Offsets`].
 #[repr(C)]
@@ -23,11 +23,16 @@ pub struct Fields {
     pub task_cancelled: u32,
     /// `task_struct.start_time`
     pub task_start: u32,
+    /// `signal_struct.oom_mm`
+    pub signal_oom: u32,
 }
 
 impl Fields {
+    /// As [`crate::Offsets::MARK`].
+    pub const MARK: u32 = 0x5eed_2000;
+
     /// The C path of each field, in the order of the struct.
-    pub const PATHS: [&str; 7] = [
+    pub const PATHS: [&str; 8] = [
         "task_struct.flags",
         "task_struct.signal",
         "signal_struct.maxrss",
@@ -35,17 +40,32 @@ impl Fields {
         "task_struct.ioac.write_bytes",
         "task_struct.ioac.cancelled_write_bytes",
         "task_struct.start_time",
+        "signal_struct.oom_mm",
     ];
-
-    /// What the object holds before the loader replaces it.
-    pub const NONE: Self = Self::of([crate::ABSENT; 7]);
 
     /// Offsets in the order of [`Fields::PATHS`].
     #[must_use]
-    pub const fn of(offsets: [u32; 7]) -> Self {
-        let [task_flags, task_signal, signal_peak, task_read, task_written, task_cancelled, task_start] =
-            offsets;
-        Self { task_flags, task_signal, signal_peak, task_read, task_written, task_cancelled, task_start }
+    pub const fn of(offsets: [u32; 8]) -> Self {
+        let [
+            task_flags,
+            task_signal,
+            signal_peak,
+            task_read,
+            task_written,
+            task_cancelled,
+            task_start,
+            signal_oom,
+        ] = offsets;
+        Self {
+            task_flags,
+            task_signal,
+            signal_peak,
+            task_read,
+            task_written,
+            task_cancelled,
+            task_start,
+            signal_oom,
+        }
     }
 }
 
@@ -120,31 +140,34 @@ impl Used {
 }
 
 /// The counts of a container.
+///
+/// The kernel keeps 56 bytes before them, so that what follows the first word begins at a line of the processor's cache, and so
+/// does [`Kill`]: what is written together is together.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Tasks that have ended.
-    pub used: Used,
     /// Processes forked.
     pub processes: u64,
-    /// Threads created beside processes' first.
-    pub threads: u64,
+    /// Tasks that have ended.
+    pub used: Used,
     /// Programs executed.
     pub execs: u64,
     /// Processes that have ended.
     pub exits: u64,
     /// The most pages that a process had in memory, of those that have ended.
     pub peak_pages: u64,
-    /// Processes that the OOM killer has ended.
-    pub oom_kills: u64,
-    /// The first of them.
-    pub oom: Kill,
+    /// Threads created beside processes' first.
+    pub threads: u64,
     /// Processor time that its first task had taken when it executed its program, ns: as old as its last switch.
     pub setup_cpu_ns: u64,
     /// Since when, ns of CLOCK_MONOTONIC, if its program ran before; 0 if it is counted from its first instruction on.
     pub since_ns: u64,
-    /// Cgroups made below it for which [`CGROUPS`] had no room: what is in them, and in those below them, is in no figure.
+    /// Cgroups made below it for which [`NESTED`] had no room: what is in them, and in those below them, is in no figure.
     pub nested_refused: u64,
+    /// Processes that the OOM killer has ended.
+    pub oom_kills: u64,
+    /// The first of them.
+    pub oom: Kill,
 }
 
 /// One act of the OOM killer.
@@ -163,7 +186,7 @@ pub struct Kill {
     pub killer_name: [u8; 16],
     /// The name of the other.
     pub victim_name: [u8; 16],
-    /// 1 if who wanted memory was of the same container.
+    /// 1 if who wanted memory was of the same container; until the victim dies, the id of the container that it was of, or 0.
     pub is_inside: u64,
 }
 
@@ -171,8 +194,8 @@ pub struct Kill {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Live {
-    /// Its container's slot.
-    pub slot: u64,
+    /// Its container: the id of its cgroup.
+    pub container: u64,
     /// What it has used.
     pub used: Used,
 }

@@ -23,6 +23,9 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// As [`crate::Offsets::MARK`].
+    pub const MARK: u32 = 0x5eed_3000;
+
     /// The C path of each field but the last, in the order of the struct.
     pub const PATHS: [&str; 7] = [
         "task_struct.start_time",
@@ -33,9 +36,6 @@ impl Fields {
         "dentry.d_parent",
         "dentry.d_name.name",
     ];
-
-    /// What the object holds before the loader replaces it.
-    pub const NONE: Self = Self::of([crate::ABSENT; 7], false);
 
     /// Offsets in the order of [`Fields::PATHS`].
     #[must_use]

@@ -4,7 +4,7 @@
 pub const ABSENT: u32 = u32::MAX;
 
 macro_rules! offsets {
-    ($(#[$about:meta])* $name:ident { $($field:ident: $path:literal,)* } $($(#[$means:meta])* $flag:ident)?) => {
+    ($(#[$about:meta])* $name:ident = $mark:literal { $($field:ident: $path:literal,)* } $($(#[$means:meta])* $flag:ident)?) => {
         $(#[$about])*
         #[repr(C)]
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,9 @@ macro_rules! offsets {
         }
 
         impl $name {
+            /// What stands in the programs for the first field, and beside it for the others: the loader writes the offset there.
+            pub const MARK: u32 = $mark;
+
             /// The C path of each field, `struct.member.member…`, in the order of the struct.
             pub const PATHS: &[&str] = &[$($path),*];
 
@@ -35,7 +38,7 @@ macro_rules! offsets {
 offsets! {
 /// Byte offsets in kernel structs, found in the kernel's BTF before the programs are loaded. To the verifier they are
 /// constants: a branch on an [`ABSENT`] field is not even looked at.
-Offsets {
+Offsets = 0x5eed_0000 {
     task_pid: "task_struct.pid",
     task_tgid: "task_struct.tgid",
     task_comm: "task_struct.comm",
@@ -87,7 +90,7 @@ victim_is_task
 
 offsets! {
 /// As [`Offsets`]: where the scheduler notes what a task waits for.
-QueueOffsets {
+QueueOffsets = 0x5eed_1000 {
     task_flags: "task_struct.flags",
     task_cpu: "task_struct.thread_info.cpu",
     task_queued: "task_struct.sched_info.last_queued",

@@ -3,28 +3,40 @@
 //! The pointers are those the kernel passes to a tracepoint, or were read through them: the verifier knows their types and
 //! makes every load safe, also through a null pointer, which reads as 0.
 
+use core::arch::asm;
 use core::ptr;
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel};
-use skiff_ebpf_abi::{ABSENT, Figures, Offsets};
+use skiff_ebpf_abi::Figures;
 
-#[unsafe(no_mangle)]
-pub static OFFSETS: Offsets = Offsets::NONE;
-
-/// The offset of one field, as the loader wrote it.
+/// The offset of one field, as the loader wrote it into the program.
 macro_rules! offset {
     ($field:ident) => {
-        $crate::kernel::load(&$crate::kernel::OFFSETS.$field)
+        $crate::kernel::constant!(skiff_ebpf_abi::Offsets, $field)
     };
 }
 pub(crate) use offset;
 
-/// Reads a global that the loader has replaced.
+/// A field of a table that the loader writes into the programs themselves, where it takes no memory and no load: until then its mark stands
+/// in the instruction.
+macro_rules! constant {
+    ($table:ty, $field:ident) => {
+        $crate::kernel::marked::<{ <$table>::MARK + core::mem::offset_of!($table, $field) as u32 }>()
+    };
+}
+pub(crate) use constant;
+
+/// What is written for a field that the kernel does not have, as the instruction extends it.
+pub const ABSENT: u64 = skiff_ebpf_abi::ABSENT as i32 as u64;
+
+/// What the loader writes in place of `MARK`.
 #[inline(always)]
-pub fn load(offset: &'static u32) -> u32 {
-    // SAFETY: a reference to a static; volatile because the value is not the one that the compiler sees.
-    unsafe { ptr::read_volatile(offset) }
+pub fn marked<const MARK: u32>() -> u64 {
+    let word: u64;
+    // SAFETY: one move between registers.
+    unsafe { asm!("{} = {}", out(reg) word, const MARK, options(pure, nomem, nostack, preserves_flags)) };
+    word
 }
 
 /// A pointer to a kernel struct.
@@ -52,7 +64,7 @@ impl Ptr {
 
     /// The field at `offset`, or `T::default()` if this kernel has none.
     #[inline(always)]
-    pub fn get<T: Copy + Default>(self, offset: u32) -> T {
+    pub fn get<T: Copy + Default>(self, offset: u64) -> T {
         if offset == ABSENT {
             return T::default();
         }
@@ -62,7 +74,7 @@ impl Ptr {
 
     /// The pointer at `offset`, or null if this kernel has none.
     #[inline(always)]
-    pub fn follow(self, offset: u32) -> Self {
+    pub fn follow(self, offset: u64) -> Self {
         if offset == ABSENT {
             return Self(ptr::null());
         }
@@ -72,7 +84,7 @@ impl Ptr {
 
     /// Copies the array at `offset`; zeros if this kernel has none.
     #[inline(always)]
-    pub fn copy<const N: usize>(self, offset: u32, to: *mut [u8; N]) {
+    pub fn copy<const N: usize>(self, offset: u64, to: *mut [u8; N]) {
         if offset != ABSENT {
             // SAFETY: the helper checks the source, and `to` has `N` bytes.
             unsafe { bpf_probe_read_kernel(to.cast(), N as u32, self.0.add(offset as usize).cast()) };

@@ -8,7 +8,7 @@
 //! when it dies.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to an atomic addition on this target")]
 
 mod block;

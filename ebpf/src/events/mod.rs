@@ -1,17 +1,16 @@
 //! What is always on: what tasks of containers have used that have ended, executions, and the OOM killer.
 //!
 //! The programs stay attached for as long as anybody has the descriptors of [`Events`]: they can be kept by another process and
-//! taken back. A container is found by its cgroup's id; nothing else has to be remembered of it.
+//! taken back. A container is found by its cgroup's id, and forgotten by the programs when the directory of that goes; nothing else
+//! has to be remembered of it.
 
-use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
 
 use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
-use skiff_ebpf_abi::events::{CGROUPS, Fields, SLOTS};
+use skiff_ebpf_abi::events::{CONTAINERS, Fields, NESTED};
 pub use skiff_ebpf_abi::events::{Counts, Kill, Live, Used};
 use skiff_ebpf_abi::{ABSENT, Offsets};
 use skiff_sys::bpf::{self, Map, Store};
@@ -22,16 +21,21 @@ use crate::Error;
 use crate::btf::Types;
 use crate::load::{check_privileges, program, require};
 use crate::maps::Plain;
+use crate::marks::Object;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/events.bpf.o"));
 
-/// Programs without which nothing is counted, each named as its tracepoint.
-const TASKS: [&str; 3] = ["sched_process_fork", "sched_process_exec", "sched_process_exit"];
+/// Programs without which nothing is counted, each with its tracepoint.
+const TASKS: [(&str, &str); 4] = [
+    ("skiff_fork", "sched_process_fork"),
+    ("skiff_exec", "sched_process_exec"),
+    ("skiff_exit", "sched_process_exit"),
+    ("skiff_rmdir", "cgroup_rmdir"),
+];
 /// Programs with the figure that each gives.
-const EXTRAS: [(&str, &str); 3] = [
-    ("mark_victim", OOM),
-    ("cgroup_mkdir", "tasks in nested cgroups (no tracepoint cgroup_mkdir)"),
-    ("cgroup_rmdir", ""),
+const EXTRAS: [(&str, &str, &str); 2] = [
+    ("skiff_oom", "mark_victim", OOM),
+    ("skiff_mkdir", "cgroup_mkdir", "tasks in nested cgroups (no tracepoint cgroup_mkdir)"),
 ];
 /// What a kernel may not give that others do, each a phrase, of which [`Events::missing`] has those that begin so.
 pub const FAULTS: &str = "page faults (no field task_struct.min_flt)";
@@ -44,20 +48,18 @@ pub const BLOCK: &str = "block I/O of processes (no field task_struct.ioac.read_
 /// As [`FAULTS`].
 pub const OOM: &str = "whom the OOM killer has killed (no tracepoint mark_victim)";
 /// Run over all tasks.
-const LIVE: &str = "live";
+const LIVE: &str = "skiff_live";
 /// What the kernel does not say of tasks that live.
 const NO_LIVE: &str = "faults, waiting and switches of tasks that live (no task iterator)";
 
 /// The programs, attached.
 #[derive(Debug)]
 pub struct Events {
-    cgroups: Map,
-    counts: Map,
+    containers: Map,
+    nested: Map,
     /// The iterator, if the kernel has any.
     live: Option<OwnedFd>,
     links: Vec<OwnedFd>,
-    /// Slots that nobody has, the one that was used last comes last; whether there may be something in them.
-    free: Mutex<VecDeque<(u32, bool)>>,
     missing: Vec<String>,
 }
 
@@ -66,7 +68,7 @@ impl Events {
     ///
     /// Needs `CAP_BPF` and `CAP_PERFMON` in the initial user namespace and the kernel's type information. Linux ≥ 5.8.
     pub fn load() -> Result<Self, Error> {
-        let (mut object, btf, missing) = create(CGROUPS)?;
+        let (mut object, btf, missing) = create(NESTED, Marks::Used)?;
         let events = Self::attach(&mut object, &btf, missing)?;
         drop((object, btf));
         heap::trim();
@@ -75,24 +77,22 @@ impl Events {
 
     fn attach(object: &mut Ebpf, btf: &Btf, mut missing: Vec<String>) -> Result<Self, Error> {
         let mut links = Vec::new();
-        for name in TASKS {
-            links.push(attach(object, name, btf)?);
+        for (name, tracepoint) in TASKS {
+            links.push(attach(object, name, tracepoint, btf)?);
         }
-        for (name, figure) in EXTRAS {
-            match attach(object, name, btf) {
+        for (name, tracepoint, figure) in EXTRAS {
+            match attach(object, name, tracepoint, btf) {
                 Ok(link) => links.push(link),
-                Err(_) if figure.is_empty() => {}
                 Err(error) => missing.push(format!("{figure}: {error}")),
             }
         }
         let live = iterator(object, btf);
         let live = live.inspect_err(|error| missing.push(format!("{NO_LIVE}: {error}"))).ok();
         Ok(Self {
-            cgroups: map(object, "CGROUPS")?,
-            counts: map(object, "COUNTS")?,
+            containers: map(object, "CONTAINERS")?,
+            nested: map(object, "NESTED")?,
             live,
             links,
-            free: Mutex::new((0..SLOTS).map(|slot| (slot, false)).collect()),
             missing,
         })
     }
@@ -104,7 +104,7 @@ impl Events {
 
     /// What keeps the programs attached, for another process to keep: maps, iterator, links.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let maps = [self.cgroups.as_fd(), self.counts.as_fd()];
+        let maps = [self.containers.as_fd(), self.nested.as_fd()];
         maps.into_iter().chain(self.live.iter().chain(&self.links).map(AsFd::as_fd)).collect()
     }
 
@@ -117,19 +117,13 @@ impl Events {
     ) -> io::Result<Option<Self>> {
         let mut rest = descriptors.into_iter();
         let mut next = || rest.next().ok_or(io::ErrorKind::InvalidData);
-        let (cgroups, counts) = (Map::from_fd(next()?)?, Map::from_fd(next()?)?);
-        let is_own = counts.value_len() == size_of::<Counts>()
-            && (counts.max_entries(), cgroups.max_entries()) == (SLOTS, CGROUPS)
-            && cgroups.value_len() == size_of::<u32>();
+        let (containers, nested) = (Map::from_fd(next()?)?, Map::from_fd(next()?)?);
+        let is_own = containers.value_len() == size_of::<Counts>() && containers.max_entries() == CONTAINERS;
         if !is_own {
             return Ok(None);
         }
         let live = if has_live { Some(next()?) } else { None };
-        let events = Self { cgroups, counts, live, links: rest.collect(), free: Mutex::default(), missing };
-        let taken: HashSet<u32> = events.taken()?.into_iter().map(|(_, slot)| slot).collect();
-        // Of what went while nobody looked, nobody has emptied the slot.
-        let free = (0..SLOTS).filter(|slot| !taken.contains(slot)).map(|slot| (slot, true)).collect();
-        Ok(Some(Self { free: Mutex::new(free), ..events }))
+        Ok(Some(Self { containers, nested, live, links: rest.collect(), missing }))
     }
 
     /// Whether the iterator is among the descriptors.
@@ -137,86 +131,41 @@ impl Events {
         self.live.is_some()
     }
 
-    /// The cgroups that are counted, with their slots.
-    fn taken(&self) -> io::Result<Vec<(u64, u32)>> {
-        let mut taken = Vec::new();
-        for key in self.cgroups.keys()? {
-            if let (Some(id), Some(slot)) =
-                (key.first_chunk().copied().map(u64::from_ne_bytes), self.slot(&key)?)
-            {
-                taken.push((id, slot));
-            }
-        }
-        Ok(taken)
-    }
-
-    fn slot(&self, key: &[u8]) -> io::Result<Option<u32>> {
-        let value = self.cgroups.get(key)?;
-        Ok(value.and_then(|value| value.first_chunk().copied()).map(u32::from_ne_bytes))
-    }
-
     /// Whether the cgroup2 with the id `cgroup` is counted.
     pub fn is_armed(&self, cgroup: u64) -> bool {
-        self.slot(&cgroup.to_ne_bytes()).is_ok_and(|slot| slot.is_some())
+        self.counts(cgroup).is_ok_and(|counts| counts.is_some())
     }
 
-    /// Counts from now on what happens in the cgroup2 with the id `cgroup` (the inode of its directory). Its program has not been executed
-    /// yet, or else `is_late`: what has ended before is not in the figures then.
+    /// Counts from now on, until its directory goes, what happens in the cgroup2 with the id `cgroup` (the inode of its directory). Its
+    /// program has not been executed yet, or else `is_late`: what has ended before is not in the figures then.
     ///
-    /// Two system calls at most. Errors: `ENOSPC` if there are too many.
+    /// One system call. Errors: `ENOSPC` if there are too many, `EEXIST` if it is counted.
     pub fn arm(&self, cgroup: u64, is_late: bool) -> io::Result<()> {
-        let (slot, is_used) = self.free().pop_front().ok_or(io::ErrorKind::StorageFull)?;
-        let begin = || {
-            if is_used {
-                self.counts.set(&slot.to_ne_bytes(), &to_bytes(&Counts::default()), Store::Any)?;
-            }
-            if is_late {
-                // The next program is not the first one.
-                let counts = Counts { execs: 1, processes: 1, since_ns: monotonic_ns(), ..Counts::default() };
-                self.counts.set(&slot.to_ne_bytes(), &to_bytes(&counts), Store::Any)?;
-            }
-            self.cgroups.set(&cgroup.to_ne_bytes(), &slot.to_ne_bytes(), Store::New)
+        let counts = if is_late {
+            // The next program is not the first one.
+            Counts { execs: 1, processes: 1, since_ns: monotonic_ns(), ..Counts::default() }
+        } else {
+            Counts::default()
         };
-        begin().inspect_err(|_| self.free().push_front((slot, true)))
+        let stored = self.containers.set(&cgroup.to_ne_bytes(), &to_bytes(&counts), Store::New);
+        stored.map_err(|error| match error.raw_os_error() {
+            Some(libc::E2BIG) => io::ErrorKind::StorageFull.into(),
+            _ => error,
+        })
     }
 
-    /// What was counted of `cgroup` by now, of tasks that have ended; `None` if it is not counted.
+    /// What was counted of `cgroup` by now, of tasks that have ended; `None` if it is not counted. One system call.
     pub fn counts(&self, cgroup: u64) -> io::Result<Option<Counts>> {
-        let Some(slot) = self.slot(&cgroup.to_ne_bytes())? else { return Ok(None) };
-        self.counts_of(slot).map(Some)
+        let Some(bytes) = self.containers.get(&cgroup.to_ne_bytes())? else { return Ok(None) };
+        from_bytes(&bytes).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    fn counts_of(&self, slot: u32) -> io::Result<Counts> {
-        let bytes = self.counts.get(&slot.to_ne_bytes())?.unwrap_or_default();
-        from_bytes(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
-    }
-
-    /// What was counted of `cgroup`, all of whose tasks have ended, and counts it no more.
-    pub fn take(&self, cgroup: u64) -> io::Result<Option<Counts>> {
-        let key = cgroup.to_ne_bytes();
-        let Some(slot) = self.slot(&key)? else { return Ok(None) };
-        let counts = self.counts_of(slot)?;
-        self.cgroups.remove(&key)?;
-        self.counts.set(&slot.to_ne_bytes(), &to_bytes(&Counts::default()), Store::Any)?;
-        self.free().push_back((slot, false));
-        Ok(Some(counts))
-    }
-
-    /// What tasks have used that live, added up, by the slot that [`Events::slot_of`] tells. One pass over all tasks of the host.
+    /// What each task of a container has used that lives. One pass over all tasks of the host.
     pub fn live(&self) -> io::Result<Vec<Live>> {
         let Some(link) = &self.live else { return Ok(Vec::new()) };
         let mut bytes = Vec::new();
         bpf::iterate(link.as_fd())?.read_to_end(&mut bytes)?;
         Ok(bytes.chunks_exact(size_of::<Live>()).filter_map(live_from_bytes).collect())
-    }
-
-    /// The slot of `cgroup`, if it is counted.
-    pub fn slot_of(&self, cgroup: u64) -> io::Result<Option<u32>> {
-        self.slot(&cgroup.to_ne_bytes())
-    }
-
-    fn free(&self) -> std::sync::MutexGuard<'_, VecDeque<(u32, bool)>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -228,17 +177,30 @@ pub fn digest() -> u64 {
     hasher.finish()
 }
 
-/// Makes the maps, with room for so many cgroups; the kernel's types; what of them this kernel lacks.
-fn create(cgroups: u32) -> Result<(Ebpf, Btf, Vec<String>), Error> {
+/// Whether the programs look for the kernel's own mark before they look for a note of the OOM killer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    Used,
+    /// As where the kernel has none.
+    #[cfg(test)]
+    Absent,
+}
+
+/// Makes the maps, with room for so many cgroups below containers'; the kernel's types; what of them this kernel lacks.
+fn create(nested: u32, marks: Marks) -> Result<(Ebpf, Btf, Vec<String>), Error> {
     check_privileges()?;
     // The kernel's types are megabytes, of which nothing is to stay.
     heap::map_large_blocks();
     let paths: Vec<&str> = Offsets::PATHS.iter().copied().chain(Fields::PATHS).collect();
     let types = Types::of_kernel(&paths)?;
     let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
-    let fields = Fields::of(Fields::PATHS.map(|path| types.offset(path).unwrap_or(ABSENT)));
+    let mut fields = Fields::of(Fields::PATHS.map(|path| types.offset(path).unwrap_or(ABSENT)));
+    if marks != Marks::Used || fields.task_signal == ABSENT {
+        fields.signal_oom = ABSENT;
+    }
     check_fields(&offsets)?;
-    if let Some(name) = TASKS.into_iter().find(|name| !types.has_tracepoint(name)) {
+    let mut tracepoints = TASKS.into_iter().map(|(_, tracepoint)| tracepoint);
+    if let Some(name) = tracepoints.find(|name| !types.has_tracepoint(name)) {
         return Err(Error::Tracepoint(name));
     }
     drop(types);
@@ -246,10 +208,8 @@ fn create(cgroups: u32) -> Result<(Ebpf, Btf, Vec<String>), Error> {
     let fields = Plain(fields);
     let object = EbpfLoader::new()
         .btf(None)
-        .override_global("OFFSETS", &offsets, true)
-        .override_global("FIELDS", &fields, true)
-        .map_max_entries("CGROUPS", cgroups)
-        .load(OBJECT)
+        .map_max_entries("NESTED", nested)
+        .load(Object::new(OBJECT).with(&offsets).with(&fields).bytes())
         .map_err(|cause| Error::refused("create the maps", &cause))?;
     let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
     Ok((object, btf, missing))
@@ -264,6 +224,8 @@ fn check_fields(offsets: &Offsets) -> Result<(), Error> {
         (offsets.set_default, "css_set.dfl_cgrp"),
         (offsets.cgroup_node, "cgroup.kn"),
         (offsets.node_id, "kernfs_node.id"),
+        (offsets.cgroup_root, "cgroup.root"),
+        (offsets.root_hierarchy, "cgroup_root.hierarchy_id"),
     ];
     require(&needed)
 }
@@ -286,10 +248,16 @@ fn lacking(offsets: &Offsets, fields: &Fields) -> Vec<String> {
     absent.map(|(_, figure)| figure.to_owned()).collect()
 }
 
-fn attach(object: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<OwnedFd, Error> {
-    let refused = |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("attach {name}"), cause);
+fn attach(
+    object: &mut Ebpf,
+    name: &'static str,
+    tracepoint: &'static str,
+    btf: &Btf,
+) -> Result<OwnedFd, Error> {
+    let refused =
+        |cause: &(dyn std::error::Error + 'static)| Error::refused(format!("attach {tracepoint}"), cause);
     let program: &mut BtfTracePoint = program(object, name)?.try_into().map_err(|cause| refused(&cause))?;
-    program.load(name, btf).map_err(|cause| refused(&cause))?;
+    program.load(tracepoint, btf).map_err(|cause| refused(&cause))?;
     let program = program.fd().map_err(|cause| refused(&cause))?;
     bpf::attach_tracepoint(program.as_fd()).map_err(|cause| refused(&cause))
 }
@@ -320,23 +288,22 @@ fn map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
 /// As the kernel has them.
 fn to_bytes(counts: &Counts) -> Vec<u8> {
     let Counts {
-        used,
         processes,
-        threads,
+        used,
         execs,
         exits,
         peak_pages,
-        oom_kills,
-        oom,
+        threads,
         setup_cpu_ns,
         since_ns,
         nested_refused,
+        oom_kills,
+        oom,
     } = counts;
-    let words =
-        used.words().into_iter().chain([*processes, *threads, *execs, *exits, *peak_pages, *oom_kills]);
+    let rest = [*execs, *exits, *peak_pages, *threads, *setup_cpu_ns, *since_ns, *nested_refused, *oom_kills];
+    let words = [*processes].into_iter().chain(used.words()).chain(rest);
     let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
     bytes.extend(kill_to_bytes(oom));
-    bytes.extend([*setup_cpu_ns, *since_ns, *nested_refused].into_iter().flat_map(u64::to_ne_bytes));
     bytes
 }
 
@@ -351,7 +318,7 @@ fn kill_to_bytes(kill: &Kill) -> Vec<u8> {
 }
 
 fn from_bytes(bytes: &[u8]) -> Option<Counts> {
-    const WORDS: usize = Used::WORDS + 6;
+    const WORDS: usize = Used::WORDS + 9;
     let word = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u64::from_ne_bytes);
     let half = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
     let name = |at: usize| bytes.get(at..)?.first_chunk::<16>().copied();
@@ -359,15 +326,29 @@ fn from_bytes(bytes: &[u8]) -> Option<Counts> {
     for (nth, to) in words.iter_mut().enumerate() {
         *to = word(8 * nth)?;
     }
-    let [used @ .., processes, threads, execs, exits, peak_pages, oom_kills] = words;
-    let oom = 8 * WORDS;
-    Some(Counts {
-        used: Used::of_words(used),
+    let [
         processes,
-        threads,
+        used @ ..,
         execs,
         exits,
         peak_pages,
+        threads,
+        setup_cpu_ns,
+        since_ns,
+        nested_refused,
+        oom_kills,
+    ] = words;
+    let oom = 8 * WORDS;
+    Some(Counts {
+        processes,
+        used: Used::of_words(used),
+        execs,
+        exits,
+        peak_pages,
+        threads,
+        setup_cpu_ns,
+        since_ns,
+        nested_refused,
         oom_kills,
         oom: Kill {
             at_ns: word(oom)?,
@@ -378,21 +359,18 @@ fn from_bytes(bytes: &[u8]) -> Option<Counts> {
             victim_name: name(oom + 40)?,
             is_inside: word(oom + 56)?,
         },
-        setup_cpu_ns: word(oom + 64)?,
-        since_ns: word(oom + 72)?,
-        nested_refused: word(oom + 80)?,
     })
 }
 
 fn live_from_bytes(bytes: &[u8]) -> Option<Live> {
     let mut words =
         bytes.chunks_exact(8).filter_map(|chunk| chunk.first_chunk().copied().map(u64::from_ne_bytes));
-    let slot = words.next()?;
+    let container = words.next()?;
     let mut used = [0; Used::WORDS];
     for to in &mut used {
         *to = words.next()?;
     }
-    Some(Live { slot, used: Used::of_words(used) })
+    Some(Live { container, used: Used::of_words(used) })
 }
 
 #[cfg(test)]

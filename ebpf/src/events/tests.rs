@@ -28,6 +28,10 @@ impl Cgroup {
         File::open(path).expect("its directory")
     }
 
+    fn remove(&self, name: &str) {
+        fs::remove_dir(self.0.join(name)).expect("remove a cgroup");
+    }
+
     fn directory(&self) -> File {
         File::open(&self.0).expect("its directory")
     }
@@ -48,9 +52,10 @@ impl Drop for Cgroup {
     }
 }
 
-/// The programs with room for so many cgroups, and the notes of the OOM killer; nothing where they can't be loaded.
-fn load(cgroups: u32) -> Option<(Events, Map)> {
-    let (mut object, btf, missing) = match create(cgroups) {
+/// The programs with room for so many cgroups below containers', and the notes of the OOM killer, which are looked for whether or not the
+/// kernel has marked a task; nothing where they can't be loaded.
+fn load(nested: u32) -> Option<(Events, Map)> {
+    let (mut object, btf, missing) = match create(nested, Marks::Absent) {
         Err(Error::Privilege(_) | Error::NoTypes { .. }) => {
             println!("skip: needs CAP_BPF, CAP_PERFMON and the kernel's types");
             return None;
@@ -80,28 +85,30 @@ fn live(cgroup: &File, meanwhile: impl FnOnce(u32)) {
 #[test]
 fn counts_are_the_bytes_of_the_kernel() {
     let counts = Counts {
-        used: Used::of_words([1, 2, 3, 4, 5, 6, 7, 8]),
-        processes: 9,
-        threads: 10,
-        execs: 11,
-        exits: 12,
-        peak_pages: 13,
-        oom_kills: 14,
+        processes: 1,
+        used: Used::of_words([2, 3, 4, 5, 6, 7, 8, 9]),
+        execs: 10,
+        exits: 11,
+        peak_pages: 12,
+        threads: 13,
+        setup_cpu_ns: 14,
+        since_ns: 15,
+        nested_refused: 16,
+        oom_kills: 17,
         oom: Kill {
-            at_ns: 15,
-            killer_cgroup: 16,
-            killer_pid: 17,
-            victim_pid: 18,
+            at_ns: 18,
+            killer_cgroup: 19,
+            killer_pid: 20,
+            victim_pid: 21,
             killer_name: *b"killer\0\0\0\0\0\0\0\0\0\0",
             victim_name: *b"victim\0\0\0\0\0\0\0\0\0\0",
-            is_inside: 19,
+            is_inside: 22,
         },
-        setup_cpu_ns: 20,
-        since_ns: 21,
-        nested_refused: 22,
     };
     let bytes = to_bytes(&counts);
     assert_eq!(bytes.len(), size_of::<Counts>());
+    let word = |at: usize| bytes[at..].first_chunk().copied().map(u64::from_ne_bytes);
+    assert_eq!((word(0), word(8), word(72), word(128)), (Some(1), Some(2), Some(10), Some(17)));
     assert_eq!(from_bytes(&bytes), Some(counts));
     assert_eq!(from_bytes(&bytes[1..]), None);
 }
@@ -110,12 +117,12 @@ fn counts_are_the_bytes_of_the_kernel() {
 fn a_record_of_a_live_task_is_its_words() {
     let words: Vec<u8> = (1..=9_u64).flat_map(u64::to_ne_bytes).collect();
     let used = Used::of_words([2, 3, 4, 5, 6, 7, 8, 9]);
-    assert_eq!(live_from_bytes(&words), Some(Live { slot: 1, used }));
+    assert_eq!(live_from_bytes(&words), Some(Live { container: 1, used }));
     assert_eq!(live_from_bytes(&words[..71]), None);
 }
 
 #[test]
-fn a_cgroup_is_counted_until_it_is_taken_back_also_by_whoever_kept_the_descriptors() {
+fn a_cgroup_is_counted_until_its_directory_goes_also_by_whoever_kept_the_descriptors() {
     let events = match Events::load() {
         Err(Error::Privilege(_) | Error::NoTypes { .. }) => {
             return println!("skip: needs CAP_BPF, CAP_PERFMON and the kernel's types");
@@ -123,8 +130,8 @@ fn a_cgroup_is_counted_until_it_is_taken_back_also_by_whoever_kept_the_descripto
         other => other.expect("load"),
     };
     assert_eq!(events.missing(), [""; 0]);
-    // The cgroup of nobody: an inode that no cgroup has.
-    let cgroup = u64::MAX - 7;
+    let Some(directory) = Cgroup::new("events-kept") else { return };
+    let cgroup = directory.id();
     events.arm(cgroup, true).expect("arm");
     assert!(events.is_armed(cgroup) && events.arm(cgroup, false).is_err());
     let kept: Vec<OwnedFd> =
@@ -132,16 +139,23 @@ fn a_cgroup_is_counted_until_it_is_taken_back_also_by_whoever_kept_the_descripto
     let restored = Events::restore(kept, true, Vec::new()).expect("restore").expect("of this build");
     assert_eq!(restored.counts(cgroup).expect("read").map(|counts| counts.execs), Some(1));
     assert!(restored.live().expect("iterate").is_empty());
-    assert_eq!(restored.take(cgroup).expect("take").map(|counts| counts.processes), Some(1));
-    assert_eq!(events.counts(cgroup).expect("read"), None);
+    drop(events);
+    live(&directory.directory(), |pid| {
+        let born = restored.live().expect("iterate");
+        assert_eq!(born.iter().map(|task| task.container).collect::<Vec<_>>(), [cgroup], "task {pid}");
+    });
+    let counts = restored.counts(cgroup).expect("read").expect("counted");
+    assert_eq!((counts.processes, counts.exits), (2, 1));
+    drop(directory);
+    assert_eq!(restored.counts(cgroup).expect("read"), None);
 }
 
 #[test]
 fn a_note_of_the_oom_killer_is_for_the_task_that_lived_then() {
-    let (Some((events, victims)), Some(cgroup)) = (load(CGROUPS), Cgroup::new("events-oom")) else { return };
+    let (Some((events, victims)), Some(cgroup)) = (load(NESTED), Cgroup::new("events-oom")) else { return };
     let directory = cgroup.directory();
     events.arm(cgroup.id(), false).expect("arm");
-    let (cgroup_id, slot) = (cgroup.id(), events.slot_of(cgroup.id()).expect("read").expect("a slot"));
+    let cgroup_id = cgroup.id();
     let noted = |at_ns: u64, inside: u64| {
         let mut killer_name = [0; 16];
         killer_name[..6].copy_from_slice(b"killer");
@@ -163,31 +177,29 @@ fn a_note_of_the_oom_killer_is_for_the_task_that_lived_then() {
     assert_eq!((counts.oom_kills, counts.oom), (0, Kill::default()), "{counts:?}");
     assert!(victims.keys().expect("the notes").is_empty(), "it is used up");
     // As of a time when it lives.
-    let counts = noted(monotonic_ns() + 60_000_000_000, u64::from(slot) + 1);
+    let counts = noted(monotonic_ns() + 60_000_000_000, cgroup_id);
     assert_eq!((counts.oom_kills, counts.oom.killer_pid, counts.oom.is_inside), (1, 7, 1), "{counts:?}");
     assert_ne!(counts.oom.victim_pid, 0);
-    events.take(cgroup_id).expect("take");
 }
 
 #[test]
 fn a_killer_of_another_container_is_not_inside() {
-    let (Some((events, victims)), Some(cgroup)) = (load(CGROUPS), Cgroup::new("events-killer")) else {
+    let (Some((events, victims)), Some(cgroup)) = (load(NESTED), Cgroup::new("events-killer")) else {
         return;
     };
     let directory = cgroup.directory();
     events.arm(cgroup.id(), false).expect("arm");
-    let slot = events.slot_of(cgroup.id()).expect("read").expect("a slot");
-    let kill = Kill { at_ns: u64::MAX, is_inside: u64::from(slot) + 2, ..Kill::default() };
+    let kill = Kill { at_ns: u64::MAX, is_inside: cgroup.id() + 1, ..Kill::default() };
     live(&directory, |pid| {
         victims.set(&pid.to_ne_bytes(), &kill_to_bytes(&kill), Store::Any).expect("a note");
     });
-    let counts = events.take(cgroup.id()).expect("take").expect("counted");
+    let counts = events.counts(cgroup.id()).expect("read").expect("counted");
     assert_eq!((counts.oom_kills, counts.oom.is_inside), (1, 0), "{counts:?}");
 }
 
 #[test]
 fn cgroups_without_room_are_counted_and_are_nobody_elses() {
-    let (Some((events, _)), Some(cgroup)) = (load(3), Cgroup::new("events-room")) else { return };
+    let (Some((events, _)), Some(cgroup)) = (load(1), Cgroup::new("events-room")) else { return };
     let Some(other) = Cgroup::new("events-beside") else { return };
     for cgroup in [&cgroup, &other] {
         events.arm(cgroup.id(), true).expect("arm");
@@ -195,9 +207,35 @@ fn cgroups_without_room_are_counted_and_are_nobody_elses() {
     let before = events.counts(cgroup.id()).expect("read").expect("counted");
     let below = ["first", "second", "third"].map(|name| cgroup.below(name));
     below.iter().for_each(|directory| live(directory, |_| {}));
-    let counts = events.take(cgroup.id()).expect("take").expect("counted");
+    let counts = events.counts(cgroup.id()).expect("read").expect("counted");
     assert_eq!(counts.nested_refused, 2, "{counts:?}");
     assert_eq!((counts.processes - before.processes, counts.exits), (1, 1), "those of the first alone");
-    let beside = events.take(other.id()).expect("take").expect("counted");
+    let beside = events.counts(other.id()).expect("read").expect("counted");
     assert_eq!((beside.nested_refused, beside.exits, beside.processes), (0, 0, 1), "{beside:?}");
+    // With the first its room is given back, to whoever comes next.
+    cgroup.remove("first");
+    live(&other.below("fourth"), |_| {});
+    let beside = events.counts(other.id()).expect("read").expect("counted");
+    assert_eq!((beside.nested_refused, beside.exits), (0, 1), "{beside:?}");
+}
+
+#[test]
+fn a_process_that_the_kernel_has_not_marked_is_no_victim() {
+    let created = match create(NESTED, Marks::Used) {
+        Err(Error::Privilege(_) | Error::NoTypes { .. }) => {
+            return println!("skip: needs CAP_BPF, CAP_PERFMON and the kernel's types");
+        }
+        other => other.expect("load"),
+    };
+    let (mut object, btf, missing) = created;
+    let events = Events::attach(&mut object, &btf, missing).expect("attach");
+    let victims = map(&mut object, "VICTIMS").expect("the notes");
+    let Some(cgroup) = Cgroup::new("events-unmarked") else { return };
+    events.arm(cgroup.id(), false).expect("arm");
+    let kill = Kill { at_ns: u64::MAX, ..Kill::default() };
+    live(&cgroup.directory(), |pid| {
+        victims.set(&pid.to_ne_bytes(), &kill_to_bytes(&kill), Store::Any).expect("a note");
+    });
+    let counts = events.counts(cgroup.id()).expect("read").expect("counted");
+    assert_eq!((counts.exits, counts.oom_kills), (1, 0), "{counts:?}");
 }

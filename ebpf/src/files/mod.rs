@@ -19,6 +19,7 @@ use crate::Error;
 use crate::btf::Types;
 use crate::load::check_privileges;
 use crate::maps::{Plain, read_error, write_error};
+use crate::marks::Object;
 use crate::recorder::{Accuracy, attach, map};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/files.bpf.o"));
@@ -148,9 +149,7 @@ impl Recorder {
         let (offsets, fields) = (Plain(offsets), Plain(fields));
         let mut object = EbpfLoader::new()
             .btf(None)
-            .override_global("OFFSETS", &offsets, true)
-            .override_global("FIELDS", &fields, true)
-            .load(OBJECT)
+            .load(Object::new(OBJECT).with(&offsets).with(&fields).bytes())
             .map_err(|cause| Error::refused("create the maps", &cause))?;
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
         let accuracy = if tells { Accuracy::Used } else { Accuracy::Added };

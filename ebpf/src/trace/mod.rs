@@ -22,6 +22,7 @@ use crate::Error;
 use crate::btf::Types;
 use crate::load::check_privileges;
 use crate::maps::{Plain, read_error, write_error};
+use crate::marks::Object;
 use crate::recorder::{attach, map};
 use arguments::{Class, Kind};
 
@@ -135,9 +136,8 @@ impl Tracer {
         let mut object = EbpfLoader::new()
             .btf(None)
             .allow_unsupported_maps()
-            .override_global("OFFSETS", &offsets, true)
             .override_global("SETTINGS", &settings, true)
-            .load(OBJECT)
+            .load(Object::new(OBJECT).with(&offsets).bytes())
             .map_err(|cause| Error::refused("create the maps", &cause))?;
         Ok(Self {
             cgroups: map(&mut object, "CGROUPS")?,

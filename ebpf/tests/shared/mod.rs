@@ -40,6 +40,12 @@ impl Cgroups {
         let id = directory.metadata().expect("its inode").ino();
         (directory, id)
     }
+
+    /// Removes one.
+    #[allow(dead_code, reason = "not each of the tests that share this does")]
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_dir(self.0.join(name)).expect("remove a cgroup");
+    }
 }
 
 impl Drop for Cgroups {

@@ -1,7 +1,7 @@
 //! The programs in the kernel that are on while the daemon runs, and what of them a container's figures get.
 //!
 //! They are loaded on a thread of their own when the daemon starts, and kept by the spawner for the next one: so containers are counted
-//! while there is none. A launch enters its cgroup, two system calls; whoever was launched before they were there is counted from then
+//! while there is none. A launch enters its cgroup, one system call; whoever was launched before they were there is counted from then
 //! on, and its figures say so. Where they may not be loaded, the figures that they give are absent, and say why.
 
 use std::collections::HashMap;
@@ -48,11 +48,10 @@ struct Note {
 #[derive(Debug)]
 pub(crate) struct Past {
     cgroup: u64,
-    slot: u64,
     counts: Counts,
 }
 
-/// What tasks that live have used, by slot; of one time.
+/// What tasks that live have used, by their container's cgroup; of one time.
 #[derive(Debug, Default)]
 pub(crate) struct Living(HashMap<u64, Used>);
 
@@ -136,9 +135,7 @@ impl Tracker {
     /// next look makes up for. The other way round it would be in both.
     pub(crate) fn past(&self, cgroup: Option<u64>) -> Option<Past> {
         self.counted(cgroup, |events, cgroup| {
-            let Some(slot) = events.slot_of(cgroup)? else { return Ok(None) };
-            let counts = events.counts(cgroup)?;
-            Ok(counts.map(|counts| Past { cgroup, slot: slot.into(), counts }))
+            Ok(events.counts(cgroup)?.map(|counts| Past { cgroup, counts }))
         })
     }
 
@@ -149,7 +146,7 @@ impl Tracker {
             live.and_then(|live| live.inspect_err(|error| tracing::debug!("look at tasks: {error}")).ok());
         let mut living = Living::default();
         for task in live.into_iter().flatten() {
-            let sum = living.0.entry(task.slot).or_default();
+            let sum = living.0.entry(task.container).or_default();
             *sum = sum.plus(&task.used);
         }
         living
@@ -163,24 +160,25 @@ impl Tracker {
     /// Adds what is counted of a container that runs.
     pub(crate) fn complete(&self, past: Option<&Past>, living: &Living, figures: &mut Figures) {
         let counted = past.map(|past| {
-            let alive = living.0.get(&past.slot).copied().unwrap_or_default();
+            let alive = living.0.get(&past.cgroup).copied().unwrap_or_default();
             Counts { used: self.0.never_less(past.cgroup, &past.counts.used.plus(&alive)), ..past.counts }
         });
         self.add(counted.as_ref(), figures);
     }
 
-    /// Adds what was counted of a container all of whose tasks have ended, and forgets it.
+    /// Adds what was counted of a container all of whose tasks have ended, and forgets what was told of it. The programs forget it with its
+    /// cgroup.
     pub(crate) fn conclude(&self, cgroup: Option<u64>, figures: &mut Figures) {
-        let counted = self.counted(cgroup, Events::take);
-        if let Some(cgroup) = cgroup {
-            self.0.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&cgroup);
-        }
+        let counted = self.counted(cgroup, Events::counts);
+        self.forget(cgroup);
         self.add(counted.as_ref(), figures);
     }
 
-    /// Forgets a container of which nobody wants to know.
+    /// Forgets what was told of a container.
     pub(crate) fn forget(&self, cgroup: Option<u64>) {
-        self.conclude(cgroup, &mut Figures::default());
+        if let Some(cgroup) = cgroup {
+            self.0.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&cgroup);
+        }
     }
 
     fn counted<T>(

@@ -12,6 +12,7 @@ use skiff_benches::report::{Report, verdict};
 use skiff_benches::samples::Samples;
 use skiff_ebpf::{Probes, Runs, Waiting, program_runs, time_programs};
 
+use crate::always::PROGRAMS;
 use crate::beside::{Watch, Watching, client, said, skiff};
 
 /// A tier, what is on, and what containers do meanwhile.
@@ -30,7 +31,7 @@ const TIERS: [Tier; 3] = [
         name: "T0",
         watch: Watch::Daemon(&[]),
         loads: &[&["/bin/exchange", "processes", "200"]],
-        events: &["sched_process_"],
+        events: &PROGRAMS,
         aim_ns: None,
     },
     Tier {

@@ -2,10 +2,10 @@
 //!
 //! Nothing here is on a path that a program takes often. What a task has used is no event at all: the kernel keeps it, and it is
 //! read when the task ends, before its parent can know of that. A container is known by its cgroup, which whoever launches it has
-//! entered; cgroups made below it count as it.
+//! entered; cgroups made below it count as it, and both are forgotten when their directories go: nobody is in them then.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to atomic operations on this target")]
 
 #[path = "../kernel.rs"]
@@ -15,23 +15,27 @@ mod kernel;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::seq_file;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap};
+use aya_ebpf::btf_maps::{HashMap, LruHashMap};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
-use skiff_ebpf_abi::events::{CGROUPS as CGROUPS_MAX, Counts, Fields, Kill, Live, SLOTS, Used};
+use skiff_ebpf_abi::events::{
+    CONTAINERS as CONTAINERS_MAX, Counts, Fields, Kill, Live, NESTED as NESTED_MAX, Used,
+};
 
-use kernel::{Ptr, TaskPtr, cgroup_id, cgroup_id_of, is_cgroup2, load, now_ns, offset, pid, tgid, this};
+use kernel::{
+    ABSENT, Ptr, TaskPtr, cgroup_id, cgroup_id_of, constant, is_cgroup2, now_ns, offset, pid, tgid, this,
+};
 
+/// Containers, by their cgroup's id.
+#[btf_map]
+pub static CONTAINERS: HashMap<u64, Counts, { CONTAINERS_MAX as usize }> = HashMap::new();
+/// The container that a cgroup below it counts as: its id.
+#[btf_map]
+pub static NESTED: HashMap<u64, u64, { NESTED_MAX as usize }> = HashMap::new();
+/// At least as many as there are in [`NESTED`]: spares all other tasks the look-up.
 #[unsafe(no_mangle)]
-pub static FIELDS: Fields = Fields::NONE;
-
-/// Slots of cgroups, by their id.
-#[btf_map]
-pub static CGROUPS: HashMap<u64, u32, { CGROUPS_MAX as usize }> = HashMap::new();
-/// One element per slot.
-#[btf_map]
-pub static COUNTS: Array<Counts, { SLOTS as usize }> = Array::new();
+pub static mut NESTED_COUNT: u64 = 0;
 /// Tasks that the OOM killer has chosen, until they die.
 #[btf_map]
 pub static VICTIMS: LruHashMap<u32, Kill, 256> = LruHashMap::new();
@@ -41,7 +45,7 @@ const EXITING: u32 = 4;
 
 /// One more task; its cgroup is final, and it has not run.
 #[btf_tracepoint(function = "sched_process_fork")]
-pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+pub fn skiff_fork(ctx: BtfTracePointContext) -> i32 {
     let child = Ptr::new(ctx.arg::<*const u8>(1));
     let Some((_, counts)) = counts_of(child) else { return 0 };
     let is_thread = pid(child) != tgid(child);
@@ -54,15 +58,14 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 
 /// One more program. The first one is the container's own: whatever was used before it was used to set the container up.
 #[btf_tracepoint(function = "sched_process_exec")]
-pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+pub fn skiff_exec(ctx: BtfTracePointContext) -> i32 {
     let this = Ptr::new(ctx.arg::<*const u8>(0));
     let Some((_, counts)) = counts_of(this) else { return 0 };
     let used = used_by(this);
     // SAFETY: `counts` points to a map value. Nobody else is in the container before its first program.
     unsafe {
         if (*counts).execs == 0 {
-            (*counts).used = Used::default();
-            subtract(&raw mut (*counts).used, &used);
+            (*counts).used = Used::of_words(used.words().map(u64::wrapping_neg));
             (*counts).processes = 1;
             (*counts).threads = 0;
             (*counts).exits = 0;
@@ -80,11 +83,12 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 
 /// A task ends.
 #[btf_tracepoint(function = "sched_process_exit")]
-pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+pub fn skiff_exit(ctx: BtfTracePointContext) -> i32 {
     let this = Ptr::new(ctx.arg::<*const u8>(0));
-    let Some((slot, counts)) = counts_of(this) else { return 0 };
+    let Some((container, counts)) = counts_of(this) else { return 0 };
     let used = used_by(this);
-    let peak: u64 = this.follow(load(&FIELDS.task_signal)).get(load(&FIELDS.signal_peak));
+    let signal = this.follow(constant!(Fields, task_signal));
+    let peak: u64 = signal.get(constant!(Fields, signal_peak));
     // SAFETY: `counts` points to a map value.
     unsafe {
         add_all(&raw mut (*counts).used, &used);
@@ -98,14 +102,18 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
             add(&raw mut (*counts).exits, 1);
         }
     }
-    killed(this, slot, counts);
+    // The kernel marks a process that the OOM killer has chosen, before it tells of that.
+    let mark = constant!(Fields, signal_oom);
+    if mark == ABSENT || !signal.follow(mark).is_null() {
+        killed(this, container, counts);
+    }
     0
 }
 
 /// The OOM killer has chosen a task, in the name of the one that runs here. Whose that is, is looked up now: it may be gone when the victim
 /// dies.
 #[btf_tracepoint(function = "mark_victim")]
-pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
+pub fn skiff_oom(ctx: BtfTracePointContext) -> i32 {
     let victim =
         if offset!(victim_is_task) == 1 { pid(Ptr::new(ctx.arg::<*const u8>(0))) } else { ctx.arg::<u32>(0) };
     let this = this();
@@ -113,7 +121,7 @@ pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
         at_ns: now_ns(),
         killer_cgroup: cgroup_id_of(this),
         killer_pid: tgid(this),
-        is_inside: counts_of(this).map_or(0, |(slot, _)| u64::from(slot) + 1),
+        is_inside: counts_of(this).map_or(0, |(container, _)| container),
         ..Kill::default()
     };
     this.copy(offset!(task_comm), &raw mut kill.killer_name);
@@ -122,15 +130,15 @@ pub fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Notes the end of `this`, of the container in `slot`, if the OOM killer chose it. A note from before its time was for another that had its id.
+/// Notes the end of `this`, of `container`, if the OOM killer chose it. A note from before its time was for another that had its id.
 #[inline(always)]
-fn killed(this: TaskPtr, slot: u32, counts: *mut Counts) {
+fn killed(this: TaskPtr, container: u64, counts: *mut Counts) {
     let pid = pid(this);
     let Some(kill) = VICTIMS.get_ptr_mut(pid) else { return };
     // SAFETY: the pointer is to a map value, which is copied before its note goes.
     let mut told = unsafe { *kill };
     let _ = VICTIMS.remove(pid);
-    if told.at_ns < this.get::<u64>(load(&FIELDS.task_start)) {
+    if told.at_ns < this.get::<u64>(constant!(Fields, task_start)) {
         return;
     }
     // SAFETY: the pointer is to a map value; one task sees 0 and describes itself.
@@ -138,7 +146,7 @@ fn killed(this: TaskPtr, slot: u32, counts: *mut Counts) {
         if take(&raw mut (*counts).oom_kills) == 0 {
             told.victim_pid = tgid(this);
             this.copy(offset!(task_comm), &raw mut told.victim_name);
-            told.is_inside = (told.is_inside == u64::from(slot) + 1) as u64;
+            told.is_inside = (told.is_inside == container) as u64;
             (*counts).oom = told;
         }
     }
@@ -146,33 +154,37 @@ fn killed(this: TaskPtr, slot: u32, counts: *mut Counts) {
 
 /// A cgroup below a container's counts as it.
 #[btf_tracepoint(function = "cgroup_mkdir")]
-pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+pub fn skiff_mkdir(ctx: BtfTracePointContext) -> i32 {
     let cgroup = Ptr::new(ctx.arg::<*const u8>(0));
     if !is_cgroup2(cgroup) {
         return 0;
     }
     let parent = cgroup.follow(offset!(cgroup_parent)).follow(offset!(css_cgroup));
-    if let Some(slot) = CGROUPS.get_ptr(cgroup_id(parent)) {
-        // SAFETY: the pointer is to a map value.
-        let slot = unsafe { *slot };
-        // Without room its tasks are not counted, and that is.
-        if CGROUPS.insert(cgroup_id(cgroup), slot, 0).is_err()
-            && let Some(counts) = COUNTS.get_ptr_mut(slot)
-        {
-            // SAFETY: the pointer is to a map value.
-            unsafe { add(&raw mut (*counts).nested_refused, 1) };
+    if let Some((container, counts)) = counts_in(cgroup_id(parent)) {
+        // SAFETY: `counts` points to a map value; the other is a word that only these programs change.
+        unsafe {
+            add(&raw mut NESTED_COUNT, 1);
+            // Without room its tasks are not counted, and that is.
+            if NESTED.insert(cgroup_id(cgroup), container, 0).is_err() {
+                add(&raw mut NESTED_COUNT, u64::MAX);
+                add(&raw mut (*counts).nested_refused, 1);
+            }
         }
     }
     0
 }
 
-/// It has gone.
+/// It has gone, and so have all tasks that were in it.
 #[btf_tracepoint(function = "cgroup_rmdir")]
-pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
+pub fn skiff_rmdir(ctx: BtfTracePointContext) -> i32 {
     let cgroup = Ptr::new(ctx.arg::<*const u8>(0));
-    if is_cgroup2(cgroup) {
-        // Most cgroups are nobody's.
-        let _ = CGROUPS.remove(cgroup_id(cgroup));
+    if !is_cgroup2(cgroup) {
+        return 0;
+    }
+    let id = cgroup_id(cgroup);
+    if CONTAINERS.remove(id).is_err() && has_nested() && NESTED.remove(id).is_ok() {
+        // SAFETY: a word that only these programs change.
+        unsafe { add(&raw mut NESTED_COUNT, u64::MAX) };
     }
     0
 }
@@ -180,15 +192,15 @@ pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
 /// Run over all tasks: writes what those have used that live. One whose end has begun is about to be counted, or has been.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
-pub fn live(ctx: *mut core::ffi::c_void) -> i32 {
+pub fn skiff_live(ctx: *mut core::ffi::c_void) -> i32 {
     let ctx = ctx.cast::<*const u8>();
     // SAFETY: the context of a task iterator is `{ meta, task }`; `meta` begins with a pointer to the file that it is read from.
     let (meta, task) = unsafe { (*ctx, Ptr::new(*ctx.add(1))) };
-    if task.is_null() || task.get::<u32>(load(&FIELDS.task_flags)) & EXITING != 0 {
+    if task.is_null() || task.get::<u32>(constant!(Fields, task_flags)) & EXITING != 0 {
         return 0;
     }
-    let Some((slot, _)) = counts_of(task) else { return 0 };
-    let live = Live { slot: slot.into(), used: used_by(task) };
+    let Some((container, _)) = counts_of(task) else { return 0 };
+    let live = Live { container, used: used_by(task) };
     // SAFETY: the verifier knows the file by its type; `live` has the length that is passed.
     unsafe {
         let file = *meta.cast::<*mut seq_file>();
@@ -198,12 +210,31 @@ pub fn live(ctx: *mut core::ffi::c_void) -> i32 {
     0
 }
 
+/// The container that `task` is of: its id and counts.
 #[inline(always)]
-fn counts_of(task: TaskPtr) -> Option<(u32, *mut Counts)> {
-    let slot = CGROUPS.get_ptr(cgroup_id_of(task))?;
+fn counts_of(task: TaskPtr) -> Option<(u64, *mut Counts)> {
+    counts_in(cgroup_id_of(task))
+}
+
+/// The container that the cgroup with the id `cgroup` counts as.
+#[inline(always)]
+fn counts_in(cgroup: u64) -> Option<(u64, *mut Counts)> {
+    if let Some(counts) = CONTAINERS.get_ptr_mut(cgroup) {
+        return Some((cgroup, counts));
+    }
+    if !has_nested() {
+        return None;
+    }
     // SAFETY: the pointer is to a map value.
-    let slot = unsafe { *slot };
-    Some((slot, COUNTS.get_ptr_mut(slot)?))
+    let container = unsafe { *NESTED.get_ptr(cgroup)? };
+    Some((container, CONTAINERS.get_ptr_mut(container)?))
+}
+
+/// Whether there may be something in [`NESTED`].
+#[inline(always)]
+fn has_nested() -> bool {
+    // SAFETY: a word of a map; volatile because other programs change it.
+    unsafe { (&raw const NESTED_COUNT).read_volatile() != 0 }
 }
 
 #[inline(always)]
@@ -214,9 +245,9 @@ fn used_by(task: TaskPtr) -> Used {
         run_queue_ns: task.get(offset!(task_run_delay)),
         voluntary_switches: task.get(offset!(task_voluntary)),
         involuntary_switches: task.get(offset!(task_involuntary)),
-        read_bytes: task.get(load(&FIELDS.task_read)),
-        write_bytes: task.get(load(&FIELDS.task_written)),
-        cancelled_bytes: task.get(load(&FIELDS.task_cancelled)),
+        read_bytes: task.get(constant!(Fields, task_read)),
+        write_bytes: task.get(constant!(Fields, task_written)),
+        cancelled_bytes: task.get(constant!(Fields, task_cancelled)),
     }
 }
 
@@ -230,24 +261,11 @@ unsafe fn add_all(to: *mut Used, used: &Used) {
     let words = used.words();
     let mut nth = 0;
     while nth < Used::WORDS {
-        // SAFETY: as the caller promises; the struct is its words.
-        unsafe { add(to.cast::<u64>().add(nth), words[nth]) };
-        nth += 1;
-    }
-}
-
-/// Subtracts every word, below zero.
-///
-/// # Safety
-///
-/// As [`add_all`].
-#[inline(always)]
-unsafe fn subtract(to: *mut Used, used: &Used) {
-    let words = used.words();
-    let mut nth = 0;
-    while nth < Used::WORDS {
-        // SAFETY: as the caller promises; the struct is its words.
-        unsafe { add(to.cast::<u64>().add(nth), words[nth].wrapping_neg()) };
+        // Most are 0 of most tasks.
+        if words[nth] != 0 {
+            // SAFETY: as the caller promises; the struct is its words.
+            unsafe { add(to.cast::<u64>().add(nth), words[nth]) };
+        }
         nth += 1;
     }
 }

@@ -5,7 +5,7 @@
 //! page cache or not. A file is named, on its own file system, when it is first used.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to atomic operations on this target")]
 
 #[path = "../kernel.rs"]
@@ -28,10 +28,7 @@ use skiff_ebpf_abi::files::{
     PARTS, PATH, Place, RING, event,
 };
 
-use kernel::{Ptr, is_compat, load, now_ns, offset, pid, tgid, this};
-
-#[unsafe(no_mangle)]
-pub static FIELDS: Fields = Fields::NONE;
+use kernel::{Ptr, constant, is_compat, now_ns, offset, pid, tgid, this};
 
 /// Whose doings are recorded.
 #[btf_map]
@@ -69,11 +66,11 @@ const FORMAT: u16 = 0o170_000;
 const REGULAR: u16 = 0o100_000;
 
 /// Where `struct pt_regs` has the number of a call and what may be its path: uapi/asm/ptrace.h, which does not change.
-const ORIG_AX: u32 = 120;
-const DI: u32 = 112;
-const SI: u32 = 104;
-const CX: u32 = 88;
-const BX: u32 = 40;
+const ORIG_AX: u64 = 120;
+const DI: u64 = 112;
+const SI: u64 = 104;
+const CX: u64 = 88;
+const BX: u64 = 40;
 
 /// Whether the current task is in the cgroup, or in one below it.
 #[inline(always)]
@@ -115,11 +112,11 @@ fn tell(task: Ptr, kind: u32, binprm: Ptr) {
     // SAFETY: the pointer is to this CPU's map value, which programs of this kind have one after the other.
     let event = unsafe { &mut *event };
     event.at_ns = now_ns();
-    event.start_ns = task.get(load(&FIELDS.task_start));
+    event.start_ns = task.get(constant!(Fields, task_start));
     event.pid = tgid(task);
-    event.parent = tgid(task.follow(load(&FIELDS.task_parent)));
+    event.parent = tgid(task.follow(constant!(Fields, task_parent)));
     event.kind = kind;
-    event.status = task.get(load(&FIELDS.task_exit_code));
+    event.status = task.get(constant!(Fields, task_exit_code));
     task.copy(offset!(task_comm), &raw mut event.comm);
     let mut length = HEADER as u64;
     if kind == event::EXEC {
@@ -347,20 +344,20 @@ fn name(file: &File, inode: Ptr, bytes: u64) {
     // SAFETY: the pointer is to this CPU's map value. Should an interrupt's program use it meanwhile, a name is wrong.
     let name = unsafe { &mut *name };
     name.bytes = bytes;
-    let first: u64 = inode.get(load(&FIELDS.inode_names));
-    let mut entry = first.wrapping_sub(u64::from(load(&FIELDS.name_alias)));
+    let first: u64 = inode.get(constant!(Fields, inode_names));
+    let mut entry = first.wrapping_sub(constant!(Fields, name_alias));
     let mut nth = 0;
     name.parts[0][0] = 0;
     while nth < PARTS {
         if first == 0 {
             break;
         }
-        let parent = word(entry.wrapping_add(load(&FIELDS.name_parent).into()));
+        let parent = word(entry.wrapping_add(constant!(Fields, name_parent)));
         // The root is its own parent.
         if parent == entry || parent == 0 {
             break;
         }
-        let text = word(entry.wrapping_add(load(&FIELDS.name_text).into()));
+        let text = word(entry.wrapping_add(constant!(Fields, name_text)));
         let to = (&raw mut name.parts).cast::<[u8; PART]>();
         // SAFETY: `nth` is below `PARTS`; the helper checks its source.
         unsafe { bpf_probe_read_kernel_str(to.add(nth).cast(), PART as u32, text as *const _) };

@@ -5,7 +5,7 @@
 //! loaded while something is to be recorded: it costs nobody anything otherwise.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to atomic operations on this target")]
 
 #[path = "../kernel.rs"]

@@ -5,7 +5,7 @@
 //! told of in a time: beyond that, and where the reader is too slow, they are counted and dropped.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to atomic operations on this target")]
 
 #[path = "../kernel.rs"]
@@ -50,16 +50,16 @@ static DROPS: PerCpuArray<Drops, 1> = PerCpuArray::new();
 static NOTES: TaskStorage<Note> = TaskStorage::new();
 
 /// Where `struct pt_regs` has the arguments of a call, by table: uapi/asm/ptrace.h, which does not change.
-const DI: u32 = 112;
-const SI: u32 = 104;
-const DX: u32 = 96;
-const CX: u32 = 88;
-const R8: u32 = 72;
-const R9: u32 = 64;
-const R10: u32 = 56;
-const BX: u32 = 40;
-const BP: u32 = 32;
-const ORIG_AX: u32 = 120;
+const DI: u64 = 112;
+const SI: u64 = 104;
+const DX: u64 = 96;
+const CX: u64 = 88;
+const R8: u64 = 72;
+const R9: u64 = 64;
+const R10: u64 = 56;
+const BX: u64 = 40;
+const BP: u64 = 32;
+const ORIG_AX: u64 = 120;
 
 const CLONE: u32 = 56;
 const FORK: u32 = 57;

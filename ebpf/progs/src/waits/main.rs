@@ -9,7 +9,7 @@
 //! that, so that nothing has to be waited for when a slot is given back.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to an atomic addition on this target")]
 
 mod block;

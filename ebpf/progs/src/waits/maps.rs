@@ -7,7 +7,7 @@ use aya_ebpf::macros::btf_map;
 use skiff_ebpf_abi::waits::{BIOS as MOST_BIOS, Bio, Blocks, Runs, Times, Waiter, Waits, column};
 use skiff_ebpf_abi::{Armed, BUCKETS, bucket};
 
-use crate::kernel::{self, TaskPtr, load};
+use crate::kernel::{self, TaskPtr};
 use crate::storage::TaskStorage;
 
 /// Armed cgroups and those made below them, by cgroup id: one map with all other programs.
@@ -72,7 +72,8 @@ pub fn blocks(index: u32) -> Option<*mut Blocks> {
 /// The first column that is no slot's.
 #[inline(always)]
 pub fn beyond() -> u32 {
-    load(&SLOTS)
+    // SAFETY: a reference to a static; volatile because the loader has replaced the value that the compiler sees.
+    unsafe { (&raw const SLOTS).read_volatile() }
 }
 
 /// Adds `ns` to what the slot `waiter` waited for `culprit`, a column.

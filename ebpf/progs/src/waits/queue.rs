@@ -1,16 +1,12 @@
 //! What the scheduler notes of a task and of the run queue of its cgroup.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use skiff_ebpf_abi::{ABSENT, QueueOffsets};
 
-use crate::kernel::{self, Ptr, TaskPtr};
-
-#[unsafe(no_mangle)]
-pub static QUEUE_OFFSETS: QueueOffsets = QueueOffsets::NONE;
+use crate::kernel::{self, ABSENT, Ptr, TaskPtr};
 
 macro_rules! offset {
     ($field:ident) => {
-        $crate::kernel::load(&$crate::queue::QUEUE_OFFSETS.$field)
+        $crate::kernel::constant!(skiff_ebpf_abi::QueueOffsets, $field)
     };
 }
 pub(crate) use offset;
