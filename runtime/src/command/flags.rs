@@ -122,9 +122,11 @@ const BUNDLE: Flag<Args> =
         path(v).map(|v| a.launch.bundle = Some(v))
     })
     .or('b');
-const CONFIG: Flag<Args> = value("config", "FILE", "its configuration, if not config.json in it", |a, v| {
-    path(v).map(|v| a.launch.config = Some(v))
-});
+const CONFIG: Flag<Args> =
+    value::<Args>("config", "FILE", "its configuration, if not config.json in it", |a, v| {
+        path(v).map(|v| a.launch.config = Some(v))
+    })
+    .or('f');
 const CONSOLE_SOCKET: Flag<Args> =
     value("console-socket", "SOCKET", "send the terminal's descriptor to this Unix socket", |a, v| {
         path(v).map(|v| a.launch.console_socket = Some(v))
@@ -150,7 +152,7 @@ const PRESERVE_FDS: Flag<Args> = value("preserve-fds", "N", "pass N descriptors 
 const DETACH: Flag<Args> =
     switch::<Args>("detach", "return once the program runs", |a, on| a.launch.detach = on).or('d');
 const NO_SUBREAPER: Flag<Args> =
-    switch("no-subreaper", "taken for runc's sake: orphans are never adopted", |_, _| {});
+    switch("no-subreaper", "taken for others' sake: orphans are never adopted", |_, _| {});
 const FORMAT: Flag<Args> =
     value::<Args>("format", "table|json", "how it is printed", |a, v| format(v).map(|v| a.format = v))
         .or('f');
@@ -204,6 +206,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             NO_PIVOT,
             NO_NEW_KEYRING,
             PRESERVE_FDS,
+            NO_SUBREAPER,
             HELP,
         ],
         run: create::create,

@@ -20,7 +20,11 @@ use crate::{config, create};
 /// `kill CONTAINER [SIGNAL]`. Takes no lock: it must not wait for anybody.
 pub(crate) fn kill(global: &Global, args: &Args) -> Result<u8, Failure> {
     let name = args.operands.get(1).map_or("TERM".into(), |name| name.to_string_lossy());
-    let signal = signals::signal(&name).map_err(|why| Failure::new(format!("signal {name:?}: {why}")))?;
+    let signal = match name.as_ref() {
+        // None: whether there is a process to get one. kill(2)
+        "0" => 0,
+        name => signals::signal(name).map_err(|why| Failure::new(format!("signal {name:?}: {why}")))?,
+    };
     let container = Container::open(&root(global), args.id())?;
     if args.all {
         container.signal_all(signal)?;

@@ -179,6 +179,18 @@ fn kill_takes_signals_in_every_form() {
 }
 
 #[test]
+fn kill_with_signal_zero_asks_whether_the_container_runs() {
+    let bundle = running();
+    let pid = bundle.pid();
+    succeeds(&bundle.runtime(&["kill", &bundle.id, "0"]));
+    assert_eq!(bundle.status(), "running");
+    bundle.kill("KILL");
+    bundle.wait(pid);
+    fails(&bundle.runtime(&["kill", &bundle.id, "0"]));
+    bundle.delete();
+}
+
+#[test]
 fn kill_with_an_unknown_signal_is_an_error() {
     let bundle = running();
     fails(&bundle.runtime(&["kill", &bundle.id, "NOSUCH"]));

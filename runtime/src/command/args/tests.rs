@@ -59,6 +59,14 @@ fn flags_are_written_as_go_or_as_getopt_has_them() {
 }
 
 #[test]
+fn crun_s_create_and_run() {
+    for name in ["create", "run"] {
+        let (_, _, args) = parsed(&format!("{name} --no-subreaper -b /b -f other.json c"));
+        assert_eq!(args.launch.config, Some("other.json".into()));
+    }
+}
+
+#[test]
 fn what_follows_the_container_of_ps_is_for_ps() {
     let (_, _, args) = parsed("ps -f table c -o pid --format json -- x");
     assert_eq!(args.operands, ["c", "-o", "pid", "--format", "json", "--", "x"].map(OsString::from));
