@@ -4,9 +4,12 @@
 //! a file that contradicts itself has no symbols rather than wrong ones. Names are read one by one, when they are asked for. ELF of 64
 //! and 32 bits, little-endian: <https://refspecs.linuxfoundation.org/elf/elf.pdf>.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+
+use cpp_demangle::{DemangleOptions, DemangleWrite, Symbol};
 
 /// What can be read at any place.
 pub trait ReadAt {
@@ -288,9 +291,28 @@ fn build_id(file: &(impl ReadAt + ?Sized), notes: Segment) -> Option<Vec<u8>> {
 fn shown(name: &str) -> String {
     // Versions of exported names: `read@@GLIBC_2.2.5`.
     let plain = name.split_once('@').map_or(name, |(plain, _)| plain);
-    let text =
-        rustc_demangle::try_demangle(plain).map_or_else(|_| plain.to_owned(), |name| format!("{name:#}"));
+    let text = rustc_demangle::try_demangle(plain).map(|name| format!("{name:#}")).ok();
+    let text = text.or_else(|| cpp(plain)).unwrap_or_else(|| plain.to_owned());
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(SHOWN_MAX).collect()
+}
+
+/// The name of a function of C++, without the type that it returns; `None` if it is none. Parts of such a name may stand for parts before
+/// them, so a short one can be written to be without end: as much is made of it as is shown.
+fn cpp(name: &str) -> Option<String> {
+    let symbol = Symbol::new(name).ok().filter(|_| name.starts_with("_Z"))?;
+    let mut text = Shown(String::new());
+    let written = symbol.structured_demangle(&mut text, &DemangleOptions::new().no_return_type());
+    (written.is_ok() || text.0.len() >= SHOWN_MAX).then_some(text.0)
+}
+
+/// What is shown of a name.
+struct Shown(String);
+
+impl DemangleWrite for Shown {
+    fn write_string(&mut self, more: &str) -> fmt::Result {
+        self.0.push_str(more);
+        if self.0.len() < SHOWN_MAX { Ok(()) } else { Err(fmt::Error) }
+    }
 }
 
 /// Where things are in the wide and in the narrow form.
@@ -470,9 +492,38 @@ mod tests {
     fn names_are_shown_as_they_were_written() {
         assert_eq!(shown("_ZN5probe4load4burn17h0123456789abcdefE"), "probe::load::burn");
         assert_eq!(shown("_RNvC6_123foo3bar"), "123foo::bar");
+        assert_eq!(shown("_ZN4load4burnEi"), "load::burn(int)");
+        assert_eq!(
+            shown("_ZNKSt6vectorIiSaIiEE4sizeEv@@LIB_1"),
+            "std::vector<int, std::allocator<int> >::size() const"
+        );
+        assert_eq!(shown("_Z3addIiET_S0_S0_"), "add<int>(int, int)");
+        assert_eq!(shown("_Z4burnv.cold"), "burn() [clone .cold]");
+        assert_eq!(shown("_Zebra"), "_Zebra");
+        assert_eq!(shown("Z4burnv"), "Z4burnv");
         assert_eq!(shown("read@@GLIBC_2.2.5"), "read");
         assert_eq!(shown("a\nb\u{1b}"), "a?b?");
         assert_eq!(shown(&"x".repeat(9999)).len(), SHOWN_MAX);
+    }
+
+    #[test]
+    fn a_name_without_end_is_cut() {
+        let digit = |value: u32| char::from_digit(value, 36).expect("below 36").to_ascii_uppercase();
+        // Each parameter is a template of twice the one before it.
+        let mut name = "_Z1f1a1bIS_S_E".to_owned();
+        for level in 0..60_u32 {
+            // `S_` is the first part, `S0_` the second.
+            let last = 2 * level + 1;
+            let last = if last < 36 {
+                digit(last).to_string()
+            } else {
+                format!("{}{}", digit(last / 36), digit(last % 36))
+            };
+            name += &format!("1cIS{last}_S{last}_E");
+        }
+        let text = shown(&name);
+        assert!(text.starts_with("f(a, b<a, a>, c<b<a, a>, b<a, a> >, c<c<"), "{text}");
+        assert_eq!(text.len(), SHOWN_MAX);
     }
 
     #[test]
