@@ -1,7 +1,8 @@
 //! The child: from its first instruction to the container's program.
 //!
 //! Interprets the plan and decides nothing. Nothing but this module (with `tree`, the file tree's part of it, and
-//! `program`, which it shares with processes that are executed in a container later) runs between clone and exec. One thread, no logging; a failure is left in the page and the parent makes the sentence.
+//! `program`, which it shares with processes that are executed in a container later) runs between clone and exec – but in a child
+//! of the spawner's `parking` before it, and `prepare` where that leaves it to the child. One thread, no logging; a failure is left in the page and the parent makes the sentence.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};

@@ -120,7 +120,7 @@ impl Parking {
                 }
                 let own_prepared;
                 let prepared = match (&prepared, birthplace) {
-                    (None, Some(birthplace)) => match prepare(plan, &writable, birthplace) {
+                    (None, Some(birthplace)) => match prepare(plan, &writable, birthplace, &page) {
                         Ok(made) => {
                             own_prepared = made;
                             &own_prepared
@@ -187,6 +187,11 @@ impl Parking {
         self.next
     }
 
+    /// Who has prepared it.
+    pub(crate) const fn prepared_by(&self) -> Preparer {
+        if self._lent.0.is_some() { Preparer::Parent } else { Preparer::Child }
+    }
+
     /// The process id of its first process.
     pub(crate) const fn pid(&self) -> i32 {
         self.child.pid
@@ -243,17 +248,14 @@ impl Parking {
 /// Makes and opens all that the container of `plan` needs of the host, and goes to `birthplace`.
 ///
 /// Runs in: child, first, in its parent's mount namespace.
-fn prepare(plan: &Plan, writable: &Path, birthplace: &Birthplace) -> Result<Prepared, Failure> {
+fn prepare(plan: &Plan, writable: &Path, birthplace: &Birthplace, page: &Page) -> Result<Prepared, Failure> {
     // Its parent is heard of when it says *go*.
     process::die_with_parent().at(Stage::Wait)?;
-    let prepared = Prepared::new(plan, writable).map_err(|error| match error {
-        Error::Host { source, .. } => source,
-        other => io::Error::other(other),
+    let prepared = Prepared::new(plan, writable).map_err(|error| {
+        page.write(error.to_string().as_bytes());
+        io::Error::from_raw_os_error(nix::libc::ECANCELED)
     });
-    let prepared = prepared.at(Stage::Root)?;
-    if !prepared.is_all(plan) {
-        return Err(io::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)).at(Stage::Root);
-    }
+    let prepared = prepared.at(Stage::Prepare)?.into_all(plan).at(Stage::Root)?;
     birthplace.enter().at(Stage::Propagation)?;
     Ok(prepared)
 }

@@ -1,4 +1,5 @@
-//! What the parent opens and makes before the child is born, while every host path still means what it says.
+//! What is opened and made of the host for a container, while every host path still means what it says: by the parent before
+//! the child is born, or by the child itself before it leaves its parent's mount namespace ([`super::parking`]).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -18,11 +19,11 @@ use crate::host::Node;
 use crate::plan::{IdMap, Plan, Root, Step, TargetKind, Upper, c_path};
 
 /// Descriptors for the child. Where one is missing the kernel has no call for it, or the caller no right to it: the
-/// child then goes by path, in its own mount namespace.
+/// child then goes by path, in its own mount namespace, unless that has none of the host's.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// The root file system, attached nowhere.
-    pub(super) root: Option<OwnedFd>,
+    /// The root file system, attached nowhere, or why there is none.
+    pub(super) root: io::Result<OwnedFd>,
     /// The source of each step that binds part of the host.
     pub(super) sources: Vec<Option<Source>>,
     /// The host's `/dev/null`, verified.
@@ -40,13 +41,7 @@ impl Prepared {
         let null = open_null()?;
         let null_mount = mount::clone_tree(null.as_fd(), c"", false).ok();
         let executable = if plan.process.init { Some(executable()?) } else { None };
-        Ok(Self {
-            root: root(&plan.root, writable).ok(),
-            sources: sources(plan)?,
-            null,
-            null_mount,
-            executable,
-        })
+        Ok(Self { root: root(&plan.root, writable), sources: sources(plan)?, null, null_mount, executable })
     }
 }
 
@@ -54,8 +49,8 @@ impl Prepared {
     /// All that is open here.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let sources = self.sources.iter().flatten().map(|source| source.opened.as_raw_fd());
-        let others =
-            [&self.root, &self.null_mount, &self.executable].into_iter().flatten().map(AsRawFd::as_raw_fd);
+        let others = [&self.null_mount, &self.executable].into_iter().flatten();
+        let others = others.chain(&self.root).map(AsRawFd::as_raw_fd);
         sources.chain(others).chain([self.null.as_raw_fd()])
     }
 
@@ -68,10 +63,20 @@ impl Prepared {
     pub(super) fn is_all(&self, plan: &Plan) -> bool {
         let is_copy = |source: &Option<Source>| source.as_ref().is_none_or(|source| source.is_copy);
         !in_user_namespace(plan)
-            && self.root.is_some()
+            && self.root.is_ok()
             && self.null_mount.is_some()
             && self.sources.iter().all(is_copy)
             && !plan.steps.iter().any(|step| matches!(step, Step::OwnCgroup { .. }))
+    }
+}
+
+impl Prepared {
+    /// Itself, if [it is all](Self::is_all) that a child needs; else why not: what the kernel has said of the root, where that is it.
+    pub(super) fn into_all(self, plan: &Plan) -> io::Result<Self> {
+        if self.is_all(plan) {
+            return Ok(self);
+        }
+        self.root.and(Err(io::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)))
     }
 }
 
@@ -245,4 +250,23 @@ pub(super) fn open_path(path: &Path) -> io::Result<OwnedFd> {
 pub(super) fn is_same_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
     let (a, b) = (nix::sys::stat::fstat(a)?, nix::sys::stat::fstat(b)?);
     Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Host;
+    use crate::options::Options;
+
+    #[test]
+    fn what_is_wrong_with_the_root_is_not_forgotten() {
+        let options = Options { argv: vec!["true".into()], ..Options::default() };
+        let host = Host::probe(&options, Path::new("/state"), Path::new("/run")).expect("a host");
+        let mut plan = Plan::build(&options, &host).expect("a plan");
+        plan.root.layers = vec!["/nonexistent".into(); 2];
+        plan.root.upper = Upper::None;
+        let prepared = Prepared::new(&plan, Path::new("/nonexistent")).expect("all else is there");
+        let why = prepared.into_all(&plan).expect_err("there is no root");
+        assert_eq!(why.raw_os_error(), Some(nix::libc::ENOENT));
+    }
 }

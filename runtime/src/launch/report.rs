@@ -48,7 +48,7 @@ pub(super) fn sentence(
                 Error::CannotInvoke { program, source: lower_case(error) }
             }
         }
-        Stage::Hook => Error::Option(page.text()),
+        Stage::Hook | Stage::Prepare => Error::Option(page.text()),
         _ => {
             let is_unmapped = plan.is_some_and(|plan| plan.users.is_some())
                 && error.raw_os_error() == Some(nix::libc::EINVAL);
@@ -89,6 +89,7 @@ fn attempt(plan: Option<&Plan>, process: Option<&Process>, stage: Stage, index: 
         Stage::CgroupNamespace => "make a cgroup namespace".into(),
         Stage::TimeNamespace => "make a time namespace".into(),
         Stage::Propagation => "make the mount namespace private".into(),
+        Stage::Prepare => "prepare the container".into(),
         Stage::Root => "mount the root file system".into(),
         Stage::Step => match plan.and_then(|plan| plan.steps.get(index)) {
             Some(step) => describe(step),

@@ -62,6 +62,8 @@ stages! {
     CgroupNamespace,
     TimeNamespace,
     Propagation,
+    /// With the page's text for the sentence.
+    Prepare,
     Root,
     /// With the index of the step.
     Step,

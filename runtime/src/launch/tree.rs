@@ -70,8 +70,8 @@ impl<'a> Tree<'a> {
         let home = if needs_home(plan) { Some(mount_home(path, staging.as_fd())?) } else { None };
         let point = home.as_ref().unwrap_or(&staging).as_fd();
         let attached = match &prepared.root {
-            Some(root) if is_better_here(plan, root) => mount_root_here(plan, point)?,
-            Some(root) if attach(root.as_fd(), point)? => Some(root.try_clone()?),
+            Ok(root) if is_better_here(plan, root) => mount_root_here(plan, point)?,
+            Ok(root) if attach(root.as_fd(), point)? => Some(root.try_clone()?),
             _ => mount_root_here(plan, point)?,
         };
         let root = match attached {

@@ -56,6 +56,8 @@ struct Ready {
     filter: Option<Filter>,
     /// Who prepares the next container of it.
     preparer: Preparer,
+    /// Whether one that prepared itself has failed.
+    is_for_parent: bool,
 }
 
 /// What changes with the content of files: inode, seconds and nanoseconds of the last change.
@@ -113,19 +115,37 @@ impl Plans {
             None => {
                 let host = Host::probe(&kind.options, &self.state_root, &self.run_root)?;
                 let plan = plan(&kind.options, &host, self.open_files)?;
-                Ready { filter: filter(&plan), plan, host, stamp, preparer: Preparer::Parent }
+                Ready {
+                    filter: filter(&plan),
+                    plan,
+                    host,
+                    stamp,
+                    preparer: Preparer::Parent,
+                    is_for_parent: false,
+                }
             }
         };
         let ready = kind.ready.insert(ready);
         Ok((&ready.plan, ready.filter.as_ref(), ready.preparer))
     }
 
-    /// From here on `preparer` prepares the containers of the kind `key`.
+    /// From here on `preparer` prepares the containers of the kind `key`, unless that is for their parent to do.
     pub(super) fn prepare_by(&mut self, key: u64, preparer: Preparer) {
-        let kind = self.kinds.iter_mut().find(|kind| kind.key == key);
-        if let Some(ready) = kind.and_then(|kind| kind.ready.as_mut()) {
+        if let Some(ready) = self.ready(key).filter(|ready| !ready.is_for_parent) {
             ready.preparer = preparer;
         }
+    }
+
+    /// A container of the kind `key` has failed that `preparer` had prepared. If that was itself, their parent prepares all that are
+    /// still to come of this plan: it does without what the kernel does not give a child, which would be missing each time.
+    pub(super) fn has_failed(&mut self, key: u64, preparer: Preparer) {
+        if let Some(ready) = self.ready(key).filter(|_| preparer == Preparer::Child) {
+            (ready.preparer, ready.is_for_parent) = (Preparer::Parent, true);
+        }
+    }
+
+    fn ready(&mut self, key: u64) -> Option<&mut Ready> {
+        self.kinds.iter_mut().find(|kind| kind.key == key)?.ready.as_mut()
     }
 
     /// The limit of open files that containers inherit.
@@ -191,6 +211,23 @@ mod tests {
         let keys: Vec<u64> = plans.kinds.iter().map(|kind| kind.key).collect();
         assert!(keys.len() == KINDS_MAX && !keys.contains(&0) && keys.contains(&1));
         assert!(plans.plan(0, "0").is_err());
+    }
+
+    #[test]
+    fn once_one_has_failed_that_prepared_itself_the_parent_prepares_them() {
+        let mut plans = Plans::new(Path::new("/state"), Path::new("/run"), (1024, 4096));
+        let mut by = |change: &dyn Fn(&mut Plans)| {
+            change(&mut plans);
+            plans.plan(7, &"a".repeat(64)).expect("plan").2
+        };
+        assert_eq!(by(&|plans| plans.learn(7, Options::default())), Preparer::Parent);
+        assert_eq!(by(&|plans| plans.prepare_by(7, Preparer::Child)), Preparer::Child);
+        // What fails however it is prepared says nothing of who can.
+        assert_eq!(by(&|plans| plans.has_failed(7, Preparer::Parent)), Preparer::Child);
+        assert_eq!(by(&|plans| plans.has_failed(7, Preparer::Child)), Preparer::Parent);
+        assert_eq!(by(&|plans| plans.prepare_by(7, Preparer::Child)), Preparer::Parent);
+        assert_eq!(by(&|plans| plans.learn(7, Options::default())), Preparer::Parent);
+        assert_eq!(by(&|plans| plans.prepare_by(7, Preparer::Child)), Preparer::Child);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use super::upgrade::Handover;
 use super::{End, Order, Report, SOCKET, wire};
 use crate::Error;
 use crate::error::Context;
-use crate::launch::{Birthplace, Facts, KEPT_FROM, Parking, Preparer, Progress, socket_at};
+use crate::launch::{Birthplace, Facts, KEPT_FROM, Parking, Progress, socket_at};
 
 /// How many containers are made beside each other: more would only take turns.
 const AT_ONCE: usize = 8;
@@ -509,8 +509,7 @@ impl Spawner {
         }
         let plan = self.plans.plan(order.key, &order.id).ok();
         let error = parking.failure(plan.map(|(plan, ..)| plan));
-        // It tells more of what is missing, and does without what the kernel does not give a child.
-        self.plans.prepare_by(order.key, Preparer::Parent);
+        self.plans.has_failed(order.key, parking.prepared_by());
         let end = End { exit: Exit::Code(error.exit_code().into()), at_ns: realtime_ns() };
         let pid = parking.pid();
         self.accounts.close(pid, end);
