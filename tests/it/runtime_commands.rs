@@ -111,6 +111,46 @@ fn where_nobody_listens_for_a_process_none_is_made() {
     fails(&bundle.runtime(&["state", &bundle.id]));
 }
 
+#[test]
+fn what_is_done_is_in_the_log_if_that_is_asked_for() {
+    let mut bundle = Bundle::new();
+    bundle.args(&["sleep", "1000"]);
+    let path = bundle.dir.join("log");
+    let flags = ["--log", &path.display().to_string(), "--log-format", "json"].map(str::to_owned);
+    let lines = |bundle: &Bundle, debug: &[&str], words: &[&str]| {
+        std::fs::write(&path, "").expect("empty the log");
+        let flags = flags.each_ref().map(String::as_str);
+        let mut command = bundle.command(&[&flags, debug, words, &[&bundle.id]].concat());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        succeeds(&Live::spawn(command, None, time_limit()).finish());
+        std::fs::read_to_string(&path).expect("a log")
+    };
+    bundle.write();
+    let directory = bundle.dir.display().to_string();
+    let create = lines(&bundle, &["--debug"], &["create", "--bundle", &directory]);
+    let pid = bundle.pid();
+    for (text, expected) in [
+        (create, format!("launched pid={pid} ")),
+        (lines(&bundle, &["--debug"], &["start"]), "started".to_owned()),
+        (lines(&bundle, &["--debug"], &["delete", "--force"]), format!("signal signal=9 pid={pid}")),
+    ] {
+        let entries: Vec<_> = text.lines().map(crate::harness::parse).collect();
+        assert!(entries.iter().all(|entry| entry["level"] == "debug" && entry["time"].is_string()), "{text}");
+        assert!(text.contains(&expected), "{text}");
+    }
+    assert_eq!(lines(&bundle, &[], &["create", "--bundle", &directory]), "");
+    assert_eq!(lines(&bundle, &[], &["delete", "--force"]), "");
+}
+
+#[test]
+fn an_id_in_use_is_told_before_the_control_group_that_goes_with_it() {
+    let mut bundle = Bundle::new();
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    let again = bundle.runtime(&["create", "--bundle", &bundle.dir.display().to_string(), &bundle.id]);
+    assert!(again.code == 1 && again.stderr.contains("container with given ID already exists"), "{again}");
+    bundle.end();
+}
+
 /// A container without cgroups, with two processes beside the first.
 fn without_cgroup(bundle: &mut Bundle) -> i32 {
     bundle.wait_ready(&["/bin/sh", "-c", "sleep 1000 & sleep 1000 & exec probe wait"])

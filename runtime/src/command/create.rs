@@ -60,6 +60,7 @@ pub(crate) fn start(global: &Global, args: &Args) -> Result<u8, Failure> {
     let process = listener.as_ref().map(|_| container.process()).transpose()?.flatten();
     launch::open_gate(container.directory())?;
     container.started()?;
+    tracing::debug!("started");
     drop(lock);
     if container.record().has_poststart {
         let pid = container.record().init.map(|init| init.pid);
@@ -183,6 +184,22 @@ pub(crate) fn exit_code(exit: Exit) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
+/// Tells of a process that has been made, and when each part of that was over.
+pub(crate) fn tell_of(running: &Running) {
+    let stamps = running.stamps();
+    let us = |ns: u64| ns.saturating_sub(stamps.start) / 1000;
+    tracing::debug!(
+        pid = running.pid(),
+        rootfs_us = us(stamps.rootfs_done),
+        cgroup_us = us(stamps.cgroup_done),
+        child_us = us(stamps.child),
+        mounts_us = us(stamps.mounts_done),
+        security_us = us(stamps.security_done),
+        exec_us = us(stamps.exec_seen),
+        "launched"
+    );
+}
+
 /// Tells of what was asked for and is left out.
 pub(crate) fn tell(process: &plan::Process) {
     for warning in &process.warnings {
@@ -272,7 +289,11 @@ impl Making {
         let mut record = record(&bundle, &plan);
         record.has_notify = manager.is_some();
         // Before anything is on record: what another container is in must not be taken for this one's.
-        record.cgroups.found = plan.cgroup.found()?;
+        record.cgroups.found = plan.cgroup.found().map_err(|error| {
+            // It is the one of this id that is in the way, if there is one.
+            let is_taken = matches!(Container::find(&root, args.id()), Ok(Some(_)));
+            if is_taken { container::already_exists(args.id()) } else { error }
+        })?;
         plan.rdt.iter().try_for_each(|group| group.check(Path::new(rdt::ROOT)))?;
         let mut claim = container::claim(&root, args.id())?;
         claim.write(&record)?;
@@ -313,6 +334,7 @@ impl Making {
             poststop(&plan.hooks);
         }
         let running = launched?;
+        tell_of(&running);
         counted.note(running.stamps());
         counted.keep();
         Ok(running)

@@ -57,6 +57,7 @@ fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
         subject: oci::hooks(&bundle, &container.record().id)?.subject,
         console_socket: flags.console_socket.as_deref(),
     })?;
+    create::tell_of(&running);
     pidfd_socket.send(running.pidfd(), pidfd_socket::ANOTHER)?;
     pid_file::write(flags.pid_file.as_deref(), running.pid())?;
     finish(running, signals)

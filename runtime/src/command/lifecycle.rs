@@ -44,6 +44,7 @@ fn not_running() -> Failure {
 }
 
 fn send(process: &Process, signal: i32) -> Result<(), Failure> {
+    tracing::debug!(signal, pid = process.pid, "signal");
     match send_signal(process.pidfd.as_fd(), signal) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(not_running()),
         other => other.context(|| format!("send signal {signal} to process {}", process.pid)),
@@ -83,7 +84,8 @@ pub(crate) fn remove(mut container: Container, force: bool) -> Result<(), Failur
     let Some(lock) = container.lock()? else {
         return if force { Ok(()) } else { Err(container::does_not_exist(&container.record().id).into()) };
     };
-    match container.status()? {
+    let status = container.status()?;
+    match status {
         Status::Stopped => {}
         _ if force => end(&container)?,
         status => {
@@ -91,6 +93,7 @@ pub(crate) fn remove(mut container: Container, force: bool) -> Result<(), Failur
             return Err(Failure::new(format!("cannot delete container {id} that is not stopped: {status}")));
         }
     }
+    tracing::debug!(%status, "removing");
     let late = config::late_hooks(&container);
     let record = container.record().clone();
     container.remove(lock)?;

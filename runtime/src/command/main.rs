@@ -55,6 +55,7 @@ fn carry_out(log: &mut Log) -> Result<u8, Failure> {
         Wants::Command => {}
     }
     let (command, args) = args::command(rest)?;
+    tracing::debug!(operands = ?args.operands, "{}", command.name);
     if args.help { print(help::command(command).as_bytes()) } else { (command.run)(&global, &args) }
 }
 

@@ -106,6 +106,12 @@ pub fn does_not_exist(id: &str) -> Error {
     Error::Option(format!("container {id:?} does not exist"))
 }
 
+/// In words that engines look for, too.
+#[must_use]
+pub fn already_exists(id: &str) -> Error {
+    Error::Option(format!("container with given ID already exists: {id}"))
+}
+
 /// Claims `id` below `root`, which is made if it is missing. Of several who do so at once, one succeeds.
 ///
 /// A directory without a record and without a lock has been left by somebody who was killed; it is taken over.
@@ -121,7 +127,7 @@ pub fn claim(root: &Path, id: &str) -> Result<Claim, Error> {
             Some(lock) if is_free => return Ok(Claim { directory, lock: Some(lock), state: None }),
             // It was somebody's remains, and has just been removed.
             None if !directory.exists() => {}
-            _ => return Err(Error::Option(format!("container with given ID already exists: {id}"))),
+            _ => return Err(already_exists(id)),
         }
     }
 }
