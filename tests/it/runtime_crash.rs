@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use crate::crash::{BEYOND_HELP, name, ordinals};
@@ -531,16 +532,14 @@ fn a_run_that_wakes_late_lets_another_container_of_its_id_alone() {
     let command = bundle.command(&["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id]);
     let run = Live::spawn(command, None, Duration::from_secs(60));
     assert!(until(|| bundle.runtime(&["state", &bundle.id]).code == 0 && bundle.status() == "running"));
-    // Its program may run before it has let go of the container's directory.
-    let is_deleted = || {
-        run.signal(Signal::SIGSTOP);
-        let is_deleted = bundle.runtime(&["delete", "--force", &bundle.id]).code == 0;
-        if !is_deleted {
-            run.signal(Signal::SIGCONT);
-        }
-        is_deleted
+    // Its program may run before it has let go of the container's directory, and it never would if it were stopped then.
+    let is_let_go = || {
+        let directory = File::open(bundle.dir.join("state").join(&bundle.id)).expect("its directory");
+        Flock::lock(directory, FlockArg::LockSharedNonblock).is_ok()
     };
-    assert!(until(is_deleted));
+    assert!(until(is_let_go));
+    run.signal(Signal::SIGSTOP);
+    assert_eq!(bundle.runtime(&["delete", "--force", &bundle.id]).code, 0);
     let second = bundle.wait_ready(&["/bin/probe", "wait"]);
     run.signal(Signal::SIGCONT);
     run.finish();
