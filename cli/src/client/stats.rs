@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::format::{Listing, Row};
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::roots::Roots;
-use crate::stats::show::{names, row, uncounted};
+use crate::stats::show::{names, partly_counted, row, uncounted};
 use crate::stats::{Sample, Stats, record};
 use crate::{counted, observe, stats};
 
@@ -69,12 +69,12 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     loop {
         thread::sleep(INTERVAL);
         let (now, errors, uncounted) = samples(&containers)?;
-        let rows: Vec<Value> = now
+        let stats: Vec<Stats> = now
             .iter()
             .map(|now| Stats::between(before.iter().find(|before| before.is_same(now)), now))
-            .map(|stats| row(&stats, args.no_trunc))
             .collect();
-        let mut text = shown(&listing, rows)?;
+        let uncounted = partly_counted(&stats) + &uncounted;
+        let mut text = shown(&listing, stats.iter().map(|stats| row(stats, args.no_trunc)).collect())?;
         match listing {
             Listing::Table(_) => text.push_str(&uncounted),
             _ => eprint!("{uncounted}"),

@@ -37,6 +37,8 @@ pub(crate) struct Sample {
     switches: Option<u64>,
     execs: Option<u64>,
     lost: Option<u64>,
+    /// What the daemon's programs had no room for.
+    cgroups_refused: Option<u64>,
 }
 
 impl Sample {
@@ -73,6 +75,7 @@ impl Sample {
             switches: of(|phase| Some(phase.voluntary_switches? + phase.involuntary_switches?)),
             execs: record.map(|record| record.execs_total),
             lost: record.map(|record| record.lost),
+            cgroups_refused: None,
         }
     }
 
@@ -104,6 +107,7 @@ impl Sample {
             switches: sum(cpu.voluntary_switches, cpu.involuntary_switches),
             execs: figures.processes.executed,
             lost: record.map(|record| record.lost),
+            cgroups_refused: figures.processes.cgroups_refused,
         }
     }
 
@@ -142,6 +146,7 @@ pub(crate) struct Stats {
     pub(crate) switches_per_s: Option<f64>,
     pub(crate) execs_per_s: Option<f64>,
     pub(crate) events_lost: Option<u64>,
+    pub(crate) cgroups_refused: Option<u64>,
 }
 
 impl Stats {
@@ -179,6 +184,7 @@ impl Stats {
             switches_per_s: rate(&|s| s.switches),
             execs_per_s: rate(&|s| s.execs),
             events_lost: now.lost,
+            cgroups_refused: now.cgroups_refused,
         }
     }
 
@@ -289,6 +295,7 @@ mod tests {
             switches: Some(calls),
             execs: Some(1),
             lost: Some(0),
+            cgroups_refused: None,
         }
     }
 

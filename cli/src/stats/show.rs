@@ -107,6 +107,16 @@ pub(crate) fn uncounted(refused: &[Owner], slots: u32) -> String {
     )
 }
 
+/// Says of which containers not all is counted, for want of room for cgroups below theirs.
+pub(crate) fn partly_counted(stats: &[Stats]) -> String {
+    let refused = stats.iter().filter_map(|one| Some((one, one.cgroups_refused.filter(|count| *count > 0)?)));
+    let line = |(one, count): (&Stats, u64)| {
+        let name = plain(one.name.as_deref().unwrap_or(&one.short_id));
+        format!("not all counted: {name}: {count} cgroups below its own found no room\n")
+    };
+    refused.map(line).collect()
+}
+
 fn none() -> String {
     "--".to_owned()
 }
@@ -129,12 +139,28 @@ fn pair(one: Option<u64>, other: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::Sample;
     use super::*;
 
     #[test]
     fn what_is_unknown_is_a_dash() {
         assert_eq!((percent(None), rate(None), pair(None, None)), (none(), none(), none()));
         assert_eq!(pair(Some(1 << 20), None), "1.0 MiB / --");
+    }
+
+    #[test]
+    fn containers_of_which_a_part_is_not_counted_are_named() {
+        let stats = |name: &str, refused: Option<u64>| {
+            let figures = json!({"processes": {"cgroups_refused": refused}});
+            let sampled = json!({"id": "0123456789abcdef", "name": name, "image": "i", "state": "running", "pid": 1,
+                "started_ns": 1, "figures": figures});
+            let sampled = serde_json::from_value(sampled).expect("what the daemon says");
+            Stats::between(None, &Sample::of(&sampled, None))
+        };
+        let all = [stats("web", Some(0)), stats("db", Some(3)), stats("old", None)];
+        assert_eq!(partly_counted(&all), "not all counted: db: 3 cgroups below its own found no room\n");
+        assert_eq!(row(&all[1], false)["cgroups_refused"], 3);
+        assert_eq!(row(&all[2], false)["cgroups_refused"], Value::Null);
     }
 
     #[test]

@@ -243,6 +243,7 @@ fn add(counts: &Counts, missing: &[String], figures: &mut Figures) {
     figures.processes.threads_created = Some(counts.threads);
     figures.processes.executed = Some(counts.execs);
     figures.processes.ended = Some(counts.exits);
+    figures.processes.cgroups_refused = Some(counts.nested_refused);
     if gives(events::OOM) {
         let kills = figures.memory.oom_kills.unwrap_or(0).max(counts.oom_kills);
         figures.memory.oom_kills = Some(kills);
@@ -315,8 +316,10 @@ mod tests {
         assert_eq!((figures.processes.created, figures.processes.executed), (Some(3), Some(2)));
         assert_eq!(figures.oom.as_ref().map(|oom| (oom.kills, &oom.victim_name[..])), Some((1, "hog")));
         assert_eq!((figures.memory.oom_kills, figures.missing.len()), (Some(1), 0));
+        assert_eq!(figures.processes.cgroups_refused, Some(0));
         add(&Counts { nested_refused: 2, ..counts }, &[], &mut figures);
         assert!(figures.missing.join(" ").contains("in 2 cgroups below its own"), "{:?}", figures.missing);
+        assert_eq!(figures.processes.cgroups_refused, Some(2));
     }
 
     #[test]

@@ -185,6 +185,8 @@ pub struct Processes {
     pub executed: Option<u64>,
     /// Processes that have ended.
     pub ended: Option<u64>,
+    /// Cgroups made below its own that found no room: what is in them is not counted.
+    pub cgroups_refused: Option<u64>,
 }
 
 /// How long threads waited. Documentation/accounting/psi.rst in the kernel tree.
