@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +11,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use skiff_engine::prefetch::Subject;
 use skiff_store::Digest;
-use skiff_store::prefetch::{self, BYTES_MAX, Key, Outcome, PAGE, Profile, Profiles};
+use skiff_store::prefetch::{self, BYTES_MAX, Bounds, Key, Outcome, PAGE, Profile, Profiles};
+use skiff_sys::reader;
 
 use crate::failure::Failure;
 use crate::images;
@@ -207,23 +209,35 @@ fn remove(profiles: &Profiles, found: &[Profile]) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Reads ahead what the container is about to need, in another process, if there is a profile and the cache is cold. Returns the
+/// A process that has files read ahead, and the reader's end of its socket.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) process: Child,
+    pub(crate) socket: OwnedFd,
+}
+
+/// Has read ahead what the container is about to need, by another process, if there is a profile and the cache is cold. Returns the
 /// profile, and that process.
-pub(crate) fn begin(roots: &Roots, subject: &Subject, tells: bool) -> (Option<Profile>, Option<Child>) {
+pub(crate) fn begin(roots: &Roots, subject: &Subject, tells: bool) -> (Option<Profile>, Option<Replay>) {
     let loaded = Profiles::of(&roots.state).load(&subject.key).unwrap_or_else(|error| {
         tracing::warn!("{error}");
         None
     });
     let Some(profile) = loaded else { return (None, None) };
-    if !profile.is_good() || prefetch::is_warm_in(&profile, &subject.layers) {
+    if !profile.is_good() || subject.bytes_max == 0 || prefetch::is_warm_in(&profile, &subject.layers) {
         return (Some(profile), None);
     }
+    let started = start(roots, subject, tells);
+    (Some(profile), started.map_err(|error| tracing::warn!("start {NAME}: {error}")).ok())
+}
+
+fn start(roots: &Roots, subject: &Subject, tells: bool) -> std::io::Result<Replay> {
+    let (own, socket) = reader::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0(NAME).arg(&roots.state).arg(subject.key.image.to_string()).arg(&subject.key.class);
-    command.args(&subject.layers).stdin(Stdio::null()).stderr(Stdio::null());
-    command.stdout(if tells { Stdio::piped() } else { Stdio::null() });
-    let child = command.spawn().map_err(|error| tracing::warn!("start {NAME}: {error}")).ok();
-    (Some(profile), child)
+    command.arg(subject.bytes_max.to_string()).args(&subject.layers);
+    command.stdin(own).stdout(if tells { Stdio::piped() } else { Stdio::null() }).stderr(Stdio::null());
+    Ok(Replay { process: command.spawn()?, socket })
 }
 
 /// What the process of [`begin`] has to tell, once it is through.
@@ -234,10 +248,10 @@ pub(crate) fn end(mut child: Child) -> Option<Told> {
     serde_json::from_str(&text).ok()
 }
 
-/// The process of [`begin`]: `STATE-ROOT IMAGE CLASS LAYER…`.
+/// The process of [`begin`]: `STATE-ROOT IMAGE CLASS BYTES LAYER…`, with the socket to its reader as standard input.
 pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     let words: Vec<OsString> = words.collect();
-    let [root, image, class, layers @ ..] = words.as_slice() else {
+    let [root, image, class, bytes, layers @ ..] = words.as_slice() else {
         return Err(Failure::engine(format!("{NAME}: to be started by skiff run alone")));
     };
     let layers: Vec<PathBuf> = layers.iter().map(PathBuf::from).collect();
@@ -248,8 +262,12 @@ pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<u8, Failure>
     let Some(mut profile) = profiles.load(&key)? else { return Ok(1) };
     // The other half is for layers, directories, and what is open anyway.
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
-    let files_max = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
-    let report = prefetch::replay(&profile, &layers, files_max);
+    let bounds = Bounds {
+        files: usize::try_from(descriptors / 2).unwrap_or(usize::MAX),
+        bytes: bytes.to_str().and_then(|bytes| bytes.parse().ok()).unwrap_or(0),
+    };
+    let socket = || std::io::stdin().as_fd().try_clone_to_owned().ok();
+    let report = prefetch::replay(&profile, &layers, bounds, socket);
     if report.outcome == Outcome::Read {
         profile.replays += 1;
         profiles.save(&profile)?;

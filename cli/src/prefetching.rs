@@ -1,17 +1,19 @@
-//! Prefetching for a container without a daemon: another process reads ahead, a thread that begins after the clone records.
+//! Prefetching for a container without a daemon: another process looks up what is to be read ahead, which one in the container's cgroups
+//! then reads; a thread that begins after the clone records.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::process::Child;
 use std::thread::{self, JoinHandle};
 
 use skiff_ebpf::{Recorder, Recording};
 use skiff_engine::prefetch::{Mode, Subject, Waits, Watch, conclude};
+use skiff_runtime::launch::Running;
 use skiff_store::prefetch::{PAGE, Profile, Profiles};
 use skiff_sys::clock::monotonic_ns;
 
 use crate::args::Args;
 use crate::failure::Failure;
-use crate::prefetch;
+use crate::prefetch::{self, Replay};
 use crate::profile;
 use crate::roots::Roots;
 
@@ -27,6 +29,7 @@ pub(crate) struct Prefetching {
     armed: Option<(Recording, u64)>,
     /// What there was before.
     profile: Option<Profile>,
+    replay: Option<Replay>,
     reading: Option<Child>,
     was_replayed: bool,
     watching: Option<JoinHandle<Option<(Profile, u64)>>>,
@@ -44,6 +47,7 @@ impl Prefetching {
             recorder: None,
             armed: None,
             profile: None,
+            replay: None,
             reading: None,
             was_replayed: false,
             watching: None,
@@ -60,8 +64,8 @@ impl Prefetching {
             }
         }
         if let Some(subject) = this.subject.as_ref().filter(|_| mode == Mode::On) {
-            (this.profile, this.reading) = prefetch::begin(roots, subject, args.profile.is_some());
-            this.was_replayed = this.reading.is_some();
+            (this.profile, this.replay) = prefetch::begin(roots, subject, args.profile.is_some());
+            this.was_replayed = this.replay.is_some();
         }
         Ok(this)
     }
@@ -75,8 +79,16 @@ impl Prefetching {
         Ok(())
     }
 
-    /// Stands beside the container with this pidfd until it is ready.
-    pub(crate) fn watch(&mut self, pidfd: BorrowedFd<'_>) {
+    /// Has read what is read ahead for the container, charged to it, and stands beside it until it is ready.
+    pub(crate) fn watch(&mut self, running: &Running) {
+        if let Some(Replay { process, socket }) = self.replay.take() {
+            self.reading = Some(process);
+            // It is reaped with this process. Without it nothing is read ahead.
+            if let Err(error) = running.read_ahead(socket) {
+                tracing::debug!("{error}");
+            }
+        }
+        let pidfd = running.pidfd();
         let (Some(mut recorder), Some((recording, armed_ns))) = (self.recorder.take(), self.armed.take())
         else {
             return;

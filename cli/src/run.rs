@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
         profiling.as_mut().map_or(Ok(()), |profiling| profiling.arm(cgroup, &options))
     })?;
     counted.note(running.stamps());
-    prefetching.watch(running.pidfd());
+    prefetching.watch(&running);
     if let Some(profiling) = &mut profiling {
         profiling.follow(running.cgroup_id())?;
     }

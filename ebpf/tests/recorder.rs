@@ -56,13 +56,15 @@ fn where_uses_are_not_told_what_comes_into_the_cache_is_recorded() {
     let id = fs::metadata(&cgroup.0).expect("stat").ino();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recorder-{}", std::process::id()));
     fs::create_dir_all(&directory).expect("mkdir");
-    let read = |path: &Path, inside: bool| {
+    let read_with = |program: &Path, path: &Path, inside: bool| {
         let script =
-            if inside { r#"echo $$ >"$2/cgroup.procs" && exec cat "$1""# } else { r#"exec cat "$1""# };
+            if inside { r#"echo $$ >"$3/cgroup.procs" && exec "$1" "$2""# } else { r#"exec "$1" "$2""# };
         let mut command = Command::new("sh");
-        let output = command.args(["-c", script, "sh"]).arg(path).arg(&cgroup.0).output().expect("sh");
+        command.args(["-c", script, "sh"]).args([program, path, &cgroup.0]);
+        let output = command.output().expect("sh");
         assert!(output.status.success(), "{output:?}");
     };
+    let read = |path: &Path, inside: bool| read_with(Path::new("cat"), path, inside);
     let (first, second) = (directory.join("first"), directory.join("second"));
     let (first_id, second_id) = (cold(&first, 100), cold(&second, 3));
     let recording = recorder.arm(id).expect("arm");
@@ -72,6 +74,15 @@ fn where_uses_are_not_told_what_comes_into_the_cache_is_recorded() {
     let pages: u64 = files[&first_id].iter().map(|used| used.pages).sum();
     assert_eq!((pages, files.contains_key(&second_id)), (100, false));
     assert!(progress.exec_ns > 0 && progress.lost == 0);
+    // What a reader has read ahead is no use.
+    let third = directory.join("third");
+    let third_id = cold(&third, 5);
+    let reader = directory.join("skiff-reader");
+    std::os::unix::fs::symlink("/bin/cat", &reader).expect("a link");
+    let recording = recorder.arm(id).expect("arm");
+    read_with(&reader, &third, true);
+    let (files, _) = recorder.finish(recording).expect("finish");
+    assert!(!files.contains_key(&third_id));
     // What is in the cache already does not come into it, and nothing of an earlier recording is in a later one.
     let recording = recorder.arm(id).expect("arm");
     read(&first, true);

@@ -12,7 +12,7 @@ use skiff_runtime::cause;
 use skiff_runtime::cgroup::{Cgroup, Paths};
 use skiff_runtime::launch::park::{Parked, Stamps};
 use skiff_runtime::observe;
-use skiff_runtime::spawner::{self, End};
+use skiff_runtime::spawner::{self, Container, End};
 use skiff_store::Lease;
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process;
@@ -427,7 +427,7 @@ impl Owner {
         // With a terminal they are not looked at.
         let given = given.unwrap_or_else(|| [pidfd.as_fd(); 3]);
         self.is_counted = self.engine.tracker.arm(container.cgroup, false);
-        self.prefetch(&record, container.cgroup, pidfd.as_fd());
+        self.prefetch(&record, &container, pidfd.as_fd());
         ready.parked.go(&options.argv, &options.env, given)?;
         drop(streams);
         ends.terminal =
@@ -464,13 +464,14 @@ impl Owner {
     }
 
     /// Has its image's files read ahead that it is known to want, and what it wants recorded.
-    fn prefetch(&self, record: &Record, cgroup: Option<u64>, pidfd: BorrowedFd<'_>) {
+    fn prefetch(&self, record: &Record, container: &Container, pidfd: BorrowedFd<'_>) {
         let mode = record.spec.prefetch;
         if mode != Mode::Off
             && let Some(subject) = Subject::of(record.image_id.as_deref(), &record.spec.options)
         {
             let pidfd = || pidfd.try_clone_to_owned();
-            self.engine.prefetcher.launch(subject, mode, cgroup, pidfd);
+            let place = (container.cgroup, &container.cgroups);
+            self.engine.prefetcher.launch(subject, mode, place, pidfd);
         }
     }
 

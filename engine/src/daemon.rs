@@ -37,7 +37,7 @@ use crate::metrics::{self, Metrics, Totals};
 use crate::mounts::Mounts;
 use crate::plans::Plans;
 use crate::pool::Pools;
-use crate::prefetch::Prefetcher;
+use crate::prefetch::{Errand, Prefetcher};
 use crate::reaper::{Accounts, Reaper};
 use crate::record::Records;
 use crate::state::State;
@@ -196,6 +196,7 @@ fn serve(
     let records = Records::open(state_root).map_err(host("open the containers' records".into()))?;
     let (lost, lost_spawners) = mpsc::channel(1);
     let (stray, strays) = mpsc::unbounded_channel();
+    let (errand, errands) = mpsc::unbounded_channel();
     let tracker = Tracker::default();
     let accounts = Accounts { tracker: tracker.clone(), history: History::of(state_root) };
     let engine = Rc::new(Engine {
@@ -208,7 +209,7 @@ fn serve(
         descriptors_max,
         logs: log::Thread::start(share(descriptors_max, 40)).map_err(host("start a thread".into()))?,
         tracker,
-        prefetcher: Prefetcher::start(state_root, read_ahead_share(descriptors_max))
+        prefetcher: Prefetcher::start(state_root, read_ahead_share(descriptors_max), errand)
             .map_err(host("start a thread".into()))?,
         pools: RefCell::new(Pools::new(settings.pool)),
         waiting: RefCell::default(),
@@ -241,6 +242,7 @@ fn serve(
         let is_restored = own.into_iter().next().is_some_and(|own| engine.tracker.restore(own));
         adopt(&engine, found, kept);
         tokio::task::spawn_local(count(engine.clone(), is_restored));
+        tokio::task::spawn_local(run_errands(engine.link.clone(), errands));
         let us = |from: u64, to: u64| (to - from) / 1000;
         tracing::debug!(
             "spawner asked in {} µs, records read in {} µs, adopted in {} µs",
@@ -361,6 +363,13 @@ impl Replaced {
     async fn wait(&mut self) {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(SPAWNER_LIVES);
+    }
+}
+
+/// Has the spawner make the readers that replays want.
+async fn run_errands(link: Rc<Link>, mut errands: mpsc::UnboundedReceiver<Errand>) {
+    while let Some(Errand { cgroups, socket }) = errands.recv().await {
+        link.tell(&Order::Read { cgroups }, &[socket.as_fd()]).await;
     }
 }
 

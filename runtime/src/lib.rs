@@ -17,6 +17,7 @@ pub mod oci;
 pub mod options;
 pub mod plan;
 pub mod rdt;
+pub mod reader;
 pub mod seal;
 pub mod seccomp;
 pub mod signals;

@@ -6,17 +6,21 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use skiff_runtime::cgroup::Cgroup;
+use skiff_runtime::cgroup::{Cgroup, Controller, Paths};
 use skiff_runtime::launch::park::{Parked, Stamps};
 use skiff_runtime::launch::{Exit, remove_tree};
-use skiff_runtime::options::{Options, Rootfs, Seccomp};
+use skiff_runtime::options::{Options, Resources, Rootfs, Seccomp};
 use skiff_runtime::spawner::{self, Client, Container, Order, Report};
 use skiff_runtime::{Error, init, seal};
+use skiff_sys::cache;
+use skiff_sys::reader::{self, Reader};
 
 fn main() {
     let words: Vec<_> = std::env::args_os().collect();
@@ -49,7 +53,7 @@ fn main() {
 
 type Check = fn(&mut Daemon);
 
-const CHECKS: [(&str, Check); 16] = [
+const CHECKS: [(&str, Check); 17] = [
     ("a_parked_container_runs_what_it_is_told", runs),
     ("a_container_has_no_descriptors_but_its_streams", has_no_descriptors),
     ("a_parked_init_holds_nothing_but_its_line", holds_nothing),
@@ -63,6 +67,7 @@ const CHECKS: [(&str, Check); 16] = [
     ("a_container_goes_on_with_what_it_has_written", goes_on),
     ("a_process_runs_in_a_container", executes),
     ("a_frozen_container_holds_nobody_up", frozen),
+    ("what_is_read_ahead_is_charged_to_the_container_and_ends_with_it", reads_ahead),
     ("the_next_daemon_finds_all", next_daemon),
     ("it_goes_on_as_another_executable", upgrades),
     ("what_is_no_order_is_passed_over", garbage),
@@ -453,6 +458,103 @@ fn frozen(daemon: &mut Daemon) {
     fs::write(&freeze, "0").expect("thaw");
     assert!(matches!(daemon.next().0, Report::ExecStarted { .. }));
     assert!(matches!(daemon.next().0, Report::Exited { ticket: Some(_), .. }));
+}
+
+fn reads_ahead(daemon: &mut Daemon) {
+    const BYTES: u64 = 8 << 20;
+    let path = daemon.directory.join("data");
+    fs::write(&path, vec![7; usize::try_from(BYTES).expect("a size")]).expect("write");
+    let file = File::open(&path).expect("open");
+    file.sync_all().expect("sync");
+    cache::drop_pages(file.as_fd()).expect("drop");
+    let resources = Resources { memory_bytes: Some(64 << 20), ..Resources::default() };
+    let parked = daemon.park(Options { resources, account: true, ..daemon.options() }).expect("parked");
+    let container = parked.container().clone();
+    let disk = disk_of(&file);
+    if let Some(disk) = &disk {
+        limit(&container.cgroups, disk, BYTES * 4);
+    }
+    let begin = Instant::now();
+    let (own, socket) = reader::pair().expect("a socket");
+    let order = Order::Read { cgroups: container.cgroups.clone() };
+    daemon.client.send(&order, &[socket.as_fd()]).expect("send");
+    drop(socket);
+    let mut reader = Reader::new(own).expect("a reader");
+    for piece in 0..BYTES >> 18 {
+        reader.ask(file.as_fd(), piece << 18, 1 << 18).expect("ask");
+    }
+    reader.settle(0).expect("answers");
+    // Once all has come.
+    (&file).read_to_end(&mut Vec::new()).expect("read");
+    if disk.is_some() {
+        let [memory, disk] = charged(&container.cgroups);
+        assert!(memory >= BYTES && disk >= BYTES, "{memory} {disk}");
+        // A quarter of a second, but for what the kernel lets through at first.
+        assert!(begin.elapsed() >= Duration::from_millis(100), "{:?}", begin.elapsed());
+    }
+    let found = Cgroup::open(&container.cgroups).and_then(|cgroup| cgroup.processes()).expect("processes");
+    let [pid] = found.into_iter().filter(|pid| *pid != container.pid).collect::<Vec<_>>()[..] else {
+        panic!("one that reads");
+    };
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).expect("a name"), "skiff-reader\n");
+    assert_eq!(fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count(), 4);
+    let process = skiff_sys::process::open_pidfd(pid).expect("a descriptor");
+    Cgroup::open(&container.cgroups).and_then(Cgroup::remove).expect("remove");
+    wait(process.as_fd(), 10);
+    assert!(reader.ask(file.as_fd(), 0, 1).and_then(|()| reader.settle(0)).is_err());
+    assert_eq!(daemon.exited(&container.id), Exit::Signal(nix::libc::SIGKILL));
+    // Where there is no container any more, nothing is read.
+    let (own, socket) = reader::pair().expect("a socket");
+    daemon.client.send(&order, &[socket.as_fd()]).expect("send");
+    drop(socket);
+    let mut reader = Reader::new(own).expect("a reader");
+    assert!(reader.ask(file.as_fd(), 0, 1).and_then(|()| reader.settle(0)).is_err());
+}
+
+/// The number of the whole disk that a file is on, if it is on one: what lies in memory alone is read by nobody.
+fn disk_of(file: &File) -> Option<String> {
+    let device = file.metadata().expect("stat").dev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let directory = format!("/sys/dev/block/{major}:{minor}");
+    let is_part = fs::exists(format!("{directory}/partition")).expect("look");
+    let number = fs::read_to_string(directory + if is_part { "/../dev" } else { "/dev" }).ok()?;
+    Some(number.trim().to_owned())
+}
+
+/// Lets the container read so many bytes of a disk in a second. The kernel counts from then on what is read.
+fn limit(cgroups: &Paths, disk: &str, bytes: u64) {
+    match (cgroups.legacy.get(&Controller::Blkio), &cgroups.unified) {
+        (Some(legacy), _) => {
+            fs::write(legacy.join("blkio.throttle.read_bps_device"), format!("{disk} {bytes}"))
+        }
+        (None, Some(unified)) => fs::write(unified.join("io.max"), format!("{disk} rbps={bytes}")),
+        (None, None) => return,
+    }
+    .expect("a limit");
+}
+
+/// The page cache that is charged to a container, and what was read of disks for it; bytes.
+fn charged(cgroups: &Paths) -> [u64; 2] {
+    let [memory, disk] = [Controller::Memory, Controller::Blkio].map(|controller| {
+        let legacy = cgroups.legacy.get(&controller);
+        let directory = legacy.or(cgroups.unified.as_ref()).expect("a cgroup");
+        let file = match (controller, legacy) {
+            (Controller::Memory, _) => "memory.stat",
+            (_, Some(_)) => "blkio.throttle.io_service_bytes",
+            (_, None) => "io.stat",
+        };
+        fs::read_to_string(directory.join(file)).expect("an account")
+    });
+    let of_memory = |line: &str| -> Option<u64> {
+        line.strip_prefix("cache ").or(line.strip_prefix("file "))?.parse().ok()
+    };
+    let of_disk = |line: &str| -> Option<u64> {
+        match line.split_once(" Read ") {
+            Some((_, bytes)) => bytes.parse().ok(),
+            None => line.split(' ').find_map(|word| word.strip_prefix("rbytes="))?.parse().ok(),
+        }
+    };
+    [memory.lines().filter_map(of_memory).sum::<u64>(), disk.lines().filter_map(of_disk).sum()]
 }
 
 fn next_daemon(daemon: &mut Daemon) {

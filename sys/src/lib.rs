@@ -21,6 +21,7 @@ pub mod page;
 pub mod perf;
 pub mod process;
 pub mod random;
+pub mod reader;
 pub mod schedule;
 pub mod seccomp;
 pub mod self_exe;

@@ -5,12 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::layout::{Layout, Tar};
 use crate::harness::world::World;
 use crate::harness::{Case, fixture, kernel, need, parse, programs};
-use crate::oci::hosting::lacks;
+use crate::oci::hosting::{group, lacks};
 use crate::peers::world::eventually;
 
 const PAGE: usize = 4096;
@@ -24,8 +25,7 @@ fn can_record() -> bool {
 
 /// Whether what images need can be seen here. Before [`is_exact`] that is what comes from a disk.
 fn can_see(case: &Case) -> bool {
-    // minor 0 of major 0: no device.
-    is_exact() || nix::sys::stat::major(fs::metadata(&case.dir).map_or(0, |found| found.dev())) != 0
+    is_exact() || is_on_disk(case)
 }
 
 /// Since then the kernel tells what is used, not only what comes into the page cache.
@@ -35,7 +35,12 @@ fn is_exact() -> bool {
 
 /// An image of the probe and two files of 4 MiB; its reference.
 fn image(case: &Case) -> String {
-    let text = "x".repeat(PAGES * PAGE);
+    image_with(case, PAGES)
+}
+
+/// The same with files of so many pages.
+fn image_with(case: &Case, pages: usize) -> String {
+    let text = "x".repeat(pages * PAGE);
     let probe = fs::read(programs::probe()).expect("the probe");
     let mut tar = Tar::new();
     tar.dir("bin")
@@ -328,6 +333,87 @@ fn profiles_are_listed_shown_exported_and_removed() {
     skiff(&["paint"]).fails(125, "skiff prefetch --help");
     assert!(skiff(&["rm", image_id]).ok().starts_with("removed "));
     assert_eq!(skiff(&["ls"]).ok().lines().count(), 1);
+}
+
+/// Pages that are read ahead for a program that uses none of them.
+const AHEAD: usize = 4 * PAGES;
+
+/// An image with a profile of all of `data/read`, for containers that wait; its reference.
+fn image_of_a_waiting_program(case: &Case) -> String {
+    let image = image_with(case, AHEAD);
+    let whole = format!("r0+{AHEAD}");
+    let record = ["run", "--rm", "--prefetch", "record", &image, "use", "/data/read", &whole];
+    case.skiff(&record).output().ok();
+    let listed = || case.skiff(&["prefetch", "ls", "--format", "json"]).output().ok();
+    // A daemon takes its time to write it.
+    assert!(eventually(|| !listed().is_empty()));
+    let listed = parse(&listed());
+    let mut exported = parse(&case.skiff(&["prefetch", "export", id(&listed)]).output().ok());
+    exported["class"] = "probe trap".into();
+    let file = case.dir.join("exported.json");
+    fs::write(&file, exported.to_string()).expect("write");
+    case.skiff(&["prefetch", "import", &image, &file.display().to_string()]).output().ok();
+    chill(case);
+    image
+}
+
+/// The page cache that is charged to a container that runs, in pages, and how many processes are in its cgroup.
+fn charged(container: &str) -> (usize, usize) {
+    let cgroup = format!("skiff-{container}");
+    let directory = group("memory", &cgroup).expect("memory control");
+    let read = |file: &str| fs::read_to_string(directory.join(file)).expect("an account");
+    let cached = read("memory.stat");
+    let cached = cached.lines().find_map(|line| line.strip_prefix("cache ").or(line.strip_prefix("file ")));
+    let bytes: usize = cached.and_then(|bytes| bytes.parse().ok()).expect("a number");
+    (bytes / PAGE, read("cgroup.procs").lines().count())
+}
+
+#[test]
+fn what_is_read_ahead_is_charged_to_the_container_up_to_half_of_its_memory() {
+    need!(can_record(), "a kernel with BTF");
+    need!(group("memory", "").is_some(), "memory control");
+    // The program itself has some hundred pages.
+    for (memory, least, most) in [("256m", AHEAD, AHEAD * 2), ("16m", AHEAD * 3 / 8, AHEAD * 3 / 4)] {
+        // One run each: what comes of it is that the profile is of no use.
+        let world = World::new();
+        if !is_on_disk(&world.0) {
+            return lacks("files on a disk");
+        }
+        let image = image_of_a_waiting_program(&world.0);
+        let container = world.ok(&["run", "-d", "-m", memory, &image, "trap"]);
+        let come = || charged(&container).0 >= least;
+        assert!(eventually(come), "{memory}: {:?}", charged(&container));
+        // The reader leaves when it has done.
+        assert!(eventually(|| charged(&container).1 == 1), "{memory}: {:?}", charged(&container));
+        assert!(charged(&container).0 <= most, "{memory}: {:?}", charged(&container));
+        world.ok(&["rm", "-f", &container]);
+    }
+}
+
+#[test]
+fn without_a_daemon_it_is_charged_to_the_container_too() {
+    need!(can_record(), "a kernel with BTF");
+    need!(group("memory", "").is_some(), "memory control");
+    let case = Case::new();
+    if !is_on_disk(&case) {
+        return lacks("files on a disk");
+    }
+    let image = image_of_a_waiting_program(&case);
+    let file = case.dir.join("id");
+    let flags = ["--rm", "-m", "256m", "--cidfile", &file.display().to_string()];
+    let words = [&["run"], &flags[..], &[&image, "trap"]].concat();
+    let mut running = case.skiff(&words).start();
+    running.until("ready");
+    let container = fs::read_to_string(&file).expect("an id");
+    assert!(eventually(|| charged(&container).0 >= AHEAD), "{:?}", charged(&container));
+    assert!(eventually(|| charged(&container).1 == 1), "{:?}", charged(&container));
+    running.signal(Signal::SIGTERM);
+    running.finish().ok();
+}
+
+/// Whether what is dropped of the page cache comes back from a disk: major 0 is no device.
+fn is_on_disk(case: &Case) -> bool {
+    nix::sys::stat::major(fs::metadata(&case.dir).map_or(0, |found| found.dev())) != 0
 }
 
 #[test]

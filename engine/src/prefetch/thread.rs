@@ -2,10 +2,13 @@
 //! something is to be recorded, and leaves a note.
 //!
 //! ```text
-//! asked for ── Job ──► prefetch ──► profile? ── cold ──► prefetch-read: reads ahead
+//! asked for ── Job ──► prefetch ──► profile? ── cold ──► prefetch-read: looks files up ── Errand ──► daemon ── order ──► spawner
+//!                         │           │                    has them read, charged to the container ◄── socket ──► reader
 //!                         │           └─ is to be recorded: loads the recorder, for this launch if it is there by then
 //! program ─── Watch ──►   └─ recordings: looks at each ten times a second until it is over; a thread writes the profile
 //! ```
+//!
+//! Files are looked up at once; their data waits for the container's cgroups, which are known when it is about to run its program.
 //!
 //! The recorder is loaded when something is to be recorded, which takes longer than most launches: the launch that finds it missing
 //! is not recorded, the next one is. When none has wanted it for a minute it is unloaded, for it costs every read on the host some
@@ -17,13 +20,16 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use skiff_ebpf::Recorder;
-use skiff_store::prefetch::{self, Key, Outcome, Profile, Profiles};
+use skiff_runtime::cgroup::Paths;
+use skiff_store::prefetch::{self, Bounds, Key, Outcome, Profile, Profiles};
 use skiff_sys::clock::monotonic_ns;
+use skiff_sys::reader;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::record::{Watch, conclude};
 use super::{Mode, Subject, Waits};
@@ -43,6 +49,18 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long the recorder stays loaded when nobody wants it.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How long a replay waits for its container to be there.
+const BIRTH: Duration = Duration::from_secs(20);
+
+/// A reader that is wanted: the spawner makes it.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    /// Where it is to be.
+    pub(crate) cgroups: Paths,
+    /// Its end of the socket.
+    pub(crate) socket: OwnedFd,
+}
+
 /// The way to the thread.
 #[derive(Debug)]
 pub(crate) struct Prefetcher {
@@ -60,6 +78,22 @@ struct Shared {
     files_max: usize,
     /// Held by who changes a profile.
     writing: Mutex<()>,
+    /// Launches that were announced and have not come to their program, by what they run. Nobody has it for long.
+    announced: Mutex<HashMap<Key, Arc<Announced>>>,
+    /// By which the daemon is asked for readers, as many as there are replays.
+    errands: UnboundedSender<Errand>,
+}
+
+/// A launch, from before its container is made.
+#[derive(Debug, Default)]
+struct Announced {
+    /// Whether its files are read ahead.
+    was_replayed: AtomicBool,
+    /// Whether nothing is read ahead any more, or at all.
+    is_over: AtomicBool,
+    /// The container's cgroups, once it is there; nobody waits for them any more when they are taken.
+    cgroups: Mutex<Option<Paths>>,
+    are_known: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -70,8 +104,6 @@ struct State {
     /// Why there can be none.
     refused: Option<String>,
     known: HashMap<Key, Known>,
-    /// Launches that were announced and have not come to their program, by what they run: whether their files are read ahead.
-    announced: HashMap<Key, Arc<AtomicBool>>,
     /// Recordings of launches that found the queue full.
     left: Vec<Active>,
 }
@@ -91,7 +123,7 @@ enum Known {
 #[derive(Debug)]
 enum Job {
     /// There will be one: what it needs is to be read ahead, or recorded.
-    Announced { subject: Subject, was_replayed: Arc<AtomicBool> },
+    Announced { subject: Subject, announced: Arc<Announced> },
     /// Its program is about to run, and is recorded.
     Recorded(Active),
 }
@@ -100,12 +132,17 @@ enum Job {
 #[derive(Debug)]
 struct Active {
     watch: Watch,
-    was_replayed: Arc<AtomicBool>,
+    announced: Arc<Announced>,
 }
 
 impl Prefetcher {
-    /// Starts the thread, which ends when nobody can ask any more. Replays together have at most `descriptors` files open.
-    pub(crate) fn start(state_root: &Path, descriptors: usize) -> io::Result<Self> {
+    /// Starts the thread, which ends when nobody can ask any more. Replays together have at most `descriptors` files open, and send
+    /// `errands` for their readers.
+    pub(crate) fn start(
+        state_root: &Path,
+        descriptors: usize,
+        errands: UnboundedSender<Errand>,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             root: state_root.to_owned(),
             profiles: Profiles::of(state_root),
@@ -113,6 +150,8 @@ impl Prefetcher {
             replays: AtomicUsize::new(0),
             files_max: descriptors / REPLAYS_MAX,
             writing: Mutex::default(),
+            announced: Mutex::default(),
+            errands,
         });
         let (jobs, queue) = sync_channel(QUEUE_LENGTH);
         let own = shared.clone();
@@ -138,18 +177,26 @@ impl Prefetcher {
         }
     }
 
-    /// Says that a container is about to run its program. Waits for nothing.
+    /// Says that a container, in `cgroups`, is about to run its program. Waits for nothing.
     pub(crate) fn launch(
         &self,
         subject: Subject,
         mode: Mode,
-        cgroup: Option<u64>,
+        (cgroup, cgroups): (Option<u64>, &Paths),
         pidfd: impl FnOnce() -> io::Result<OwnedFd>,
     ) {
+        let known = self.shared.announced().remove(&subject.key);
+        // What is read ahead is waited for by a thread.
+        known.iter().for_each(|announced| announced.tell(cgroups));
         let Ok(mut state) = self.shared.state.try_lock() else { return };
-        let was_replayed = match state.announced.remove(&subject.key) {
+        let announced = match known {
             Some(announced) => announced,
-            None if mode == Mode::On => self.send_announced(&mut state, subject.clone()),
+            None if mode == Mode::On => {
+                let announced = self.send_announced(&mut state, subject.clone());
+                self.shared.announced().remove(&subject.key);
+                announced.tell(cgroups);
+                announced
+            }
             None => Arc::default(),
         };
         let known = state.known.get(&subject.key).copied();
@@ -165,7 +212,7 @@ impl Prefetcher {
         let Some(watch) = arm() else { return };
         state.wanted = Some(Instant::now());
         // The thread cannot take `left` between the two.
-        if let Err(error) = self.jobs.try_send(Job::Recorded(Active { watch, was_replayed })) {
+        if let Err(error) = self.jobs.try_send(Job::Recorded(Active { watch, announced })) {
             tracing::debug!("prefetch: {error}");
             if let TrySendError::Full(Job::Recorded(active)) = error {
                 state.left.push(active);
@@ -174,24 +221,45 @@ impl Prefetcher {
     }
 
     /// Leaves a note of a launch, unless it is known to need nothing.
-    fn send_announced(&self, state: &mut State, subject: Subject) -> Arc<AtomicBool> {
-        let was_replayed = Arc::<AtomicBool>::default();
+    fn send_announced(&self, state: &mut State, subject: Subject) -> Arc<Announced> {
+        let announced = Arc::<Announced>::default();
         let known = state.known.get(&subject.key).copied();
         if known.is_some_and(|known| known.needs_nothing(state.refused.is_some())) {
-            return was_replayed;
+            return announced;
         }
         let key = subject.key.clone();
-        match self.jobs.try_send(Job::Announced { subject, was_replayed: was_replayed.clone() }) {
+        let mut all = self.shared.announced();
+        // One replay is enough for several.
+        if let Some(other) = all.get(&key)
+            && !other.is_over.load(Ordering::Relaxed)
+        {
+            return other.clone();
+        }
+        match self.jobs.try_send(Job::Announced { subject, announced: announced.clone() }) {
             Ok(()) => {
                 // Some never come to their program.
-                if state.announced.len() >= QUEUE_LENGTH {
-                    state.announced.clear();
+                if all.len() >= QUEUE_LENGTH {
+                    all.clear();
                 }
-                state.announced.insert(key, was_replayed.clone());
+                all.insert(key, announced.clone());
             }
             Err(error) => tracing::debug!("prefetch: {error}"),
         }
-        was_replayed
+        announced
+    }
+}
+
+impl Announced {
+    fn tell(&self, cgroups: &Paths) {
+        *self.cgroups.lock().unwrap_or_else(PoisonError::into_inner) = Some(cgroups.clone());
+        self.are_known.notify_all();
+    }
+
+    /// Waits for the container to be there; `None` if it does not come.
+    fn wait(&self) -> Option<Paths> {
+        let cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.are_known.wait_timeout_while(cgroups, BIRTH, |cgroups| cgroups.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.take()
     }
 }
 
@@ -202,7 +270,7 @@ impl Shared {
         loop {
             let wait = if active.is_empty() { IDLE } else { LOOK };
             match queue.recv_timeout(wait) {
-                Ok(Job::Announced { subject, was_replayed }) => self.announced(subject, was_replayed),
+                Ok(Job::Announced { subject, announced }) => self.answer(subject, announced),
                 Ok(Job::Recorded(recorded)) => active.push(recorded),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -222,7 +290,7 @@ impl Shared {
     }
 
     /// Replays, and looks that the recorder is there if it is wanted.
-    fn announced(self: &Arc<Self>, subject: Subject, was_replayed: Arc<AtomicBool>) {
+    fn answer(self: &Arc<Self>, subject: Subject, announced: Arc<Announced>) {
         let profile = self.profiles.load(&subject.key).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             None
@@ -234,13 +302,17 @@ impl Shared {
         self.know(subject.key.clone(), known);
         // This launch waits for its files, and may be through before the recorder is there.
         let mut is_wanted = known.wants_recording();
-        if let Some(profile) = profile.filter(Profile::is_good) {
+        if let Some(profile) = profile.filter(|profile| profile.is_good() && subject.bytes_max > 0) {
             let (key, is_unchecked) = (subject.key.clone(), profile.checked.is_none());
-            if self.replay(profile, subject, was_replayed) && is_unchecked {
+            if !self.replay(profile, subject, announced.clone()) {
+                announced.is_over.store(true, Ordering::Relaxed);
+            } else if is_unchecked {
                 // How much is read in addition shows now at the earliest.
                 self.know(key, Known::DUE);
                 is_wanted = true;
             }
+        } else {
+            announced.is_over.store(true, Ordering::Relaxed);
         }
         if is_wanted {
             // What is wrong is said once, by itself.
@@ -266,7 +338,7 @@ impl Shared {
     }
 
     /// Reads ahead on a thread of its own, unless all is there already; whether it does.
-    fn replay(self: &Arc<Self>, profile: Profile, subject: Subject, was_replayed: Arc<AtomicBool>) -> bool {
+    fn replay(self: &Arc<Self>, profile: Profile, subject: Subject, announced: Arc<Announced>) -> bool {
         if prefetch::is_warm_in(&profile, &subject.layers) {
             if let Some(Known::There { warm_at, .. }) = self.state().known.get_mut(&subject.key) {
                 *warm_at = Some(Instant::now());
@@ -277,21 +349,33 @@ impl Shared {
             self.replays.fetch_sub(1, Ordering::Relaxed);
             return false;
         }
-        was_replayed.store(true, Ordering::Relaxed);
+        announced.was_replayed.store(true, Ordering::Relaxed);
         let own = self.clone();
         let work = move || {
-            let report = prefetch::replay(&profile, &subject.layers, own.files_max);
+            let bounds = Bounds { files: own.files_max, bytes: subject.bytes_max };
+            let report = prefetch::replay(&profile, &subject.layers, bounds, || own.reader(&announced));
             own.replays.fetch_sub(1, Ordering::Relaxed);
+            tracing::debug!("prefetch {}: {report:?}", subject.key.class);
             if report.outcome == Outcome::Read {
-                tracing::debug!("prefetch {}: {report:?}", subject.key.class);
                 own.count(&subject.key);
+            } else {
+                announced.was_replayed.store(false, Ordering::Relaxed);
             }
+            announced.is_over.store(true, Ordering::Relaxed);
         };
         if let Err(error) = thread::Builder::new().name("prefetch-read".into()).spawn(work) {
             self.replays.fetch_sub(1, Ordering::Relaxed);
             tracing::debug!("start a thread: {error}");
         }
         true
+    }
+
+    /// The socket of a reader in the container's cgroups, once these are there; whether there is a reader shows when it is used.
+    fn reader(&self, announced: &Announced) -> Option<OwnedFd> {
+        let cgroups = announced.wait()?;
+        let (own, socket) = reader::pair().ok()?;
+        self.errands.send(Errand { cgroups, socket }).ok()?;
+        Some(own)
     }
 
     /// Notes that the profile of `key` was replayed.
@@ -319,13 +403,13 @@ impl Shared {
                 continue;
             }
             let waited_us = one.watch.waited_us();
-            let Active { watch: Watch { subject, recording, .. }, was_replayed } = one;
+            let Active { watch: Watch { subject, recording, .. }, announced } = one;
             let accuracy = recorder.accuracy();
             match recorder.finish(recording) {
                 Ok((files, progress)) => {
                     let own = self.clone();
                     let work = move || {
-                        let was_replayed = was_replayed.load(Ordering::Relaxed);
+                        let was_replayed = announced.was_replayed.load(Ordering::Relaxed);
                         let _alone = own.writing.lock().unwrap_or_else(PoisonError::into_inner);
                         match conclude(
                             &own.profiles,
@@ -389,6 +473,10 @@ impl Shared {
             state.known.clear();
         }
         state.known.insert(key, known);
+    }
+
+    fn announced(&self) -> MutexGuard<'_, HashMap<Key, Arc<Announced>>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -478,11 +566,13 @@ mod tests {
             replays: AtomicUsize::new(0),
             files_max: 16,
             writing: Mutex::default(),
+            announced: Mutex::default(),
+            errands: tokio::sync::mpsc::unbounded_channel().0,
         });
         let key = |image: &[u8]| Key { image: Digest::of(image), class: "app".into() };
         let launch = |image| {
-            let subject = Subject { key: key(image), layers: vec![layer.clone()] };
-            shared.announced(subject, Arc::default());
+            let subject = Subject { key: key(image), layers: vec![layer.clone()], bytes_max: u64::MAX };
+            shared.answer(subject, Arc::default());
             shared.profiles.load(&key(image)).expect("load").is_some()
         };
         assert!(!launch(b"first"));

@@ -216,6 +216,17 @@ impl Cgroup {
         }
     }
 
+    /// Moves the calling process into the v2 directory, if it was not born there. Waits for an RCU grace period.
+    pub fn enter_unified(&self) -> io::Result<()> {
+        let Some(unified) = &self.unified else { return Ok(()) };
+        let own = fs::read_to_string("/proc/self/cgroup")?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        if !own.is_empty() && unified.path.ends_with(own) {
+            return Ok(());
+        }
+        fs::write(unified.path.join("cgroup.procs"), "0")
+    }
+
     /// Whether the v2 directory hands controllers to some below it, so that no process can be in itself. cgroups(7).
     #[must_use]
     pub fn is_inner(&self) -> bool {

@@ -24,7 +24,7 @@ use crate::cgroup::{Cgroup, Usage};
 use crate::error::Context;
 use crate::oci::spec::Status;
 use crate::plan::{Bond, Plan, Process};
-use crate::{Error, hooks};
+use crate::{Error, hooks, reader};
 
 /// When each part of a launch was over, ns of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -400,6 +400,13 @@ impl Running {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.cgroup.usage()
+    }
+
+    /// Has what is asked for over `socket` read by a process in its cgroups. [`crate::reader`]
+    ///
+    /// The calling process must have one thread, and has to reap it.
+    pub fn read_ahead(&self, socket: OwnedFd) -> Result<Child, Error> {
+        reader::begin(&self.cgroup, socket)
     }
 
     /// Ends what is left of the container and removes every trace of it.

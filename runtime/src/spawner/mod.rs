@@ -11,6 +11,7 @@
 //! | `plan` | | – (what is wrong with it, each `park` is told) |
 //! | `park` | | `parked`: line, pidfd, page and, with a terminal, its master; or `failed` |
 //! | `exec` | pidfd of the container's first process, three streams | `exec_started`: pidfd and, with a terminal, its master; or `failed` |
+//! | `read` | a reader's end of its socket | – (end of file at the other if there is none) |
 //! | `keep` | what is to be kept | – |
 //! | `forget` | | – |
 //! | `list` | | `kept` for each container, with what is kept of it, then `listed` |
@@ -79,6 +80,11 @@ pub enum Order {
         /// Its first process.
         pid: i32,
         /// Its cgroups.
+        cgroups: Paths,
+    },
+    /// Makes a [reader](crate::reader) in a container's cgroups.
+    Read {
+        /// Where it is to be.
         cgroups: Paths,
     },
     /// Keeps descriptors and a note of a container, in the place of what was kept of it before.

@@ -28,9 +28,10 @@ use super::link::Link;
 use super::plans::Plans;
 use super::upgrade::Handover;
 use super::{End, Order, Report, SOCKET, wire};
-use crate::Error;
+use crate::cgroup::Cgroup;
 use crate::error::Context;
 use crate::launch::{Birthplace, Facts, KEPT_FROM, Parking, Progress, socket_at};
+use crate::{Error, reader};
 
 /// How many containers are made beside each other: more would only take turns.
 const AT_ONCE: usize = 8;
@@ -286,6 +287,14 @@ impl Spawner {
             Order::Exec { ticket, options, pid, cgroups } => {
                 let entry = Entry { ticket, options: *options, pid, cgroups };
                 self.enter(&entry, &descriptors, link)?;
+            }
+            Order::Read { cgroups } => {
+                // It is reaped with all others. Without one nothing is read ahead.
+                let cgroup = Cgroup::open_to_join(&cgroups);
+                let begin = |socket| cgroup.and_then(|cgroup| reader::begin(&cgroup, socket));
+                if let Some(Err(error)) = descriptors.into_iter().next().map(begin) {
+                    tracing::debug!("{error}");
+                }
             }
             Order::Keep { id, note } => {
                 match descriptors.iter().map(keep).collect::<io::Result<_>>() {

@@ -4,11 +4,15 @@
 //! nothing but the disk: behind data they would wait for that, too. So there is little data on its way until they are there; and
 //! never much, for what the program asks for itself waits behind it. Data comes in the order of its time classes, and of the device
 //! within one.
+//!
+//! Data is charged to whom it is read for: a [reader](skiff_sys::reader) in the container's cgroups asks the kernel for it, once there
+//! is one. What is looked up until then, and what the kernel keeps of that, is the caller's.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File as Open;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +26,7 @@ use nix::sys::stat::SFlag;
 use nix::sys::uio::pread;
 use skiff_sys::cache::{self, PAGE};
 use skiff_sys::file::{Resolve, open_beneath, proc_fd_path};
+use skiff_sys::reader::Reader;
 
 use super::profile::{File, Profile, Range};
 use crate::Digest;
@@ -69,6 +74,8 @@ pub enum Outcome {
     Warm,
     /// What was not, was read.
     Read,
+    /// There was no reader.
+    Unread,
 }
 
 /// A file of a layer, to be read.
@@ -85,18 +92,33 @@ struct Piece {
     length: u64,
 }
 
-/// Has what `profile` says read into the page cache, as far as it is in `layers`, directories of a store.
+/// How much of a profile is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Files, each of which is open until all of it has been asked for; of more than so many those that are used first.
+    pub files: usize,
+    /// Bytes, those that are used first.
+    pub bytes: u64,
+}
+
+/// Has what `profile` says read into the page cache by a reader, as far as it is in `layers`, directories of a store.
 ///
-/// Of more than `files_max` files those that are used first: each that is cold is open until all of it has been asked for.
+/// `reader` waits for the end of its socket, while files are looked up already; where there is none, nothing is read.
 ///
-/// Comes back when all but the last of it is there. Nothing fails: what cannot be opened or is no regular file is left out.
-pub fn replay(profile: &Profile, layers: &[PathBuf], files_max: usize) -> Report {
+/// Comes back when all but the last of it is there, or the reader is gone. Nothing fails: what cannot be opened or is no regular
+/// file is left out.
+pub fn replay(
+    profile: &Profile,
+    layers: &[PathBuf],
+    bounds: Bounds,
+    reader: impl FnOnce() -> Option<OwnedFd>,
+) -> Report {
     let begin = Instant::now();
     let roots: HashMap<Digest, Open> = layers.iter().filter_map(root).collect();
     let mut report = Report::default();
     if !is_warm(profile, &roots) {
-        report.outcome = Outcome::Read;
-        read(profile, &roots, files_max, &mut report);
+        report.outcome = Outcome::Unread;
+        read(profile, &roots, bounds, reader, &mut report);
     }
     report.elapsed_ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
     report
@@ -131,11 +153,17 @@ fn is_warm(profile: &Profile, roots: &HashMap<Digest, Open>) -> bool {
     })
 }
 
-fn read(profile: &Profile, roots: &HashMap<Digest, Open>, files_max: usize, report: &mut Report) {
+fn read(
+    profile: &Profile,
+    roots: &HashMap<Digest, Open>,
+    bounds: Bounds,
+    reader: impl FnOnce() -> Option<OwnedFd>,
+    report: &mut Report,
+) {
     let mut files: Vec<&File> = profile.files.iter().collect();
     // Neighbours in a directory are neighbours on the disk.
     files.sort_by(|a, b| (a.class(), a.layer, &a.path).cmp(&(b.class(), b.layer, &b.path)));
-    files.truncate(files_max);
+    files.truncate(bounds.files);
     let directories: BTreeSet<_> = files.iter().map(|file| (file.layer, parent(file))).collect();
     let directories: Vec<_> = directories.into_iter().collect();
     let (next_file, next_directory) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -153,8 +181,10 @@ fn read(profile: &Profile, roots: &HashMap<Digest, Open>, files_max: usize, repo
         if (0..THREADS.min(files.len())).filter_map(spawn).count() == 0 {
             look();
         }
+        let reader = reader().and_then(|socket| Reader::new(socket).ok());
+        let Some(mut window) = reader.map(Window::of) else { return };
+        report.outcome = Outcome::Read;
         let mut queue = Queue::default();
-        let mut window = Window::default();
         let mut left = files.len();
         loop {
             let found = if left > 0 && queue.is_empty() { looked_up.recv().ok() } else { None };
@@ -170,14 +200,19 @@ fn read(profile: &Profile, roots: &HashMap<Digest, Open>, files_max: usize, repo
             }
             match queue.pop() {
                 Some(piece) => {
-                    report.bytes += piece.length;
-                    window.push(piece, if left > 0 { WINDOW_LOOKING } else { WINDOW });
+                    let length = piece.length;
+                    let limit = if left > 0 { WINDOW_LOOKING } else { WINDOW };
+                    if report.bytes + length > bounds.bytes || window.push(piece, limit).is_err() {
+                        break;
+                    }
+                    report.bytes += length;
                 }
                 None if left == 0 => break,
                 None => {}
             }
         }
-        window.drain();
+        // What a reader that has gone leaves is of no use.
+        let _drained = window.drain();
     });
 }
 
@@ -285,34 +320,44 @@ impl Target {
 }
 
 /// What is on its way.
-#[derive(Default)]
 struct Window {
+    reader: Reader,
     pieces: VecDeque<Piece>,
     bytes: u64,
 }
 
 impl Window {
+    const fn of(reader: Reader) -> Self {
+        Self { reader, pieces: VecDeque::new(), bytes: 0 }
+    }
+
     /// Asks for `piece`, once no more than `limit` bytes are on their way with it.
-    fn push(&mut self, piece: Piece, limit: u64) {
-        while self.bytes + piece.length > limit && self.wait().is_some() {}
-        if cache::read_ahead(piece.file.as_fd(), piece.offset, piece.length).is_ok() {
-            self.bytes += piece.length;
-            self.pieces.push_back(piece);
-        }
+    ///
+    /// Errors: the reader is gone.
+    fn push(&mut self, piece: Piece, limit: u64) -> io::Result<()> {
+        while self.bytes + piece.length > limit && self.wait()? {}
+        self.reader.ask(piece.file.as_fd(), piece.offset, piece.length)?;
+        self.bytes += piece.length;
+        self.pieces.push_back(piece);
+        Ok(())
     }
 
-    /// Waits for the oldest.
-    fn wait(&mut self) -> Option<()> {
-        let piece = self.pieces.pop_front()?;
+    /// Waits for the oldest; whether there was any.
+    fn wait(&mut self) -> io::Result<bool> {
+        let Some(piece) = self.pieces.pop_front() else { return Ok(false) };
         self.bytes -= piece.length;
-        // A page that is being read is waited for; of a file that has come to an end nothing is.
-        let last = i64::try_from(piece.offset + piece.length - PAGE).unwrap_or(i64::MAX);
-        let _there = pread(&piece.file, &mut [0], last);
-        Some(())
+        self.reader.settle(self.pieces.len())?;
+        // A page that is being read is waited for. One that has not come, or is gone again, is not read here: it would be charged to the caller.
+        let last = piece.offset + piece.length - PAGE;
+        if cache::resident(piece.file.as_fd(), last / PAGE, 1).is_ok_and(|pages| pages == 1) {
+            let _there = pread(&piece.file, &mut [0], i64::try_from(last).unwrap_or(i64::MAX));
+        }
+        Ok(true)
     }
 
-    fn drain(&mut self) {
-        while self.wait().is_some() {}
+    fn drain(&mut self) -> io::Result<()> {
+        while self.wait()? {}
+        Ok(())
     }
 }
 

@@ -1,0 +1,54 @@
+//! A reader in a container's cgroups: what is read ahead for the container is charged to it, as what it reads itself is.
+//!
+//! It is a process of the host's, in no namespace of the container's, with nothing open but its socket. It ends with the
+//! socket, with its parent, and with the container, whose cgroups are killed empty. Whoever has things read says what
+//! ([`skiff_sys::reader`]).
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sched::CloneFlags;
+use skiff_ebpf_abi::prefetch::READER;
+use skiff_sys::process::{self, Child, Memory};
+use skiff_sys::reader;
+
+use crate::Error;
+use crate::cgroup::Cgroup;
+use crate::error::Context;
+
+/// Makes one that reads what is asked for over `socket`, in `cgroup`, which has been opened or made to be joined.
+///
+/// The calling process must have one thread; it has to reap the child. Errors: `EAGAIN` if a limit of processes is reached.
+pub fn begin(cgroup: &Cgroup, socket: OwnedFd) -> Result<Child, Error> {
+    let run = |_| u8::from(serve(cgroup, socket.as_fd()).is_err());
+    process::spawn(CloneFlags::empty(), cgroup.unified_fd(), Memory::Copied, run)
+        .context(|| "make a process that reads ahead".into())
+}
+
+/// Runs in: the reader.
+fn serve(cgroup: &Cgroup, socket: BorrowedFd<'_>) -> io::Result<()> {
+    process::die_with_parent()?;
+    let tasks: Vec<_> = cgroup.legacy_tasks().collect();
+    let keep: Vec<_> = tasks.iter().chain([&socket]).map(AsRawFd::as_raw_fd).collect();
+    process::close_others_in_child(&keep)?;
+    for tasks in tasks {
+        nix::unistd::write(tasks, b"0")?;
+    }
+    // Where it was born elsewhere: CLONE_INTO_CGROUP, Linux ≥ 5.7. This waits for the kernel, and nobody for this.
+    cgroup.enter_unified()?;
+    process::set_undumpable()?;
+    let name = READER.map(u64::to_ne_bytes).concat();
+    nix::sys::prctl::set_name(CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?)?;
+    // The first to go where memory is short.
+    fs::write("/proc/self/oom_score_adj", "1000")?;
+    nix::unistd::chdir("/")?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    drop(null);
+    process::close_others_in_child(&[socket.as_raw_fd()])?;
+    reader::serve(socket)
+}
