@@ -1,7 +1,7 @@
 //! What a container uses of its image is recorded exactly, read ahead when it is cold, and none of it can be turned against the host.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -210,6 +210,57 @@ fn what_a_replay_saves_is_told_beside_the_longest_wait() {
         (cold["saved_ms"].as_f64().unwrap_or(0.0) - saved.unwrap_or(0.0)).abs() < 0.01,
         "{longest} {cold}"
     );
+}
+
+/// Pages of the folio that the page frame `frame` is part of.
+fn folio_pages(flags: &File, frame: u64) -> usize {
+    const HEAD: u64 = 1 << 15;
+    const TAIL: u64 = 1 << 16;
+    let flags_of = |frame: u64| {
+        let mut word = [0; 8];
+        flags.read_exact_at(&mut word, frame * 8).expect("the flags of a page");
+        u64::from_ne_bytes(word)
+    };
+    let mut first = frame;
+    while flags_of(first) & TAIL != 0 {
+        first -= 1;
+    }
+    if flags_of(first) & HEAD == 0 {
+        return 1;
+    }
+    1 + (first + 1..).take_while(|frame| flags_of(*frame) & TAIL != 0).count()
+}
+
+#[test]
+fn what_was_just_unpacked_lies_in_the_page_cache_in_small_folios() {
+    let flags = File::open("/proc/kpageflags");
+    need!(flags.is_ok(), "root, and a kernel that tells of its pages");
+    let flags = flags.expect("it was there");
+    let world = World::new();
+    let image = image(&world.0);
+    // Its program is what was unpacked for it.
+    let container = world.ok(&["run", "-d", &image, "trap"]);
+    let pid = world.told(&container, "{{.State.Pid}}");
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("its mappings");
+    let frames = File::open(format!("/proc/{pid}/pagemap")).expect("its pages");
+    let mut sizes = Vec::new();
+    for line in maps.lines().filter(|line| line.ends_with("/bin/probe") && line.contains(" r-xp ")) {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let page = |end: &str| u64::from_str_radix(end, 16).expect("an address") / PAGE as u64;
+        for page in page(range.0)..page(range.1) {
+            let mut word = [0; 8];
+            frames.read_exact_at(&mut word, page * 8).expect("an entry");
+            let entry = u64::from_ne_bytes(word);
+            // Those that are there.
+            if entry >> 63 == 1 {
+                sizes.push(folio_pages(&flags, entry & ((1 << 55) - 1)));
+            }
+        }
+    }
+    world.ok(&["rm", "-f", &container]);
+    assert!(sizes.len() >= 16, "{maps}");
+    // 16 KiB: a fault maps no more than it would anyway.
+    assert!(sizes.iter().all(|pages| *pages <= 4), "{sizes:?}");
 }
 
 #[test]
