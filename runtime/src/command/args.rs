@@ -130,6 +130,7 @@ pub(crate) struct Images {
     pub(crate) parent_path: Option<PathBuf>,
     pub(crate) leave_running: bool,
     pub(crate) tcp_established: bool,
+    pub(crate) tcp_close: bool,
     pub(crate) ext_unix_sk: bool,
     pub(crate) shell_job: bool,
     pub(crate) file_locks: bool,

@@ -59,6 +59,7 @@ pub(crate) mod option {
     pub(crate) const LAZY_PAGES: u32 = 48;
     pub(crate) const STATUS_FD: u32 = 49;
     pub(crate) const ORPHAN_PTS_MASTER: u32 = 50;
+    pub(crate) const TCP_CLOSE: u32 = 52;
     pub(crate) const LSM_PROFILE: u32 = 53;
     pub(crate) const LSM_MOUNT_CONTEXT: u32 = 63;
 }

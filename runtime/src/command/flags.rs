@@ -470,6 +470,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             IMAGE_PATH,
             WORK_PATH,
             TCP_ESTABLISHED,
+            switch("tcp-close", "restore TCP connections as closed", |a, on| a.images.tcp_close = on),
             EXT_UNIX_SK,
             SHELL_JOB,
             FILE_LOCKS,

@@ -116,6 +116,7 @@ fn options(making: &Making, flags: &Images, places: &Places, namespaces: &Given)
         .options(flags)
         .bytes(option::ROOT, record.rootfs.as_os_str().as_encoded_bytes())
         .flag(option::RST_SIBLING, true)
+        .flag(option::TCP_CLOSE, flags.tcp_close)
         .message(option::CG_ROOT, &root);
     for (name, source) in outside(plan, bundle) {
         let mount = Message::default().bytes(1, name.as_bytes()).bytes(2, source.as_bytes());

@@ -106,6 +106,48 @@ fn a_connection_stays_established() {
 }
 
 #[test]
+fn a_connection_is_restored_as_closed() {
+    if !criu_works() {
+        return;
+    }
+    let bundle = start("tail -f /dev/null | nc -l -p 7000 & tail -f /dev/null | nc 127.0.0.1 7000 & wait");
+    let has_connection = || {
+        let table = fs::read_to_string(format!("/proc/{}/net/tcp", bundle.pid())).unwrap_or_default();
+        // The remote port, and `TCP_ESTABLISHED`.
+        table.contains(":1B58 01 ")
+    };
+    wait_until(has_connection);
+    let images = place(&bundle, "images");
+    checkpoint(&bundle, &["--tcp-established", "--image-path", &images]);
+    restore_with(&bundle, &images, &["--tcp-close"]);
+    assert!(!has_connection());
+    bundle.end();
+}
+
+#[test]
+fn a_container_that_told_a_manager_goes_on() {
+    if !criu_works() {
+        return;
+    }
+    let bundle = Bundle::new();
+    let path = bundle.dir.join("manager");
+    let manager = UnixDatagram::bind(&path).expect("bind");
+    // Reads what it is told, and so closes the descriptor of the barrier.
+    let told = std::thread::spawn(move || (0..2).try_for_each(|_| manager.recv(&mut [0; 64]).map(drop)));
+    let bundle = bundle.through(&["env".to_owned(), format!("NOTIFY_SOCKET={}", path.display())]);
+    let say = "mkfifo said; probe say READY=1 > said & read line < said; kill $!; wait";
+    let bundle = launched(prepared(bundle, &format!("{say}; {COUNT}")));
+    told.join().expect("no panic").expect("two messages");
+    wait_until(|| count(&bundle) > 2);
+    let images = place(&bundle, "images");
+    checkpoint(&bundle, &["--image-path", &images]);
+    let before = count(&bundle);
+    restore(&bundle, &images);
+    wait_until(|| count(&bundle) > before + 2);
+    bundle.end();
+}
+
+#[test]
 fn a_socket_outside_is_connected_to_again() {
     if !criu_works() {
         return;
