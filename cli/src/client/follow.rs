@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use skiff_engine::protocol::{Reply, Request};
 use skiff_engine::{Client, Error};
 
-use super::{connect, open, os, unexpected};
+use super::{connect, os, unexpected};
 use crate::failure::Failure;
 
 /// After so many daemons that have gone, something is wrong with them.
@@ -67,17 +67,27 @@ pub(super) fn wait(container: &str) -> Result<u8, Failure> {
 }
 
 /// Waits until a daemon tells of the end; of one that has gone, the next is asked.
-fn until_told(mut client: Client, id: &str) -> Result<u8, Failure> {
+fn until_told(client: Client, id: &str) -> Result<u8, Failure> {
+    let mut listening = Some(client);
     for _ in 0..DAEMONS_MAX {
-        match client.reply() {
-            Ok((Reply::Exited { code, .. }, _)) => return Ok(code),
-            Ok((other, _)) => return Err(unexpected(&other)),
-            Err(Error::Host(_)) => {}
-            Err(error) => return Err(error.into()),
+        if let Some(mut client) = listening.take() {
+            match client.reply() {
+                Ok((Reply::Exited { code, .. }, _)) => return Ok(code),
+                Ok((other, _)) => return Err(unexpected(&other)),
+                Err(Error::Host(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         // What it wrote last is in its log when the answer to this one comes.
-        match open(&Request::Logs { container: id.to_owned(), follow: true }) {
-            Ok((next, Reply::Log { .. }, _)) => client = next,
+        let request = Request::Logs { container: id.to_owned(), follow: true };
+        let asked = connect().map(|mut client| {
+            let answer = client.request(&request, &[]).and_then(|()| client.reply());
+            (client, answer)
+        });
+        match asked {
+            Ok((next, Ok((Reply::Log { .. }, _)))) => listening = Some(next),
+            // That one goes, too.
+            Ok((_, Ok((Reply::Leaving, _)) | Err(Error::Host(_)))) => {}
             // It has no log that could be followed, or is gone by now.
             _ => return wait(id),
         }
