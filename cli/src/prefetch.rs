@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use skiff_engine::prefetch::Subject;
 use skiff_store::Digest;
-use skiff_store::prefetch::{self, BYTES_MAX, Bounds, Key, Outcome, PAGE, Profile, Profiles};
+use skiff_store::prefetch::{self, BYTES_MAX, Key, Lent, Outcome, PAGE, Profile, Profiles};
 use skiff_sys::reader;
 
 use crate::failure::Failure;
@@ -262,12 +262,13 @@ pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<u8, Failure>
     let Some(mut profile) = profiles.load(&key)? else { return Ok(1) };
     // The other half is for layers, directories, and what is open anyway.
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
-    let bounds = Bounds {
-        files: usize::try_from(descriptors / 2).unwrap_or(usize::MAX),
-        bytes: bytes.to_str().and_then(|bytes| bytes.parse().ok()).unwrap_or(0),
+    let files_max = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+    let bytes_max = bytes.to_str().and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+    let reader = || {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
+        Some(Lent { socket, bytes_max })
     };
-    let socket = || std::io::stdin().as_fd().try_clone_to_owned().ok();
-    let report = prefetch::replay(&profile, &layers, bounds, socket);
+    let report = prefetch::replay(&profile, &layers, files_max, reader);
     if report.outcome == Outcome::Read {
         profile.replays += 1;
         profiles.save(&profile)?;

@@ -5,7 +5,7 @@
 //! ([`skiff_sys::reader`]).
 
 use std::ffi::CStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -41,8 +41,6 @@ fn serve(cgroup: &Cgroup, socket: BorrowedFd<'_>) -> io::Result<()> {
     process::set_undumpable()?;
     let name = READER.map(u64::to_ne_bytes).concat();
     nix::sys::prctl::set_name(CStr::from_bytes_until_nul(&name).map_err(io::Error::other)?)?;
-    // The first to go where memory is short.
-    fs::write("/proc/self/oom_score_adj", "1000")?;
     nix::unistd::chdir("/")?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;

@@ -52,7 +52,9 @@ impl Subject {
         let image = Digest::try_from(image_id?.to_owned()).ok()?;
         let Rootfs::Layers(layers) = &options.rootfs else { return None };
         let key = Key { image, class: class_of(&options.argv) };
-        Some(Self { key, layers: layers.clone(), bytes_max: bytes_max(&options.resources) })
+        // One that may make cgroups of its own, such as systemd, would find a process in the uppermost that it cannot move.
+        let bytes_max = if options.privileged { 0 } else { bytes_max(&options.resources) };
+        Some(Self { key, layers: layers.clone(), bytes_max })
     }
 }
 

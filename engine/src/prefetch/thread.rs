@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use skiff_ebpf::Recorder;
 use skiff_runtime::cgroup::Paths;
-use skiff_store::prefetch::{self, Bounds, Key, Outcome, Profile, Profiles};
+use skiff_store::prefetch::{self, Key, Lent, Outcome, Profile, Profiles};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::reader;
 use tokio::sync::mpsc::UnboundedSender;
@@ -91,9 +91,10 @@ struct Announced {
     was_replayed: AtomicBool,
     /// Whether nothing is read ahead any more, or at all.
     is_over: AtomicBool,
-    /// The container's cgroups, once it is there; nobody waits for them any more when they are taken.
-    cgroups: Mutex<Option<Paths>>,
-    are_known: Condvar,
+    /// The container's cgroups and how much may be read ahead for it, once it is there: another may come than was announced. Nobody
+    /// waits for them any more when they are taken.
+    container: Mutex<Option<(Paths, u64)>>,
+    is_known: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -187,14 +188,14 @@ impl Prefetcher {
     ) {
         let known = self.shared.announced().remove(&subject.key);
         // What is read ahead is waited for by a thread.
-        known.iter().for_each(|announced| announced.tell(cgroups));
+        known.iter().for_each(|announced| announced.tell(cgroups, subject.bytes_max));
         let Ok(mut state) = self.shared.state.try_lock() else { return };
         let announced = match known {
             Some(announced) => announced,
             None if mode == Mode::On => {
                 let announced = self.send_announced(&mut state, subject.clone());
                 self.shared.announced().remove(&subject.key);
-                announced.tell(cgroups);
+                announced.tell(cgroups, subject.bytes_max);
                 announced
             }
             None => Arc::default(),
@@ -250,15 +251,16 @@ impl Prefetcher {
 }
 
 impl Announced {
-    fn tell(&self, cgroups: &Paths) {
-        *self.cgroups.lock().unwrap_or_else(PoisonError::into_inner) = Some(cgroups.clone());
-        self.are_known.notify_all();
+    fn tell(&self, cgroups: &Paths, bytes_max: u64) {
+        let container = Some((cgroups.clone(), bytes_max));
+        *self.container.lock().unwrap_or_else(PoisonError::into_inner) = container;
+        self.is_known.notify_all();
     }
 
     /// Waits for the container to be there; `None` if it does not come.
-    fn wait(&self) -> Option<Paths> {
-        let cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.are_known.wait_timeout_while(cgroups, BIRTH, |cgroups| cgroups.is_none());
+    fn wait(&self) -> Option<(Paths, u64)> {
+        let container = self.container.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.is_known.wait_timeout_while(container, BIRTH, |container| container.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.take()
     }
 }
@@ -352,8 +354,8 @@ impl Shared {
         announced.was_replayed.store(true, Ordering::Relaxed);
         let own = self.clone();
         let work = move || {
-            let bounds = Bounds { files: own.files_max, bytes: subject.bytes_max };
-            let report = prefetch::replay(&profile, &subject.layers, bounds, || own.reader(&announced));
+            let reader = || own.reader(&announced);
+            let report = prefetch::replay(&profile, &subject.layers, own.files_max, reader);
             own.replays.fetch_sub(1, Ordering::Relaxed);
             tracing::debug!("prefetch {}: {report:?}", subject.key.class);
             if report.outcome == Outcome::Read {
@@ -370,12 +372,12 @@ impl Shared {
         true
     }
 
-    /// The socket of a reader in the container's cgroups, once these are there; whether there is a reader shows when it is used.
-    fn reader(&self, announced: &Announced) -> Option<OwnedFd> {
-        let cgroups = announced.wait()?;
+    /// A reader in the container's cgroups, once these are there; whether it is there shows when it is used.
+    fn reader(&self, announced: &Announced) -> Option<Lent> {
+        let (cgroups, bytes_max) = announced.wait().filter(|(_, bytes_max)| *bytes_max > 0)?;
         let (own, socket) = reader::pair().ok()?;
         self.errands.send(Errand { cgroups, socket }).ok()?;
-        Some(own)
+        Some(Lent { socket: own, bytes_max })
     }
 
     /// Notes that the profile of `key` was replayed.

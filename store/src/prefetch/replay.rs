@@ -92,33 +92,34 @@ struct Piece {
     length: u64,
 }
 
-/// How much of a profile is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Files, each of which is open until all of it has been asked for; of more than so many those that are used first.
-    pub files: usize,
-    /// Bytes, those that are used first.
-    pub bytes: u64,
+/// Who reads for a container.
+#[derive(Debug)]
+pub struct Lent {
+    /// The end of the reader's socket.
+    pub socket: OwnedFd,
+    /// How many bytes it may read: those that are used first.
+    pub bytes_max: u64,
 }
 
 /// Has what `profile` says read into the page cache by a reader, as far as it is in `layers`, directories of a store.
 ///
-/// `reader` waits for the end of its socket, while files are looked up already; where there is none, nothing is read.
+/// `reader` waits for it, while files are looked up already; where there is none, nothing is read. Each file is open until all of it
+/// has been asked for; of more than `files_max` those are taken that are used first.
 ///
 /// Comes back when all but the last of it is there, or the reader is gone. Nothing fails: what cannot be opened or is no regular
 /// file is left out.
 pub fn replay(
     profile: &Profile,
     layers: &[PathBuf],
-    bounds: Bounds,
-    reader: impl FnOnce() -> Option<OwnedFd>,
+    files_max: usize,
+    reader: impl FnOnce() -> Option<Lent>,
 ) -> Report {
     let begin = Instant::now();
     let roots: HashMap<Digest, Open> = layers.iter().filter_map(root).collect();
     let mut report = Report::default();
     if !is_warm(profile, &roots) {
         report.outcome = Outcome::Unread;
-        read(profile, &roots, bounds, reader, &mut report);
+        read(profile, &roots, files_max, reader, &mut report);
     }
     report.elapsed_ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
     report
@@ -156,14 +157,14 @@ fn is_warm(profile: &Profile, roots: &HashMap<Digest, Open>) -> bool {
 fn read(
     profile: &Profile,
     roots: &HashMap<Digest, Open>,
-    bounds: Bounds,
-    reader: impl FnOnce() -> Option<OwnedFd>,
+    files_max: usize,
+    reader: impl FnOnce() -> Option<Lent>,
     report: &mut Report,
 ) {
     let mut files: Vec<&File> = profile.files.iter().collect();
     // Neighbours in a directory are neighbours on the disk.
     files.sort_by(|a, b| (a.class(), a.layer, &a.path).cmp(&(b.class(), b.layer, &b.path)));
-    files.truncate(bounds.files);
+    files.truncate(files_max);
     let directories: BTreeSet<_> = files.iter().map(|file| (file.layer, parent(file))).collect();
     let directories: Vec<_> = directories.into_iter().collect();
     let (next_file, next_directory) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -181,9 +182,8 @@ fn read(
         if (0..THREADS.min(files.len())).filter_map(spawn).count() == 0 {
             look();
         }
-        let reader = reader().and_then(|socket| Reader::new(socket).ok());
-        let Some(mut window) = reader.map(Window::of) else { return };
-        report.outcome = Outcome::Read;
+        let Some(Lent { socket, bytes_max }) = reader() else { return };
+        let Ok(mut window) = Reader::new(socket).map(Window::of) else { return };
         let mut queue = Queue::default();
         let mut left = files.len();
         loop {
@@ -202,7 +202,7 @@ fn read(
                 Some(piece) => {
                     let length = piece.length;
                     let limit = if left > 0 { WINDOW_LOOKING } else { WINDOW };
-                    if report.bytes + length > bounds.bytes || window.push(piece, limit).is_err() {
+                    if report.bytes + length > bytes_max || window.push(piece, limit).is_err() {
                         break;
                     }
                     report.bytes += length;
@@ -211,8 +211,13 @@ fn read(
                 None => {}
             }
         }
-        // What a reader that has gone leaves is of no use.
-        let _drained = window.drain();
+        // What a reader that has gone leaves is of no use; that there was none shows here.
+        let drained = window.drain();
+        if window.is_served || drained.is_ok() && report.bytes == 0 {
+            report.outcome = Outcome::Read;
+        } else {
+            report.bytes = 0;
+        }
     });
 }
 
@@ -324,11 +329,13 @@ struct Window {
     reader: Reader,
     pieces: VecDeque<Piece>,
     bytes: u64,
+    /// It has answered.
+    is_served: bool,
 }
 
 impl Window {
     const fn of(reader: Reader) -> Self {
-        Self { reader, pieces: VecDeque::new(), bytes: 0 }
+        Self { reader, pieces: VecDeque::new(), bytes: 0, is_served: false }
     }
 
     /// Asks for `piece`, once no more than `limit` bytes are on their way with it.
@@ -347,6 +354,7 @@ impl Window {
         let Some(piece) = self.pieces.pop_front() else { return Ok(false) };
         self.bytes -= piece.length;
         self.reader.settle(self.pieces.len())?;
+        self.is_served = true;
         // A page that is being read is waited for. One that has not come, or is gone again, is not read here: it would be charged to the caller.
         let last = piece.offset + piece.length - PAGE;
         if cache::resident(piece.file.as_fd(), last / PAGE, 1).is_ok_and(|pages| pages == 1) {
