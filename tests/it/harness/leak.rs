@@ -3,11 +3,15 @@
 //! Nothing here compares the host before and after: other containers may come and go meanwhile. Every trace is looked
 //! for by the id of a container or by the directory of a test, which is in skiff's environment and in its mounts.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once, OnceLock};
 
 static IDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Hierarchies of control groups that are mounted elsewhere: an open directory keeps each.
+static HIERARCHIES: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// The directory of all tests of this process.
 pub(crate) fn base() -> &'static Path {
@@ -125,7 +129,35 @@ pub(crate) fn unfinished(store: &Path) -> Vec<String> {
 pub(crate) fn groups(ids: &[String]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     groups_below(Path::new("/sys/fs/cgroup"), ids, &mut found);
+    for hierarchy in HIERARCHIES.lock().expect("no holder panics").iter() {
+        groups_below(&path_of(hierarchy), ids, &mut found);
+    }
     found
+}
+
+/// Keeps the root of a hierarchy that this mount namespace does not have, so that what is left in it is found.
+pub(crate) fn keep_hierarchy(root: File) {
+    HIERARCHIES.lock().expect("no holder panics").push(root);
+}
+
+/// Whether no control group is left below those roots, not even a removed one that the kernel has yet to forget: with the
+/// last directory closed the hierarchy then ends, too, and its controller is cgroup2's again.
+pub(crate) fn hierarchies_can_end() -> bool {
+    let kept = HIERARCHIES.lock().expect("no holder panics");
+    let is_used = |root: &File| groups_in(&path_of(root)) > 0;
+    let table = fs::read_to_string("/proc/cgroups").unwrap_or_default();
+    let count = |line: &str| line.strip_prefix("hugetlb\t")?.split('\t').nth(1)?.parse().ok();
+    let counted: usize = table.lines().find_map(count).unwrap_or(0);
+    kept.is_empty() || kept.iter().any(is_used) || counted <= 1
+}
+
+fn groups_in(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count()
+}
+
+fn path_of(open: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", open.as_raw_fd()).into()
 }
 
 fn groups_below(dir: &Path, ids: &[String], found: &mut Vec<PathBuf>) {

@@ -183,14 +183,20 @@ impl Client<'_> {
         flags: &[&'w str],
         command: &[&'w str],
     ) -> Vec<&'w str> {
-        let own: &[&str] = match self.engine.kind {
-            Kind::Docker => &["--runtime", self.runtime],
-            Kind::Podman => &["--cgroup-parent", &self.engine.world.parent],
-            Kind::RootlessPodman | Kind::Containerd => &[],
-        };
+        let own = self.own_flags();
         let is_joined = flags.iter().any(|flag| flag.starts_with("--network"));
         let network: &[&str] = if is_joined { &[] } else { &["--network=none"] };
-        [&["run"], network, own, first, flags, &["small"], command].concat()
+        [&["run"], network, &own, first, flags, &["small"], command].concat()
+    }
+
+    /// The flags of `run` that are not the story's: docker's runtime, and for podman as root a control group that goes with
+    /// the world.
+    pub(crate) fn own_flags(&self) -> Vec<&str> {
+        match self.engine.kind {
+            Kind::Docker => vec!["--runtime", self.runtime],
+            Kind::Podman => vec!["--cgroup-parent", &self.engine.world.parent],
+            Kind::RootlessPodman | Kind::Containerd => Vec::new(),
+        }
     }
 
     /// The path of the runtime.

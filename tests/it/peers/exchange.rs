@@ -44,7 +44,9 @@ fn there_and_back(engine: &Engine) {
     client.asks(&["load", "-i", &ours]);
     assert_eq!(id(client.asks(&["image", "inspect", "--format", "{{.Id}}", name])), known);
     assert_eq!(id(client.asks(&["image", "inspect", "--format", "{{.Id}}", made])), own);
-    let through = |words: &[&str]| client.asks(&[&["run", "--rm", "--network=none"], words].concat());
+    let through = |words: &[&str]| {
+        client.asks(&[&["run", "--rm", "--network=none"], &client.own_flags()[..], words].concat())
+    };
     assert_eq!(through(&[name, "sh", "-c", script]), seen);
     let script =
         "stat -c '%a %u:%g' /etc /made/deep; cat /made/link; echo $MADE; ls /etc/passwd 2>/dev/null || true";

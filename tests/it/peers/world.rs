@@ -4,7 +4,7 @@
 //! whatever daemon, shim or container is left. What lies outside of the namespaces is control groups, all below one
 //! that is named after the world; they are removed at the end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once};
 use std::thread;
@@ -21,8 +21,15 @@ pub(crate) const HOME: &str = "/run/home";
 /// Where the runtime under test is in every world, for anyone to run.
 pub(crate) const RUNTIME: &str = "/run/bin/skiff-runtime";
 
+/// Where cgroup v1's hugetlb is mounted.
+const HUGETLB: &str = "/sys/fs/cgroup/hugetlb";
+
 /// What is different inside: cgroup v1's hugetlb is mounted where the others are (some versions of crun do not start
-/// without), mounts propagate among themselves as on a machine that systemd has booted, and `/run` is empty.
+/// without), mounts propagate among themselves as on a machine that systemd has booted, `/run` is empty, and nobody else's
+/// programs are pinned.
+///
+/// Where podman has been used beside cgroup v1, it has switched hugetlb on in cgroup2. There the mount fails (`EBUSY`) while
+/// any cgroup is left that has it, also a removed one for a moment; the mount would switch it off itself otherwise.
 const SETUP: &str = r#"
 if [ -e /sys/fs/cgroup/memory/tasks ] && [ ! -e /sys/fs/cgroup/hugetlb/tasks ] && grep -q ^hugetlb /proc/cgroups; then
     mount -t tmpfs -o mode=755 cgroup /mnt
@@ -30,10 +37,17 @@ if [ -e /sys/fs/cgroup/memory/tasks ] && [ ! -e /sys/fs/cgroup/hugetlb/tasks ] &
         if [ -L $group ]; then cp -P $group /mnt; else mkdir /mnt/${group##*/}; mount --bind $group /mnt/${group##*/}; fi
     done
     mkdir -p /mnt/hugetlb
-    mount -t cgroup -o hugetlb cgroup /mnt/hugetlb
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        find /sys/fs/cgroup/unified -depth -name cgroup.subtree_control -exec grep -qs hugetlb {} ';' -print |
+            while read -r control; do echo -hugetlb > $control || :; done
+        if mount -t cgroup -o hugetlb cgroup /mnt/hugetlb; then break; fi
+        sleep 0.5
+    done
+    test -e /mnt/hugetlb/tasks
     umount -l -R /sys/fs/cgroup
     mount --move /mnt /sys/fs/cgroup
 fi
+while umount /sys/fs/bpf 2> /dev/null; do :; done
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/bin /run/home/.run /run/etc.work /run/etc
 for file in passwd group subuid subgid; do
@@ -75,6 +89,10 @@ impl World {
         let init = child_of(first.pid().as_raw());
         ALL.lock().expect("no holder panics").push((first, name.clone()));
         let world = Self { parent: format!("/{name}"), name, init };
+        if !Path::new(HUGETLB).exists() {
+            // On cgroup2 alone there is none.
+            File::open(world.path(HUGETLB)).map(leak::keep_hierarchy).ok();
+        }
         world.bring(programs::runtime(), RUNTIME);
         world
     }
@@ -183,6 +201,7 @@ extern "C" fn end_all() {
     // Kills the first processes, and with them the worlds.
     drop(worlds);
     eventually(|| leak::groups(&names).iter().all(|group| remove_group(group)));
+    eventually(leak::hierarchies_can_end);
     leak::remember(names);
 }
 
