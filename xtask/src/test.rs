@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the black-box ring against a release build.
 //!
 //! The suite in `tests/` finds the programs under test and the probe by environment: `SKIFF`, `RUNTIME` (the OCI runtime)
-//! and `SKIFF_PROBE`. A `SKIFF` or `RUNTIME` that is already set is kept, so that the same suite can be pointed at another
+//! and `SKIFF_PROBE`. A variable that is already set is kept, so that the same suite can be pointed at another
 //! build, and its part for OCI runtimes (`cargo xtask test oci`) at any runtime.
 
 use std::env;
@@ -39,11 +39,9 @@ pub(crate) struct Programs {
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     command::need_root("test")?;
-    let programs = binaries()?;
-    let mut suite = suite(&programs.probe);
-    suite.env("SKIFF", env::var_os("SKIFF").map_or(programs.skiff, PathBuf::from));
-    let runtime = env::var_os("RUNTIME").map_or(programs.runtime, PathBuf::from);
-    suite.env("RUNTIME", &runtime).env("SKIFF_PROBE", &programs.probe);
+    let Programs { skiff, runtime, probe } = programs()?;
+    let mut suite = suite(&probe);
+    suite.env("SKIFF", &skiff).env("RUNTIME", &runtime).env("SKIFF_PROBE", &probe);
     suite.args(["test", "--package", "skiff-tests", "--test", "it"]).args(arguments);
     if !arguments.first().is_some_and(|filter| filter.starts_with("oci")) {
         command::run(&mut suite)?;
@@ -73,9 +71,16 @@ fn suite(probe: &Path) -> Command {
     suite
 }
 
-/// The release builds.
-pub(crate) fn binaries() -> Result<Programs> {
-    let [skiff, runtime, probe] =
-        workspace::build_each(["skiff", "skiff-runtime", "skiff-probe"], "release")?;
+/// Those that the environment names; for the others the release builds, which are only made if one is missing.
+fn programs() -> Result<Programs> {
+    let given = ["SKIFF", "RUNTIME", "SKIFF_PROBE"].map(|name| env::var_os(name).map(PathBuf::from));
+    let [skiff, runtime, probe] = match given {
+        [Some(skiff), Some(runtime), Some(probe)] => [skiff, runtime, probe],
+        given => {
+            let built = workspace::build_each(["skiff", "skiff-runtime", "skiff-probe"], "release")?;
+            let mut given = given.into_iter();
+            built.map(|built| given.next().flatten().unwrap_or(built))
+        }
+    };
     Ok(Programs { skiff, runtime, probe })
 }
