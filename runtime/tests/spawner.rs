@@ -483,9 +483,7 @@ fn reads_ahead(daemon: &mut Daemon) {
     for piece in 0..BYTES >> 18 {
         reader.ask(file.as_fd(), piece << 18, 1 << 18).expect("ask");
     }
-    reader.settle(0).expect("answers");
-    // Once all has come.
-    (&file).read_to_end(&mut Vec::new()).expect("read");
+    reader.wait(file.as_fd(), BYTES - 1).expect("all has come");
     if disk.is_some() {
         let [memory, disk] = charged(&container.cgroups);
         assert!(memory >= BYTES && disk >= BYTES, "{memory} {disk}");
@@ -501,14 +499,14 @@ fn reads_ahead(daemon: &mut Daemon) {
     let process = skiff_sys::process::open_pidfd(pid).expect("a descriptor");
     Cgroup::open(&container.cgroups).and_then(Cgroup::remove).expect("remove");
     wait(process.as_fd(), 10);
-    assert!(reader.ask(file.as_fd(), 0, 1).and_then(|()| reader.settle(0)).is_err());
+    assert!(reader.wait(file.as_fd(), 0).is_err());
     assert_eq!(daemon.exited(&container.id), Exit::Signal(nix::libc::SIGKILL));
     // Where there is no container any more, nothing is read.
     let (own, socket) = reader::pair().expect("a socket");
     daemon.client.send(&order, &[socket.as_fd()]).expect("send");
     drop(socket);
     let mut reader = Reader::new(own).expect("a reader");
-    assert!(reader.ask(file.as_fd(), 0, 1).and_then(|()| reader.settle(0)).is_err());
+    assert!(reader.wait(file.as_fd(), 0).is_err());
 }
 
 /// The number of the whole disk that a file is on, if it is on one: what lies in memory alone is read by nobody.

@@ -136,6 +136,21 @@ struct Active {
     announced: Arc<Announced>,
 }
 
+/// One replay of those that there may be, until its thread has ended or could not be started.
+struct Replaying {
+    shared: Arc<Shared>,
+    announced: Arc<Announced>,
+    is_read: bool,
+}
+
+impl Drop for Replaying {
+    fn drop(&mut self) {
+        self.shared.replays.fetch_sub(1, Ordering::Relaxed);
+        self.announced.was_replayed.fetch_and(self.is_read, Ordering::Relaxed);
+        self.announced.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Prefetcher {
     /// Starts the thread, which ends when nobody can ask any more. Replays together have at most `descriptors` files open, and send
     /// `errands` for their readers.
@@ -306,7 +321,8 @@ impl Shared {
         let mut is_wanted = known.wants_recording();
         if let Some(profile) = profile.filter(|profile| profile.is_good() && subject.bytes_max > 0) {
             let (key, is_unchecked) = (subject.key.clone(), profile.checked.is_none());
-            if !self.replay(profile, subject, announced.clone()) {
+            let start = |work| thread::Builder::new().name("prefetch-read".into()).spawn(work).map(drop);
+            if !self.replay(profile, subject, announced.clone(), start) {
                 announced.is_over.store(true, Ordering::Relaxed);
             } else if is_unchecked {
                 // How much is read in addition shows now at the earliest.
@@ -339,8 +355,14 @@ impl Shared {
         Some(bound)
     }
 
-    /// Reads ahead on a thread of its own, unless all is there already; whether it does.
-    fn replay(self: &Arc<Self>, profile: Profile, subject: Subject, announced: Arc<Announced>) -> bool {
+    /// Reads ahead on a thread of its own that `start` starts, unless all is there already; whether it does.
+    fn replay(
+        self: &Arc<Self>,
+        profile: Profile,
+        subject: Subject,
+        announced: Arc<Announced>,
+        start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> bool {
         if prefetch::is_warm_in(&profile, &subject.layers) {
             if let Some(Known::There { warm_at, .. }) = self.state().known.get_mut(&subject.key) {
                 *warm_at = Some(Instant::now());
@@ -352,22 +374,21 @@ impl Shared {
             return false;
         }
         announced.was_replayed.store(true, Ordering::Relaxed);
-        let own = self.clone();
+        let replaying = Replaying { shared: self.clone(), announced, is_read: false };
         let work = move || {
-            let reader = || own.reader(&announced);
+            let mut replaying = replaying;
+            let (own, announced) = (&replaying.shared, &replaying.announced);
+            let reader = || own.reader(announced);
             let report = prefetch::replay(&profile, &subject.layers, own.files_max, reader);
-            own.replays.fetch_sub(1, Ordering::Relaxed);
             tracing::debug!("prefetch {}: {report:?}", subject.key.class);
             if report.outcome == Outcome::Read {
                 own.count(&subject.key);
-            } else {
-                announced.was_replayed.store(false, Ordering::Relaxed);
+                replaying.is_read = true;
             }
-            announced.is_over.store(true, Ordering::Relaxed);
         };
-        if let Err(error) = thread::Builder::new().name("prefetch-read".into()).spawn(work) {
-            self.replays.fetch_sub(1, Ordering::Relaxed);
+        if let Err(error) = start(Box::new(work)) {
             tracing::debug!("start a thread: {error}");
+            return false;
         }
         true
     }
@@ -555,22 +576,67 @@ mod tests {
         check(Some(0), 100, 160, true);
     }
 
-    #[test]
-    fn profiles_of_others_are_looked_through_once() {
-        let root = std::env::temp_dir().join(format!("skiff-inherit-{}", std::process::id()));
-        let layer = root.join("layers/sha256").join(Digest::of(b"layer").hex());
-        fs::create_dir_all(&layer).expect("mkdir");
-        fs::write(layer.join("app"), [1; 5000]).expect("write");
-        let shared = Arc::new(Shared {
-            root: root.clone(),
-            profiles: Profiles::of(&root),
+    fn shared(root: &Path) -> Arc<Shared> {
+        Arc::new(Shared {
+            root: root.to_owned(),
+            profiles: Profiles::of(root),
             state: Mutex::new(State { refused: Some("a test".into()), ..State::default() }),
             replays: AtomicUsize::new(0),
             files_max: 16,
             writing: Mutex::default(),
             announced: Mutex::default(),
             errands: tokio::sync::mpsc::unbounded_channel().0,
-        });
+        })
+    }
+
+    /// A profile of two pages of `app` in the layer called by the digest of "layer".
+    fn profile(image: &[u8]) -> Profile {
+        let document = format!(
+            r#"{{"schema":"{SCHEMA}","image":"{}","class":"app","recorded_s":1,"accuracy":"used","files":[
+                {{"layer":"{}","path":"app","size":5000,"ranges":[[0,0,2]]}}]}}"#,
+            Digest::of(image),
+            Digest::of(b"layer")
+        );
+        Profile::parse(document.as_bytes()).expect("parse")
+    }
+
+    fn layer(root: &Path) -> PathBuf {
+        let layer = root.join("layers/sha256").join(Digest::of(b"layer").hex());
+        fs::create_dir_all(&layer).expect("mkdir");
+        fs::write(layer.join("app"), [1; 5000]).expect("write");
+        layer
+    }
+
+    #[test]
+    fn a_replay_whose_thread_does_not_start_is_none() {
+        let root = std::env::temp_dir().join(format!("skiff-replay-{}", std::process::id()));
+        let layer = layer(&root);
+        // A file that is all hole is cold, also where files lie in memory.
+        fs::File::create(layer.join("app")).and_then(|app| app.set_len(5000)).expect("make a hole");
+        let shared = shared(&root);
+        let announced = Arc::<Announced>::default();
+        let key = Key { image: Digest::of(b"image"), class: "app".into() };
+        let subject = Subject { key, layers: vec![layer], bytes_max: u64::MAX };
+        let mut was_asked = false;
+        let fail = |_| {
+            was_asked = true;
+            let slots = shared.replays.load(Ordering::Relaxed);
+            assert_eq!((slots, announced.was_replayed.load(Ordering::Relaxed)), (1, true));
+            Err(io::ErrorKind::WouldBlock.into())
+        };
+        let is_replayed = shared.replay(profile(b"image"), subject, announced.clone(), fail);
+        fs::remove_dir_all(root).expect("clean up");
+        assert!(was_asked && !is_replayed);
+        assert_eq!(shared.replays.load(Ordering::Relaxed), 0);
+        assert!(!announced.was_replayed.load(Ordering::Relaxed));
+        assert!(announced.is_over.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn profiles_of_others_are_looked_through_once() {
+        let root = std::env::temp_dir().join(format!("skiff-inherit-{}", std::process::id()));
+        let layer = layer(&root);
+        let shared = shared(&root);
         let key = |image: &[u8]| Key { image: Digest::of(image), class: "app".into() };
         let launch = |image| {
             let subject = Subject { key: key(image), layers: vec![layer.clone()], bytes_max: u64::MAX };
@@ -578,13 +644,7 @@ mod tests {
             shared.profiles.load(&key(image)).expect("load").is_some()
         };
         assert!(!launch(b"first"));
-        let document = format!(
-            r#"{{"schema":"{SCHEMA}","image":"{}","class":"app","recorded_s":1,"accuracy":"used","files":[
-                {{"layer":"{}","path":"app","size":5000,"ranges":[[0,0,2]]}}]}}"#,
-            Digest::of(b"other"),
-            Digest::of(b"layer")
-        );
-        shared.profiles.save(&Profile::parse(document.as_bytes()).expect("parse")).expect("save");
+        shared.profiles.save(&profile(b"other")).expect("save");
         assert!(!launch(b"first"), "looked for again");
         assert!(launch(b"second"));
         fs::remove_dir_all(root).expect("clean up");

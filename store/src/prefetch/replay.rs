@@ -23,7 +23,6 @@ use std::time::Instant;
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::SFlag;
-use nix::sys::uio::pread;
 use skiff_sys::cache::{self, PAGE};
 use skiff_sys::file::{Resolve, open_beneath, proc_fd_path};
 use skiff_sys::reader::Reader;
@@ -106,7 +105,7 @@ pub struct Lent {
 /// `reader` waits for it, while files are looked up already; where there is none, nothing is read. Each file is open until all of it
 /// has been asked for; of more than `files_max` those are taken that are used first.
 ///
-/// Comes back when all but the last of it is there, or the reader is gone. Nothing fails: what cannot be opened or is no regular
+/// Comes back when all of it is there, the reader is gone, or has not gone on for 20 s or not come to an end in a minute. Nothing fails: what cannot be opened or is no regular
 /// file is left out.
 pub fn replay(
     profile: &Profile,
@@ -353,13 +352,8 @@ impl Window {
     fn wait(&mut self) -> io::Result<bool> {
         let Some(piece) = self.pieces.pop_front() else { return Ok(false) };
         self.bytes -= piece.length;
-        self.reader.settle(self.pieces.len())?;
+        self.reader.wait(piece.file.as_fd(), piece.offset + piece.length - PAGE)?;
         self.is_served = true;
-        // A page that is being read is waited for. One that has not come, or is gone again, is not read here: it would be charged to the caller.
-        let last = piece.offset + piece.length - PAGE;
-        if cache::resident(piece.file.as_fd(), last / PAGE, 1).is_ok_and(|pages| pages == 1) {
-            let _there = pread(&piece.file, &mut [0], i64::try_from(last).unwrap_or(i64::MAX));
-        }
         Ok(true)
     }
 
