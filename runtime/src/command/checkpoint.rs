@@ -120,6 +120,8 @@ fn options(
         .number(option::PID, process.pid.into())
         .bytes(option::ROOT, container.record().rootfs.as_os_str().as_encoded_bytes())
         .flag(option::LEAVE_RUNNING, flags.leave_running)
+        .flag(option::TCP_SKIP_IN_FLIGHT, flags.tcp_skip_in_flight)
+        .flag(option::LINK_REMAP, flags.link_remap)
         .flag(option::TRACK_MEM, flags.pre_dump || flags.parent_path.is_some());
     if let Some(freezer) = container.record().cgroups.freezer() {
         options = options.bytes(option::FREEZE_CGROUP, freezer.as_os_str().as_encoded_bytes());

@@ -48,6 +48,7 @@ pub(crate) mod option {
     pub(crate) const TRACK_MEM: u32 = 15;
     pub(crate) const AUTO_DEDUP: u32 = 16;
     pub(crate) const WORK_DIR_FD: u32 = 17;
+    pub(crate) const LINK_REMAP: u32 = 18;
     pub(crate) const EXT_MNT: u32 = 23;
     pub(crate) const CG_ROOT: u32 = 25;
     pub(crate) const RST_SIBLING: u32 = 26;
@@ -56,6 +57,7 @@ pub(crate) mod option {
     pub(crate) const EXTERNAL: u32 = 37;
     pub(crate) const EMPTY_NS: u32 = 38;
     pub(crate) const FREEZE_CGROUP: u32 = 44;
+    pub(crate) const TCP_SKIP_IN_FLIGHT: u32 = 46;
     pub(crate) const LAZY_PAGES: u32 = 48;
     pub(crate) const STATUS_FD: u32 = 49;
     pub(crate) const ORPHAN_PTS_MASTER: u32 = 50;

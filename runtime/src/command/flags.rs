@@ -435,9 +435,17 @@ pub(crate) const COMMANDS: &[Command] = &[
             switch("leave-running", "let it run on", |a, on| a.images.leave_running = on),
             switch("pre-dump", "write its memory only and let it run on", |a, on| a.images.pre_dump = on),
             TCP_ESTABLISHED,
+            switch("tcp-skip-in-flight", "leave TCP connections out that are being made", |a, on| {
+                a.images.tcp_skip_in_flight = on
+            }),
             EXT_UNIX_SK,
             SHELL_JOB,
             FILE_LOCKS,
+            switch(
+                "link-remap",
+                "give open files that were removed a name again, if they have another",
+                |a, on| a.images.link_remap = on,
+            ),
             LAZY_PAGES,
             value("status-fd", "N", "descriptor that gets a NUL byte when lazy pages are ready", |a, v| {
                 number(v).map(|v| a.images.status_fd = Some(v))

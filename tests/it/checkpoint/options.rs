@@ -105,22 +105,65 @@ fn a_connection_stays_established() {
     bundle.end();
 }
 
+/// How many connections to port 7000 there are in the container, by the side that listens and by the other.
+#[track_caller]
+fn connections(bundle: &Bundle) -> (usize, usize) {
+    let table = fs::read_to_string(format!("/proc/{}/net/tcp", bundle.pid())).expect("its connections");
+    assert!(table.contains("local_address"), "{table}");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    // The fourth column is the state, `TCP_ESTABLISHED`.
+    let count = |end: usize| rows.iter().filter(|row| row[end].ends_with(":1B58") && row[3] == "01").count();
+    (count(1), count(2))
+}
+
 #[test]
 fn a_connection_is_restored_as_closed() {
     if !criu_works() {
         return;
     }
     let bundle = start("tail -f /dev/null | nc -l -p 7000 & tail -f /dev/null | nc 127.0.0.1 7000 & wait");
-    let has_connection = || {
-        let table = fs::read_to_string(format!("/proc/{}/net/tcp", bundle.pid())).unwrap_or_default();
-        // The remote port, and `TCP_ESTABLISHED`.
-        table.contains(":1B58 01 ")
-    };
-    wait_until(has_connection);
+    wait_until(|| connections(&bundle) == (1, 1));
     let images = place(&bundle, "images");
     checkpoint(&bundle, &["--tcp-established", "--image-path", &images]);
     restore_with(&bundle, &images, &["--tcp-close"]);
-    assert!(!has_connection());
+    assert_eq!(connections(&bundle), (0, 0));
+    bundle.end();
+}
+
+#[test]
+fn a_connection_that_is_being_made_is_left_out() {
+    if !criu_works() {
+        return;
+    }
+    // Nobody accepts it.
+    let script = "nc -l -p 7000 & kill -STOP $!; tail -f /dev/null | nc 127.0.0.1 7000 & wait";
+    let bundle = start(script);
+    wait_until(|| connections(&bundle) == (1, 1));
+    is_refused(&bundle, &["--tcp-established"]);
+    let images = place(&bundle, "images");
+    checkpoint(&bundle, &["--tcp-established", "--tcp-skip-in-flight", "--image-path", &images]);
+    restore_with(&bundle, &images, &["--tcp-established"]);
+    assert_eq!(connections(&bundle).0, 0, "nobody had accepted it");
+    bundle.end();
+}
+
+#[test]
+fn an_open_file_that_has_lost_its_name_is_taken_along() {
+    if !criu_works() {
+        return;
+    }
+    let kept = "echo kept > one; ln one two; exec 3<> one; rm one; echo 1 > count";
+    let bundle =
+        start(&format!("{kept}; trap 'cat <&3 > got; mv got said' USR1; while :; do sleep 0.1; done"));
+    wait_until(|| count(&bundle) == 1);
+    is_refused(&bundle, &[]);
+    let images = place(&bundle, "images");
+    checkpoint(&bundle, &["--link-remap", "--image-path", &images]);
+    restore(&bundle, &images);
+    bundle.kill("USR1");
+    let said = || fs::read_to_string(bundle.dir.join("data/said")).unwrap_or_default();
+    wait_until(|| said() == "kept\n");
+    assert!(!bundle.dir.join("data/one").exists());
     bundle.end();
 }
 
