@@ -59,6 +59,22 @@ pub fn send(
     retried(|| unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
 }
 
+/// Lets the kernel discard what is sent to a datagram socket from now on; senders do not learn of it, and it is they who close
+/// descriptors that went along. socket(7), `SO_ATTACH_FILTER`.
+pub fn discard(socket: BorrowedFd<'_>) -> io::Result<()> {
+    /// `BPF_RET | BPF_K`; how much of a message is kept is the constant.
+    const RETURN_NOTHING: u16 = 0x06;
+    let mut none = libc::sock_filter { code: RETURN_NOTHING, jt: 0, jf: 0, k: 0 };
+    let filter = libc::sock_fprog { len: 1, filter: &raw mut none };
+    let length = u32::try_from(size_of_val(&filter)).unwrap_or(0);
+    let option = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    // SAFETY: the kernel copies the structure and the one instruction that it points to; both outlive the call.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), option.0, option.1, (&raw const filter).cast(), length)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What [`receive`] has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
@@ -135,7 +151,7 @@ mod tests {
     use std::fs::File;
     use std::io::Read;
     use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
 
     #[test]
     fn descriptors_travel_with_the_first_byte() {
@@ -159,6 +175,23 @@ mod tests {
         let mut none = Vec::new();
         let second = receive(other.as_fd(), &mut bytes, &mut none, true).expect("receive");
         assert_eq!((second, none.len()), (Received { bytes: 5, truncated: false }, 0));
+        let error = receive(other.as_fd(), &mut bytes, &mut none, true).expect_err("nothing there");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn what_is_discarded_has_been_sent() {
+        let (one, other) = UnixDatagram::pair().expect("pair");
+        let (mut source, sink) = io::pipe().expect("pipe");
+        assert_eq!(send(one.as_fd(), b"before", &[], true).expect("send"), 6);
+        discard(other.as_fd()).expect("discard");
+        for _ in 0..1000 {
+            assert_eq!(send(one.as_fd(), b"with", &[sink.as_fd()], true).expect("send"), 4);
+        }
+        drop(sink);
+        assert_eq!(source.read(&mut [0]).expect("read"), 0, "the sender has closed them");
+        let (mut bytes, mut none) = ([0; 8], Vec::new());
+        assert_eq!(receive(other.as_fd(), &mut bytes, &mut none, true).expect("receive").bytes, 6);
         let error = receive(other.as_fd(), &mut bytes, &mut none, true).expect_err("nothing there");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }

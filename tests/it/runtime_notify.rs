@@ -1,7 +1,7 @@
 //! `NOTIFY_SOCKET`: programs that tell the service manager of whoever starts them that they are ready. sd_notify(3).
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -11,6 +11,7 @@ use std::process::Stdio;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 
+use crate::checkpoint::wait_until;
 use crate::harness::live::Live;
 use crate::harness::time_limit;
 use crate::oci::Bundle;
@@ -150,6 +151,57 @@ fn run_that_stays_names_itself() {
     bundle.kill("KILL");
     assert_eq!(run.finish().code, 137);
     manager.hears_nothing();
+}
+
+#[test]
+fn run_that_stays_reads_no_more_once_the_program_is_ready() {
+    let (manager, mut bundle) = Manager::new();
+    // More than fits into a queue.
+    let more = ["WATCHDOG=1"; 5000].join(" ");
+    let script =
+        format!("mkfifo /go /said; probe say READY=1 & read line < /go; exec probe say {more} > /said");
+    bundle.args(&["/bin/sh", "-c", &script]).write();
+    let run = begin(&bundle, &["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id]);
+    assert_eq!(manager.hear(), format!("READY=1\nMAINPID={}", run.pid()));
+    let status = |name: &str| {
+        let status = fs::read_to_string(format!("/proc/{}/status", run.pid())).expect("its status");
+        status.lines().find_map(|line| line.strip_prefix(name)).expect("a line").trim().to_owned()
+    };
+    wait_until(|| status("State:").starts_with('S'));
+    // Whatever wakes it up is counted.
+    let switches = || status("voluntary_ctxt_switches:");
+    let before = switches();
+    fs::write(bundle.inside("/go"), "go\n").expect("write to a pipe");
+    let mut said = [0; 6];
+    fs::File::open(bundle.inside("/said")).and_then(|mut file| file.read_exact(&mut said)).expect("read");
+    assert_eq!(&said, b"ready\n", "senders are not refused");
+    assert_eq!(switches(), before);
+    bundle.kill("KILL");
+    assert_eq!(run.finish().code, 137);
+    manager.hears_nothing();
+}
+
+#[test]
+fn what_comes_along_and_takes_for_ever_to_close_holds_nobody_up() {
+    let (manager, mut bundle) = Manager::new();
+    let script = "mkfifo /said; probe say-lingering X=1 > /said & read line < /said; exec probe say READY=1";
+    bundle.args(&["/bin/sh", "-c", script]).write();
+    let run = begin(&bundle, &["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id]);
+    assert_eq!(manager.hear(), format!("READY=1\nMAINPID={}", run.pid()));
+    bundle.kill("KILL");
+    assert_eq!(run.finish().code, 137);
+}
+
+#[test]
+fn a_program_that_says_too_much_is_not_listened_to() {
+    let (manager, mut bundle) = Manager::new();
+    says(&mut bundle, &["STATUS=not yet"; 65536]);
+    bundle.create();
+    let start = bundle.runtime(&["start", &bundle.id]);
+    succeeds(&start);
+    assert!(start.stderr.contains("the container says too much"), "{start}");
+    manager.hears_nothing();
+    bundle.end();
 }
 
 #[test]

@@ -22,7 +22,7 @@ use skiff_sys::process;
 
 use crate::args::{Args, CgroupManager, Global, Launch};
 use crate::failure::{Context, Failure};
-use crate::notify::{self, Listener, Manager};
+use crate::notify::{self, Heard, Listener, Manager};
 use crate::pidfd_socket::{self, Socket};
 use crate::root::root;
 use crate::{config, lifecycle, pid_file, time};
@@ -168,9 +168,7 @@ pub(crate) fn supervise(
         timeout: None,
     };
     // Whoever reports to the manager is the main process as long as it stays.
-    let ready = || {
-        let _told = listener.is_some_and(|listener| listener.hear(std::process::id()));
-    };
+    let ready = || listener.is_some_and(|listener| listener.hear(std::process::id()) == Heard::Nothing);
     let aside = listener.map(|listener| Aside { fd: listener.as_fd(), ready: &ready });
     supervise::stand_by_with(pidfd, console, caller, &terms, aside).map(drop)
 }

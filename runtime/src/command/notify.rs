@@ -5,11 +5,17 @@
 //! ready, and that once: the rest would be a container's word on processes and descriptors of the host. As runc and crun
 //! do, `start` and `run --detach` wait for it, or for the end of the container, and name its process as the main one;
 //! `run` that stays names itself.
+//!
+//! What a container says costs it more than who listens. Once it is ready, or has said [`MESSAGES_MAX`] other things, the
+//! kernel discards what it sends, in its own time. Descriptors come along that it may take for ever to close (`SO_LINGER`, files
+//! of its own FUSE): pipes are closed at once, since a barrier is one, and others when the runtime has ended, which waits for
+//! nothing then.
 
 use std::cell::Cell;
 use std::env;
 use std::fs;
 use std::io;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +24,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_runtime::Error;
 use skiff_runtime::container::NOTIFY;
@@ -37,7 +44,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BARRIER: Duration = Duration::from_secs(30);
 /// How many messages of the container are read before something else gets its turn.
 const AT_ONCE: usize = 64;
-/// Longer messages are cut; they are passed on in no case.
+/// How many are read before it is listened to no more, and how many descriptors are kept that are no pipes.
+const MESSAGES_MAX: u32 = 65536;
+const DESCRIPTORS_MAX: usize = 64;
+/// How much of a message is looked at.
 const MESSAGE_BYTES: usize = 4096;
 
 /// The service manager that this process is to report to.
@@ -107,9 +117,22 @@ pub(crate) fn make(container: &Path) -> Result<(), Failure> {
 /// Hears what a container says and tells its manager.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    container: UnixDatagram,
+    /// Left to the end of the process, with what has not been read.
+    container: ManuallyDrop<UnixDatagram>,
     manager: UnixDatagram,
-    told: Cell<bool>,
+    heard: Cell<u32>,
+    kept: Cell<usize>,
+}
+
+/// What a container has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing of interest yet.
+    Nothing,
+    /// That it is ready, and the manager knows.
+    Ready,
+    /// That it is ready, and the manager cannot be told; or too much else.
+    GivenUp,
 }
 
 impl Listener {
@@ -124,16 +147,20 @@ impl Listener {
         };
         let path = container.join(NOTIFY);
         let socket = listen(&path).context(|| format!("listen at {}", path.join(SOCKET).display()))?;
-        Ok(Some(Self { container: socket, manager, told: Cell::new(false) }))
+        let container = ManuallyDrop::new(socket);
+        Ok(Some(Self { container, manager, heard: Cell::default(), kept: Cell::default() }))
     }
 
     /// Waits until the program is ready or process `pid`, which `pidfd` stands for, has ended.
     pub(crate) fn wait(&self, pidfd: BorrowedFd<'_>, pid: i32) {
-        let waited = self.wait_quietly(pidfd, pid);
-        waited.unwrap_or_else(|error| cannot("wait for the program to be ready", &error));
+        match self.wait_quietly(pidfd, pid.cast_unsigned()) {
+            Ok(Heard::Ready) => self.finish(),
+            Ok(_) => {}
+            Err(error) => cannot("wait for the program to be ready", &error),
+        }
     }
 
-    fn wait_quietly(&self, pidfd: BorrowedFd<'_>, pid: i32) -> io::Result<()> {
+    fn wait_quietly(&self, pidfd: BorrowedFd<'_>, pid: u32) -> io::Result<Heard> {
         loop {
             let mut fds = [self.container.as_fd(), pidfd].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             match poll(&mut fds, PollTimeout::NONE) {
@@ -141,41 +168,88 @@ impl Listener {
                 Err(error) => return Err(error.into()),
             }
             let ended = fds[1].any().unwrap_or(false);
-            if self.hear(pid.cast_unsigned()) {
-                return self.finish();
-            }
-            if ended {
-                return Ok(());
+            let heard = self.hear(pid);
+            if ended || heard != Heard::Nothing {
+                return Ok(heard);
             }
         }
     }
 
-    /// Reads what there is, and passes on that the program is ready, with `main` as the process to look after. Whether it
-    /// has been passed on just now.
-    pub(crate) fn hear(&self, main: u32) -> bool {
-        let mut message = [0; MESSAGE_BYTES];
+    /// Reads what there is, and passes on that the program is ready, with `main` as the process to look after. After anything
+    /// but [`Heard::Nothing`] there is nothing to be heard any more.
+    pub(crate) fn hear(&self, main: u32) -> Heard {
         for _ in 0..AT_ONCE {
-            // Descriptors that come along are closed by the kernel: who waits for that (BARRIER=1) goes on.
-            let Ok(count) = self.container.recv(&mut message) else { break };
-            let is_ready = message[..count].split(|byte| *byte == b'\n').any(|line| line == b"READY=1");
-            if is_ready && !self.told.replace(true) {
+            let Some(is_ready) = self.next() else { break };
+            if is_ready {
+                self.close();
                 let told = self.manager.send(format!("READY=1\nMAINPID={main}").as_bytes());
-                told.map_or_else(|error| cannot("speak to the service manager", &error), drop);
-                return true;
+                return told.map_or_else(
+                    |error| {
+                        cannot("speak to the service manager", &error);
+                        Heard::GivenUp
+                    },
+                    |_| Heard::Ready,
+                );
+            }
+            if self.heard.get() >= MESSAGES_MAX || self.kept.get() >= DESCRIPTORS_MAX {
+                self.close();
+                tracing::warn!("the container says too much; nobody will be told that the program is ready");
+                return Heard::GivenUp;
             }
         }
-        false
+        Heard::Nothing
+    }
+
+    /// Whether the next message says that the program is ready, if there is one.
+    fn next(&self) -> Option<bool> {
+        let (mut message, mut descriptors) = ([0; MESSAGE_BYTES], Vec::new());
+        let received = socket::receive(self.container.as_fd(), &mut message, &mut descriptors, true).ok()?;
+        self.heard.set(self.heard.get().saturating_add(1));
+        if received.truncated {
+            // Those that found no place have been closed, and so would the next ones.
+            self.kept.set(DESCRIPTORS_MAX);
+        }
+        for descriptor in descriptors {
+            // Who waits for that (BARRIER=1) goes on.
+            let is_pipe = fcntl(&descriptor, FcntlArg::F_GETPIPE_SZ).is_ok();
+            if !is_pipe {
+                mem::forget(descriptor);
+                self.kept.set(self.kept.get().saturating_add(1));
+            }
+        }
+        Some(message[..received.bytes].split(|byte| *byte == b'\n').any(|line| line == b"READY=1"))
+    }
+
+    /// Lets the kernel discard what comes, and reads what has come.
+    fn close(&self) {
+        if let Err(error) = socket::discard(self.container.as_fd()) {
+            tracing::warn!("discard what the container says: {error}");
+        }
+        for _ in 0..AT_ONCE {
+            if self.kept.get() >= DESCRIPTORS_MAX || self.next().is_none() {
+                break;
+            }
+        }
     }
 
     /// Waits until the manager has worked off what it was told, since it looks at who has told it, who is about to end.
-    /// sd_notify_barrier(3): it closes a descriptor when it gets there.
-    fn finish(&self) -> io::Result<()> {
+    fn finish(&self) {
+        const WHAT: &str =
+            "the service manager was told that the program is ready, but has perhaps not listened";
+        match self.barrier() {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("{WHAT}: no answer for {} s", BARRIER.as_secs()),
+            Err(error) => tracing::warn!("{WHAT}: {}", skiff_runtime::cause(&error)),
+        }
+    }
+
+    /// sd_notify_barrier(3): it closes a descriptor when it gets there. Whether it has done so.
+    fn barrier(&self) -> io::Result<bool> {
         let (reader, writer) = io::pipe()?;
         socket::send(self.manager.as_fd(), b"BARRIER=1", &[writer.as_fd()], false)?;
         drop(writer);
         let limit = PollTimeout::try_from(BARRIER).unwrap_or(PollTimeout::MAX);
-        poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], limit)?;
-        Ok(())
+        Ok(poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], limit)? > 0)
     }
 }
 

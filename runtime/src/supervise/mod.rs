@@ -73,8 +73,8 @@ impl fmt::Debug for Deputy<'_> {
 pub struct Aside<'a> {
     /// What to watch.
     pub fd: BorrowedFd<'a>,
-    /// Called when there is something in it; reads it.
-    pub ready: &'a dyn Fn(),
+    /// Called when there is something in it; reads it, and says whether it is to be watched any longer.
+    pub ready: &'a dyn Fn() -> bool,
 }
 
 impl fmt::Debug for Aside<'_> {
@@ -111,7 +111,7 @@ pub fn stand_by_with(
     console: Option<BorrowedFd<'_>>,
     caller: Caller<'_>,
     terms: &Terms,
-    aside: Option<Aside<'_>>,
+    mut aside: Option<Aside<'_>>,
 ) -> io::Result<Stood> {
     let mut session = match console {
         Some(console) => Some(Session::open(console, caller, terms.interactive)?),
@@ -126,7 +126,7 @@ pub fn stand_by_with(
     loop {
         let ready = wait(pidfd, (caller.signals, aside), [&input, &output], deadlines.next())?;
         if ready.aside {
-            aside.iter().for_each(|aside| (aside.ready)());
+            aside = aside.filter(|aside| (aside.ready)());
         }
         if ready.signal {
             for signal in caller.signals.take()? {

@@ -1,7 +1,9 @@
 //! Loads for the limits to stop: memory, processes, processor time, files.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IoSlice, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pause};
 
@@ -66,6 +69,37 @@ pub(crate) fn say(messages: &[&str]) -> Result<i32, String> {
         own.send(message.as_bytes()).map_err(|e| e.to_string())?;
     }
     crate::signals::wait()
+}
+
+/// Tells it one thing, together with a connection that takes for ever to close. socket(7), `SO_LINGER`
+pub(crate) fn say_lingering(message: &str) -> Result<(), String> {
+    let connection = unread().map_err(|e| e.to_string())?;
+    let linger = libc::linger { l_onoff: 1, l_linger: 10_000 };
+    setsockopt(&connection, sockopt::Linger, &linger).map_err(|e| e.to_string())?;
+    let own = UnixDatagram::unbound().map_err(|e| e.to_string())?;
+    let socket = std::env::var("NOTIFY_SOCKET").map_err(|e| e.to_string())?;
+    own.connect(socket).map_err(|e| e.to_string())?;
+    let descriptors = [connection.as_raw_fd()];
+    let with = [ControlMessage::ScmRights(&descriptors)];
+    let part = [IoSlice::new(message.as_bytes())];
+    let sent = sendmsg::<()>(own.as_raw_fd(), &part, &with, MsgFlags::empty(), None);
+    sent.map_err(|e| e.to_string())?;
+    // Whoever has received it is the last to close it.
+    drop(connection);
+    out::line("said");
+    loop {
+        pause();
+    }
+}
+
+/// A connection with as much in it as nobody reads.
+fn unread() -> std::io::Result<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut connection = TcpStream::connect(listener.local_addr()?)?;
+    std::mem::forget(listener.accept()?);
+    connection.set_nonblocking(true)?;
+    while connection.write(&[0; 65536]).is_ok() {}
+    Ok(connection)
 }
 
 /// Makes a file and locks it, until it is killed. flock(2)

@@ -26,7 +26,7 @@ const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] 
                      eat-child MIB | forks N | threads N | burn MS | weigh MS [zeros] | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… | calls N M P B [fork|threads K] | \
                      packets N SIZE | connections N REFUSED | direct PATH WRITES READS SIZE | peer | wire PEER datagrams N SIZE | \
                      wire PEER (connect | accept) N ROUNDS SIZE | wire PEER wait ROUNDS SIZE | \
-                     hunt SIZE | tell SOCKET | say MESSAGE… | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
+                     hunt SIZE | tell SOCKET | say MESSAGE… | say-lingering MESSAGE | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
 /// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
 #[unsafe(no_mangle)]
@@ -83,6 +83,7 @@ fn run(words: &[&str]) -> Result<c_int, String> {
         ["hook", file, name, rest @ ..] => return hook::run(file, name, rest),
         ["lock", file] => load::lock(file)?,
         ["tell", socket] => load::tell(socket)?,
+        ["say-lingering", message] => load::say_lingering(message)?,
         ["say", messages @ ..] => return load::say(messages),
         ["hunt", size] => attempt::hunt(number(size)?),
         ["with", settings @ ..] => return with::exec(settings),
