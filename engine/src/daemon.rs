@@ -280,10 +280,7 @@ async fn count(engine: Rc<Engine>, is_restored: bool) {
     }
     let lives: Vec<_> = engine.containers.borrow().all();
     for life in lives.iter().filter_map(|entry| entry.life.borrow().clone()) {
-        let cgroup = cgroup_id(&life.cgroups);
-        if cgroup.is_some_and(|cgroup| !engine.tracker.is_armed(cgroup)) {
-            engine.tracker.arm(cgroup, true);
-        }
+        engine.tracker.arm_late(|| cgroup_id(&life.cgroups));
     }
 }
 

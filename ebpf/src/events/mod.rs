@@ -154,6 +154,12 @@ impl Events {
         })
     }
 
+    /// Counts `cgroup` no more, whose directory had gone before it was [armed](Self::arm): the programs were not told of it in time. One system
+    /// call.
+    pub fn forget(&self, cgroup: u64) -> io::Result<()> {
+        self.containers.remove(&cgroup.to_ne_bytes()).map(drop)
+    }
+
     /// What was counted of `cgroup` by now, of tasks that have ended; `None` if it is not counted. One system call.
     pub fn counts(&self, cgroup: u64) -> io::Result<Option<Counts>> {
         let Some(bytes) = self.containers.get(&cgroup.to_ne_bytes())? else { return Ok(None) };

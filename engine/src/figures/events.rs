@@ -126,8 +126,25 @@ impl Tracker {
             .is_ok()
     }
 
+    /// Counts the container with this cgroup from now on, if it is not counted yet. Its end may have come, and its cgroup be removed meanwhile by
+    /// another thread: then there is nobody left who would forget it.
+    ///
+    /// `find` finds the id of the cgroup, while it is there.
+    pub(crate) fn arm_late(&self, find: impl Fn() -> Option<u64>) {
+        let (Some(events), Some(cgroup)) = (self.0.events.get(), find()) else { return };
+        // From here on the programs see its removal. A cgroup's id is not given away again.
+        if !events.is_armed(cgroup)
+            && self.arm(Some(cgroup), true)
+            && find() != Some(cgroup)
+            && let Err(error) = events.forget(cgroup)
+        {
+            tracing::debug!("forget cgroup {cgroup}: {}", skiff_runtime::cause(&error));
+        }
+    }
+
     /// Whether the container with this cgroup is counted, or cannot be.
-    pub(crate) fn is_armed(&self, cgroup: u64) -> bool {
+    #[cfg(test)]
+    fn is_armed(&self, cgroup: u64) -> bool {
         self.0.events.get().is_none_or(|events| events.is_armed(cgroup))
     }
 
@@ -290,6 +307,7 @@ fn oom(counts: &Counts) -> Oom {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
     #[test]
     fn what_was_told_never_becomes_less() {
@@ -332,6 +350,31 @@ mod tests {
         assert_eq!((figures.cpu.run_queue_ns, figures.cpu.voluntary_switches), (None, None));
         assert_eq!((figures.memory.oom_kills, figures.memory.minor_faults), (None, Some(0)));
         assert_eq!((figures.block.read_bytes, figures.block.write_bytes), (Some(1), None));
+    }
+
+    #[test]
+    fn one_that_has_gone_before_it_was_late_is_not_counted_for_ever() {
+        let (tracker, looks) = (Tracker::default(), Cell::new(0));
+        let events = match Events::load() {
+            Err(skiff_ebpf::Error::Privilege(_) | skiff_ebpf::Error::NoTypes { .. }) => {
+                return println!("skip: needs CAP_BPF, CAP_PERFMON and the kernel's types");
+            }
+            other => other.expect("load"),
+        };
+        tracker.0.events.set(events).expect("none yet");
+        // No cgroup's id.
+        let id = u64::MAX - u64::from(std::process::id());
+        let seen = |times: u32| {
+            looks.set(0);
+            tracker.arm_late(|| {
+                looks.set(looks.get() + 1);
+                (looks.get() <= times).then_some(id)
+            });
+            tracker.is_armed(id)
+        };
+        assert_eq!([seen(0), seen(1)], [false, false], "its directory has gone");
+        assert!(seen(2) && tracker.is_armed(id), "its directory is there");
+        assert!(seen(1), "it was counted before: the programs see its removal");
     }
 
     #[test]
