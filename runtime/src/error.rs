@@ -3,6 +3,8 @@
 use std::fmt::{self, Write};
 use std::io;
 
+use nix::errno::Errno;
+
 /// A launch that failed. The text is one line: what was tried, on what, and the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -74,6 +76,18 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
+/// A failed call's error that says no more than its cause.
+#[derive(Debug)]
+struct Plain(Errno);
+
+impl fmt::Display for Plain {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.0.desc())
+    }
+}
+
+impl std::error::Error for Plain {}
+
 /// Says what was tried when an I/O call fails.
 pub(crate) trait Context<T> {
     /// Names the attempt; `what` runs only on failure.
@@ -90,7 +104,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
 #[must_use]
 pub fn cause(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
+        Some(number) => Errno::from_raw(number).desc().to_lowercase(),
         None => error.to_string(),
     }
 }
@@ -98,9 +112,15 @@ pub fn cause(error: &io::Error) -> String {
 /// The same error without Rust's `(os error N)`: the cause alone, as perror(3) has it.
 pub(crate) fn plain(error: io::Error) -> io::Error {
     match error.raw_os_error() {
-        Some(number) => io::Error::new(error.kind(), nix::errno::Errno::from_raw(number).desc()),
+        Some(number) => io::Error::new(error.kind(), Plain(Errno::from_raw(number))),
         None => error,
     }
+}
+
+/// The number of an error, also of a [plain] one.
+pub(crate) fn number(error: &io::Error) -> Option<i32> {
+    let plain = || error.get_ref()?.downcast_ref::<Plain>().map(|plain| plain.0 as i32);
+    error.raw_os_error().or_else(plain)
 }
 
 #[cfg(test)]
@@ -114,5 +134,16 @@ mod tests {
         {
             assert_eq!(Error::Option(text.into()).to_string(), expect);
         }
+    }
+
+    #[test]
+    fn a_plain_error_still_has_its_number() {
+        let error = plain(io::Error::from_raw_os_error(nix::libc::EMFILE));
+        assert_eq!(
+            (error.to_string().as_str(), number(&error)),
+            ("Too many open files", Some(nix::libc::EMFILE))
+        );
+        assert_eq!(number(&plain(plain(error))), Some(nix::libc::EMFILE));
+        assert_eq!(number(&io::Error::other("no call's")), None);
     }
 }

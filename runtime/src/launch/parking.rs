@@ -20,7 +20,7 @@ use crate::launch::joins::Joins;
 use crate::observe::Counted;
 use crate::plan::Plan;
 use crate::spawner::Container;
-use crate::{Error, cgroup};
+use crate::{Error, cgroup, error};
 
 /// A container that is being made. Dropping it ends its process, which has to be reaped, and removes its cgroups, but not its writable layer.
 #[derive(Debug)]
@@ -229,6 +229,11 @@ impl Parking {
         }
     }
 
+    /// Whether it would fail once more if it were prepared alike: not if it was killed, or the host was short of something.
+    pub(crate) fn will_fail_again(&self) -> bool {
+        is_lasting(&self.page)
+    }
+
     /// What is handed to whoever is to run a program in it, once it is parked: what is known of it, line, pidfd, page and, with a terminal, its
     /// master.
     pub(crate) fn hand_over(mut self, facts: Facts) -> (Container, Vec<OwnedFd>) {
@@ -245,6 +250,31 @@ impl Parking {
     }
 }
 
+/// Errors of what may be there again a moment later: descriptors, memory, room, time.
+const SHORTAGES: [i32; 12] = {
+    use nix::libc as c;
+    [
+        c::EAGAIN,
+        c::EBUSY,
+        c::EDQUOT,
+        c::EINTR,
+        c::EIO,
+        c::EMFILE,
+        c::ENFILE,
+        c::ENOBUFS,
+        c::ENOMEM,
+        c::ENOSPC,
+        c::ETIMEDOUT,
+        c::EUSERS,
+    ]
+};
+
+/// Whether what is left in the page is no passing failure.
+fn is_lasting(page: &Page) -> bool {
+    let number = page.failure().and_then(|failure| failure.error.raw_os_error());
+    number.is_some_and(|number| !SHORTAGES.contains(&number))
+}
+
 /// Makes and opens all that the container of `plan` needs of the host, and goes to `birthplace`.
 ///
 /// Runs in: child, first, in its parent's mount namespace.
@@ -253,7 +283,8 @@ fn prepare(plan: &Plan, writable: &Path, birthplace: &Birthplace, page: &Page) -
     process::die_with_parent().at(Stage::Wait)?;
     let prepared = Prepared::new(plan, writable).map_err(|error| {
         page.write(error.to_string().as_bytes());
-        io::Error::from_raw_os_error(nix::libc::ECANCELED)
+        let number = if let Error::Host { source, .. } = &error { error::number(source) } else { None };
+        io::Error::from_raw_os_error(number.unwrap_or(nix::libc::ECANCELED))
     });
     let prepared = prepared.at(Stage::Prepare)?.into_all(plan).at(Stage::Root)?;
     birthplace.enter().at(Stage::Propagation)?;
@@ -287,5 +318,28 @@ impl Facts {
             hostname: value(b"HOSTNAME="),
             home: value(b"HOME="),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::libc;
+
+    #[test]
+    fn what_the_host_is_short_of_for_a_moment_is_no_lasting_failure() {
+        let is_lasting = |stage, number: Option<i32>| {
+            let (page, _memory) = Page::with_descriptor().expect("a page");
+            if let Some(number) = number {
+                page.fail(&Failure { stage, index: 0, error: io::Error::from_raw_os_error(number) });
+            }
+            is_lasting(&page)
+        };
+        for stage in [Stage::Prepare, Stage::Root, Stage::Step] {
+            let lasting = |number| is_lasting(stage, Some(number));
+            assert_eq!([libc::EPERM, libc::EOPNOTSUPP, libc::EINVAL].map(lasting), [true; 3], "{stage:?}");
+            assert_eq!([libc::EMFILE, libc::ENOMEM, libc::ENOSPC].map(lasting), [false; 3], "{stage:?}");
+        }
+        assert!(!is_lasting(Stage::None, None), "it was killed");
     }
 }

@@ -28,8 +28,8 @@ pub(super) struct Prepared {
     pub(super) sources: Vec<Option<Source>>,
     /// The host's `/dev/null`, verified.
     pub(super) null: OwnedFd,
-    /// A mount of it, to hide files with.
-    pub(super) null_mount: Option<OwnedFd>,
+    /// A mount of it, to hide files with, or why there is none.
+    pub(super) null_mount: io::Result<OwnedFd>,
     /// skiff's own executable, for `--init`.
     pub(super) executable: Option<OwnedFd>,
 }
@@ -39,7 +39,7 @@ impl Prepared {
     pub(super) fn new(plan: &Plan, writable: &Path) -> Result<Self, Error> {
         make_writable(plan, writable)?;
         let null = open_null()?;
-        let null_mount = mount::clone_tree(null.as_fd(), c"", false).ok();
+        let null_mount = mount::clone_tree(null.as_fd(), c"", false);
         let executable = if plan.process.init { Some(executable()?) } else { None };
         Ok(Self { root: root(&plan.root, writable), sources: sources(plan)?, null, null_mount, executable })
     }
@@ -49,8 +49,7 @@ impl Prepared {
     /// All that is open here.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let sources = self.sources.iter().flatten().map(|source| source.opened.as_raw_fd());
-        let others = [&self.null_mount, &self.executable].into_iter().flatten();
-        let others = others.chain(&self.root).map(AsRawFd::as_raw_fd);
+        let others = self.executable.iter().chain(&self.null_mount).chain(&self.root).map(AsRawFd::as_raw_fd);
         sources.chain(others).chain([self.null.as_raw_fd()])
     }
 
@@ -64,19 +63,20 @@ impl Prepared {
         let is_copy = |source: &Option<Source>| source.as_ref().is_none_or(|source| source.is_copy);
         !in_user_namespace(plan)
             && self.root.is_ok()
-            && self.null_mount.is_some()
+            && self.null_mount.is_ok()
             && self.sources.iter().all(is_copy)
             && !plan.steps.iter().any(|step| matches!(step, Step::OwnCgroup { .. }))
     }
 }
 
 impl Prepared {
-    /// Itself, if [it is all](Self::is_all) that a child needs; else why not: what the kernel has said of the root, where that is it.
+    /// Itself, if [it is all](Self::is_all) that a child needs; else why not: what the kernel has said of the root, or of the null
+    /// device, where that is it.
     pub(super) fn into_all(self, plan: &Plan) -> io::Result<Self> {
         if self.is_all(plan) {
             return Ok(self);
         }
-        self.root.and(Err(io::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)))
+        self.root.and(self.null_mount).and(Err(io::Error::from_raw_os_error(nix::libc::EOPNOTSUPP)))
     }
 }
 

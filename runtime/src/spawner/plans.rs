@@ -136,7 +136,7 @@ impl Plans {
         }
     }
 
-    /// A container of the kind `key` has failed that `preparer` had prepared. If that was itself, their parent prepares all that are
+    /// A container of the kind `key` has failed that `preparer` had prepared, and the next would alike. If that was itself, their parent prepares all that are
     /// still to come of this plan: it does without what the kernel does not give a child, which would be missing each time.
     pub(super) fn has_failed(&mut self, key: u64, preparer: Preparer) {
         if let Some(ready) = self.ready(key).filter(|_| preparer == Preparer::Child) {

@@ -518,7 +518,9 @@ impl Spawner {
         }
         let plan = self.plans.plan(order.key, &order.id).ok();
         let error = parking.failure(plan.map(|(plan, ..)| plan));
-        self.plans.has_failed(order.key, parking.prepared_by());
+        if parking.will_fail_again() {
+            self.plans.has_failed(order.key, parking.prepared_by());
+        }
         let end = End { exit: Exit::Code(error.exit_code().into()), at_ns: realtime_ns() };
         let pid = parking.pid();
         self.accounts.close(pid, end);

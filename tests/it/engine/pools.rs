@@ -127,3 +127,28 @@ fn without_a_pool_all_is_the_same() {
     assert_eq!((world.ready(), world.hits()), (0, [0, 0]));
     world.ok(&["daemon", "--stop"]);
 }
+
+/// The first container of a plan is prepared by the spawner, those after it by themselves, in another mount namespace and beside it.
+#[test]
+fn what_the_kernel_says_of_an_overlay_is_told_whoever_mounts_it() {
+    let world = World::new();
+    let root = world.0.own_root();
+    // A file tree whose users are read is planned anew when they have changed.
+    std::fs::remove_dir_all(root.join("etc")).expect("remove");
+    let image = format!("rootfs:{}", root.display());
+    let create = |name: &str| world.ok(&["create", "--name", name, &image, "true"]);
+    let (_, second) = (create("first"), create("second"));
+    let start = |name: &str| world.skiff(&["start", "-a", name]);
+    start("first").ok();
+    // What the second one is to read lies in what it is to write to.
+    let inside = world.0.state.join("containers").join(second).join("upper/root");
+    std::fs::create_dir_all(inside.parent().expect("a parent")).expect("make");
+    std::fs::rename(&root, &inside).expect("rename");
+    std::os::unix::fs::symlink(&inside, &root).expect("symlink");
+    for _ in 0..2 {
+        start("second").fails(125, "mount the root file system: Too many symbolic links encountered");
+    }
+    std::fs::remove_file(&root).expect("remove");
+    std::fs::rename(&inside, &root).expect("rename");
+    ["first", "second"].map(|name| start(name).ok());
+}

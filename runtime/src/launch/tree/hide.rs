@@ -56,7 +56,7 @@ impl Tree<'_> {
             return Ok(null.as_fd());
         }
         let null = match &self.prepared.null_mount {
-            Some(null) if attach(null.as_fd(), place)? => null.try_clone()?,
+            Ok(null) if attach(null.as_fd(), place)? => null.try_clone()?,
             _ => {
                 self.bind_null(place)?;
                 self.look(path)?
