@@ -6,12 +6,14 @@ use std::fmt;
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf, EbpfLoader};
+use skiff_ebpf_abi::Offsets;
 use skiff_ebpf_abi::harden::{Check, Opened, Recorded, Thing, UseOffsets, kind};
 use skiff_sys::{heap, syscalls};
 
 use crate::btf::Types;
 use crate::load::check_privileges;
 use crate::maps::Plain;
+use crate::marks::Object;
 use crate::{Error, calibration};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/harden.bpf.o"));
@@ -108,8 +110,9 @@ impl UseRecorder {
     /// Loads and attaches the programs. Needs what [`Profiler::load`](crate::Profiler::load) needs. Linux ≥ 5.15.
     pub fn load() -> Result<Self, Error> {
         check_privileges()?;
-        let types = Types::of_kernel(UseOffsets::PATHS)?;
+        let types = Types::of_kernel(&[Offsets::PATHS, UseOffsets::PATHS].concat())?;
         let offsets = UseOffsets::new(|path| types.offset(path));
+        let tasks = Plain(Offsets::new(|path| types.offset(path), false));
         let tells_checks = types.has_tracepoint(CHECKS);
         let absent: Vec<&str> = offsets.absent().collect();
         let tells_things = absent.is_empty();
@@ -118,7 +121,7 @@ impl UseRecorder {
         let mut object = EbpfLoader::new()
             .btf(None)
             .override_global("USE_OFFSETS", &globals, true)
-            .load(OBJECT)
+            .load(Object::new(OBJECT).with(&tasks).bytes())
             .map_err(|cause| Error::refused("create the maps", &cause))?;
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
         // Without the others nothing is taken for the workload's.

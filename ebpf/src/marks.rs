@@ -147,7 +147,7 @@ mod tests {
                 bytes.chunks(WIDTH).zip(after.0.chunks(WIDTH)).filter(|(before, after)| before != after);
             assert_eq!(changed.count(), marked.len(), "{name}");
         };
-        ["skiff", "waits", "events", "files", "prefetch", "trace"].into_iter().for_each(check);
+        ["skiff", "waits", "events", "files", "prefetch", "trace", "harden"].into_iter().for_each(check);
     }
 
     #[test]

@@ -462,6 +462,73 @@ fn without_a_daemon_it_is_charged_to_the_container_too() {
     running.finish().ok();
 }
 
+#[test]
+fn who_reads_ahead_is_none_of_the_containers_processes() {
+    need!(can_record(), "a kernel with BTF");
+    need!(group("memory", "").is_some(), "memory control");
+    let world = World::new();
+    if !is_on_disk(&world.0) {
+        return lacks("files on a disk");
+    }
+    let image = image_of_a_waiting_program(&world.0);
+    world.await_programs();
+    let container = world.ok(&["run", "-d", "--name", "it", "-m", "256m", &image, "trap"]);
+    assert!(eventually(|| charged(&container).0 >= AHEAD), "{:?}", charged(&container));
+    assert!(eventually(|| charged(&container).1 == 1), "{:?}", charged(&container));
+    let processes = |figures: &Value| {
+        let processes = &figures["processes"];
+        ["created", "executed", "ended"].map(|what| processes[what].as_u64().expect("a number"))
+    };
+    let figures = parse(&world.ok(&["inspect", "-f", "{{json .Figures}}", "it"]));
+    assert_eq!(processes(&figures), [1, 1, 0], "{figures}");
+    // What it has read is the container's.
+    let read = figures["block"]["read_bytes"].as_u64();
+    assert!(read >= Some((AHEAD * PAGE) as u64), "{figures}");
+    world.ok(&["rm", "-f", "it"]);
+    let end = || world.ok(&["history", "--format", "json", "--filter", "name=it"]);
+    assert!(eventually(|| !end().is_empty()));
+    let figures = parse(&end())["figures"].clone();
+    assert_eq!(processes(&figures), [1, 1, 1], "{figures}");
+}
+
+#[test]
+fn who_reads_ahead_is_in_no_profile() {
+    need!(can_record(), "a kernel with BTF");
+    need!(group("memory", "").is_some(), "memory control");
+    let case = Case::new();
+    if !is_on_disk(&case) {
+        return lacks("files on a disk");
+    }
+    let image = image_of_a_waiting_program(&case);
+    let (file, profile) = (case.dir.join("id"), case.dir.join("profile.json"));
+    let flag = format!("--profile={}", profile.display());
+    let flags = ["--rm", "-m", "256m", &flag, "--files", "--cidfile", &file.display().to_string()];
+    let words = [&["run"], &flags[..], &[&image, "trap"]].concat();
+    let mut running = case.skiff(&words).start();
+    running.until("ready");
+    let container = fs::read_to_string(&file).expect("an id");
+    assert!(eventually(|| charged(&container).0 >= AHEAD), "{:?}", charged(&container));
+    assert!(eventually(|| charged(&container).1 == 1), "{:?}", charged(&container));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.finish().code, 0);
+    let document = parse(&fs::read_to_string(&profile).expect("the profile"));
+    let sums = &document["resources"];
+    let created = ["init", "workload"].map(|phase| sums[phase]["processes_created"].clone());
+    assert_eq!(created, [1, 0], "{sums}");
+    let calls = document["system_calls"].to_string();
+    assert!(calls.contains("exit_group") && !calls.contains("recvmsg"), "{calls}");
+    assert_eq!(document["uses"]["tasks_peak"], 1);
+    let of = |what: &str| document["files"][what].as_array().expect("a list");
+    assert_eq!(of("processes").len(), 1, "{:?}", of("processes"));
+    assert!(!of("opens").iter().any(|open| open["path"] == "/dev/null"), "{:?}", of("opens"));
+    let used = document["files"]["working_set"]["listed"].as_array().expect("a list");
+    let own = |file: &Value| file["path"].as_str().expect("a path").ends_with("/bin/probe");
+    assert!(used.iter().all(own), "{used:?}");
+    // What it has read is the container's, and in the one phase or the other.
+    let read = ["init", "workload"].map(|phase| sums[phase]["block_read_bytes"].as_u64().expect("a number"));
+    assert!(read.iter().sum::<u64>() >= (AHEAD * PAGE) as u64, "{sums}");
+}
+
 /// Whether what is dropped of the page cache comes back from a disk: major 0 is no device.
 fn is_on_disk(case: &Case) -> bool {
     nix::sys::stat::major(fs::metadata(&case.dir).map_or(0, |found| found.dev())) != 0

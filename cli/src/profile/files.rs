@@ -21,6 +21,10 @@ use crate::failure::Failure;
 use crate::values::cause;
 
 const PAGE: u64 = 4096;
+/// What the process is called that reads ahead for a container, in its cgroup: none of its own (`runtime/src/reader.rs`).
+const READER: &str = "skiff-reader";
+/// A flag of a process that has executed nothing since it was forked. proc_pid_stat(5)
+const FORKNOEXEC: u32 = 0x40;
 /// Rows of each table of the report.
 const ROWS: usize = 20;
 /// Processes in the report.
@@ -80,16 +84,22 @@ impl Part for Files {
     }
 }
 
-/// The processes in a cgroup and below it.
+/// The processes in a cgroup and below it, but who reads ahead for it.
 fn processes_in(directory: &Path, found: &mut Vec<Process>) {
-    for line in fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default().lines() {
-        let Ok(pid) = line.parse::<u32>() else { continue };
+    let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let pids: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+    for &pid in &pids {
         let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else { continue };
         let stat = String::from_utf8_lossy(&stat);
         // The name, in parentheses, may hold anything.
         let Some((start, rest)) = stat.rsplit_once(") ") else { continue };
         let comm = start.split_once('(').map_or("", |(_, comm)| comm).to_owned();
-        let parent = rest.split(' ').nth(1).and_then(|parent| parent.parse().ok()).unwrap_or(0);
+        let number =
+            |nth: usize| rest.split(' ').nth(nth).and_then(|word| word.parse::<u32>().ok()).unwrap_or(0);
+        let (parent, flags) = (number(1), number(6));
+        if comm == READER && flags & FORKNOEXEC != 0 && !pids.contains(&parent) {
+            continue;
+        }
         found.push(Process { pid, parent, comm, ..Process::default() });
     }
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

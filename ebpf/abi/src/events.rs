@@ -163,7 +163,9 @@ pub struct Counts {
     /// Since when, ns of CLOCK_MONOTONIC, if its program ran before; 0 if it is counted from its first instruction on.
     pub since_ns: u64,
     /// Cgroups made below it for which [`NESTED`] had no room: what is in them, and in those below them, is in no figure.
-    pub nested_refused: u64,
+    pub nested_refused: u32,
+    /// The process that reads ahead for it, from its birth to its end: none of its own.
+    pub reader: u32,
     /// Processes that the OOM killer has ended.
     pub oom_kills: u64,
     /// The first of them.

@@ -5,7 +5,7 @@ pub const PAGES: u64 = 64;
 /// Containers recorded at a time.
 pub const SLOTS: u32 = 16;
 
-/// What the process calls itself that reads ahead for a container, in its cgroup: `skiff-reader`, in two halves.
+/// What the process is called from its birth on that reads ahead for a container, in its cgroup: `skiff-reader`, in two halves.
 pub const READER: [u64; 2] = [u64::from_ne_bytes(*b"skiff-re"), u64::from_ne_bytes(*b"ader\0\0\0\0")];
 /// Pieces of files noted at a time, of all containers together.
 pub const CHUNKS: u32 = 32_768;

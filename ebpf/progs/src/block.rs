@@ -4,7 +4,7 @@ use aya_ebpf::macros::{btf_tracepoint, fexit};
 use aya_ebpf::programs::{BtfTracePointContext, FExitContext};
 use skiff_ebpf_abi::phase;
 
-use crate::kernel::{Ptr, TaskPtr, cgroup_id, is_cgroup2, offset, this};
+use crate::kernel::{Ptr, TaskPtr, cgroup_id, cgroup_id_of, is_cgroup2, is_reader, offset, this};
 use crate::maps::{ARMED, add, counted, slot};
 
 /// The operation in `bi_opf`, and its values for data.
@@ -34,9 +34,9 @@ pub fn blk_throtl_bio(ctx: FExitContext) -> i32 {
     if ctx.arg::<u8>(1) != 0
         && !is_cgroup2(charged_to(bio))
         && let Some(operation) = data(bio, task)
-        && let Some(task) = counted(task)
+        && let Some((index, phase)) = submitter(task)
     {
-        request(bio, operation, task.slot, task.phase);
+        request(bio, operation, index, phase);
     }
     0
 }
@@ -70,14 +70,26 @@ fn charged_to(bio: Ptr) -> Ptr {
 /// that the kernel brings to the disk later, where the io controller is of cgroup2.
 #[inline(always)]
 fn owner(bio: Ptr, task: TaskPtr) -> Option<(u32, u32)> {
+    if let Some(found) = submitter(task) {
+        return Some(found);
+    }
+    let cgroup = charged_to(bio);
+    if is_cgroup2(cgroup) { of_cgroup(cgroup_id(cgroup)) } else { None }
+}
+
+/// The container whose task submits a request, or for which it reads ahead.
+#[inline(always)]
+fn submitter(task: TaskPtr) -> Option<(u32, u32)> {
     if let Some(task) = counted(task) {
         return Some((task.slot, task.phase));
     }
-    let cgroup = charged_to(bio);
-    if !is_cgroup2(cgroup) {
-        return None;
-    }
-    let armed = ARMED.get_ptr(cgroup_id(cgroup))?;
+    if is_reader(task) { of_cgroup(cgroup_id_of(task)) } else { None }
+}
+
+/// The container that has armed a cgroup, and how far it is.
+#[inline(always)]
+fn of_cgroup(id: u64) -> Option<(u32, u32)> {
+    let armed = ARMED.get_ptr(id)?;
     // SAFETY: both pointers are to map values.
     unsafe {
         let index = (*armed).slot;

@@ -9,6 +9,7 @@ use core::ptr;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel};
 use skiff_ebpf_abi::Figures;
+use skiff_ebpf_abi::prefetch::READER;
 
 /// The offset of one field, as the loader wrote it into the program.
 macro_rules! offset {
@@ -132,6 +133,26 @@ pub fn pid(task: TaskPtr) -> u32 {
 #[inline(always)]
 pub fn tgid(task: TaskPtr) -> u32 {
     task.get(offset!(task_tgid))
+}
+
+/// Whether `task` reads ahead for the container in whose cgroup it is, and is none of it (`runtime/src/reader.rs`).
+///
+/// It is so from its birth to its end. A task of the container's that calls itself so is told by its parent, which is in the same cgroup, or by
+/// its PID namespace, which is not that of its parent. Only with the host's PID namespace can one that has lost its parent, and has executed
+/// nothing, pass for it.
+#[inline(always)]
+pub fn is_reader(task: TaskPtr) -> bool {
+    /// `task_struct.flags`: it has executed nothing since it was forked.
+    const FORKNOEXEC: u32 = 0x40;
+    let name = offset!(task_comm);
+    if name == ABSENT || task.get::<u64>(name) != READER[0] || task.get::<u64>(name + 8) != READER[1] {
+        return false;
+    }
+    let parent = task.follow(offset!(task_parent));
+    let level = |task: TaskPtr| task.follow(offset!(task_thread_pid)).get::<u32>(offset!(pid_level));
+    task.get::<u32>(offset!(task_flags)) & FORKNOEXEC != 0
+        && cgroup_id_of(parent) != cgroup_id_of(task)
+        && level(parent) == level(task)
 }
 
 /// The id of the cgroup2 that `task` is in.

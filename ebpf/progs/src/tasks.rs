@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use skiff_ebpf_abi::pinned::Live;
 use skiff_ebpf_abi::{ARGV, EXECS as EXECS_PER_SLOT, FILENAME, Figures, NO_SLOT, RUNNING, Slot, Task, phase};
 
-use crate::kernel::{Ptr, TaskPtr, cgroup_id_of, figures, now_ns, offset, pid, tgid};
+use crate::kernel::{Ptr, TaskPtr, cgroup_id_of, figures, is_reader, now_ns, offset, pid, tgid};
 use crate::maps::{ARMED, CLOSING, EXECS, add, count, counted, lose, slot, take};
 use crate::{oom, syscalls};
 
@@ -16,8 +16,8 @@ const TASK_DEAD: u32 = 0x80;
 /// More executions than there will be.
 const NEVER: u32 = u32::MAX;
 
-/// A child is counted as its parent is; one that was forked into an armed cgroup is the first of its container. It has
-/// not run yet, and its cgroup is final.
+/// A child is counted as its parent is; one that was forked into an armed cgroup is the first of its container, unless it is there to read ahead.
+/// It has not run yet, and its cgroup is final.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let parent = Ptr::new(ctx.arg::<*const u8>(0));
@@ -81,6 +81,9 @@ pub fn adopt(task: TaskPtr) {
 #[inline(always)]
 fn armed(task: TaskPtr) -> Option<Task> {
     let armed = ARMED.get_ptr(cgroup_id_of(task))?;
+    if is_reader(task) {
+        return None;
+    }
     // SAFETY: the pointer is to a map value.
     let armed = unsafe { *armed };
     let phase = if armed.execs_before == RUNNING { phase::WORKLOAD } else { phase::INIT };

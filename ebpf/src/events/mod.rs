@@ -303,12 +303,15 @@ fn to_bytes(counts: &Counts) -> Vec<u8> {
         setup_cpu_ns,
         since_ns,
         nested_refused,
+        reader,
         oom_kills,
         oom,
     } = counts;
-    let rest = [*execs, *exits, *peak_pages, *threads, *setup_cpu_ns, *since_ns, *nested_refused, *oom_kills];
+    let rest = [*execs, *exits, *peak_pages, *threads, *setup_cpu_ns, *since_ns];
     let words = [*processes].into_iter().chain(used.words()).chain(rest);
     let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
+    bytes.extend([*nested_refused, *reader].into_iter().flat_map(u32::to_ne_bytes));
+    bytes.extend(oom_kills.to_ne_bytes());
     bytes.extend(kill_to_bytes(oom));
     bytes
 }
@@ -324,7 +327,7 @@ fn kill_to_bytes(kill: &Kill) -> Vec<u8> {
 }
 
 fn from_bytes(bytes: &[u8]) -> Option<Counts> {
-    const WORDS: usize = Used::WORDS + 9;
+    const WORDS: usize = Used::WORDS + 7;
     let word = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u64::from_ne_bytes);
     let half = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
     let name = |at: usize| bytes.get(at..)?.first_chunk::<16>().copied();
@@ -332,19 +335,9 @@ fn from_bytes(bytes: &[u8]) -> Option<Counts> {
     for (nth, to) in words.iter_mut().enumerate() {
         *to = word(8 * nth)?;
     }
-    let [
-        processes,
-        used @ ..,
-        execs,
-        exits,
-        peak_pages,
-        threads,
-        setup_cpu_ns,
-        since_ns,
-        nested_refused,
-        oom_kills,
-    ] = words;
-    let oom = 8 * WORDS;
+    let [processes, used @ .., execs, exits, peak_pages, threads, setup_cpu_ns, since_ns] = words;
+    let rest = 8 * WORDS;
+    let oom = rest + 16;
     Some(Counts {
         processes,
         used: Used::of_words(used),
@@ -354,8 +347,9 @@ fn from_bytes(bytes: &[u8]) -> Option<Counts> {
         threads,
         setup_cpu_ns,
         since_ns,
-        nested_refused,
-        oom_kills,
+        nested_refused: half(rest)?,
+        reader: half(rest + 4)?,
+        oom_kills: word(rest + 8)?,
         oom: Kill {
             at_ns: word(oom)?,
             killer_cgroup: word(oom + 8)?,

@@ -1,10 +1,13 @@
 //! The programs in the kernel, and what is read of them.
 
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
+use nix::sys::prctl;
+use skiff_ebpf_abi::prefetch::READER;
 use skiff_sys::process::{self, Memory};
 
 use super::*;
@@ -94,6 +97,7 @@ fn counts_are_the_bytes_of_the_kernel() {
         setup_cpu_ns: 14,
         since_ns: 15,
         nested_refused: 16,
+        reader: 23,
         oom_kills: 17,
         oom: Kill {
             at_ns: 18,
@@ -238,4 +242,32 @@ fn a_process_that_the_kernel_has_not_marked_is_no_victim() {
     });
     let counts = events.counts(cgroup.id()).expect("read").expect("counted");
     assert_eq!((counts.exits, counts.oom_kills), (1, 0), "{counts:?}");
+}
+
+#[test]
+fn who_reads_ahead_is_no_process_of_the_container() {
+    let Some((events, _)) = load(NESTED) else { return };
+    let Some(cgroup) = Cgroup::new("reader") else { return };
+    events.arm(cgroup.id(), false).expect("arm");
+    let counts = || events.counts(cgroup.id()).expect("counts").expect("armed");
+    let name = READER.map(u64::to_ne_bytes).concat();
+    let name = CStr::from_bytes_until_nul(&name).expect("a name");
+    let own = prctl::get_name().expect("a name");
+    prctl::set_name(name).expect("another");
+    live(&cgroup.directory(), |reader| assert_eq!(counts(), Counts { reader, ..Counts::default() }));
+    prctl::set_name(&own).expect("the name");
+    assert_eq!(counts(), Counts::default());
+    // Those of the container that call themselves so are counted.
+    let body = |_: Memory| {
+        let named = prctl::set_name(name).is_ok();
+        let child = process::spawn(CloneFlags::empty(), None, Memory::Copied, |_| 0);
+        let ended = child.and_then(|child| process::reap(child.pidfd.as_fd(), true));
+        u8::from(!named || ended.is_err())
+    };
+    let directory = cgroup.directory();
+    let child = process::spawn(CloneFlags::empty(), Some(directory.as_fd()), Memory::Copied, body);
+    process::reap(child.expect("a process").pidfd.as_fd(), true).expect("its end");
+    let counts = counts();
+    assert_eq!((counts.processes, counts.exits, counts.reader), (2, 2, 0), "{counts:?}");
+    assert!(counts.peak_pages > 0 && counts.used.minor_faults > 0, "{counts:?}");
 }

@@ -260,7 +260,7 @@ fn add(counts: &Counts, missing: &[String], figures: &mut Figures) {
     figures.processes.threads_created = Some(counts.threads);
     figures.processes.executed = Some(counts.execs);
     figures.processes.ended = Some(counts.exits);
-    figures.processes.cgroups_refused = Some(counts.nested_refused);
+    figures.processes.cgroups_refused = Some(counts.nested_refused.into());
     if gives(events::OOM) {
         let kills = figures.memory.oom_kills.unwrap_or(0).max(counts.oom_kills);
         figures.memory.oom_kills = Some(kills);

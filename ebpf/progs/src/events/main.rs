@@ -24,7 +24,8 @@ use skiff_ebpf_abi::events::{
 };
 
 use kernel::{
-    ABSENT, Ptr, TaskPtr, cgroup_id, cgroup_id_of, constant, is_cgroup2, now_ns, offset, pid, tgid, this,
+    ABSENT, Ptr, TaskPtr, cgroup_id, cgroup_id_of, constant, is_cgroup2, is_reader, now_ns, offset, pid,
+    tgid, this,
 };
 
 /// Containers, by their cgroup's id.
@@ -51,6 +52,10 @@ pub fn skiff_fork(ctx: BtfTracePointContext) -> i32 {
     let is_thread = pid(child) != tgid(child);
     // SAFETY: `counts` points to a map value.
     unsafe {
+        if is_reader(child) {
+            (*counts).reader = pid(child);
+            return 0;
+        }
         add(if is_thread { &raw mut (*counts).threads } else { &raw mut (*counts).processes }, 1);
     }
     0
@@ -86,11 +91,17 @@ pub fn skiff_exec(ctx: BtfTracePointContext) -> i32 {
 pub fn skiff_exit(ctx: BtfTracePointContext) -> i32 {
     let this = Ptr::new(ctx.arg::<*const u8>(0));
     let Some((container, counts)) = counts_of(this) else { return 0 };
-    let used = used_by(this);
+    let mut used = used_by(this);
     let signal = this.follow(constant!(Fields, task_signal));
     let peak: u64 = signal.get(constant!(Fields, signal_peak));
     // SAFETY: `counts` points to a map value.
     unsafe {
+        if is_reader_of(this, counts) {
+            used = for_container(used);
+            add_all(&raw mut (*counts).used, &used);
+            (*counts).reader = 0;
+            return 0;
+        }
         add_all(&raw mut (*counts).used, &used);
         // Another may write at the same time: the greater one stays, unless that happens four times in a row.
         let mut tries = 0;
@@ -161,13 +172,14 @@ pub fn skiff_mkdir(ctx: BtfTracePointContext) -> i32 {
     }
     let parent = cgroup.follow(offset!(cgroup_parent)).follow(offset!(css_cgroup));
     if let Some((container, counts)) = counts_in(cgroup_id(parent)) {
-        // SAFETY: `counts` points to a map value; the other is a word that only these programs change.
+        // SAFETY: `counts` points to a map value; the other is a word that only these programs change. The kernel makes one cgroup at a
+        // time.
         unsafe {
             add(&raw mut NESTED_COUNT, 1);
             // Without room its tasks are not counted, and that is.
             if NESTED.insert(cgroup_id(cgroup), container, 0).is_err() {
                 add(&raw mut NESTED_COUNT, u64::MAX);
-                add(&raw mut (*counts).nested_refused, 1);
+                (*counts).nested_refused += 1;
             }
         }
     }
@@ -199,8 +211,9 @@ pub fn skiff_live(ctx: *mut core::ffi::c_void) -> i32 {
     if task.is_null() || task.get::<u32>(constant!(Fields, task_flags)) & EXITING != 0 {
         return 0;
     }
-    let Some((container, _)) = counts_of(task) else { return 0 };
-    let live = Live { container, used: used_by(task) };
+    let Some((container, counts)) = counts_of(task) else { return 0 };
+    let used = used_by(task);
+    let live = Live { container, used: if is_reader_of(task, counts) { for_container(used) } else { used } };
     // SAFETY: the verifier knows the file by its type; `live` has the length that is passed.
     unsafe {
         let file = *meta.cast::<*mut seq_file>();
@@ -208,6 +221,24 @@ pub fn skiff_live(ctx: *mut core::ffi::c_void) -> i32 {
         bpf_seq_write(file, (&raw const live).cast(), size_of::<Live>() as u32);
     }
     0
+}
+
+/// Whether `task` reads ahead for the container with these `counts`.
+#[inline(always)]
+fn is_reader_of(task: TaskPtr, counts: *mut Counts) -> bool {
+    // SAFETY: `counts` points to a map value; volatile because other programs change it.
+    unsafe { (&raw const (*counts).reader).read_volatile() == pid(task) }
+}
+
+/// What of that which its reader has used is the container's: what it has read.
+#[inline(always)]
+fn for_container(used: Used) -> Used {
+    Used {
+        read_bytes: used.read_bytes,
+        write_bytes: used.write_bytes,
+        cancelled_bytes: used.cancelled_bytes,
+        ..Used::default()
+    }
 }
 
 /// The container that `task` is of: its id and counts.

@@ -28,7 +28,7 @@ use skiff_ebpf_abi::files::{
     PARTS, PATH, Place, RING, event,
 };
 
-use kernel::{Ptr, constant, is_compat, now_ns, offset, pid, tgid, this};
+use kernel::{Ptr, constant, is_compat, is_reader, now_ns, offset, pid, tgid, this};
 
 /// Whose doings are recorded.
 #[btf_map]
@@ -72,10 +72,10 @@ const SI: u64 = 104;
 const CX: u64 = 88;
 const BX: u64 = 40;
 
-/// Whether the current task is in the cgroup, or in one below it.
+/// Whether the current task is in the cgroup, or in one below it, and does not only read ahead for it.
 #[inline(always)]
 fn is_watched() -> bool {
-    CGROUPS.current_task_under_cgroup(0) == Ok(true)
+    CGROUPS.current_task_under_cgroup(0) == Ok(true) && !is_reader(this())
 }
 
 /// A process has been made; its parent runs here.

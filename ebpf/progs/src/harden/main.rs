@@ -5,8 +5,12 @@
 //! container's or lies below it. What comes before the program – the runtime – is not noted.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to atomic operations on this target")]
+
+#[path = "../kernel.rs"]
+#[allow(dead_code, unused_imports, reason = "what counting needs, recording does not")]
+mod kernel;
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xsub};
 use core::ptr;
@@ -258,7 +262,7 @@ fn workload() -> Option<*mut Recorded> {
     unsafe { ((*recorded).execs > (*recorded).execs_before).then_some(recorded) }
 }
 
-/// The container, if the current task is in it.
+/// The container, if the current task is in it, and does not only read ahead for it.
 #[inline(always)]
 fn container() -> Option<*mut Recorded> {
     let recorded = RECORDED.get_ptr_mut(0)?;
@@ -272,7 +276,7 @@ fn container() -> Option<*mut Recorded> {
         // SAFETY: the helper has no precondition.
         let id = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
         if id == wanted {
-            return Some(recorded);
+            return if kernel::is_reader(kernel::this()) { None } else { Some(recorded) };
         }
         if id == 0 {
             return None;

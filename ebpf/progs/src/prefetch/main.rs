@@ -15,12 +15,11 @@ mod kernel;
 use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd};
 
 use aya_ebpf::btf_maps::{Array, HashMap};
-use aya_ebpf::helpers::generated::bpf_get_current_comm;
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
-use skiff_ebpf_abi::prefetch::{CHUNKS, Chunk, PAGES, Place, Progress, READER, SLOTS};
+use skiff_ebpf_abi::prefetch::{CHUNKS, Chunk, PAGES, Place, Progress, SLOTS};
 
-use kernel::{Ptr, cgroup_id_of, now_ns, offset, this};
+use kernel::{Ptr, cgroup_id_of, is_reader, now_ns, offset, this};
 
 /// Recorded cgroups: their slot, by their id.
 #[btf_map]
@@ -59,12 +58,9 @@ pub fn mm_filemap_fault(ctx: BtfTracePointContext) -> i32 {
     range(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(1))
 }
 
-/// A page that comes into the cache; in the task that wants it, or reads ahead. What a replay has read for the cgroup is no use of it.
+/// A page that comes into the cache; in the task that wants it, or reads ahead.
 #[btf_tracepoint(function = "mm_filemap_add_to_page_cache")]
 pub fn mm_filemap_add_to_page_cache(ctx: BtfTracePointContext) -> i32 {
-    if is_reader() {
-        return 0;
-    }
     let page = Ptr::new(ctx.arg::<*const u8>(0));
     let index: u64 = page.get(offset!(page_index));
     range(page.follow(offset!(page_mapping)), index, index)
@@ -103,21 +99,17 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The slot of the cgroup that the current task is in. Those below a recorded one are not looked for.
+/// The slot of the cgroup that the current task is in. Those below a recorded one are not looked for. What a replay reads for the cgroup is no use of
+/// it.
 #[inline(always)]
 fn recorded() -> Option<u32> {
-    let slot = RECORDED.get_ptr(cgroup_id_of(this()))?;
+    let this = this();
+    let slot = RECORDED.get_ptr(cgroup_id_of(this))?;
+    if is_reader(this) {
+        return None;
+    }
     // SAFETY: the pointer is to a map value.
     Some(unsafe { *slot })
-}
-
-/// Whether the current task reads ahead for its cgroup. One that only calls itself so hides its own uses.
-#[inline(always)]
-fn is_reader() -> bool {
-    let mut name = [0_u64; 2];
-    // SAFETY: the kernel writes 16 bytes at most, which are there.
-    let got = unsafe { bpf_get_current_comm((&raw mut name).cast(), 16) };
-    got == 0 && name[0] == READER[0] && name[1] == READER[1]
 }
 
 /// Notes that the current task uses the pages `first` to `last` of what `mapping` caches, as far as there is a file.

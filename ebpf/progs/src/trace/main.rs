@@ -28,7 +28,7 @@ use skiff_ebpf_abi::trace::{
     COPIES, Drops, Event, Gate, HEADER, NUMBERS, Note, RING, Settings, TEXT, WINDOW_NS, copy, flag, state,
 };
 
-use kernel::{Ptr, is_compat, now_ns, offset, pid, tgid, this};
+use kernel::{Ptr, is_compat, is_reader, now_ns, offset, pid, tgid, this};
 use storage::TaskStorage;
 
 #[unsafe(no_mangle)]
@@ -166,10 +166,10 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Whether the current task is in the cgroup, or in one below it.
+/// Whether the current task is in the cgroup, or in one below it, and does not only read ahead for it.
 #[inline(always)]
 fn is_watched() -> bool {
-    CGROUPS.current_task_under_cgroup(0) == Ok(true)
+    CGROUPS.current_task_under_cgroup(0) == Ok(true) && !is_reader(this())
 }
 
 #[inline(always)]
