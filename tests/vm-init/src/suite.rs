@@ -45,13 +45,21 @@ const MISSING_BESIDE_SYSTEMD: [&str; 2] = ["control groups of the user's own", "
 /// So many tests that have failed are tried again.
 const AGAIN_MAX: usize = 8;
 
-/// Runs the tests of the suite that match a filter, or all; its own output goes to the serial line, for the log.
+/// Runs the tests of the suite that match a filter, or all, of them the share `which` (from 0) of `of`; its own output goes
+/// to the serial line, for the log.
 ///
 /// A few that fail are run once more, alone: several emulated machines share few processors, and a process that has not run for
 /// seconds is no fault of what is tested. Such a one is reported as `again`, whatever comes of it.
-pub(crate) fn run(filters: &[String], with_systemd: bool) -> Result<Vec<(String, Verdict)>> {
+pub(crate) fn run(
+    filters: &[String],
+    (which, of): (usize, usize),
+    with_systemd: bool,
+) -> Result<Vec<(String, Verdict)>> {
     let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-    let mut results = run_once(&[&["--test-threads=2"], &filters[..]].concat(), with_systemd)?;
+    let ours: Vec<String> = if of == 1 { Vec::new() } else { list(&filters)? };
+    let ours: Vec<&str> = ours.iter().skip(which).step_by(of).map(String::as_str).collect();
+    let chosen = if of == 1 { filters } else { [&["--exact"], &ours[..]].concat() };
+    let mut results = run_once(&[&["--test-threads=2"], &chosen[..]].concat(), with_systemd)?;
     let names: Vec<String> = failed(&results).map(|(name, _)| name.clone()).collect();
     if (1..=AGAIN_MAX).contains(&names.len()) {
         for (name, verdict) in failed(&results) {
@@ -75,6 +83,16 @@ fn replace(results: &mut [(String, Verdict)], again: Vec<(String, Verdict)>) {
             result.1 = verdict;
         }
     }
+}
+
+/// The names of the tests that match a filter, or of all.
+fn list(filters: &[&str]) -> Result<Vec<String>> {
+    let output = Command::new("/bin/it").arg("--list").args(filters).output().context("start /bin/it")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let names: Vec<String> =
+        text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
+    ensure!(output.status.success() && !names.is_empty(), "/bin/it lists no test: {text}");
+    Ok(names)
 }
 
 fn run_once(arguments: &[&str], with_systemd: bool) -> Result<Vec<(String, Verdict)>> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{command, workspace};
 
 /// A kernel unpacked from its package.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Kernel {
     /// As `uname -r` says it.
     pub(crate) release: String,

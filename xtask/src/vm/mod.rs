@@ -13,9 +13,11 @@
 //! vm: end COUNT
 //! ```
 //!
-//! Everything a machine says is kept in `target/vm/MACHINE.log`.
+//! Everything a machine says is kept in `target/vm/MACHINE.log`. An emulated machine has one thread of the host's: where there
+//! are processors for it, all tests of one kernel are shared by two machines.
 
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -59,9 +61,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let [init, skiff, runtime, probe] = workspace::build_each(packages, "release")?;
     let suite = workspace::build_test("skiff-tests", "it", "fast")?;
     let programs = &Programs { init, skiff, runtime, probe, suite };
-    let machines: Vec<Machine> = names.iter().map(|name| Machine::named(name)).collect::<Result<_>>()?;
+    let shares = if filters.is_empty() && thread::available_parallelism()?.get() >= 4 { 2 } else { 1 };
+    let named = names.iter().map(|name| Machine::named(name, shares)).collect::<Result<Vec<_>>>()?;
+    let machines: Vec<Machine> = named.into_iter().flatten().collect();
     // Each machine has fewer processors than most hosts, and much of its time is waiting.
-    let failures: Vec<String> = std::thread::scope(|scope| {
+    let failures: Vec<String> = thread::scope(|scope| {
         let start = |machine| scope.spawn(move || one(machine, programs, filters));
         let machines: Vec<_> = machines.iter().map(start).collect();
         let results =
@@ -80,19 +84,30 @@ struct Machine {
     /// Of its log: the kernel's release, or what else is special.
     name: String,
     kernel: Kernel,
+    /// Which share of all tests it runs, as its init is told; `None` if all.
+    share: Option<String>,
     /// A system with systemd, and its root directory.
     userland: Option<(&'static Userland, PathBuf)>,
 }
 
 impl Machine {
-    fn named(name: &str) -> Result<Self> {
+    /// The machine of this name, or the machines that take a share of its tests each.
+    fn named(name: &str, shares: usize) -> Result<Vec<Self>> {
         static BOOTED: [Userland; 2] = userland::ALL;
         if let Some(userland) = BOOTED.iter().find(|userland| userland.name == name) {
             let (kernel, root) = (kernel::fetch(SYSTEMD_SERIES)?, userland::fetch(userland)?);
-            return Ok(Self { name: name.to_owned(), kernel, userland: Some((userland, root)) });
+            let userland = Some((userland, root));
+            return Ok(vec![Self { name: name.to_owned(), kernel, share: None, userland }]);
         }
         let kernel = kernel::fetch(name)?;
-        Ok(Self { name: kernel.release.clone(), kernel, userland: None })
+        let release = &kernel.release;
+        let share = |which| Self {
+            name: if shares == 1 { release.clone() } else { format!("{release}-{which}") },
+            kernel: kernel.clone(),
+            share: (shares > 1).then(|| format!("share={which}/{shares}")),
+            userland: None,
+        };
+        Ok((1..=shares).map(share).collect())
     }
 
     /// What the tests need of the kernel that is not built in.
@@ -102,7 +117,9 @@ impl Machine {
 
     /// What its init is told: whether systemd is to be booted, and which tests to run.
     fn arguments(&self, filters: &[String]) -> Vec<String> {
-        let Some((userland, _)) = &self.userland else { return filters.to_vec() };
+        let Some((userland, _)) = &self.userland else {
+            return self.share.iter().chain(filters).cloned().collect();
+        };
         let own = || userland.tests.iter().map(|test| (*test).to_owned()).collect();
         let tests = if filters.is_empty() { own() } else { filters.to_vec() };
         [vec!["systemd".to_owned()], tests].concat()
@@ -111,7 +128,7 @@ impl Machine {
 
 /// Boots one machine and listens to it; an error unless every check passed and the machine said so.
 fn one(machine: &Machine, programs: &Programs, filters: &[String]) -> Result<()> {
-    let Machine { name, kernel, userland } = machine;
+    let Machine { name, kernel, userland, .. } = machine;
     let scratch = workspace::scratch("vm")?;
     let archive = scratch.join(format!("{name}.cpio"));
     let log = scratch.join(format!("{name}.log"));
