@@ -5,19 +5,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use ureq::Agent;
 use ureq::http::Uri;
-use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 
 use crate::config::Config;
 use crate::error::{Result, cause, failed, quoted};
-use crate::tls::{Encrypt, Identity};
+use crate::tls::{Encrypt, Identity, Session};
 use crate::url;
 
 /// Idle connections kept for one host: as many as layers are fetched at once.
@@ -42,7 +41,7 @@ struct Kind {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Trust {
-    /// No TLS with the host; a proxy before it may speak it, and be told a password.
+    /// No TLS with the host.
     Plain,
     System,
     /// With what is kept for this `HOST[:PORT]`.
@@ -92,19 +91,19 @@ impl Connections {
             .timeout_connect(Some(patience.connect))
             .timeout_per_read(Some(patience.idle))
             .timeout_per_write(Some(patience.idle));
-        let Some(encrypt) = self.encrypt(&kind.trust, config)? else {
-            return Ok(builder.tls_config(anybody()).build().new_agent());
-        };
+        // A proxy is none of the host's: it may be told a password, whatever is trusted behind it.
+        let proxy = kind.proxy.as_ref().map(|_| self.session(&Trust::System, config));
+        let encrypt = Encrypt { host: self.session(&kind.trust, config)?, proxy: proxy.transpose()? };
         let connector =
             ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(encrypt);
         Ok(Agent::with_parts(builder.build(), connector, DefaultResolver::default()))
     }
 
-    /// Whom TLS is made with; `None` if anybody will do.
-    fn encrypt(&self, trust: &Trust, config: &Config) -> Result<Option<Encrypt>> {
+    fn session(&self, trust: &Trust, config: &Config) -> Result<Session> {
+        let wrong = |error| failed(quoted(&format!("TLS: {error}")));
         let (mut known, mut own) = (Vec::new(), None);
         match trust {
-            Trust::Anybody => return Ok(None),
+            Trust::Anybody => return Session::with_anybody().map_err(wrong),
             Trust::Plain | Trust::System => known.clone_from(self.system_roots()),
             Trust::Own(authority) => {
                 known.clone_from(self.system_roots());
@@ -115,7 +114,7 @@ impl Connections {
                 }
             }
         }
-        Encrypt::new(known, own).map(Some).map_err(|error| failed(quoted(&format!("TLS: {error}"))))
+        Session::new(known, own).map_err(wrong)
     }
 
     /// `$SSL_CERT_FILE`, `$SSL_CERT_DIR`, else where the distribution keeps them. What is not readable is left out:
@@ -129,13 +128,6 @@ impl Connections {
             found.certs
         })
     }
-}
-
-/// TLS with whoever answers.
-fn anybody() -> TlsConfig {
-    // One provider, named here: rustls chooses none by itself.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    TlsConfig::builder().unversioned_rustls_crypto_provider(provider).disable_verification(true).build()
 }
 
 /// Authorities, and what the client proves itself by, of one host's folder.

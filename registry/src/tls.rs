@@ -27,9 +27,17 @@ pub(crate) struct Identity {
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
-/// Makes connections TLS where the address asks for it.
+/// Makes connections TLS where the address asks for it: to a host, and to the proxy before it if that wants to be spoken to over TLS.
 #[derive(Debug)]
-pub(crate) struct Encrypt(Arc<ClientConfig>);
+pub(crate) struct Encrypt {
+    pub(crate) host: Session,
+    /// `None` if no proxy stands between.
+    pub(crate) proxy: Option<Session>,
+}
+
+/// Whom TLS is made with.
+#[derive(Debug, Clone)]
+pub(crate) struct Session(Arc<ClientConfig>);
 
 /// A connection over TLS.
 pub(crate) struct Encrypted<T: Transport> {
@@ -46,7 +54,11 @@ struct Verifier {
     known: Vec<CertificateDer<'static>>,
 }
 
-impl Encrypt {
+/// Trusts whoever answers, and looks at nothing.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl Session {
     /// Trusts `known`; of these, what is no certificate is left out. Errors: key and certificate of `own` do not go together.
     pub(crate) fn new(known: Vec<CertificateDer<'static>>, own: Option<Identity>) -> Result<Self, Error> {
         // Named here: rustls chooses none by itself.
@@ -59,6 +71,26 @@ impl Encrypt {
             Some(own) => builder.with_client_auth_cert(own.chain, own.key)?,
             None => builder.with_no_client_auth(),
         })))
+    }
+
+    /// With whoever answers.
+    pub(crate) fn with_anybody() -> Result<Self, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+        Ok(Self(Arc::new(builder.with_no_client_auth())))
+    }
+}
+
+impl Encrypt {
+    /// Whom the connection that is being made is with.
+    fn session(&self, details: &ConnectionDetails<'_>) -> &Session {
+        // The one to the proxy is made without a proxy.
+        match &self.proxy {
+            Some(proxy) if details.config.proxy().is_none() => proxy,
+            _ => &self.host,
+        }
     }
 }
 
@@ -78,7 +110,7 @@ impl<T: Transport> Connector<T> for Encrypt {
         let name = ServerName::try_from(host).map_err(|_| ureq::Error::Tls("not a host's name"))?;
         let mut below = TransportAdapter::new(plain, details.current_time.clone());
         below.set_timeout(left(details.timeout, details.now, (details.current_time)()));
-        let mut session = ClientConnection::new(self.0.clone(), name)?;
+        let mut session = ClientConnection::new(self.session(details).0.clone(), name)?;
         session.complete_io(&mut below)?;
         let (input, output) = (details.config.input_buffer_size(), details.config.output_buffer_size());
         let stream = StreamOwned::new(session, below);
@@ -171,6 +203,41 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
