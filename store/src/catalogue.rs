@@ -137,6 +137,16 @@ pub(crate) fn put(disk: &Disk, name: &ImageName, record: Record) -> io::Result<O
     Ok(old)
 }
 
+/// Notes one more `REPOSITORY@DIGEST` with `name`, as long as that means `image`.
+pub(crate) fn add_digest(disk: &Disk, name: &ImageName, image: Digest, digest: String) -> io::Result<()> {
+    let _lock = disk.names_lock()?;
+    let path = disk.name(name);
+    let is_new = |record: &Record| record.image == image && !record.digests.contains(&digest);
+    let Some(mut record) = read(&path)?.filter(is_new) else { return Ok(()) };
+    record.digests.push(digest);
+    disk.publish(&path, &json(&record)?, Durable::Yes).map(drop)
+}
+
 /// Keeps an image that has no name.
 pub(crate) fn put_untagged(disk: &Disk, record: Record) -> io::Result<()> {
     let _lock = disk.names_lock()?;

@@ -209,6 +209,12 @@ impl Store {
         Ok(())
     }
 
+    /// Notes that the registry of `name` has the image `id` under this digest. Nothing, if the name means another one by now.
+    pub fn pushed(&self, id: Digest, name: &ImageName, digest: Digest) -> Result<(), Error> {
+        let known = name.with_digest(digest).to_string();
+        catalogue::add_digest(&self.disk, name, id, known).map_err(|e| self.error(&cause(&e)))
+    }
+
     /// Takes the name away that `text` is, and the image with its last one; or, if `text` is an id, all its names and the
     /// image. What nobody else needs of it goes, too.
     ///
@@ -235,7 +241,12 @@ impl Store {
                 let runs = uses.iter().any(|used| used.is_running);
                 if !is_last || runs {
                     catalogue::take(&self.disk, name, found.id, true).map_err(failed)?;
-                    return Ok(vec![Removed::Untagged(name.clone())]);
+                    removed.push(Removed::Untagged(name.clone()));
+                    // With the last name in a repository goes what the image is called by there.
+                    let left = self.image(found.id).map(|it| it.digests).unwrap_or_default();
+                    let gone = summary.digests.iter().filter(|it| !left.contains(it) && *it != name);
+                    removed.extend(gone.cloned().map(Removed::Untagged));
+                    return Ok(removed);
                 }
             }
             None => {

@@ -72,6 +72,17 @@ fn a_push_is_told_as_docker_tells_it() {
     let again = skiff(&case, &["push", &name]).output().ok();
     assert!(again.contains(": Layer already exists\n") && !again.contains("Pushed"), "{again}");
     assert_eq!(skiff(&case, &["push", "-q", &name]).output().ok(), format!("{name}:latest\n"));
+    // It is known here what it is called there, until it has no name there any more.
+    let digest = again.split_whitespace().find(|word| word.starts_with("sha256:")).expect("a digest");
+    let inspect = ["image", "inspect", "--format", "{{json .RepoDigests}}", &name];
+    let known = parse(&skiff(&case, &inspect).output().ok());
+    let there = format!("{name}@{digest}");
+    let names = known.as_array().expect("a list");
+    assert!(names.len() == 2 && names.contains(&there.as_str().into()), "{known} {there}");
+    let listed = ["images", "--digests", "--format", "{{.Digest}}", &name];
+    assert_eq!(skiff(&case, &listed).output().ok(), format!("{digest}\n"));
+    let removed = skiff(&case, &["rmi", &name]).output().ok();
+    assert_eq!(removed, format!("Untagged: {name}:latest\nUntagged: {there}\n"));
     // It is there for others.
     registry.take("other:latest", &format!("oci:{}", case.dir.join("taken").display()));
 }

@@ -127,6 +127,7 @@ fn one(local: &Local, name: &ImageName, id: Digest, args: &Args) -> Result<Pushe
     let pushed = push(&local.store, &registry, id, name, args.packing, &Push(&board));
     board.finish();
     let pushed = pushed.map_err(elsewhere)?;
+    local.store.pushed(id, name, pushed.digest).map_err(failed)?;
     if !args.leaves_profiles {
         prefetched::attach(local, &registry, id, name, pushed.digest);
     }
