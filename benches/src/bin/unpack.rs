@@ -60,7 +60,7 @@ fn measure(
     // The first turn only warms up.
     for turn in 0..=options.count {
         for (arm, samples) in &mut arms {
-            let target = place.join("target");
+            let target = place.join(format!("target/{turn}-{arm}"));
             fs::create_dir_all(&target)?;
             nix::unistd::syncfs(File::open(&target)?)?;
             let begun = Instant::now();
@@ -78,9 +78,10 @@ fn measure(
             if turn > 0 {
                 samples.push(begun.elapsed().as_secs_f64());
             }
-            fs::remove_dir_all(&target)?;
         }
     }
+    // Not sooner: ext4 passes over inodes that were freed in the last minutes, one by one for each new file.
+    fs::remove_dir_all(place.join("target"))?;
     let row = |(arm, samples): &(&str, Samples)| {
         let seconds = samples.median();
         let speed = format!("{:.0}", megabytes / seconds);
