@@ -14,7 +14,7 @@ const UNLIMITED: u64 = 1 << 62;
 /// Adds what `groups` count.
 pub(super) fn read(groups: &Groups<'_>, figures: &mut Figures) {
     if let Some(directory) = groups.unified() {
-        Unified(directory).read(figures);
+        Unified(directory, groups).read(figures);
     }
     for (controller, directory) in groups.legacy() {
         Legacy(&directory).read(controller, figures);
@@ -22,7 +22,7 @@ pub(super) fn read(groups: &Groups<'_>, figures: &mut Figures) {
 }
 
 /// A directory of version 2.
-struct Unified<'a>(&'a Directory);
+struct Unified<'a>(&'a Directory, &'a Groups<'a>);
 
 impl Unified<'_> {
     fn read(&self, figures: &mut Figures) {
@@ -30,15 +30,21 @@ impl Unified<'_> {
             cpu_unified(&text, &mut figures.cpu);
         }
         figures.pressure = self.pressures();
-        if let Some(usage) = self.0.number("memory.current") {
+        if self.1.may_have("memory")
+            && let Some(usage) = self.0.number("memory.current")
+        {
             figures.memory = self.memory(usage);
         }
-        if let Some(current) = self.0.number("pids.current") {
+        if self.1.may_have("pids")
+            && let Some(current) = self.0.number("pids.current")
+        {
             figures.processes.current = Some(current);
             figures.processes.limit = self.0.number("pids.max");
             figures.processes.peak = self.0.number("pids.peak");
         }
-        if let Some(text) = self.0.text("io.stat") {
+        if self.1.may_have("io")
+            && let Some(text) = self.0.text("io.stat")
+        {
             figures.block = block_unified(&text);
         }
     }

@@ -1,19 +1,22 @@
 //! The control groups of one container, opened to be read.
 //!
 //! A look at a hundred containers is many files of a few words each, and costs what opening them costs: so a directory is found once, its
-//! files below its descriptor, and a file is read in as few calls as there are, into room that nothing of what is read here fills.
+//! files below its descriptor, files that cannot be there are not looked for, and a file is read in as few calls as there are, into room
+//! that little of what is read here fills.
 
-use std::cell::OnceCell;
-use std::fs::File;
-use std::io::Read;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat};
 use skiff_runtime::cgroup::{Cgroup, Controller, Paths};
 
-/// Room for most files of the kernel's; such blocks are the cheapest that the allocator has.
+/// Room for most files of the kernel's; such blocks are the cheapest that the allocator has. Less than a page by more than any line has: what
+/// the kernel writes line by line into a page of its own ends before the room does only if that is all.
 const ROOM: usize = 1024;
 /// What is longer, a list of very many threads, is cut off.
 const BYTES_MAX: u64 = 4 << 20;
@@ -23,8 +26,18 @@ const BYTES_MAX: u64 = 4 << 20;
 pub(crate) struct Groups<'a> {
     paths: &'a Paths,
     unified: Option<Directory>,
+    /// The controllers that the group of version 2 may have.
+    controllers: Controllers,
+    threads: OnceCell<Option<Vec<i32>>>,
     processes: OnceCell<Option<Vec<i32>>>,
 }
+
+/// What is the same for containers that are looked at together: the controllers of version 2 that there are below a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Round(RefCell<HashMap<PathBuf, Controllers>>);
+
+/// Names of controllers; `None` if it is not known which there are.
+type Controllers = Option<std::rc::Rc<str>>;
 
 /// A directory whose files are read.
 #[derive(Debug)]
@@ -34,7 +47,18 @@ impl<'a> Groups<'a> {
     /// Those at `paths` that there are.
     pub(crate) fn open(paths: &'a Paths) -> Self {
         let unified = paths.unified.as_deref().and_then(Directory::open);
-        Self { paths, unified, processes: OnceCell::new() }
+        Self { paths, unified, controllers: None, threads: OnceCell::new(), processes: OnceCell::new() }
+    }
+
+    /// As [`Groups::open`], for one of several.
+    pub(crate) fn open_in(round: &Round, paths: &'a Paths) -> Self {
+        let above = paths.unified.as_deref().and_then(Path::parent);
+        Self { controllers: above.and_then(|above| round.controllers(above)), ..Self::open(paths) }
+    }
+
+    /// Whether its group of version 2 may have the files of `controller`.
+    pub(super) fn may_have(&self, controller: &str) -> bool {
+        self.controllers.as_ref().is_none_or(|all| all.split_whitespace().any(|one| one == controller))
     }
 
     /// Of version 2.
@@ -50,17 +74,47 @@ impl<'a> Groups<'a> {
         self.paths.legacy.iter().filter_map(open)
     }
 
+    /// The ids of the threads in its group of version 2 itself; read once.
+    pub(super) fn threads(&self) -> Option<&[i32]> {
+        let list = || Some(ids(&self.unified.as_ref()?.text("cgroup.threads")?));
+        self.threads.get_or_init(list).as_deref()
+    }
+
     /// The ids of all processes in them; read once.
     pub(crate) fn processes(&self) -> Option<&[i32]> {
         let list = || {
             let flat = self.unified.as_ref().filter(|directory| directory.is_flat());
+            // A thread that is alone is a process.
+            if flat.is_some()
+                && let Some(Some(threads)) = self.threads.get()
+                && threads.len() == 1
+            {
+                return Some(threads.clone());
+            }
             match flat.and_then(|directory| directory.text("cgroup.procs")) {
-                Some(list) => Some(list.lines().filter_map(|line| line.parse().ok()).collect()),
+                Some(list) => Some(ids(&list)),
                 None => Cgroup::open(self.paths).ok()?.processes().ok(),
             }
         };
         self.processes.get_or_init(list).as_deref()
     }
+}
+
+impl Round {
+    fn controllers(&self, above: &Path) -> Controllers {
+        if let Some(known) = self.0.borrow().get(above) {
+            return known.clone();
+        }
+        let found: Controllers =
+            fs::read_to_string(above.join("cgroup.subtree_control")).ok().map(Into::into);
+        self.0.borrow_mut().insert(above.to_owned(), found.clone());
+        found
+    }
+}
+
+/// One in each line.
+fn ids(list: &str) -> Vec<i32> {
+    list.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 impl Directory {
@@ -91,10 +145,18 @@ pub(super) fn text(path: &str) -> Option<String> {
     read(openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()))
 }
 
-/// Reads to the end without asking for a size first, which files of the kernel do not have.
+/// Reads to the end without asking for a size first, which files of the kernel do not have, nor once more where the first answer leaves room.
 fn read(opened: nix::Result<OwnedFd>) -> Option<String> {
-    let mut bytes = Vec::with_capacity(ROOM);
-    File::from(opened.ok()?).take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    let mut file = File::from(opened.ok()?);
+    let mut bytes = vec![0; ROOM];
+    let length = match file.read(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+        length => Some(length.ok()?),
+    };
+    bytes.truncate(length.unwrap_or(0));
+    if length.is_none_or(|length| length == ROOM) {
+        file.take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    }
     String::from_utf8(bytes).ok()
 }
 
@@ -110,8 +172,12 @@ mod tests {
         std::fs::write(directory.join("long"), &long).unwrap();
         std::fs::write(directory.join("number"), "17\n").unwrap();
         std::fs::write(directory.join("most"), "max\n").unwrap();
+        std::fs::write(directory.join("empty"), "").unwrap();
+        std::fs::write(directory.join("full"), &long[..ROOM]).unwrap();
         let opened = Directory::open(&directory).unwrap();
+        assert_eq!(opened.text("full").as_deref(), Some(&long[..ROOM]));
         assert_eq!(opened.text("long"), Some(long));
+        assert_eq!(opened.text("empty").as_deref(), Some(""));
         assert_eq!(
             [opened.number("number"), opened.number("most"), opened.number("none")],
             [Some(17), None, None]

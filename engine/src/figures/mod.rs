@@ -18,7 +18,7 @@ use crate::State;
 use crate::ending::now_ns;
 
 pub(crate) use events::{Living, Past, Tracker};
-pub(crate) use groups::Groups;
+pub(crate) use groups::{Groups, Round};
 pub(crate) use sample::{cgroup_id, sample};
 
 /// A container and its figures.

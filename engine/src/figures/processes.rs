@@ -19,8 +19,7 @@ pub(super) fn complete(groups: &Groups<'_>, counts_block: bool, figures: &mut Fi
     let has_memory = figures.memory.usage_bytes.is_some();
     let has_block = figures.block.read_bytes.is_some() || counts_block;
     if figures.processes.current.is_none() {
-        let list = groups.unified().and_then(|directory| directory.text("cgroup.threads"));
-        figures.processes.current = list.map(|list| list.lines().count() as u64);
+        figures.processes.current = groups.threads().map(|threads| threads.len() as u64);
     }
     if has_memory && has_block {
         return;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skiff_runtime::cgroup::Paths;
 
-use super::{Figures, Groups, Sampled, read};
+use super::{Figures, Groups, Round, Sampled, read};
 use crate::engine::Engine;
 use crate::{Error, Record};
 
@@ -30,8 +30,9 @@ pub(crate) async fn sample(
         let cgroups: Vec<_> = subjects.iter().map(|subject| cgroup_id(&subject.cgroups)).collect();
         let pasts: Vec<_> = cgroups.iter().map(|cgroup| tracker.past(*cgroup)).collect();
         let living = tracker.living();
+        let round = Round::default();
         let read = |((subject, cgroup), past): ((&Subject, _), &Option<_>)| {
-            let mut sampled = subject.read(cgroup, tracker.counts_block(past.as_ref()));
+            let mut sampled = subject.read(&round, cgroup, tracker.counts_block(past.as_ref()));
             tracker.complete(past.as_ref(), &living, &mut sampled.figures);
             sampled
         };
@@ -65,9 +66,9 @@ fn subjects(engine: &Engine, containers: &[String]) -> (Vec<Subject>, Vec<String
 
 impl Subject {
     /// But for what programs in the kernel have counted.
-    fn read(&self, cgroup: Option<u64>, counts_block: bool) -> Sampled {
+    fn read(&self, round: &Round, cgroup: Option<u64>, counts_block: bool) -> Sampled {
         let record = &self.record;
-        let figures = read(&Groups::open(&self.cgroups), Some(self.pid), counts_block);
+        let figures = read(&Groups::open_in(round, &self.cgroups), Some(self.pid), counts_block);
         Sampled {
             id: record.id.clone(),
             name: record.name.clone(),

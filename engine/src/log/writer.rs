@@ -20,6 +20,8 @@ use super::directory::Directory;
 use super::journald::Journal;
 use super::record::Stream;
 use super::source::ready;
+use skiff_sys::clock::monotonic_ns;
+
 use crate::spec::{LogDriver, LogSpec};
 
 /// What is read from a terminal at once, bytes.
@@ -31,7 +33,7 @@ const LIVE: LogSpec = LogSpec { driver: LogDriver::File, max_bytes: 1 << 20, max
 /// How many requests for a live log wait for the task.
 const REQUESTS: usize = 8;
 
-/// A log is closed when its container has written nothing for so long.
+/// A log is closed when its container has written nothing for so long, and up to a second more.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Somebody wants to look on.
@@ -251,7 +253,9 @@ async fn carry(
 /// Waits until something that is open has been left alone for long.
 async fn quiet(is_open: bool) {
     if is_open {
-        tokio::time::sleep(QUIET).await;
+        // At a full second of the clock: of many that have begun to be quiet, all are closed at once.
+        let since = Duration::from_nanos(monotonic_ns() % 1_000_000_000);
+        tokio::time::sleep(QUIET + Duration::from_secs(1) - since).await;
     } else {
         std::future::pending().await
     }

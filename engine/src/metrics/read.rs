@@ -16,7 +16,7 @@ use super::sampler::Cost;
 use super::table;
 use crate::Record;
 use crate::documents;
-use crate::figures::{self, Figures, Groups, Living, Past, Tracker, cgroup_id};
+use crate::figures::{self, Figures, Groups, Living, Past, Round, Tracker, cgroup_id};
 
 /// So many containers made ahead are asked for their memory at most; that of others is taken to be the same.
 const PARKED_MAX: usize = 8;
@@ -93,6 +93,8 @@ struct Programs {
     living: Living,
     pinned: Option<Pinned>,
     taken: Vec<Taken>,
+    /// This look at all of them.
+    round: Round,
 }
 
 impl Counted {
@@ -119,6 +121,7 @@ pub(super) fn read(look: Look, since_ns: u64, cost: Cost) -> Vec<Subject> {
         tracker: look.tracker.clone(),
         taken: pinned.as_ref().and_then(|pinned| pinned.taken().ok()).unwrap_or_default(),
         pinned,
+        round: Round::default(),
     };
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let mut subjects = Vec::with_capacity(look.running.len() + 1);
@@ -200,7 +203,7 @@ fn id(record: &Record, cgroups: &Paths) -> String {
 impl Programs {
     fn container(&self, running: &Running, cgroup: Option<u64>, past: Option<&Past>) -> Container {
         let taken = self.taken.iter().find(|taken| Some(taken.owner.cgroup) == cgroup);
-        let groups = Groups::open(&running.cgroups);
+        let groups = Groups::open_in(&self.round, &running.cgroups);
         let mut figures = figures::read(&groups, Some(running.pid), self.tracker.counts_block(past));
         self.tracker.complete(past, &self.living, &mut figures);
         Container {
