@@ -79,6 +79,9 @@ fn await_port(port: u16) {
     wait_until(|| fs::read_to_string("/proc/net/tcp").is_ok_and(|table| table.contains(&line)));
 }
 
+/// Waits until somebody listens at port 7000 of the container.
+const LISTENS: &str = "until cat /proc/net/tcp* | grep -q :1B58; do sleep 0.1; done";
+
 #[test]
 fn a_connection_stays_established() {
     if !criu_works() {
@@ -87,8 +90,7 @@ fn a_connection_stays_established() {
     let server = "tail -f /dev/null | nc -l -p 7000 > got &";
     let client =
         "(while :; do i=$((i+1)); echo $i; sleep 0.1; done) | nc 127.0.0.1 7000 & echo 1 > count; wait";
-    let listens = "until cat /proc/net/tcp* | grep -q :1B58; do sleep 0.1; done";
-    let bundle = start(&format!("{server} {listens}; {client}"));
+    let bundle = start(&format!("{server} {LISTENS}; {client}"));
     let got = || fs::read_to_string(bundle.dir.join("data/got")).unwrap_or_default();
     wait_until(|| got().lines().count() > 3);
     is_refused(&bundle, &[]);
@@ -108,9 +110,14 @@ fn a_connection_stays_established() {
 /// How many connections to port 7000 there are in the container, by the side that listens and by the other.
 #[track_caller]
 fn connections(bundle: &Bundle) -> (usize, usize) {
-    let table = fs::read_to_string(format!("/proc/{}/net/tcp", bundle.pid())).expect("its connections");
-    assert!(table.contains("local_address"), "{table}");
-    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let pid = bundle.pid();
+    let table = |name: &str| {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{name}")).expect("its connections");
+        assert!(table.contains("local_address"), "{table}");
+        table
+    };
+    let tables = table("tcp") + &table("tcp6");
+    let rows: Vec<Vec<&str>> = tables.lines().map(|line| line.split_whitespace().collect()).collect();
     // The fourth column is the state, `TCP_ESTABLISHED`.
     let count = |end: usize| rows.iter().filter(|row| row[end].ends_with(":1B58") && row[3] == "01").count();
     (count(1), count(2))
@@ -121,7 +128,8 @@ fn a_connection_is_restored_as_closed() {
     if !criu_works() {
         return;
     }
-    let bundle = start("tail -f /dev/null | nc -l -p 7000 & tail -f /dev/null | nc 127.0.0.1 7000 & wait");
+    let (server, client) = ("tail -f /dev/null | nc -l -p 7000", "tail -f /dev/null | nc 127.0.0.1 7000");
+    let bundle = start(&format!("{server} & {LISTENS}; {client} & wait"));
     wait_until(|| connections(&bundle) == (1, 1));
     let images = place(&bundle, "images");
     checkpoint(&bundle, &["--tcp-established", "--image-path", &images]);
@@ -136,8 +144,8 @@ fn a_connection_that_is_being_made_is_left_out() {
         return;
     }
     // Nobody accepts it.
-    let script = "nc -l -p 7000 & kill -STOP $!; tail -f /dev/null | nc 127.0.0.1 7000 & wait";
-    let bundle = start(script);
+    let client = "tail -f /dev/null | nc 127.0.0.1 7000";
+    let bundle = start(&format!("nc -l -p 7000 & {LISTENS}; kill -STOP $!; {client} & wait"));
     wait_until(|| connections(&bundle) == (1, 1));
     is_refused(&bundle, &["--tcp-established"]);
     let images = place(&bundle, "images");
