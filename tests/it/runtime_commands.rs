@@ -54,6 +54,19 @@ fn exec_passes_on_no_descriptors_of_a_service_manager() {
 }
 
 #[test]
+fn spec_takes_the_name_of_its_file() {
+    let bundle = Bundle::new();
+    let directory = bundle.dir.display().to_string();
+    succeeds(&bundle.runtime(&["spec", "--bundle", &directory, "-f", "other.json"]));
+    assert!(bundle.dir.join("other.json").exists() && !bundle.dir.join("config.json").exists());
+    let again = bundle.runtime(&["spec", "--bundle", &directory, "--file", "other.json"]);
+    assert_eq!((again.code, again.stderr.lines().count()), (1, 1), "{again}");
+    let elsewhere = bundle.dir.join("elsewhere.json").display().to_string();
+    succeeds(&bundle.runtime(&["spec", "--file", &elsewhere]));
+    assert!(bundle.dir.join("elsewhere.json").exists());
+}
+
+#[test]
 fn features_claim_checkpoints_where_there_is_criu() {
     let bundle = Bundle::new();
     let criu = bundle.file("bin/criu", "#!/bin/true\n");

@@ -406,7 +406,15 @@ pub(crate) const COMMANDS: &[Command] = &[
         count: 0..=0,
         order: Order::Mixed,
         about: "",
-        flags: &[BUNDLE, switch("rootless", "for a user other than root", |a, on| a.rootless = on), HELP],
+        flags: &[
+            BUNDLE,
+            value::<Args>("file", "FILE", "its name, if not config.json in the bundle", |a, v| {
+                path(v).map(|v| a.launch.config = Some(v))
+            })
+            .or('f'),
+            switch("rootless", "for a user other than root", |a, on| a.rootless = on),
+            HELP,
+        ],
         run: specify::spec,
     },
     Command {

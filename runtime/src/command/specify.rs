@@ -12,7 +12,8 @@ use crate::failure::{Context, Failure};
 
 /// `spec`. A file that is there is not touched.
 pub(crate) fn spec(_: &Global, args: &Args) -> Result<u8, Failure> {
-    let path = args.launch.bundle.as_deref().unwrap_or(Path::new(".")).join("config.json");
+    let name = args.launch.config.as_deref().unwrap_or(Path::new("config.json"));
+    let path = args.launch.bundle.as_deref().unwrap_or(Path::new(".")).join(name);
     let owner = if args.rootless {
         Owner::User { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
     } else {
