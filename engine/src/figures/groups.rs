@@ -188,6 +188,25 @@ mod tests {
     }
 
     #[test]
+    fn controllers_that_are_off_are_not_looked_for() {
+        let above = std::env::temp_dir().join(format!("skiff-round-{}", std::process::id()));
+        let one = above.join("one");
+        std::fs::create_dir_all(&one).unwrap();
+        std::fs::write(above.join("cgroup.subtree_control"), "cpuset io\n").unwrap();
+        std::fs::write(one.join("cgroup.threads"), "7\n8\n").unwrap();
+        let paths = Paths { unified: Some(one), ..Paths::default() };
+        let (round, off) = (Round::default(), ["io", "memory", "cpu"]);
+        let found = Groups::open_in(&round, &paths);
+        assert_eq!(off.map(|name| found.may_have(name)), [true, false, false]);
+        assert_eq!(found.threads(), Some(&[7, 8][..]));
+        std::fs::remove_dir_all(&above).unwrap();
+        // It is known for as long as the round lasts, and of no other.
+        assert!(!Groups::open_in(&round, &paths).may_have("memory"));
+        assert!(Groups::open_in(&Round::default(), &paths).may_have("memory"));
+        assert!(Groups::open(&paths).may_have("memory"));
+    }
+
+    #[test]
     fn groups_that_are_gone_have_no_processes_and_no_files() {
         let paths = Paths { unified: Some("/sys/fs/cgroup/skiff-there-is-none".into()), ..Paths::default() };
         let groups = Groups::open(&paths);
