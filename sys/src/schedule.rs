@@ -1,8 +1,9 @@
 //! What the kernel grants a process of its CPUs, disks and memory nodes, and how it behaves towards it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -56,17 +57,37 @@ pub fn set_policy(policy: &Policy) -> io::Result<()> {
     check(result)
 }
 
-/// Whether a processor that this process may run on is likely to be idle: fewer threads run, or could, than it has
-/// processors. proc_loadavg(5), sched_getaffinity(2).
+/// The right to have something done beside, on a processor that is likely to be idle. It ends when this is dropped, in whichever
+/// processes it has got to.
+#[derive(Debug)]
+pub struct IdleProcessor {
+    _held: Flock<OwnedFd>,
+}
+
+/// Takes that right, if fewer threads run, or could, than there are processors that this process may run on, and if nobody else
+/// has it. proc_loadavg(5), sched_getaffinity(2), flock(2).
+///
+/// One at a time: of many at once most sleep, for locks of the kernel's that those who help them would have to wait for, too, so
+/// that processors seem to be idle.
 #[must_use]
-pub fn has_idle_processor() -> bool {
+pub fn idle_processor() -> Option<IdleProcessor> {
     let mut text = [0; 128];
-    let read = crate::file::open(c"/proc/loadavg", OFlag::O_RDONLY, 0)
-        .and_then(|file| Ok(nix::unistd::read(&file, &mut text)?));
-    let runnable = read.ok().and_then(|length| runnable(&text[..length]));
-    let Ok(own) = sched_getaffinity(Pid::from_raw(0)) else { return false };
+    let file = crate::file::open(c"/proc/loadavg", OFlag::O_RDONLY, 0).ok()?;
+    let length = nix::unistd::read(&file, &mut text).ok()?;
+    let runnable = runnable(&text[..length])?;
+    let own = sched_getaffinity(Pid::from_raw(0)).ok()?;
     let processors = (0..CpuSet::count()).filter(|processor| own.is_set(*processor) == Ok(true)).count();
-    runnable.is_some_and(|runnable| runnable < processors)
+    if runnable >= processors {
+        return None;
+    }
+    IdleProcessor::take(file)
+}
+
+impl IdleProcessor {
+    fn take(file: OwnedFd) -> Option<Self> {
+        let held = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+        Some(Self { _held: held })
+    }
 }
 
 /// The number before the slash: those that run or could.
@@ -148,6 +169,22 @@ mod tests {
     /// Runs `test` in a thread of its own, for what it sets stays set.
     fn apart(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(test).join().expect("the thread ends");
+    }
+
+    #[test]
+    fn one_at_a_time_has_something_done_beside() {
+        let path = std::env::temp_dir().join(format!("skiff-beside-{}", std::process::id()));
+        let file =
+            || OwnedFd::from(std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("open"));
+        std::fs::write(&path, "").expect("a file");
+        let held = IdleProcessor::take(file()).expect("the first");
+        // What a child has got of it ends with it.
+        let copy = held._held.try_clone().expect("dup");
+        assert!(IdleProcessor::take(file()).is_none());
+        drop(held);
+        assert!(IdleProcessor::take(file()).is_some());
+        drop(copy);
+        std::fs::remove_file(&path).expect("remove");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nix::sched::CloneFlags;
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::netns::Nascent;
 use skiff_sys::process::{self, Child, Exit, Memory};
-use skiff_sys::schedule::has_idle_processor;
+use skiff_sys::schedule::idle_processor;
 
 use super::birthplace::Around;
 use super::gate::Gate;
@@ -100,7 +100,8 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         Bond::None => None,
     };
     process::keep_children().context(|| "take SIGCHLD".into())?;
-    let is_beside = !in_user_namespace(plan) && has_idle_processor();
+    let beside = if in_user_namespace(plan) { None } else { idle_processor() };
+    let is_beside = beside.is_some();
     let console_socket = console_socket.map(console::connect).transpose()?;
     let joins = Joins::open(&plan.joins)?;
     let mut cgroup = Cgroup::default();
@@ -169,6 +170,7 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
             joins.add_network(network.finish().map_err(|error| report::clone_error(plan, error))?);
         }
     }
+    drop(beside);
     running.let_go(plan, &joins, born, &channel, is_ahead)?;
     running.follow(&channel, page, &Of { plan: Some(plan), process: &plan.process }, console_socket)?;
     Ok(running)
