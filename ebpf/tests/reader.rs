@@ -20,17 +20,22 @@ use shared::{Cgroups, or_skip};
 mod shared;
 
 const READER: &CStr = c"skiff-reader";
-const BYTES: u64 = 20_480;
+const BYTES: usize = 20_480;
 
 /// Lets a process called `name` from its birth on do `work` in `cgroup`.
 fn child(cgroup: &File, name: &CStr, work: impl FnOnce()) {
+    child_in(CloneFlags::empty(), cgroup, name, work);
+}
+
+/// The same in new namespaces.
+fn child_in(namespaces: CloneFlags, cgroup: &File, name: &CStr, work: impl FnOnce()) {
     let own = prctl::get_name().expect("a name");
     prctl::set_name(name).expect("another");
     let run = |_: Memory| {
         work();
         0
     };
-    let child = process::spawn(CloneFlags::empty(), Some(cgroup.as_fd()), Memory::Copied, run);
+    let child = process::spawn(namespaces, Some(cgroup.as_fd()), Memory::Copied, run);
     prctl::set_name(&own).expect("the name");
     process::reap(child.expect("a process").pidfd.as_fd(), true).expect("its end");
 }
@@ -51,7 +56,7 @@ fn it_is_in_no_record() {
     let Some(cgroups) = Cgroups::new("reader") else { return };
     let (cgroup, id) = cgroups.make("one");
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("reader-{}", std::process::id()));
-    fs::write(&path, [7; BYTES as usize]).expect("write");
+    fs::write(&path, [7; BYTES]).expect("write");
     let file = File::open(&path).expect("open");
     fs::remove_file(&path).expect("remove");
     file.sync_all().expect("sync");
@@ -61,7 +66,7 @@ fn it_is_in_no_record() {
         FileId { device: u32::try_from(major << 20 | minor).expect("a device"), inode: found.ino() };
     let read = || {
         nix::unistd::getppid();
-        cache::read_ahead(file.as_fd(), 0, BYTES).expect("read ahead");
+        cache::read_ahead(file.as_fd(), 0, BYTES as u64).expect("read ahead");
     };
     let recording = pages.arm(id).expect("arm");
     uses.arm(id, 0).expect("arm");
@@ -90,6 +95,11 @@ fn it_is_in_no_record() {
     assert_eq!(calls(), 1);
     let (files, _) = pages.finish(recording).expect("finish");
     let pages: u64 = files.get(&of_file).into_iter().flatten().map(|used| used.pages).sum();
-    assert_eq!(pages, BYTES.div_ceil(cache::PAGE));
+    assert_eq!(pages, (BYTES as u64).div_ceil(cache::PAGE));
+    // A container's first process has its parent outside as well, but namespaces of its own.
+    child_in(CloneFlags::CLONE_NEWNS, &cgroup, READER, || {
+        nix::unistd::getppid();
+    });
+    assert_eq!(calls(), 1);
     assert_eq!(uses.finish().expect("finish").tasks_peak, Some(2));
 }

@@ -52,7 +52,7 @@ pub fn skiff_fork(ctx: BtfTracePointContext) -> i32 {
     let is_thread = pid(child) != tgid(child);
     // SAFETY: `counts` points to a map value.
     unsafe {
-        if is_reader(child) {
+        if !is_thread && is_reader(child) {
             (*counts).reader = pid(child);
             return 0;
         }
