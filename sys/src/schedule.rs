@@ -68,7 +68,7 @@ pub struct IdleProcessor {
 /// has it. proc_loadavg(5), sched_getaffinity(2), flock(2).
 ///
 /// One at a time: of many at once most sleep, for locks of the kernel's that those who help them would have to wait for, too, so
-/// that processors seem to be idle.
+/// that processors seem to be idle. Whoever else locks that file, as anybody may, keeps everybody from it: launches take longer then.
 #[must_use]
 pub fn idle_processor() -> Option<IdleProcessor> {
     let mut text = [0; 128];

@@ -7,9 +7,9 @@
 //! `run` that stays names itself.
 //!
 //! What a container says costs it more than who listens. Once it is ready, or has said [`MESSAGES_MAX`] other things, the
-//! kernel discards what it sends, in its own time. Descriptors come along that it may take for ever to close (`SO_LINGER`, files
-//! of its own FUSE): pipes are closed at once, since a barrier is one, and others when the runtime has ended, which waits for
-//! nothing then.
+//! kernel discards what it sends, in its own time. Descriptors come along that it may take for ever to close (`SO_LINGER`): pipes are closed
+//! at once, since a barrier is one, and others when the runtime has ended, which waits for nothing then – but for files of a
+//! FUSE of the container's own, until that answers or the container has been killed.
 
 use std::cell::Cell;
 use std::env;
@@ -225,7 +225,8 @@ impl Listener {
         if let Err(error) = socket::discard(self.container.as_fd()) {
             tracing::warn!("discard what the container says: {error}");
         }
-        for _ in 0..AT_ONCE {
+        // The queue gets no longer.
+        for _ in 0..MESSAGES_MAX {
             if self.kept.get() >= DESCRIPTORS_MAX || self.next().is_none() {
                 break;
             }

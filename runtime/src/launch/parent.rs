@@ -100,10 +100,10 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         Bond::None => None,
     };
     process::keep_children().context(|| "take SIGCHLD".into())?;
-    let beside = if in_user_namespace(plan) { None } else { idle_processor() };
-    let is_beside = beside.is_some();
     let console_socket = console_socket.map(console::connect).transpose()?;
     let joins = Joins::open(&plan.joins)?;
+    let mut beside = if in_user_namespace(plan) { None } else { idle_processor() };
+    let is_beside = beside.is_some();
     let mut cgroup = Cgroup::default();
     let can_be_ahead = is_beside && plan.cgroup.order.is_none() && joins.can_wait();
     if can_be_ahead {
@@ -133,6 +133,10 @@ pub fn launch(plan: &Plan, attendance: Attendance<'_>) -> Result<Running, Error>
         // Had it come to nothing, the clone would make one, or say why it cannot.
         joins.add_network(network);
         namespaces.remove(CloneFlags::CLONE_NEWNET);
+    }
+    if !is_ahead {
+        // Nothing is made beside any more; the child may take its time.
+        drop(beside.take());
     }
     let score = OomScore::lend(&plan.process)?;
     let spawned = joins.spawn(namespaces, cgroup.unified_fd(), memory, |memory| {
