@@ -61,7 +61,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let [init, skiff, runtime, probe] = workspace::build_each(packages, "release")?;
     let suite = workspace::build_test("skiff-tests", "it", "fast")?;
     let programs = &Programs { init, skiff, runtime, probe, suite };
-    let shares = if filters.is_empty() && thread::available_parallelism()?.get() >= 4 { 2 } else { 1 };
+    let kernels = names.iter().filter(|name| Userland::named(name).is_none()).count();
+    // One of them ends early.
+    let has_room = names.len() + kernels <= thread::available_parallelism()?.get() + 1;
+    let shares = if filters.is_empty() && has_room { 2 } else { 1 };
     let named = names.iter().map(|name| Machine::named(name, shares)).collect::<Result<Vec<_>>>()?;
     let machines: Vec<Machine> = named.into_iter().flatten().collect();
     // Each machine has fewer processors than most hosts, and much of its time is waiting.
@@ -93,8 +96,7 @@ struct Machine {
 impl Machine {
     /// The machine of this name, or the machines that take a share of its tests each.
     fn named(name: &str, shares: usize) -> Result<Vec<Self>> {
-        static BOOTED: [Userland; 2] = userland::ALL;
-        if let Some(userland) = BOOTED.iter().find(|userland| userland.name == name) {
+        if let Some(userland) = Userland::named(name) {
             let (kernel, root) = (kernel::fetch(SYSTEMD_SERIES)?, userland::fetch(userland)?);
             let userland = Some((userland, root));
             return Ok(vec![Self { name: name.to_owned(), kernel, share: None, userland }]);

@@ -28,7 +28,14 @@ pub(crate) struct Userland {
     pub(crate) patience: u32,
 }
 
-pub(crate) const ALL: [Userland; 2] = [
+impl Userland {
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        ALL.iter().find(|userland| userland.name == name)
+    }
+}
+
+static ALL: [Userland; 2] = [
     Userland {
         name: "systemd",
         packages: "--include=apparmor,criu,dbus,dbus-user-session,iproute2,iptables,libpam-systemd,systemd,systemd-sysv,uidmap",
