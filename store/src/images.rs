@@ -242,7 +242,7 @@ impl Store {
                 if !is_last || runs {
                     catalogue::take(&self.disk, name, found.id, true).map_err(failed)?;
                     removed.push(Removed::Untagged(name.clone()));
-                    // With the last name in a repository goes what the image is called by there.
+                    // With a name goes what the image is called by in its repository, unless another name has that, too.
                     let left = self.image(found.id).map(|it| it.digests).unwrap_or_default();
                     let gone = summary.digests.iter().filter(|it| !left.contains(it) && *it != name);
                     removed.extend(gone.cloned().map(Removed::Untagged));

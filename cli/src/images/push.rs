@@ -127,7 +127,10 @@ fn one(local: &Local, name: &ImageName, id: Digest, args: &Args) -> Result<Pushe
     let pushed = push(&local.store, &registry, id, name, args.packing, &Push(&board));
     board.finish();
     let pushed = pushed.map_err(elsewhere)?;
-    local.store.pushed(id, name, pushed.digest).map_err(failed)?;
+    // It is there all the same.
+    if let Err(error) = local.store.pushed(id, name, pushed.digest) {
+        tracing::warn!("note the digest of {}: {error}", name.familiar());
+    }
     if !args.leaves_profiles {
         prefetched::attach(local, &registry, id, name, pushed.digest);
     }

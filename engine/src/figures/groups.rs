@@ -84,7 +84,7 @@ impl<'a> Groups<'a> {
     pub(crate) fn processes(&self) -> Option<&[i32]> {
         let list = || {
             let flat = self.unified.as_ref().filter(|directory| directory.is_flat());
-            // A thread that is alone is a process.
+            // A thread that is alone is a process, or all that is left of one.
             if flat.is_some()
                 && let Some(Some(threads)) = self.threads.get()
                 && threads.len() == 1
