@@ -5,7 +5,7 @@
 //! ([`skiff_sys::reader`]).
 //!
 //! It is none of the container's processes: what counts these in the kernel knows it from its birth on by its name, by that it executes no program,
-//! and by its parent, which is in another cgroup and in the same PID namespace (`is_reader` in `ebpf/progs/src/kernel.rs`).
+//! and by its parent, which is in another cgroup and in the same mount namespace (`is_reader` in `ebpf/progs/src/kernel.rs`).
 
 use std::ffi::CStr;
 use std::fs::File;

@@ -516,14 +516,15 @@ fn who_reads_ahead_is_in_no_profile() {
     let created = ["init", "workload"].map(|phase| sums[phase]["processes_created"].clone());
     assert_eq!(created, [1, 0], "{sums}");
     let calls = document["system_calls"].to_string();
-    assert!(calls.contains("exit_group") && !calls.contains("recvmsg"), "{calls}");
+    assert!(calls.contains("exit_group") && !calls.contains("readahead"), "{calls}");
     assert_eq!(document["uses"]["tasks_peak"], 1);
     let of = |what: &str| document["files"][what].as_array().expect("a list");
     assert_eq!(of("processes").len(), 1, "{:?}", of("processes"));
     assert!(!of("opens").iter().any(|open| open["path"] == "/dev/null"), "{:?}", of("opens"));
     let used = document["files"]["working_set"]["listed"].as_array().expect("a list");
     let own = |file: &Value| file["path"].as_str().expect("a path").ends_with("/bin/probe");
-    assert!(!used.is_empty() && used.iter().all(own), "{used:?}");
+    // Beside what the set-up has used of skiff's own program, where its process has a copy of the memory.
+    assert!(used.iter().any(own), "{used:?}");
     // What it has read is the container's, and in the one phase or the other.
     let read = ["init", "workload"].map(|phase| sums[phase]["block_read_bytes"].as_u64().expect("a number"));
     assert!(read.iter().sum::<u64>() >= (AHEAD * PAGE) as u64, "{sums}");

@@ -59,6 +59,7 @@ Offsets = 0x5eed_0000 {
     task_flags: "task_struct.flags",
     task_parent: "task_struct.real_parent",
     task_nsproxy: "task_struct.nsproxy",
+    nsproxy_mounts: "nsproxy.mnt_ns",
     mm_arg_start: "mm_struct.arg_start",
     mm_arg_end: "mm_struct.arg_end",
     binprm_filename: "linux_binprm.filename",

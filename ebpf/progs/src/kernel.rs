@@ -137,9 +137,9 @@ pub fn tgid(task: TaskPtr) -> u32 {
 
 /// Whether `task` reads ahead for the container in whose cgroup it is, and is none of it (`runtime/src/reader.rs`).
 ///
-/// It is so from its birth to its end: it has executed nothing, and is in all the namespaces of its parent, which is in another cgroup. A task
-/// of the container's that calls itself so has its parent in its own cgroup, or, where that is the launcher or has died, in other namespaces, for
-/// every container has its own mount namespace. One that makes cgroups below its own could pass, but could leave them as well.
+/// It is so from its birth to its end: it has executed nothing, and is in the mount namespace of its parent, which is in another cgroup. A task
+/// of the container's that calls itself so has its parent in its own cgroup, or, where that is the launcher or has died, in another mount
+/// namespace, as every container has its own. One that makes cgroups below its own could pass, but could leave them as well.
 #[inline(always)]
 pub fn is_reader(task: TaskPtr) -> bool {
     /// `task_struct.flags`: it has executed nothing since it was forked.
@@ -149,10 +149,10 @@ pub fn is_reader(task: TaskPtr) -> bool {
         return false;
     }
     let parent = task.follow(offset!(task_parent));
-    let namespaces = |task: TaskPtr| task.follow(offset!(task_nsproxy)).address();
+    let mounts = |task: TaskPtr| task.follow(offset!(task_nsproxy)).follow(offset!(nsproxy_mounts)).address();
     task.get::<u32>(offset!(task_flags)) & FORKNOEXEC != 0
         && cgroup_id_of(parent) != cgroup_id_of(task)
-        && namespaces(parent) == namespaces(task)
+        && mounts(parent) == mounts(task)
 }
 
 /// The id of the cgroup2 that `task` is in.
