@@ -472,20 +472,20 @@ fn who_reads_ahead_is_none_of_the_containers_processes() {
     }
     let image = image_of_a_waiting_program(&world.0);
     world.await_programs();
-    let container = world.ok(&["run", "-d", "--name", "it", "-m", "256m", &image, "trap"]);
+    let container = world.ok(&["run", "-d", "--name", "none-of-it", "-m", "256m", &image, "trap"]);
     assert!(eventually(|| charged(&container).0 >= AHEAD), "{:?}", charged(&container));
     assert!(eventually(|| charged(&container).1 == 1), "{:?}", charged(&container));
     let processes = |figures: &Value| {
         let processes = &figures["processes"];
         ["created", "executed", "ended"].map(|what| processes[what].as_u64().expect("a number"))
     };
-    let figures = parse(&world.ok(&["inspect", "-f", "{{json .Figures}}", "it"]));
+    let figures = parse(&world.ok(&["inspect", "-f", "{{json .Figures}}", "none-of-it"]));
     assert_eq!(processes(&figures), [1, 1, 0], "{figures}");
     // What it has read is the container's.
     let read = figures["block"]["read_bytes"].as_u64();
     assert!(read >= Some((AHEAD * PAGE) as u64), "{figures}");
-    world.ok(&["rm", "-f", "it"]);
-    let end = || world.ok(&["history", "--format", "json", "--filter", "name=it"]);
+    world.ok(&["rm", "-f", "none-of-it"]);
+    let end = || world.ok(&["history", "--format", "json", "--filter", "name=none-of-it"]);
     assert!(eventually(|| !end().is_empty()));
     let figures = parse(&end())["figures"].clone();
     assert_eq!(processes(&figures), [1, 1, 1], "{figures}");
@@ -556,9 +556,13 @@ fn a_daemon_records_and_replays_by_itself() {
         run();
         parse(&listed())["replays"].as_u64() >= Some(1)
     }));
-    assert!(eventually(|| {
-        chill(&world.0);
-        run();
-        parse(&listed())["precision_permille"].as_u64() >= Some(500)
-    }));
+    assert!(
+        eventually(|| {
+            chill(&world.0);
+            run();
+            parse(&listed())["precision_permille"].as_u64() >= Some(500)
+        }),
+        "{}",
+        listed()
+    );
 }

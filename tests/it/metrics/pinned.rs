@@ -39,9 +39,11 @@ fn what_pinned_programs_count_is_told() {
     let flag = format!("--cidfile={}", cidfile.display());
     let words = ["run", "--rm", &flag, fixture::small_root(), "sh", "-c", script];
     // By skiff alone: any engine's container is counted alike.
-    let alone = skiff(&words).env("SKIFF_DAEMON", "off").start();
+    let mut alone = skiff(&words).env("SKIFF_DAEMON", "off").start();
     assert!(eventually(|| std::fs::read_to_string(&cidfile).is_ok_and(|id| id.len() == 64)));
     let id = std::fs::read_to_string(&cidfile).expect("an id");
+    // Before, it would not hear that it is to end.
+    alone.until("ready");
     let name = [("name", id.as_str())];
     let has = |all: &[super::Series], figure: &str| {
         find(all, figure, &name).first().is_some_and(|one| one.value > 0.0)
