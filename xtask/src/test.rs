@@ -5,16 +5,18 @@
 //! build, and its part for OCI runtimes (`cargo xtask test oci`) at any runtime.
 
 use std::env;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use crate::{command, conformance, workspace};
 
 pub(crate) const ARGUMENTS: &str = "[FILTER] [-- ARGUMENTS]";
 pub(crate) const HELP: &str = "black-box tests of the release build (root), some of them once more by a
-                               daemon (SKIFF_TEST_DAEMON=on); ARGUMENTS go to the test runner;
+                               daemon (SKIFF_TEST_DAEMON=on); without FILTER, up to 4 that
+                               fail are tried again, alone; ARGUMENTS go to the test runner;
                                SKIFF=PATH tests another binary, MUST_RUN=1 turns skips into failures;
                                RUNTIME=crun with the filter oci tests another OCI runtime";
 
@@ -29,6 +31,9 @@ const BY_DAEMON: [&str; 10] = [
 /// modules whose names end alike.
 const NOT_BY_DAEMON: [&str; 3] = ["oci::", "runtime_", "propagation_is_as_asked_for"];
 
+/// So many tests that have failed are tried again.
+const AGAIN_MAX: usize = 4;
+
 /// What the suite needs.
 #[derive(Debug)]
 pub(crate) struct Programs {
@@ -40,18 +45,49 @@ pub(crate) struct Programs {
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     command::need_root("test")?;
     let Programs { skiff, runtime, probe } = programs()?;
-    let mut suite = suite(&probe);
-    suite.env("SKIFF", &skiff).env("RUNTIME", &runtime).env("SKIFF_PROBE", &probe);
-    suite.args(["test", "--package", "skiff-tests", "--test", "it"]).args(arguments);
+    let new = || {
+        let mut suite = suite(&probe);
+        suite.env("SKIFF", &skiff).env("RUNTIME", &runtime).env("SKIFF_PROBE", &probe);
+        suite.args(["test", "--package", "skiff-tests", "--test", "it"]);
+        suite
+    };
+    if arguments.is_empty() {
+        all(&new)?;
+        return command::run(by_daemon(&mut new()));
+    }
+    let mut suite = new();
+    suite.args(arguments);
     if !arguments.first().is_some_and(|filter| filter.starts_with("oci")) {
-        command::run(&mut suite)?;
-        return if arguments.is_empty() { command::run(by_daemon(&mut suite)) } else { Ok(()) };
+        return command::run(&mut suite);
     }
     if !arguments.iter().any(|argument| argument == "--") {
         suite.arg("--");
     }
     let name = runtime.file_name().unwrap_or_default().to_string_lossy();
     conformance::run(suite.arg("--show-output"), &name)
+}
+
+/// Runs the whole suite. A few tests that fail are run once more, alone, and named: what a kernel tells of page faults
+/// depends on the addresses that it has drawn, and a thousand tests share few processors.
+fn all(new: &dyn Fn() -> Command) -> Result<()> {
+    let mut child = new().stdout(Stdio::piped()).spawn().context("start the suite")?;
+    let stdout = child.stdout.take().context("its standard output")?;
+    let mut failed = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("read its standard output")?;
+        println!("{line}");
+        failed.extend(
+            line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")).map(str::to_owned),
+        );
+    }
+    if child.wait().context("wait for the suite")?.success() {
+        return Ok(());
+    }
+    if !(1..=AGAIN_MAX).contains(&failed.len()) {
+        bail!("{} tests failed", failed.len());
+    }
+    println!("again, alone: {}", failed.join(" "));
+    command::run(new().args(["--", "--test-threads=1", "--exact"]).args(&failed))
 }
 
 /// What is said of containers whoever runs them, of those that a daemon runs: a selection of the suite once more.
