@@ -11,6 +11,8 @@ mod cycle;
 mod footprint;
 mod storms;
 
+use std::env;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -53,7 +55,7 @@ fn main() -> Result<()> {
         }
     }
     for arm in &found {
-        report.line(&format!("* {} is {}", arm.name, arm.program.display()));
+        report.line(&format!("* {} is {}", arm.name, shown(&arm.program)));
     }
     missing.iter().for_each(|line| report.line(&format!("* {line}")));
     if options.wants_part("times") {
@@ -274,4 +276,14 @@ fn counts(report: &mut Report, arms: &[Arm], ground: &Ground, lab: &Lab) {
     report.table(&head, &rows);
     report.line("The calls of `create` are with those of the process that it leaves, until that executes the program.");
     lines.iter().for_each(|line| report.line(&format!("* {line}")));
+}
+
+/// A path as others have it, too: from here, or from home, on.
+fn shown(program: &Path) -> String {
+    let below = |root: Option<PathBuf>| program.strip_prefix(root?).ok();
+    match (below(env::current_dir().ok()), below(env::var_os("HOME").map(PathBuf::from))) {
+        (Some(below), _) => below.display().to_string(),
+        (None, Some(below)) => format!("~/{}", below.display()),
+        (None, None) => program.display().to_string(),
+    }
 }
