@@ -10,6 +10,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AtFlags, FdFlag, OFlag};
+use nix::sys::resource::Resource;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, Gid, Uid};
@@ -52,7 +53,7 @@ pub(super) struct Program<'a> {
 
 /// All calls that a parked process makes from its waiting on: to hear what it is to run (which may lie in a file), to take the
 /// streams, for memory, to run the program, and to end if that fails.
-const CALLS_WHEN_PARKED: [nix::libc::c_long; 23] = [
+const CALLS_WHEN_PARKED: [nix::libc::c_long; 24] = [
     nix::libc::SYS_sendmsg,
     nix::libc::SYS_recvfrom,
     nix::libc::SYS_recvmsg,
@@ -72,11 +73,15 @@ const CALLS_WHEN_PARKED: [nix::libc::c_long; 23] = [
     nix::libc::SYS_mremap,
     nix::libc::SYS_munmap,
     nix::libc::SYS_madvise,
+    nix::libc::SYS_prlimit64,
     nix::libc::SYS_execve,
     nix::libc::SYS_rt_sigreturn,
     nix::libc::SYS_exit,
     nix::libc::SYS_exit_group,
 ];
+
+/// More descriptors than are open at any time before the program runs.
+const DESCRIPTORS: u64 = 64;
 
 /// Where a process waits before it runs its program.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +130,7 @@ impl Program<'_> {
         run_hooks("startContainer", &self.hooks.start_container, self, Status::Created)?;
         self.labels.set().at(Stage::Label)?;
         self.page.security_done();
+        limit_descriptors(process)?;
         self.load_filter(channel)?;
         Err(exec(&process.argv, &process.env, &process.path)).at(Stage::Exec)
     }
@@ -159,6 +165,7 @@ impl Program<'_> {
         }
         self.page.streams_taken();
         self.page.security_done();
+        limit_descriptors(self.process)?;
         if !is_early {
             self.load_filter(self.channel)?;
         }
@@ -390,8 +397,20 @@ fn give_stdio(process: &Process, null: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Takes on limits, groups, user, working directory and capabilities, in the order in which each is still allowed.
 fn become_user(process: &Process, channel: &Channel) -> Result<(), Failure> {
+    // Most that is closed to the user is open to root; to some of it, such as a volume in a network, it is the other way round.
+    let is_entered = match enter(&process.cwd) {
+        Err(Failure { stage: Stage::Cwd, error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+            false
+        }
+        entered => entered.map(|()| true)?,
+    };
     for (index, (resource, soft, hard)) in process.rlimits.iter().enumerate() {
-        nix::sys::resource::setrlimit(*resource, *soft, *hard).at_index(Stage::Rlimit, index)?;
+        let is_scarce = is_scarce(*resource, *soft);
+        if is_scarce && *hard < DESCRIPTORS {
+            continue;
+        }
+        let soft = if is_scarce { DESCRIPTORS } else { *soft };
+        nix::sys::resource::setrlimit(*resource, soft, *hard).at_index(Stage::Rlimit, index)?;
     }
     for capability in &process.drop {
         process::drop_bounding(*capability).at(Stage::Bounding)?;
@@ -412,11 +431,27 @@ fn become_user(process: &Process, channel: &Channel) -> Result<(), Failure> {
     for capability in process.caps.ambient.numbers() {
         process::raise_ambient(capability).at(Stage::Ambient)?;
     }
-    enter(&process.cwd)?;
+    if !is_entered {
+        enter(&process.cwd)?;
+    }
     if process.no_new_privileges {
         process::set_no_new_privileges().at(Stage::NoNewPrivileges)?;
     }
     Ok(())
+}
+
+/// Limits the descriptors to fewer than it takes to get here.
+fn limit_descriptors(process: &Process) -> Result<(), Failure> {
+    let limits = process.rlimits.iter().enumerate();
+    for (index, (resource, soft, hard)) in limits.filter(|(_, limit)| is_scarce(limit.0, limit.1)) {
+        nix::sys::resource::setrlimit(*resource, *soft, *hard).at_index(Stage::Rlimit, index)?;
+    }
+    Ok(())
+}
+
+/// Whether a limit leaves too few descriptors for what is still to be done.
+fn is_scarce(resource: Resource, soft: u64) -> bool {
+    resource == Resource::RLIMIT_NOFILE && soft < DESCRIPTORS
 }
 
 /// Keeps the capabilities of the plan, and CAP_SYS_ADMIN while a filter is still to be installed.
@@ -436,7 +471,7 @@ fn set_capabilities(process: &Process) -> io::Result<()> {
     })
 }
 
-/// Enters the working directory, as the program's user, and makes sure that it lies in the container: a working
+/// Enters the working directory and makes sure that it lies in the container: a working
 /// directory such as `/proc/self/fd/7` must not lead to a host directory that was left open (CVE-2024-21626).
 fn enter(cwd: &CStr) -> Result<(), Failure> {
     let root = file::open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY, 0).at(Stage::Cwd)?;

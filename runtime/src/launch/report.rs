@@ -153,7 +153,9 @@ fn describe(step: &Step) -> String {
             format!("bind {} at {}", hierarchy.join(path).display(), at(&target.path))
         }
         Step::Remount { target, .. } => format!("remount {}", at(&target.path)),
-        Step::Directory(target) => format!("make directory {}", at(&target.path)),
+        Step::Directory(target) | Step::WorkingDirectory(target) => {
+            format!("make directory {}", at(&target.path))
+        }
         Step::Volume { target, .. } => format!("mount volume at {}", at(&target.path)),
         Step::Node(node) => format!("make device {}", node.target.display()),
         Step::Fifo { target, .. } => format!("make FIFO {}", at(&target.path)),

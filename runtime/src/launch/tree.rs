@@ -149,6 +149,10 @@ impl<'a> Tree<'a> {
                 apply(mounted.as_fd(), flags)
             }
             Step::Directory(target) => self.open(target).map(drop),
+            Step::WorkingDirectory(target) => {
+                drop(self.open(target));
+                Ok(())
+            }
             Step::Volume { target, attr } => {
                 let mounted = self.place(target, |point| bind(point, point, false))?;
                 self.settle(mounted, target, &(*attr).into())

@@ -89,6 +89,12 @@ pub(super) fn steps(spec: &spec::Spec, ground: &Ground<'_>) -> Result<Vec<Step>,
     if spec.process.as_ref().is_some_and(|process| process.terminal) {
         planner.steps.push(Step::Directory(target(Path::new("/dev/console"), TargetKind::File)?));
     }
+    if let Some(process) = &spec.process {
+        let cwd = target(Path::new(&process.cwd), TargetKind::Directory)?;
+        if cwd.path.as_c_str() != c"." {
+            planner.steps.push(Step::WorkingDirectory(cwd));
+        }
+    }
     planner.steps.append(&mut planner.last);
     Ok(planner.steps)
 }

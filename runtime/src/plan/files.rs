@@ -90,7 +90,7 @@ pub(super) fn steps(options: &Options, host: &Host, cgroup: &cgroup::Plan) -> Re
     let cwd = target(&options.cwd, TargetKind::Directory)?;
     steps.extend(asked_mounts(options, host)?);
     if cwd.path.as_c_str() != c"." {
-        steps.push(Step::Directory(cwd));
+        steps.push(Step::WorkingDirectory(cwd));
     }
     steps.push(Step::Files(files(options, host)?));
     Ok(steps)
@@ -407,7 +407,9 @@ pub(crate) fn shown(steps: &[Step]) -> Vec<String> {
                 format!("cgroup {} {}", hierarchy.join(path).display(), text(&target.path))
             }
             Step::Remount { target, .. } => format!("remount {}", text(&target.path)),
-            Step::Directory(target) => format!("mkdir {}", text(&target.path)),
+            Step::Directory(target) | Step::WorkingDirectory(target) => {
+                format!("mkdir {}", text(&target.path))
+            }
             Step::Volume { target, .. } => format!("volume {}", text(&target.path)),
             Step::Node(node) => format!("node {}", node.target.display()),
             Step::Fifo { target, .. } => format!("fifo {}", text(&target.path)),

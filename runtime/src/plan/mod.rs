@@ -325,6 +325,8 @@ pub enum Step {
     },
     /// Makes a directory, or an empty file, if it is missing.
     Directory(Target),
+    /// Makes the working directory if it is missing and can be made: to enter it will tell what is wrong with it.
+    WorkingDirectory(Target),
     /// Mounts a directory of the container on itself, so that it stays writable below a read-only root.
     Volume {
         /// The directory.

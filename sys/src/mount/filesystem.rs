@@ -49,6 +49,10 @@ const WORDS: [(&CStr, MsFlags); 9] = [
 const LEGACY_WORDS: [(&CStr, MsFlags); 2] =
     [(c"silent", MsFlags::MS_SILENT), (c"iversion", MsFlags::MS_I_VERSION)];
 
+/// Words that are options of some file systems, and at the same time a flag to mount(2) which the others take and pass over;
+/// and what they are there.
+const ACL_WORDS: [(&CStr, MsFlags); 2] = [(c"acl", MsFlags::MS_POSIXACL), (c"noacl", MsFlags::empty())];
+
 /// A file system being configured. fsopen(2), fspick(2), Linux ≥ 5.2.
 #[derive(Debug)]
 pub struct FsContext(OwnedFd);
@@ -71,10 +75,14 @@ impl FsContext {
         owned(fd).map(Self)
     }
 
-    /// Sets one option.
+    /// Sets one option. That the file system has no choice of having access control lists is no error, as it is none to
+    /// mount(2).
     pub fn set(&self, option: &FsOption) -> io::Result<()> {
         match option {
-            FsOption::Flag(key) => self.config(FSCONFIG_SET_FLAG, Some(key), None, 0),
+            FsOption::Flag(key) => match self.config(FSCONFIG_SET_FLAG, Some(key), None, 0) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && is_about_acl(key) => Ok(()),
+                other => other,
+            },
             FsOption::Value(key, value) => self.config(FSCONFIG_SET_STRING, Some(key), Some(value), 0),
         }
     }
@@ -185,6 +193,10 @@ pub fn mount_legacy(fstype: &CStr, data: &CStr, attr: Attr, target: BorrowedFd<'
         .map_err(io::Error::from)
 }
 
+fn is_about_acl(key: &CStr) -> bool {
+    ACL_WORDS.iter().any(|(word, _)| key == *word)
+}
+
 /// Whether there is something among the options that fsconfig(2) cannot say.
 fn is_only_for_mount(options: &[FsOption]) -> bool {
     options.iter().any(|option| match option {
@@ -201,7 +213,7 @@ fn joined(options: &[FsOption]) -> (MsFlags, CString) {
             FsOption::Flag(key) => (key, None),
             FsOption::Value(key, value) => (key, Some(value.to_bytes())),
         };
-        let mut words = WORDS.iter().chain(&LEGACY_WORDS);
+        let mut words = WORDS.iter().chain(&LEGACY_WORDS).chain(&ACL_WORDS);
         if let (Some((_, flag)), None) = (words.find(|(word, _)| key.as_c_str() == *word), value) {
             flags |= *flag;
             continue;
@@ -255,6 +267,11 @@ mod tests {
     fn words_that_are_flags_are_no_data() {
         let flags = MsFlags::MS_SYNCHRONOUS | MsFlags::MS_SILENT;
         check(&[word(c"sync"), word(c"nomand"), value(c"size", c"1"), word(c"silent")], flags, c"size=1");
+    }
+
+    #[test]
+    fn access_control_lists_are_a_flag_to_mount() {
+        check(&[word(c"acl"), word(c"noacl")], MsFlags::MS_POSIXACL, c"");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the specification leaves out: the command line as runc has made it the custom, on which engines rely.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -97,6 +98,51 @@ fn run_detached_leaves_the_container_running() {
     succeeds(&Live::spawn(command, None, time_limit()).finish());
     assert_eq!((bundle.status(), bundle.pid()), ("running".into(), pid_in(&file)));
     bundle.end();
+}
+
+#[test]
+fn a_missing_working_directory_is_made() {
+    for read_only in [false, true] {
+        let mut bundle = Bundle::with([
+            ("/process/cwd", json!("/made/here")),
+            ("/process/user", json!({ "uid": 1234, "gid": 4321 })),
+            ("/root/readonly", json!(read_only)),
+        ]);
+        assert_eq!(bundle.see()["cwd"], "/made/here");
+    }
+}
+
+#[test]
+fn a_working_directory_that_is_closed_to_the_user_is_entered() {
+    let mut bundle = Bundle::with([
+        ("/process/cwd", json!("/closed")),
+        ("/process/capabilities", json!({})),
+        ("/process/user", json!({ "uid": 1234, "gid": 4321 })),
+    ]);
+    fs::create_dir(bundle.inside("/closed")).expect("a directory");
+    fs::set_permissions(bundle.inside("/closed"), Permissions::from_mode(0o700)).expect("its mode");
+    let seen = bundle.see();
+    assert_eq!((&seen["cwd"], &seen["ids"]["uid"]), (&json!("/closed"), &json!(1234)));
+}
+
+#[test]
+fn few_descriptors_are_enough() {
+    for limit in [7, 20] {
+        let limits = json!([{ "type": "RLIMIT_NOFILE", "soft": limit, "hard": limit }]);
+        let mut bundle = Bundle::with([("/process/rlimits", limits)]);
+        assert_eq!(bundle.see()["rlimits"]["nofile"], json!([limit, limit]));
+    }
+}
+
+#[test]
+fn a_choice_of_access_control_lists_is_taken() {
+    for option in ["acl", "noacl"] {
+        let mut bundle = Bundle::new();
+        let source = bundle.subdir("source");
+        bundle.mount(json!({ "destination": "/a", "type": "tmpfs", "source": "tmpfs", "options": [option] }));
+        bundle.mount(json!({ "destination": "/b", "source": source, "options": ["bind", option] }));
+        bundle.see();
+    }
 }
 
 #[test]

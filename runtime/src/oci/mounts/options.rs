@@ -62,7 +62,8 @@ use Effect::{
 const RELATIME: Attr = Attr::NONE;
 
 /// Sorted by name.
-const TABLE: [(&str, Effect); 62] = [
+const TABLE: [(&str, Effect); 64] = [
+    ("acl", Filesystem("acl", "noacl")),
     ("async", Filesystem("async", "sync")),
     ("atime", Atime(RELATIME)),
     ("bind", Bind(false)),
@@ -76,6 +77,7 @@ const TABLE: [(&str, Effect); 62] = [
     ("lazytime", Filesystem("lazytime", "nolazytime")),
     ("loud", Filesystem("", "silent")),
     ("mand", Filesystem("mand", "nomand")),
+    ("noacl", Filesystem("noacl", "acl")),
     ("noatime", Atime(Attr::NOATIME)),
     ("nodev", Set(Attr::NODEV)),
     ("nodiratime", Set(Attr::NODIRATIME)),
@@ -149,7 +151,9 @@ impl Chosen {
     /// nowhere.
     pub(super) fn has_no_options(&self) -> Result<(), Error> {
         let is_idle = |option: &&FsOption| {
-            ["async", "nomand", "nolazytime", "silent"].iter().any(|idle| is_flag(option, idle))
+            ["acl", "noacl", "async", "nomand", "nolazytime", "silent"]
+                .iter()
+                .any(|idle| is_flag(option, idle))
         };
         match self.of_filesystem.iter().find(|option| !is_idle(option)).or(self.data.first()) {
             Some(FsOption::Flag(key) | FsOption::Value(key, _)) => {

@@ -135,7 +135,8 @@ fn what_the_table_lacks_is_the_file_systems() {
     check(r#"context="a:b:c1,c2",x"#, "", "context is a:b:c1,c2 x");
     check("sync", "sync", "");
     check("async", "async", "");
-    for name in ["dirsync", "iversion", "lazytime", "mand", "silent", "nolazytime", "nomand"] {
+    for name in ["acl", "dirsync", "iversion", "lazytime", "mand", "silent", "noacl", "nolazytime", "nomand"]
+    {
         check(name, name, "");
     }
     for name in ["loud", "noiversion"] {
