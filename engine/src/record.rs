@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use skiff_runtime::options::unset;
 use skiff_runtime::{cgroup, launch};
 
 use crate::Spec;
@@ -36,40 +37,58 @@ const VERSION: u32 = 1;
 #[serde(default)]
 pub struct Record {
     /// Of the format.
+    #[serde(skip_serializing_if = "unset")]
     pub version: u32,
     /// 64 lower-case hex digits.
+    #[serde(skip_serializing_if = "unset")]
     pub id: String,
     /// Unique among the daemon's containers.
+    #[serde(skip_serializing_if = "unset")]
     pub name: String,
     /// What the client wanted; the image is folded into `options`.
+    #[serde(skip_serializing_if = "unset")]
     pub spec: Spec,
     /// `sha256:…` of the image's configuration, if it has one.
+    #[serde(skip_serializing_if = "unset")]
     pub image_id: Option<String>,
     /// What asks the program to stop.
+    #[serde(skip_serializing_if = "unset")]
     pub stop_signal: i32,
     /// When it was made, ns since 1970.
+    #[serde(skip_serializing_if = "unset")]
     pub created_ns: u64,
     /// What it is doing.
+    #[serde(skip_serializing_if = "unset")]
     pub state: State,
     /// Its first process, while it has one.
+    #[serde(skip_serializing_if = "unset")]
     pub process: Option<Process>,
     /// When it was last started, ns since 1970; 0 if never.
+    #[serde(skip_serializing_if = "unset")]
     pub started_ns: u64,
     /// When it last ended, ns since 1970, later than `started_ns` then; 0 if never.
+    #[serde(skip_serializing_if = "unset")]
     pub finished_ns: u64,
     /// How it ended, as a shell has it: 128 + n for signal n.
+    #[serde(skip_serializing_if = "unset")]
     pub exit_code: u8,
     /// Whether the kernel has killed something in it for want of memory.
+    #[serde(skip_serializing_if = "unset")]
     pub is_oom_killed: bool,
     /// How often the restart policy has started it again since it was last started by somebody.
+    #[serde(skip_serializing_if = "unset")]
     pub restart_count: u32,
     /// Whether somebody has stopped it, so that no policy starts it again.
+    #[serde(skip_serializing_if = "unset")]
     pub is_stopped: bool,
     /// Why it could not be started, in one line.
+    #[serde(skip_serializing_if = "unset")]
     pub error: String,
     /// What it had used by its last end.
+    #[serde(skip_serializing_if = "unset")]
     pub figures: Option<Box<Figures>>,
     /// How it is, if that is checked.
+    #[serde(skip_serializing_if = "unset")]
     pub health: Option<Health>,
 }
 

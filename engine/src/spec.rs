@@ -5,45 +5,55 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skiff_runtime::Options;
-use skiff_runtime::options::words;
+use skiff_runtime::options::{unset, words};
 
-/// A container as a client describes it. What is missing in one that is read has its default.
+/// A container as a client describes it. What has its default is left out when it is written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spec {
     /// IMAGE, as given.
+    #[serde(skip_serializing_if = "unset")]
     pub image: String,
     /// What flags alone decide; the image's configuration is folded in by [`crate::image::fold`]. `id` is empty.
+    #[serde(skip_serializing_if = "unset")]
     pub options: Options,
     /// COMMAND and its arguments; empty for the image's own.
-    #[serde(with = "words")]
+    #[serde(with = "words", skip_serializing_if = "unset")]
     pub command: Vec<OsString>,
     /// `--entrypoint`; an empty one drops the image's.
-    #[serde(with = "word")]
+    #[serde(with = "word", skip_serializing_if = "unset")]
     pub entrypoint: Option<OsString>,
     /// `--user`; the image's when absent.
+    #[serde(skip_serializing_if = "unset")]
     pub user: Option<String>,
     /// The variables of `--env-file`, which yield to those of `-e`.
-    #[serde(with = "words")]
+    #[serde(with = "words", skip_serializing_if = "unset")]
     pub env_file: Vec<OsString>,
     /// The variables of `-e`.
-    #[serde(with = "words")]
+    #[serde(with = "words", skip_serializing_if = "unset")]
     pub env: Vec<OsString>,
     /// `--stop-signal`; the image's when absent.
+    #[serde(skip_serializing_if = "unset")]
     pub stop_signal: Option<i32>,
     /// `--stop-timeout`, s; never killed when absent.
     pub stop_timeout_s: Option<u64>,
     /// `--timeout`, s: how long it may run.
+    #[serde(skip_serializing_if = "unset")]
     pub timeout_s: Option<u64>,
     /// `--rm`: the container goes when it ends.
+    #[serde(skip_serializing_if = "unset")]
     pub auto_remove: bool,
     /// `--restart`.
+    #[serde(skip_serializing_if = "unset")]
     pub restart: Restart,
     /// `--health-*` and `--no-healthcheck`.
+    #[serde(skip_serializing_if = "unset")]
     pub health: HealthSpec,
     /// `--log-driver` and `--log-opt`.
+    #[serde(skip_serializing_if = "unset")]
     pub log: LogSpec,
     /// `--prefetch`.
+    #[serde(skip_serializing_if = "unset")]
     pub prefetch: crate::prefetch::Mode,
 }
 
@@ -89,16 +99,22 @@ pub enum Restart {
 #[serde(default)]
 pub struct HealthSpec {
     /// What is done; `None` is the image's, if it has one.
+    #[serde(skip_serializing_if = "unset")]
     pub test: Option<HealthTest>,
     /// Between checks; 30 s.
+    #[serde(skip_serializing_if = "unset")]
     pub interval: Option<Duration>,
     /// For one check; 30 s.
+    #[serde(skip_serializing_if = "unset")]
     pub timeout: Option<Duration>,
     /// How long failures do not count; 0 s.
+    #[serde(skip_serializing_if = "unset")]
     pub start_period: Option<Duration>,
     /// Between checks in that time; 5 s.
+    #[serde(skip_serializing_if = "unset")]
     pub start_interval: Option<Duration>,
     /// How many failures in a row make it unhealthy; 3.
+    #[serde(skip_serializing_if = "unset")]
     pub retries: Option<u32>,
 }
 
@@ -186,5 +202,19 @@ mod tests {
         let sent = serde_json::to_string(&spec).expect("write");
         assert_eq!(serde_json::from_str::<Spec>(&sent).expect("read"), spec);
         assert_eq!(serde_json::from_str::<Spec>("{}").expect("read"), Spec::default());
+        for spec in [
+            Spec::default(),
+            Spec { stop_timeout_s: None, ..Spec::default() },
+            Spec {
+                auto_remove: true,
+                log: LogSpec { max_files: 1, ..LogSpec::default() },
+                ..Spec::default()
+            },
+        ] {
+            let sent = serde_json::to_string(&spec).expect("write");
+            assert_eq!(serde_json::from_str::<Spec>(&sent).expect("read"), spec, "{sent}");
+        }
+        let plain = serde_json::to_string(&Spec::default()).expect("write");
+        assert_eq!(plain, r#"{"stop_timeout_s":10}"#);
     }
 }
