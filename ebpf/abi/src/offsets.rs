@@ -87,6 +87,9 @@ Offsets = 0x5eed_0000 {
     superblock_device: "super_block.s_dev",
     page_mapping: "folio.mapping",
     page_index: "folio.index",
+    mapping_pages: "address_space.i_pages.xa_head",
+    pages_shift: "xa_node.shift",
+    pages_slots: "xa_node.slots",
 }
 /// 1 if the tracepoint `mark_victim` passes the task (Linux ≥ 6.9), 0 if its process id.
 victim_is_task

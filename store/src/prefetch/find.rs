@@ -41,8 +41,7 @@ pub struct Found {
 
 /// Finds the files that `uses` tells of in `layers`, directories of a store.
 ///
-/// Directories alone are read, no inode of a file. Pages that are not in the page cache have not been mapped, whatever was tried
-/// around them: they are left out. A file with several names gets one of them.
+/// Directories alone are read, no inode of a file. A file with several names gets one of them.
 pub fn find(layers: &[PathBuf], mut uses: HashMap<Origin, Vec<Use>>, exec_ns: u64) -> Found {
     let mut files = Vec::new();
     for layer in layers {
@@ -90,7 +89,7 @@ fn walk(
     }
 }
 
-/// The size of the file, and the ranges of it that are in the page cache.
+/// The size of the file, and the ranges of it. Whether they are in the page cache by now says nothing: what was used may have gone.
 fn ranges(root: &Open, path: &str, uses: &[Use], exec_ns: u64) -> io::Result<(u64, Vec<Range>)> {
     let name = CString::new(path)?;
     let file = open_beneath(root.as_fd(), &name, OFlag::O_RDONLY, 0, Resolve::NoXdev)?;
@@ -100,12 +99,10 @@ fn ranges(root: &Open, path: &str, uses: &[Use], exec_ns: u64) -> io::Result<(u6
     for &(first, pages, at_ns) in uses {
         let pages = pages.min(end.saturating_sub(first));
         let class = time_class(at_ns.saturating_sub(exec_ns));
-        let resident = cache::residency(file.as_fd(), first, pages)?;
-        for (page, _) in (first..).zip(resident).filter(|(_, resident)| *resident) {
-            match ranges.last_mut() {
-                Some(last) if last.0 == class && last.1 + last.2 == page => last.2 += 1,
-                _ => ranges.push(Range(class, page, 1)),
-            }
+        match ranges.last_mut() {
+            _ if pages == 0 => {}
+            Some(last) if last.0 == class && last.1 + last.2 == first => last.2 += pages,
+            _ => ranges.push(Range(class, first, pages)),
         }
     }
     Ok((size, ranges))

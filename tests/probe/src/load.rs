@@ -1,15 +1,18 @@
 //! Loads for the limits to stop: memory, processes, processor time, files.
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::io::{IoSlice, Write};
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZero;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
+use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice, posix_fadvise};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -174,10 +177,12 @@ pub(crate) fn touch(path: &str, pages: &[&str]) -> Result<(), String> {
     let file = File::open(path).map_err(|e| format!("open {path}: {e}"))?;
     let size =
         usize::try_from(file.metadata().map_err(|e| e.to_string())?.len()).map_err(|e| e.to_string())?;
-    let length = std::num::NonZero::new(size).ok_or("use: the file is empty")?;
-    // SAFETY: a new mapping at an address that the kernel chooses, of a file that nobody changes.
-    let mapped = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, &file, 0) };
-    let mapped = mapped.map_err(|e| format!("map {path}: {e}"))?.cast::<u8>();
+    let length = NonZero::new(size).ok_or("use: the file is empty")?;
+    let mapped = map(&file, length).map_err(|e| format!("map {path}: {e}"))?.cast::<u8>();
+    let (pages, forgets) = match pages {
+        [pages @ .., "forget"] => (pages, true),
+        pages => (pages, false),
+    };
     for &word in pages {
         if let Some((first, count)) = word.strip_prefix('r').and_then(|text| text.split_once('+')) {
             let mut bytes = vec![0; number(count, word)? * PAGE];
@@ -194,8 +199,27 @@ pub(crate) fn touch(path: &str, pages: &[&str]) -> Result<(), String> {
             std::hint::black_box(unsafe { at.read_volatile() });
         }
     }
+    if forgets {
+        // SAFETY: nobody looks into the mapping any more.
+        unsafe { munmap(mapped.cast(), size) }.map_err(|e| format!("unmap {path}: {e}"))?;
+        let forgotten = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        forgotten.map_err(|e| format!("forget {path}: {e}"))?;
+    }
     out::line("used");
     Ok(())
+}
+
+/// Maps the file where the last of 16 pages that a fault looks at together is the first of 4 that the file may have in one folio.
+fn map(file: &File, length: NonZero<usize>) -> nix::Result<NonNull<c_void>> {
+    const AROUND: usize = 16;
+    const BEFORE: usize = 3;
+    let room = length.saturating_add((AROUND + BEFORE) * PAGE);
+    // SAFETY: a new mapping at an address that the kernel chooses.
+    let free = unsafe { mmap_anonymous(None, room, ProtFlags::PROT_NONE, MapFlags::MAP_PRIVATE) }?;
+    let start = free.addr().get().next_multiple_of(AROUND * PAGE) + BEFORE * PAGE;
+    let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED;
+    // SAFETY: inside of the mapping made above, of which nobody knows; of a file that nobody changes.
+    unsafe { mmap(NonZero::new(start), length, ProtFlags::PROT_READ, flags, file, 0) }
 }
 
 /// Writes `mib` MiB to a file and prints `ok` or the errno.

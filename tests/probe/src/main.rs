@@ -23,7 +23,7 @@ mod with;
 use std::ffi::{c_char, c_int};
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
-                     eat-child MIB | forks N | threads N | burn MS | weigh MS [zeros] | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… | calls N M P B [fork|threads K] | \
+                     eat-child MIB | forks N | threads N | burn MS | weigh MS [zeros] | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… [forget] | calls N M P B [fork|threads K] | \
                      packets N SIZE | connections N REFUSED | direct PATH WRITES READS SIZE | peer | wire PEER datagrams N SIZE | \
                      wire PEER (connect | accept) N ROUNDS SIZE | wire PEER wait ROUNDS SIZE | \
                      hunt SIZE | tell SOCKET | say MESSAGE… | say-lingering MESSAGE | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";

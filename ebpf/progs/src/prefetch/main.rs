@@ -11,6 +11,7 @@
 #[path = "../kernel.rs"]
 #[allow(dead_code, reason = "what counting needs, recording does not")]
 mod kernel;
+mod pages;
 
 use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd};
 
@@ -35,6 +36,8 @@ pub static PROGRESS: Array<Progress, { SLOTS as usize }> = Array::new();
 const NEW: u64 = 1;
 /// Pieces that one event can touch, 16 MiB: a longer read makes several.
 const PIECES: u64 = 64;
+/// Those that one fault looks at, which are 16 pages, unless the kernel is told otherwise (`fault_around_bytes`).
+const PIECES_AROUND: u64 = 2;
 const PAGE_SHIFT: u32 = 12;
 const TCP_LISTEN: i32 = 10;
 const FORMAT: u16 = 0o170_000;
@@ -43,19 +46,19 @@ const REGULAR: u16 = 0o100_000;
 /// read(2): pages of the range that are about to be copied.
 #[btf_tracepoint(function = "mm_filemap_get_pages")]
 pub fn mm_filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
-    range(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(2))
+    range::<PIECES, false>(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(2))
 }
 
 /// A page fault that has mapped what is in the cache around it.
 #[btf_tracepoint(function = "mm_filemap_map_pages")]
 pub fn mm_filemap_map_pages(ctx: BtfTracePointContext) -> i32 {
-    range(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(2))
+    range::<PIECES_AROUND, true>(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(2))
 }
 
-/// A page fault on a page that is to be mapped alone.
+/// A page fault that has found nothing to map, and may wait for its page.
 #[btf_tracepoint(function = "mm_filemap_fault")]
 pub fn mm_filemap_fault(ctx: BtfTracePointContext) -> i32 {
-    range(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(1))
+    range::<1, true>(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(1))
 }
 
 /// A page that comes into the cache; in the task that wants it, or reads ahead.
@@ -63,7 +66,7 @@ pub fn mm_filemap_fault(ctx: BtfTracePointContext) -> i32 {
 pub fn mm_filemap_add_to_page_cache(ctx: BtfTracePointContext) -> i32 {
     let page = Ptr::new(ctx.arg::<*const u8>(0));
     let index: u64 = page.get(offset!(page_index));
-    range(page.follow(offset!(page_mapping)), index, index)
+    range::<1, false>(page.follow(offset!(page_mapping)), index, index)
 }
 
 /// The program begins, or another one after it.
@@ -112,9 +115,10 @@ fn recorded() -> Option<u32> {
     Some(unsafe { *slot })
 }
 
-/// Notes that the current task uses the pages `first` to `last` of what `mapping` caches, as far as there is a file.
+/// Notes that the current task uses the pages `first` to `last` of what `mapping` caches, as far as there is a file; if it `MAPS` them, those that
+/// are in the cache, and what is in one folio with them: since 6.18 a fault maps all of it.
 #[inline(always)]
-fn range(mapping: Ptr, first: u64, last: u64) -> i32 {
+fn range<const PIECES: u64, const MAPS: bool>(mapping: Ptr, first: u64, last: u64) -> i32 {
     let Some(slot) = recorded() else { return 0 };
     let inode = mapping.follow(offset!(mapping_inode));
     if inode.get::<u16>(offset!(inode_mode)) & FORMAT != REGULAR {
@@ -145,12 +149,24 @@ fn range(mapping: Ptr, first: u64, last: u64) -> i32 {
         if from > to {
             break;
         }
-        // Ones from bit `from` to bit `to`.
-        let mask = (u64::MAX << (from & 63)) & (u64::MAX >> (63 - (to & 63)));
+        let mut mask = ones(from, to);
+        if MAPS {
+            // A single one is the fault's own, whether it is there yet or not.
+            let own = if first == last { mask } else { 0 };
+            // A folio can go beyond the end of its file.
+            let whole = ones(0, if end - start < PAGES { end - start } else { PAGES - 1 });
+            mask = (pages::cached(mapping, chunk, from, to) | own) & whole;
+        }
         note(&Place { chunk, ..place }, mask);
         nth += 1;
     }
     0
+}
+
+/// Ones from bit `from` to bit `to`.
+#[inline(always)]
+fn ones(from: u64, to: u64) -> u64 {
+    (u64::MAX << (from & 63)) & (u64::MAX >> (63 - (to & 63)))
 }
 
 #[inline(always)]
