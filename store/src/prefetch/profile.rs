@@ -164,10 +164,11 @@ impl Profile {
         self.runs < RUNS_MIN
     }
 
-    /// Whether the next replay is to be recorded, so that it is known how good it is: after the first one, until it is known, and
-    /// after every 32nd.
+    /// Whether the next replay is to be recorded, so that it is known how good it is: after the first one, until it is known; after
+    /// one that was poor; and after every 32nd.
     pub fn is_check_due(&self) -> bool {
-        self.replays > 0 && (self.checked.is_none() || self.replays.is_multiple_of(CHECK_EVERY))
+        let is_known = self.checked.is_some() && self.poor == 0;
+        self.is_good() && self.replays > 0 && (!is_known || self.replays.is_multiple_of(CHECK_EVERY))
     }
 
     /// What it would have been worth to a run that has used what `fresh` says.
@@ -465,6 +466,22 @@ mod tests {
         let learnt = learnt.learn(other.clone(), true);
         assert!(!learnt.is_good());
         assert!(learnt.learn(other, true).is_good());
+    }
+
+    #[test]
+    fn a_poor_replay_has_the_next_one_looked_at() {
+        let check = |checked: bool, poor, replays, expected| {
+            let checked = checked.then(Checked::default);
+            let profile = Profile { checked, poor, replays, ..profile(Vec::new()) };
+            assert_eq!(profile.is_check_due(), expected, "{profile:?}");
+        };
+        check(false, 0, 0, false);
+        check(false, 0, 1, true);
+        check(true, 0, 2, false);
+        check(true, 0, 32, true);
+        check(true, 1, 2, true);
+        // Not replayed any more.
+        check(true, 2, 32, false);
     }
 
     #[test]
