@@ -11,7 +11,7 @@ use aya::programs::links::FdLink;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 use aya::util::nr_cpus;
 use aya::{Btf, Ebpf, EbpfLoader};
-use skiff_ebpf_abi::waits::{BIOS, column};
+use skiff_ebpf_abi::waits::{BIO_ROWS, ROW, column};
 use skiff_ebpf_abi::{ABSENT, Armed, Offsets, QueueOffsets};
 use skiff_sys::bpf::{Map, Store};
 use skiff_sys::heap;
@@ -283,7 +283,8 @@ fn create(
         .map_max_entries("BLOCKS", if block { slots } else { 1 })
         .map_max_entries("BLAME", if run_queue { slots * (slots + column::COUNT) } else { 1 })
         .map_max_entries("RUNS", cpus)
-        .map_max_entries("BIOS", if block { BIOS } else { 1 });
+        .map_max_entries("KEYS", if block { BIO_ROWS } else { 1 })
+        .map_max_entries("BIOS", if block { BIO_ROWS * ROW } else { 1 });
     if let Some(directory) = pins {
         loader.map_pin_path("ARMED", directory.join("armed"));
     }

@@ -25,8 +25,11 @@ pub mod column {
 
 /// Runs of one CPU that are remembered. A power of two.
 pub const RUNS: usize = 32;
-/// Requests under way at a time, of all containers together.
-pub const BIOS: u32 = 8192;
+/// Requests under way that are noted beside each other: where there are more, of all containers together, whose places by their address are
+/// there, the others are lost.
+pub const ROW: u32 = 8;
+/// Such rows. A power of two.
+pub const BIO_ROWS: u32 = 2048;
 
 /// Durations: their sum, and how many were how long.
 #[repr(C)]
@@ -58,7 +61,7 @@ pub struct Waits {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocks {
-    /// Requests whose end was not timed: there were [`BIOS`] others under way.
+    /// Requests whose end was not timed: [`ROW`] others had their places.
     pub lost: u64,
     /// Pads to a multiple of 16.
     pub pad: u64,

@@ -5,8 +5,8 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext};
 use skiff_ebpf_abi::waits::{Bio, HELD};
 
 use crate::kernel::{Ptr, cgroup_id, is_cgroup2, now_ns, offset, this};
-use crate::maps::{ARMED, BIOS, add, blocks, current, time, waiter, waits};
-use crate::queue;
+use crate::maps::{ARMED, add, blocks, current, time, waiter, waits};
+use crate::{queue, requests};
 
 /// The operation in `bi_opf`, and its values for data.
 const OPERATION: u32 = 0xff;
@@ -27,10 +27,9 @@ pub fn blk_throtl_bio(ctx: FEntryContext) -> i32 {
 #[btf_tracepoint(function = "block_bio_queue")]
 pub fn block_bio_queue(ctx: BtfTracePointContext) -> i32 {
     let bio = Ptr::new(ctx.arg::<*const u8>(0));
-    let key = bio.address() as u64;
-    if let Some(noted) = BIOS.get_ptr_mut(key) {
+    if let Some(place) = requests::find(bio.address() as u64) {
         // SAFETY: the pointer is to a map value, and nobody else has the request.
-        let noted = unsafe { &mut *noted };
+        let noted = unsafe { &mut *place.bio() };
         let direction = bio.get::<u32>(offset!(bio_opf)) & OPERATION;
         if noted.direction == direction | HELD && noted.bytes == u64::from(bio.get::<u32>(offset!(bio_size)))
         {
@@ -38,7 +37,7 @@ pub fn block_bio_queue(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         // It is of an earlier request, whose end was not seen.
-        let _ = BIOS.remove(key);
+        place.leave();
     }
     begin(bio, 0);
     0
@@ -54,9 +53,13 @@ fn begin(bio: Ptr, held: u32) {
     let Some((slot, generation)) = owner(bio, task) else { return };
     let bytes = u64::from(bio.get::<u32>(offset!(bio_size)));
     let begun = Bio { since_ns: now_ns(), slot, direction: direction | held, bytes, generation };
+    if let Some(place) = requests::enter(bio.address() as u64) {
+        // SAFETY: the pointer is to a map value, and nobody else has the request.
+        unsafe { *place.bio() = begun };
+        return;
+    }
     // For one that may be held back there is another attempt when it is queued.
-    if BIOS.insert(bio.address() as u64, begun, 0).is_err()
-        && held == 0
+    if held == 0
         && let Some(blocks) = blocks(slot)
     {
         // SAFETY: the pointer is to a map value.
@@ -97,11 +100,10 @@ pub fn block_rq_complete(ctx: BtfTracePointContext) -> i32 {
 /// Says that a request is lost, and forgets it.
 #[inline(always)]
 fn given_up(bio: Ptr) {
-    let key = bio.address() as u64;
-    let Some(bio) = BIOS.get_ptr(key) else { return };
+    let Some(place) = requests::find(bio.address() as u64) else { return };
     // SAFETY: the pointer is to a map value.
-    let (slot, generation) = unsafe { ((*bio).slot, (*bio).generation) };
-    let _ = BIOS.remove(key);
+    let (slot, generation) = unsafe { ((*place.bio()).slot, (*place.bio()).generation) };
+    place.leave();
     if current(slot, generation).is_some()
         && let Some(blocks) = blocks(slot)
     {
@@ -112,12 +114,10 @@ fn given_up(bio: Ptr) {
 
 #[inline(always)]
 fn ended(bio: Ptr) {
-    let key = bio.address() as u64;
-    let Some(bio) = BIOS.get_ptr(key) else { return };
-    // SAFETY: the pointer is to a map value.
-    let bio = unsafe { *bio };
-    // There is nobody else who ends it.
-    let _ = BIOS.remove(key);
+    let Some(place) = requests::find(bio.address() as u64) else { return };
+    // SAFETY: the pointer is to a map value. There is nobody else who ends it.
+    let bio = unsafe { *place.bio() };
+    place.leave();
     if current(bio.slot, bio.generation).is_some()
         && let Some(blocks) = blocks(bio.slot)
     {

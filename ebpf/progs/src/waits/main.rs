@@ -10,7 +10,7 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
-#![expect(internal_features, reason = "the only way to an atomic addition on this target")]
+#![expect(internal_features, reason = "the only way to atomic operations on this target")]
 
 mod block;
 mod cgroups;
@@ -19,6 +19,7 @@ mod cgroups;
 mod kernel;
 mod maps;
 mod queue;
+mod requests;
 mod runs;
 #[path = "../storage.rs"]
 mod storage;

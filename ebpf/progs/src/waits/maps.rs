@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::btf_maps::{Array, HashMap};
 use aya_ebpf::macros::btf_map;
-use skiff_ebpf_abi::waits::{BIOS as MOST_BIOS, Bio, Blocks, Runs, Times, Waiter, Waits, column};
+use skiff_ebpf_abi::waits::{Blocks, Runs, Times, Waiter, Waits, column};
 use skiff_ebpf_abi::{Armed, BUCKETS, bucket};
 
 use crate::kernel::{self, TaskPtr};
@@ -28,9 +28,6 @@ pub static RUNS: Array<Runs, 1> = Array::new();
 /// What is kept with each counted task.
 #[btf_map]
 static WAITERS: TaskStorage<Waiter> = TaskStorage::new();
-/// Requests under way, by the address of their bio.
-#[btf_map]
-pub static BIOS: HashMap<u64, Bio, { MOST_BIOS as usize }> = HashMap::new();
 
 /// How many slots there are, as the loader wrote it.
 #[unsafe(no_mangle)]
