@@ -16,6 +16,8 @@ use crate::error::Context;
 pub fn seal(name: &CStr) -> Result<(), Error> {
     let context = || "seal own executable".to_owned();
     if self_exe::sealed().context(context)?.is_some() {
+        // What is started from now on is not to have it.
+        self_exe::own_mount();
         return nix::sys::prctl::set_name(name).context(context);
     }
     let arguments = strings(&mut std::env::args_os()).context(context)?;

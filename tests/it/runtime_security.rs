@@ -243,6 +243,20 @@ fn descriptors_of_the_runtime_stay_outside() {
     bundle.end();
 }
 
+#[test]
+fn hooks_get_no_descriptor_of_the_runtime() {
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        let mut bundle = Bundle::new();
+        let list = bundle.dir.join("descriptors");
+        // The last is that of the directory itself.
+        let script = format!("ls /proc/self/fd > {}", list.display());
+        let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] });
+        bundle.set(&format!("/hooks/{kind}"), json!([hook])).args(&["/bin/probe", "see"]).write();
+        bundle.runtime(&["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id]).ok();
+        assert_eq!(fs::read_to_string(&list).expect("the list"), "0\n1\n2\n3\n", "{kind}");
+    }
+}
+
 /// What a process of the container sees if its runtime was started by `setpriv WORDS`: its first, and one more.
 fn seen_from(words: &[&str]) -> [Value; 2] {
     let mut bundle = Bundle::new();

@@ -10,7 +10,7 @@
 //! the environment has `SKIFF_DAEMON=off`. One whose commands do not all enter containers has `skiff_runtime_entry`, which
 //! does so only where an argument is the name of one that does (`create`, `run`, `exec`, `restore`). Neither decides anything:
 //! what they miss sees to it by [`super::sealed`] that it is out of reach before it does anything, at the price of starting
-//! twice.
+//! twice. It leaves the mount open for the program that it starts ([`super::own_mount`]); the others close it by that.
 //!
 //! Assembly, because nothing that a compiler may call – `memcpy`, thread-local storage – is there yet.
 
@@ -20,6 +20,9 @@ std::arch::global_asm!(
     ".globl skiff_entry",
     ".type skiff_entry, @function",
     "skiff_entry:",
+    "mov ebx, 0x81001", // OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
+    ".globl skiff_entry_by",
+    "skiff_entry_by:",
     "mov r14, rsp", // argc, argv, 0, environment, 0: what the kernel has put there, proc(5) execve(2)
     "mov r15, rdx", // for the C library: a function to run at exit
     "sub rsp, 128", // a struct statfs (120 bytes), later a struct mount_attr (32)
@@ -41,15 +44,24 @@ std::arch::global_asm!(
     "js 2f",
     "test byte ptr [rsp + 80], 1", // f_flags & ST_RDONLY
     "jnz 2f",
-    // r13 = open_tree(r12, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+    // r13 = open_tree(r12, "", ebx)
     "mov eax, {open_tree}",
     "mov edi, r12d",
     "lea rsi, [rip + 4f]",
-    "mov edx, 0x81001",
+    "mov edx, ebx",
     "syscall",
     "test eax, eax",
     "js 2f",
     "mov r13d, eax",
+    // One that has the number of a standard stream is in its place, and not for long: fcntl(r13, F_SETFD, FD_CLOEXEC)
+    "cmp r13d, 2",
+    "ja 5f",
+    "mov eax, {fcntl}",
+    "mov edi, r13d",
+    "mov esi, 2",
+    "mov edx, 1",
+    "syscall",
+    "5:",
     // mount_setattr(r13, "", AT_EMPTY_PATH, {attr_set = MOUNT_ATTR_RDONLY}, 32)
     "mov qword ptr [rsp], 1",
     "mov qword ptr [rsp + 8], 0",
@@ -85,6 +97,7 @@ std::arch::global_asm!(
     open = const libc::SYS_open,
     fstatfs = const libc::SYS_fstatfs,
     open_tree = const libc::SYS_open_tree,
+    fcntl = const libc::SYS_fcntl,
     mount_setattr = const libc::SYS_mount_setattr,
     execveat = const libc::SYS_execveat,
 );
@@ -125,6 +138,7 @@ std::arch::global_asm!(
     ".globl skiff_runtime_entry",
     ".type skiff_runtime_entry, @function",
     "skiff_runtime_entry:",
+    "mov ebx, 0x1001", // OPEN_TREE_CLONE | AT_EMPTY_PATH
     "lea rcx, [rsp + 8]", // the arguments: pointers to strings, then 0
     "2:",
     "add rcx, 8",
@@ -133,22 +147,22 @@ std::arch::global_asm!(
     "jz 5f",
     "mov eax, [r8]", // on the stack still: behind the last string are the program's name and 8 zero bytes
     "cmp eax, {run}",
-    "je skiff_entry",
+    "je skiff_entry_by",
     "cmp eax, {exec}",
     "jne 3f",
     "cmp byte ptr [r8 + 4], 0",
-    "je skiff_entry",
+    "je skiff_entry_by",
     "3:",
     "cmp eax, {crea}",
     "jne 4f",
     "cmp dword ptr [r8 + 3], {ate}",
-    "je skiff_entry",
+    "je skiff_entry_by",
     "4:",
     "cmp eax, {rest}",
     "jne 2b",
     "cmp dword ptr [r8 + 4], {ore}",
     "jne 2b",
-    "jmp skiff_entry",
+    "jmp skiff_entry_by",
     "5:",
     "xor ebp, ebp",
     "jmp _start",

@@ -9,7 +9,8 @@ mod entry;
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use nix::fcntl::{OFlag, SealFlag};
 use nix::sys::memfd::MFdFlags;
@@ -34,6 +35,15 @@ pub fn sealed() -> io::Result<Option<OwnedFd>> {
             .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS))
     };
     Ok(if read_only || sealed() { Some(file) } else { None })
+}
+
+/// The unattached mount that this process's executable was started from, if the [entry](self) has left it open: whoever attaches it
+/// has it unmounted with what it lies below. Else it is unmounted when this process ends, which waits for an RCU grace period.
+///
+/// Closed on exec from the first call on.
+pub fn own_mount() -> Option<BorrowedFd<'static>> {
+    static MOUNT: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    MOUNT.get_or_init(process::take_executed).as_ref().map(AsFd::as_fd)
 }
 
 /// Starts this program again, with the same arguments, from a place that cannot be written to; returns only on

@@ -35,7 +35,12 @@ impl Tree<'_> {
         match (self.around, self.plan.root.change) {
             // It covers `/` already, and nothing but an empty directory.
             (Around::Nothing, _) => enter(self.root())?,
-            (Around::Host, ChangeRoot::Pivot) => pivot(self.root())?,
+            (Around::Host, ChangeRoot::Pivot) => {
+                if !prepare::in_user_namespace(self.plan) {
+                    leave_own_mount();
+                }
+                pivot(self.root())?;
+            }
             (Around::Host, ChangeRoot::Move) => move_over(self.root())?,
         }
         match self.plan.root.propagation {
@@ -106,6 +111,14 @@ pub(super) fn mount_root_here(plan: &Plan, point: BorrowedFd<'_>) -> io::Result<
         Ok(root) => Ok(Some(root)),
         Err(_) => overlay::mount_legacy(&opened, writable, &options, point).map(|()| None),
     }
+}
+
+/// Puts the mount that skiff was started from where it is unmounted with the host's tree: to unmount waits for an RCU grace period, and so
+/// there is one wait for both. Nothing of this mount namespace reaches the host any more.
+fn leave_own_mount() {
+    let Some(own) = skiff_sys::self_exe::own_mount() else { return };
+    // Any file: nobody looks there again. Where it cannot be had, skiff's end waits.
+    drop(file::open(c"/dev/null", OFlag::O_PATH, 0).and_then(|null| mount::attach(own, null.as_fd())));
 }
 
 /// pivot_root(2): with both arguments `.` the old root ends up on top of the new one, from where it is unmounted, so no
