@@ -416,9 +416,12 @@ fn of_many_starts_one_starts_it() {
 fn commands_that_race_with_delete_end() {
     let fleet = Fleet::new(12, &["/bin/probe", "wait"]);
     for id in &fleet.ids {
-        let verbs: [(&str, &[&str]); 10] = [
+        let verbs: [(&str, &[&str]); 12] = [
             ("create", &[]),
             ("start", &[]),
+            // A container that stops on its way to its program is not to hold up whoever starts it.
+            ("pause", &[]),
+            ("resume", &[]),
             ("delete", &["--force"]),
             ("create", &[]),
             ("start", &[]),

@@ -140,8 +140,12 @@ fn thaw(container: &Container) -> Result<(), Failure> {
 }
 
 /// `pause CONTAINER`.
+///
+/// Not beside other commands: a `start` would wait, with the lock, for a program that has stopped on the way, and after a `delete` its cgroup's
+/// name may be another's.
 pub(crate) fn pause(global: &Global, args: &Args) -> Result<u8, Failure> {
-    let container = Container::open(&root(global), args.id())?;
+    let mut container = Container::open(&root(global), args.id())?;
+    let _lock = container.lock()?.ok_or_else(|| container::does_not_exist(args.id()))?;
     match container.status()? {
         Status::Running | Status::Created => freeze(&container, true),
         // In runc's words, as below.

@@ -382,7 +382,11 @@ impl Planner<'_> {
         self.steps.extend(common.map(Step::Node));
         for (index, given) in devices.iter().enumerate() {
             let place = || format!("linux.devices[{index}]: {}", given.path);
-            self.steps.push(device(given).map_err(|error| error.about(&place()))?);
+            let step = device(given).map_err(|error| error.about(&place()))?;
+            // Engines list the host's for a privileged container. That of the container's own terminals is a link, as with runc and crun.
+            if Path::new(&given.path) != Path::new("/dev/ptmx") {
+                self.steps.push(step);
+            }
         }
         self.steps.extend(dev::links(self.ground.kcore));
         Ok(())

@@ -250,6 +250,12 @@ fn a_default_device_may_be_listed_too() {
 }
 
 #[test]
+fn the_terminals_of_a_container_are_its_own() {
+    let device = json!({ "path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2, "fileMode": 0o666 });
+    assert_eq!(made(json!([device]), &["/dev/ptmx"]), ["l pts/ptmx"]);
+}
+
+#[test]
 fn another_file_in_the_place_of_a_device_is_an_error() {
     let device = json!({ "path": "/mine", "type": "c", "major": 240, "minor": 7 });
     let bundle = Bundle::with([("/linux/devices", json!([device]))]);

@@ -343,6 +343,7 @@ fn dev_has_the_default_devices_and_links_unless_it_is_the_hosts() {
     let given = |device: &str| dev(&format!(r#"{{"linux":{{"devices":[{device}]}}}}"#));
     let null = given(r#"{"type":"c","path":"/dev/null","major":1,"minor":3}"#).expect("a plan");
     assert_eq!(null.iter().filter(|step| *step == "node /dev/null").count(), 1);
+    assert_eq!(given(r#"{"type":"c","path":"/dev//ptmx","major":5,"minor":2}"#), dev("{}"));
     let fifo = given(r#"{"type":"p","path":"/dev/pipe"}"#).expect("a plan");
     assert!(fifo.contains(&"fifo dev/pipe".to_owned()));
     assert_eq!(
