@@ -41,30 +41,26 @@ impl Place {
 /// Where the request `key` is noted.
 #[inline(always)]
 pub fn find(key: u64) -> Option<Place> {
-    let (row, keys) = row_of(key)?;
-    let mut nth = 0;
-    while nth < ROW {
-        // SAFETY: the index is inside of the row; volatile because others change their keys.
-        let at = unsafe { keys.add(nth as usize) };
-        // SAFETY: as above.
-        if unsafe { at.read_volatile() } == key {
-            return Some(Place { key: at, bio: BIOS.get_ptr_mut(row * ROW + nth)? });
-        }
-        nth += 1;
-    }
-    None
+    // SAFETY: the pointer is to a map value; volatile because others change their keys.
+    place(key, |at| unsafe { at.read_volatile() } == key)
 }
 
 /// Takes a place for the request `key`, which has none. `None` if its row is full.
 #[inline(always)]
 pub fn enter(key: u64) -> Option<Place> {
+    // SAFETY: as in `find`.
+    place(key, |at| unsafe { at.read_volatile() } == 0 && take(at, key))
+}
+
+/// The first place of the row of `key` whose own key `is_it`.
+#[inline(always)]
+fn place(key: u64, is_it: impl Fn(*mut u64) -> bool) -> Option<Place> {
     let (row, keys) = row_of(key)?;
     let mut nth = 0;
     while nth < ROW {
-        // SAFETY: as in `find`.
+        // SAFETY: the index is inside of the row.
         let at = unsafe { keys.add(nth as usize) };
-        // SAFETY: as in `find`.
-        if unsafe { at.read_volatile() } == 0 && take(at, key) {
+        if is_it(at) {
             return Some(Place { key: at, bio: BIOS.get_ptr_mut(row * ROW + nth)? });
         }
         nth += 1;
