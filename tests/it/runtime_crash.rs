@@ -442,6 +442,32 @@ fn commands_that_race_with_delete_end() {
     }
 }
 
+/// Whoever kills a container lets go on what is frozen, so that it dies: `pause` has no time to lose then, for it holds the lock.
+#[test]
+fn a_pause_that_is_taken_back_by_another_command_ends() {
+    need!(installed("strace"), "strace");
+    let mut bundle = Bundle::new();
+    let first = bundle.wait_ready(&["/bin/probe", "wait"]);
+    let hierarchies = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let files = hierarchies.map(|hierarchy| hierarchy.join(&bundle.id).join("cgroup.freeze"));
+    let file = files.into_iter().find(|file| file.exists()).unwrap_or_default();
+    need!(file.exists(), "cgroup v2 with cgroup.freeze");
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o"]).arg(bundle.dir.join("strace")).arg("-P").arg(&file);
+    strace.args(["-e", "inject=write:delay_exit=400000:when=1"]);
+    let pause = bundle.command(&["pause", &bundle.id]);
+    strace.arg(pause.get_program()).args(pause.get_args()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let pause = Live::spawn(strace, None, time_limit());
+    assert!(until(|| fs::read_to_string(&file).is_ok_and(|text| text.trim() == "1")));
+    bundle.runtime(&["resume", &bundle.id]).ok();
+    let output = pause.finish();
+    assert!(output.code == 1 && output.stderr.contains("canceled"), "{output}");
+    assert_eq!(bundle.status(), "running");
+    bundle.kill("KILL");
+    bundle.wait(first);
+    bundle.delete();
+}
+
 #[test]
 fn a_container_that_dies_on_its_own_can_be_deleted_at_once() {
     let fleet = Fleet::new(20, &["/bin/true"]);

@@ -17,6 +17,8 @@ use crate::error::{Context, plain};
 
 /// How long the kernel may take to stop every process.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long until it is looked whether somebody has taken that back, which the kernel tells nobody.
+const UNTIL_LOOK: Duration = Duration::from_millis(20);
 
 impl Cgroup {
     /// The ids of all processes in the cgroup and below it, in order; none if it is gone.
@@ -92,6 +94,8 @@ impl Cgroup {
     ///
     /// By `cgroup.freeze` (Linux ≥ 5.2), on hybrid hosts too, else by the v1 freezer. A stop that is not complete in time
     /// is taken back.
+    ///
+    /// Errors: `ECANCELED` if somebody else lets them go on before they are stopped.
     pub fn freeze(&self, freeze: bool) -> Result<(), Error> {
         if let Some(unified) = &self.unified
             && unified.path.join("cgroup.freeze").exists()
@@ -132,6 +136,10 @@ impl Cgroup {
     ) -> Result<(), Error> {
         let word = if freeze { "freeze" } else { "thaw" };
         let Err(error) = change() else { return Ok(()) };
+        // What has gone meanwhile is not stopped any more.
+        if !freeze && matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) {
+            return Ok(());
+        }
         if freeze && error.kind() == io::ErrorKind::TimedOut {
             self.freeze(false)?;
         }
@@ -173,12 +181,20 @@ fn collect(path: &Path, pids: &mut BTreeSet<i32>) -> io::Result<()> {
 
 fn freeze_unified(path: &Path, freeze: bool) -> io::Result<()> {
     let mut events = Events::open(path)?;
-    fs::write(path.join("cgroup.freeze"), if freeze { "1" } else { "0" })?;
-    let wanted = if freeze { "frozen 1" } else { "frozen 0" };
-    if events.wait_for(wanted, FREEZE_TIMEOUT)? {
-        return Ok(());
+    let file = path.join("cgroup.freeze");
+    let (wish, wanted) = if freeze { ("1", "frozen 1") } else { ("0", "frozen 0") };
+    fs::write(&file, wish)?;
+    let deadline = Instant::now() + FREEZE_TIMEOUT;
+    while !events.wait_for(wanted, UNTIL_LOOK)? {
+        // Whoever kills or resumes the container does not wait for whoever stops it: it never comes to that then.
+        if fs::read_to_string(&file)?.trim() != wish {
+            return if freeze { Err(io::Error::from_raw_os_error(libc::ECANCELED)) } else { Ok(()) };
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        }
     }
-    Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
+    Ok(())
 }
 
 /// The v1 freezer may get stuck half-way when processes fork meanwhile: it is asked again until it is done.

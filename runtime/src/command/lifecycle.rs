@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use skiff_runtime::cgroup::Cgroup;
 use skiff_runtime::container::{self, Container, Process};
 use skiff_runtime::oci::spec::Status;
@@ -106,6 +106,7 @@ pub(crate) fn remove(mut container: Container, force: bool) -> Result<(), Failur
 
 /// How long a process may take to die.
 const DEATH: Duration = Duration::from_secs(10);
+const UNTIL_THAW_MS: u16 = 100;
 
 /// Kills the container's first process and waits until it has ended.
 pub(crate) fn end(container: &Container) -> Result<(), Failure> {
@@ -114,15 +115,15 @@ pub(crate) fn end(container: &Container) -> Result<(), Failure> {
         Err(failure) if failure == not_running() => {}
         other => other?,
     }
-    thaw(container)?;
     let deadline = Instant::now() + DEATH;
     loop {
-        let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now()))
-            .unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN)], left) {
-            Ok(0) => {
+        // Again and again, for somebody else may be about to freeze it.
+        thaw(container)?;
+        match poll(&mut [PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN)], UNTIL_THAW_MS) {
+            Ok(0) if Instant::now() > deadline => {
                 return Err(Failure::new(format!("process {} does not end when it is killed", process.pid)));
             }
+            Ok(0) => {}
             Ok(_) => return Ok(()),
             Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error).context(|| format!("wait for process {}", process.pid)),
