@@ -442,6 +442,39 @@ fn commands_that_race_with_delete_end() {
     }
 }
 
+/// What the directories that it finds are, and whether they are to stay when it goes, is decided when the id is its own.
+#[test]
+fn a_create_that_is_killed_leaves_no_cgroup_that_it_saw_of_the_one_before() {
+    need!(installed("strace"), "strace");
+    let mut bundle = Bundle::new();
+    let first = bundle.wait_ready(&["/bin/probe", "wait"]);
+    bundle.kill("KILL");
+    bundle.wait(first);
+    let log = bundle.dir.join("strace");
+    let mut strace = Command::new("strace");
+    // It stops where it claims the id, and dies before its cgroup bears a mark.
+    strace.args([
+        "-qq",
+        "-e",
+        "inject=mkdir:delay_enter=800000:when=1",
+        "-e",
+        "inject=fsetxattr:signal=SIGKILL",
+    ]);
+    strace.arg("-o").arg(&log);
+    let create = Verb::Create.command(&bundle);
+    strace.arg(create.get_program()).args(create.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
+    let create = Live::spawn(strace, None, time_limit());
+    let length = || fs::metadata(&log).map_or(0, |found| found.len());
+    assert!(until(|| {
+        let before = length();
+        std::thread::sleep(Duration::from_millis(100));
+        before > 0 && length() == before
+    }));
+    bundle.delete();
+    assert_eq!(create.finish().code, -9);
+    clear(&bundle, "its death");
+}
+
 /// Whoever kills a container lets go on what is frozen, so that it dies: `pause` has no time to lose then, for it holds the lock.
 #[test]
 fn a_pause_that_is_taken_back_by_another_command_ends() {

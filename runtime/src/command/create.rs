@@ -286,14 +286,11 @@ impl Making {
         plan.cgroup.mark = Some(cgroup::Mark::of_now());
         let mut record = record(&bundle, &plan);
         record.has_notify = manager.is_some();
-        // Before anything is on record: what another container is in must not be taken for this one's.
-        record.cgroups.found = plan.cgroup.found().map_err(|error| {
-            // It is the one of this id that is in the way, if there is one.
-            let is_taken = matches!(Container::find(&root, args.id()), Ok(Some(_)));
-            if is_taken { container::already_exists(args.id()) } else { error }
-        })?;
-        plan.rdt.iter().try_for_each(|group| group.check(Path::new(rdt::ROOT)))?;
         let mut claim = container::claim(&root, args.id())?;
+        // Before anything is on record: what another container is in must not be taken for this one's. And not before the id
+        // is claimed: the one that had it may have been on its way out, with its directories.
+        record.cgroups.found = plan.cgroup.found()?;
+        plan.rdt.iter().try_for_each(|group| group.check(Path::new(rdt::ROOT)))?;
         claim.write(&record)?;
         claim.write_config(text.as_bytes())?;
         if manager.is_some() {

@@ -107,8 +107,7 @@ pub fn does_not_exist(id: &str) -> Error {
 }
 
 /// In words that engines look for, too.
-#[must_use]
-pub fn already_exists(id: &str) -> Error {
+fn already_exists(id: &str) -> Error {
     Error::Option(format!("container with given ID already exists: {id}"))
 }
 
