@@ -3,6 +3,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
+
 use crate::harness::live::{Live, Output};
 use crate::harness::time_limit;
 use crate::oci::Bundle;
@@ -245,4 +247,40 @@ fn exec_of_what_cannot_be_run_is_255_in_words_that_engines_know() {
     let output = bundle.runtime(&["exec", "no-such-container", "/bin/true"]);
     assert!(output.code == 255 && output.stderr.contains("does not exist"), "{output}");
     bundle.end();
+}
+
+/// The runtime's commands where there is no cgroup v2, so that the freezer of version 1 stops what is paused.
+fn of_version_1() -> Option<Bundle> {
+    let has = |name: &str| std::path::Path::new("/sys/fs/cgroup").join(name).is_dir();
+    let hide = "umount /sys/fs/cgroup/unified && exec \"$@\"";
+    let through = ["unshare", "--mount", "--propagation=private", "sh", "-c", hide, "sh"].map(str::to_owned);
+    (has("unified") && has("freezer")).then(|| Bundle::new().through(&through))
+}
+
+#[test]
+fn what_ends_an_exec_into_a_paused_container_leaves_nothing_that_goes_on() {
+    for bundle in [Some(Bundle::new()), of_version_1()] {
+        let Some(mut bundle) = bundle else { continue };
+        let first = bundle.wait_ready(&["/bin/probe", "wait"]);
+        succeeds(&bundle.runtime(&["pause", &bundle.id]));
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let mut command = bundle.command(&["exec", "--ignore-paused", &bundle.id, "sleep", "1000"]);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            let exec = Live::spawn(command, None, time_limit());
+            let child = loop {
+                if let [child] = children(exec.pid().as_raw())[..] {
+                    break child;
+                }
+                std::thread::yield_now();
+            };
+            exec.signal(signal);
+            assert_eq!(exec.finish().code, -(signal as i32));
+            succeeds(&bundle.runtime(&["resume", &bundle.id]));
+            bundle.wait(child);
+            succeeds(&bundle.runtime(&["pause", &bundle.id]));
+        }
+        assert_eq!(bundle.status(), "paused");
+        succeeds(&bundle.runtime(&["delete", "--force", &bundle.id]));
+        bundle.wait(first);
+    }
 }

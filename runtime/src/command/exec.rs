@@ -31,7 +31,7 @@ pub(crate) fn exec(global: &Global, args: &Args) -> Result<u8, Failure> {
 fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
     seal::seal(c"skiff-runtime")?;
     let container = Container::open(&root(global), args.id())?;
-    let init = running(&container, args.exec.ignore_paused)?;
+    let (status, init) = running(&container, args.exec.ignore_paused)?;
     let bundle = config::bundle(&container)?;
     let given = asked_for(&bundle.spec, args)?;
     let facts = Facts::probe_exec(&given, &Path::new("/proc").join(init.pid.to_string()).join("root"))?;
@@ -45,8 +45,8 @@ fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
     create::check_terminal(&process, flags, flags.detach)?;
     let cgroup = Cgroup::open_to_join(&below(&container.record().cgroups, &args.exec.cgroups)?)?;
     let group = container.record().rdt.as_ref();
-    let signals =
-        if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
+    // While the container is paused, what ends a process ends this one: the child does no more then when it goes on.
+    let signals = if status == Status::Paused { None } else { signals(flags.detach)? };
     let pidfd_socket = Socket::connect(flags.pidfd_socket.as_deref())?;
     let running = launch::exec(&launch::exec::Plan {
         init: init.pid,
@@ -57,10 +57,16 @@ fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
         subject: oci::hooks(&bundle, &container.record().id)?.subject,
         console_socket: flags.console_socket.as_deref(),
     })?;
+    let signals = signals.map_or_else(|| self::signals(flags.detach), |signals| Ok(Some(signals)))?;
     create::tell_of(&running);
     pidfd_socket.send(running.pidfd(), pidfd_socket::ANOTHER)?;
     pid_file::write(flags.pid_file.as_deref(), running.pid())?;
     finish(running, signals)
+}
+
+/// Those that are passed on to the program, unless nobody stays with it.
+fn signals(detach: bool) -> Result<Option<Signals>, Failure> {
+    if detach { Ok(None) } else { Ok(Some(Signals::block().context(|| "block signals".into())?)) }
 }
 
 /// Stays with the program, or lets go of it.
@@ -73,14 +79,14 @@ fn finish(mut running: Running, signals: Option<Signals>) -> Result<u8, Failure>
 }
 
 /// The first process of a container that can take another.
-fn running(container: &Container, ignore_paused: bool) -> Result<Process, Failure> {
+fn running(container: &Container, ignore_paused: bool) -> Result<(Status, Process), Failure> {
     // In runc's words.
     match container.look()? {
         (Status::Paused, _) if !ignore_paused => {
             Err(Failure::new("cannot exec in a paused container (use --ignore-paused to override)"))
         }
         (Status::Creating, _) => Err(Failure::new("cannot exec in a container that is being created")),
-        (_, Some(init)) => Ok(init),
+        (status, Some(init)) => Ok((status, init)),
         (_, None) => Err(Failure::new("cannot exec in a stopped container")),
     }
 }
