@@ -72,7 +72,10 @@ fn arms(lab: &Lab) -> Vec<Arm> {
     let host = format!("{} {CALLS}", lab.program("spin").display());
     let slow = format!("{} {}", lab.program("spin").display(), CALLS / 50);
     let record = lab.path("record.json").display().to_string();
-    let run = format!("{skiff} run --rm -i");
+    // No daemon of the host's answers, and none is left behind.
+    let (root, run_root) = (lab.path("engine"), lab.state().join("engine"));
+    let own = format!("SKIFF_ROOT={} SKIFF_RUN_ROOT={}", root.display(), run_root.display());
+    let run = format!("env SKIFF_DAEMON=off {own} {skiff} run --rm -i");
     let arm = |name, base, beside: &str, line: String| Arm {
         name,
         base,
