@@ -442,6 +442,54 @@ fn commands_that_race_with_delete_end() {
     }
 }
 
+#[test]
+fn commands_that_are_killed_while_they_race_leave_what_delete_clears() {
+    const OTHERS: [(&str, &[&str]); 12] = [
+        ("start", &[]),
+        ("delete", &["--force"]),
+        ("kill", &["KILL"]),
+        ("start", &[]),
+        ("delete", &["--force"]),
+        ("state", &[]),
+        ("ps", &[]),
+        ("pause", &[]),
+        ("resume", &[]),
+        ("run", &["--detach"]),
+        ("kill", &["--all"]),
+        ("delete", &[]),
+    ];
+    let fleet = Fleet::new(10, &["/bin/probe", "wait"]);
+    let seed = std::time::UNIX_EPOCH.elapsed().expect("a time since 1970").as_nanos() as u64;
+    let mut state = seed | 1;
+    let mut draw = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    for id in &fleet.ids {
+        let creates = [("create", &[][..]); 16].map(|command| (draw(6), command));
+        let others = OTHERS.map(|command| (draw(50), command));
+        std::thread::scope(|scope| {
+            for (begin_ms, (verb, more)) in creates.into_iter().chain(others) {
+                let (hands, life_ms) = (&fleet.hands, draw(60));
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_millis(begin_ms));
+                    let live = hands.start(verb, id, more);
+                    if life_ms < 20 {
+                        std::thread::sleep(Duration::from_millis(life_ms));
+                        live.signal(Signal::SIGKILL);
+                    }
+                    let code = live.finish().code;
+                    assert!(code >= 0 || code == -9, "seed {seed}: {verb} ends with {code}");
+                });
+            }
+        });
+        fleet.hands.must("delete", id, &["--force"]);
+        let left = || leak::of_containers(std::slice::from_ref(id));
+        assert!(until(|| left().is_empty()), "seed {seed}:\n{}", left().join("\n"));
+        assert!(!fleet.hands.dir.join("state").join(id).exists(), "seed {seed}: {id} is on record");
+    }
+}
+
 /// What the directories that it finds are, and whether they are to stay when it goes, is decided when the id is its own.
 #[test]
 fn a_create_that_is_killed_leaves_no_cgroup_that_it_saw_of_the_one_before() {
