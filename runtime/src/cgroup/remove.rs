@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::poll::{PollTimeout, poll};
+use skiff_sys::process;
 
 use super::Layout;
 use super::events::Events;
@@ -149,24 +151,30 @@ fn remove_children(path: &Path) -> io::Result<()> {
 
 /// Kills every process in the cgroup: by `cgroup.kill` (Linux ≥ 5.14), otherwise each that `cgroup.procs` names.
 ///
-/// A threaded cgroup has neither: its threads are of processes that its parent names.
+/// Each of those is held by a descriptor before it is looked up again: its id may have become another's meanwhile.
 fn kill(path: &Path) -> io::Result<()> {
     if fs::write(path.join("cgroup.kill"), "1").is_ok() {
         return Ok(());
     }
-    let named = match fs::read_to_string(path.join("cgroup.procs")) {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
-        other => other?,
-    };
-    // One of a PID namespace that is not seen from here is named 0.
-    for pid in named.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0) {
-        let pid = nix::unistd::Pid::from_raw(pid);
-        match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
-            Ok(()) | Err(nix::Error::ESRCH) => {}
-            Err(error) => return Err(error.into()),
+    let held = named(path)?.into_iter().filter_map(|pid| Some((pid, process::open_pidfd(pid).ok()?)));
+    let held: Vec<_> = held.collect();
+    let still = named(path)?;
+    for (_, pidfd) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+        match process::send_signal(pidfd.as_fd(), libc::SIGKILL) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// The processes in the cgroup; none in a threaded one, whose threads are of processes that its parent names.
+fn named(path: &Path) -> io::Result<Vec<i32>> {
+    match fs::read_to_string(path.join("cgroup.procs")) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+        // One of a PID namespace that is not seen from here is named 0.
+        other => Ok(other?.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()),
+    }
 }
 
 /// Waits a little for the last process to go: for a change of `cgroup.events` in v2, for a moment in v1, which tells
@@ -179,5 +187,38 @@ fn wait_until_empty(path: &Path) -> io::Result<()> {
             poll(&mut [], PollTimeout::from(1_u16))?;
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn an_id_that_has_become_anothers_is_not_killed() {
+        let directory = std::env::temp_dir().join(format!("skiff-kill-{}", std::process::id()));
+        let mut other = Command::new("sleep").arg("1000").spawn().expect("start sleep");
+        // Here nothing can be written, as in version 1.
+        fs::create_dir_all(directory.join("cgroup.kill")).expect("a directory");
+        let procs = directory.join("cgroup.procs");
+        nix::unistd::mkfifo(&procs, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        let killed = std::thread::scope(|scope| {
+            let killing = scope.spawn(|| kill(&directory));
+            // It is told of the process once, and later of none.
+            fs::write(&procs, format!("{}\n", other.id())).expect("write");
+            while !killing.is_finished() {
+                let again = nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_NONBLOCK;
+                drop(nix::fcntl::open(&procs, again, nix::sys::stat::Mode::empty()));
+                std::thread::yield_now();
+            }
+            killing.join().expect("join")
+        });
+        let lives = other.try_wait().expect("a child").is_none();
+        other.kill().and_then(|()| other.wait()).expect("end sleep");
+        fs::remove_dir_all(&directory).expect("clean up");
+        killed.expect("nothing fails");
+        assert!(lives);
     }
 }
