@@ -284,3 +284,28 @@ fn what_ends_an_exec_into_a_paused_container_leaves_nothing_that_goes_on() {
         bundle.wait(first);
     }
 }
+
+#[test]
+fn what_another_program_has_frozen_by_version_1_goes_on_and_ends() {
+    let mut bundle = Bundle::new();
+    let first = bundle.wait_ready(&["/bin/probe", "wait"]);
+    let group = crate::oci::group("freezer", &format!("/{}", bundle.id));
+    let Some(state) = group.map(|group| group.join("freezer.state")).filter(|state| state.exists()) else {
+        bundle.end();
+        return crate::oci::lacks("the freezer of cgroup v1");
+    };
+    let freeze = || std::fs::write(&state, "FROZEN").expect("freeze");
+    freeze();
+    assert_eq!(bundle.status(), "paused");
+    succeeds(&bundle.runtime(&["resume", &bundle.id]));
+    assert_eq!(bundle.status(), "running");
+    assert_eq!(std::fs::read_to_string(&state).expect("a state"), "THAWED\n");
+    freeze();
+    succeeds(&bundle.runtime(&["delete", "--force", &bundle.id]));
+    bundle.wait(first);
+    let first = bundle.wait_ready(&["/bin/probe", "wait"]);
+    freeze();
+    bundle.kill("KILL");
+    bundle.wait(first);
+    bundle.delete();
+}

@@ -75,13 +75,17 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Whether the processes are stopped, or being stopped.
+    /// Whether the processes are stopped, or being stopped, by either version: others may have done it by the other one.
     pub fn frozen(&self) -> Result<bool, Error> {
         if let Some(unified) = &self.unified
-            && let Some(text) = read(&unified.path.join("cgroup.freeze"))?
+            && read(&unified.path.join("cgroup.freeze"))?.is_some_and(|text| text.trim() == "1")
         {
-            return Ok(text.trim() == "1");
+            return Ok(true);
         }
+        self.frozen_by_legacy()
+    }
+
+    fn frozen_by_legacy(&self) -> Result<bool, Error> {
         let state = self.freezer().map(|path| read(&path.join("freezer.state"))).transpose()?.flatten();
         Ok(state.is_some_and(|state| state.trim() != "THAWED"))
     }
@@ -92,14 +96,20 @@ impl Cgroup {
 
     /// Stops every process in the cgroup and below it and returns when they are stopped, or lets them go on.
     ///
-    /// By `cgroup.freeze` (Linux ≥ 5.2), on hybrid hosts too, else by the v1 freezer. A stop that is not complete in time
-    /// is taken back.
+    /// By `cgroup.freeze` (Linux ≥ 5.2), on hybrid hosts too, else by the v1 freezer; they go on by both. A stop that is not
+    /// complete in time is taken back.
     ///
     /// Errors: `ECANCELED` if somebody else lets them go on before they are stopped.
     pub fn freeze(&self, freeze: bool) -> Result<(), Error> {
         if let Some(unified) = &self.unified
             && unified.path.join("cgroup.freeze").exists()
         {
+            if !freeze
+                && let Some(path) = self.freezer()
+                && self.frozen_by_legacy()?
+            {
+                self.attempt(false, path, || freeze_legacy(path, false))?;
+            }
             return self.attempt(freeze, &unified.path, || freeze_unified(&unified.path, freeze));
         }
         let path = self.freezer().ok_or_else(|| {
