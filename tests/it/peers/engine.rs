@@ -50,7 +50,12 @@ pub(crate) fn same(engine: &Engine, other: &'static str, name: &str, story: fn(&
         client.transcript.take()
     };
     let [ours, theirs] = thread::scope(|scope| {
-        let both = [TESTED, other].map(|runtime| scope.spawn(move || tell(runtime)));
+        // Threads with a name: whoever panics says whose story it was.
+        let start = |runtime: &'static str| {
+            let thread = thread::Builder::new().name(format!("{name}-{runtime}"));
+            thread.spawn_scoped(scope, move || tell(runtime)).expect("a thread")
+        };
+        let both = [TESTED, other].map(start);
         // Both are joined before either is judged.
         both.map(thread::ScopedJoinHandle::join).map(|result| result.unwrap_or_else(|why| resume_unwind(why)))
     });
@@ -104,7 +109,10 @@ impl Client<'_> {
 
     /// What a process in such a container sees, as `probe see` tells it.
     pub(crate) fn sees(&self, flags: &[&str]) -> Value {
-        parse(&success(&self.command(&self.run_words(&["--rm"], flags, &["probe", "see"])).output()))
+        let output = self.command(&self.run_words(&["--rm"], flags, &["probe", "see"])).output();
+        let seen = success(&output);
+        assert!(!seen.is_empty(), "it says nothing: {output}");
+        parse(&seen)
     }
 
     /// The lines that a command prints in such a container.
@@ -233,13 +241,14 @@ impl Engine {
     }
 }
 
-/// The lines that only one of the two has.
+/// The lines that only one of the two has, or has more often.
 fn difference(ours: &str, theirs: &str, other: &str) -> String {
     let only = |of: &str, and: &str, mark: &str| -> String {
-        of.lines()
-            .filter(|line| and.lines().all(|l| l != *line))
-            .map(|line| format!("{mark}{line}\n"))
-            .collect()
+        let mut rest: Vec<&str> = of.lines().collect();
+        for line in and.lines() {
+            rest.iter().position(|l| *l == line).map(|found| rest.remove(found));
+        }
+        rest.iter().map(|line| format!("{mark}{line}\n")).collect()
     };
     let subject = ours.lines().next().unwrap_or_default();
     let (more, less) = (only(ours, theirs, "+ "), only(theirs, ours, "- "));
