@@ -15,6 +15,8 @@ pub(crate) struct Skiff {
     args: Vec<String>,
     env: Vec<(String, String)>,
     stdin: Input,
+    /// How many run at once, each as much slower.
+    at_once: u32,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl Skiff {
     }
 
     fn of(program: String, args: Vec<String>) -> Self {
-        Self { program, before: Vec::new(), args, env: Vec::new(), stdin: Input::Nothing }
+        Self { program, before: Vec::new(), args, env: Vec::new(), stdin: Input::Nothing, at_once: 1 }
     }
 
     /// Sets a variable of skiff's own environment.
@@ -77,6 +79,12 @@ impl Skiff {
         self
     }
 
+    /// One of so many that run at once: it may take as many times as long.
+    pub(crate) fn one_of(mut self, many: u32) -> Self {
+        self.at_once = many;
+        self
+    }
+
     /// Runs to the end.
     pub(crate) fn output(self) -> Output {
         self.start().finish()
@@ -92,7 +100,7 @@ impl Skiff {
             Input::Open => (Stdio::piped(), None),
         };
         command.stdin(stdio).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Live::spawn(command, bytes, time_limit())
+        Live::spawn(command, bytes, time_limit() * self.at_once)
     }
 
     /// The command, its standard streams not yet chosen.

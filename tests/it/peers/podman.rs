@@ -1,5 +1,6 @@
 //! Podman, which needs no daemon: `podman --runtime`, as root and as an ordinary user.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::engine::{Client, Engine, Kind};
@@ -69,11 +70,16 @@ fn a_container_with_other_ids_looks_the_same(client: &Client<'_>) {
 fn containers_of_a_pod_share_namespaces(client: &Client<'_>) {
     let pod = format!("{}-pod", client.name);
     let parent = ["--cgroup-parent", &client.engine.world.parent];
-    let parent: &[&str] = if client.engine.kind == Kind::RootlessPodman { &[] } else { &parent };
-    client.asks(
-        &[&["pod", "create", "--network=none", "--share=ipc,uts,net,pid", "--name", &pod], parent].concat(),
-    );
-    let run = |words: &[&str]| client.asks(&[&["run", "--pod", &pod], words].concat());
+    let is_rootless = client.engine.kind == Kind::RootlessPodman;
+    // On cgroup2, podman gives a pod's own group a program that lets nothing open or make any device, and neither crun
+    // nor runc can start a container there: so there is none, and the containers lie beside one another.
+    let is_apart = !is_rootless && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let pod_parent: &[&str] = if is_rootless { &[] } else { &parent };
+    let own_parent: &[&str] = if is_apart { &parent } else { &[] };
+    let share = format!("--share-parent={}", !is_apart);
+    let create = ["pod", "create", "--network=none", "--share=ipc,uts,net,pid", &share, "--name", &pod];
+    client.asks(&[&create, pod_parent].concat());
+    let run = |words: &[&str]| client.asks(&[&["run", "--pod", &pod], own_parent, words].concat());
     run(&["-d", "--name", &client.name, "small", "probe", "trap"]);
     let see = ["--rm", "small", "probe", "see"];
     let [one, other] = [run(&see), run(&see)].map(|text| crate::harness::parse(&text)["namespaces"].clone());

@@ -25,8 +25,8 @@ pub(crate) const RUNTIME: &str = "/run/bin/skiff-runtime";
 const HUGETLB: &str = "/sys/fs/cgroup/hugetlb";
 
 /// What is different inside: cgroup v1's hugetlb is mounted where the others are (some versions of crun do not start
-/// without), mounts propagate among themselves as on a machine that systemd has booted, `/run` is empty, and nobody else's
-/// programs are pinned.
+/// without), mounts propagate among themselves and `/dev/shm` has the flags as on a machine that systemd has booted, `/run` is
+/// empty, and nobody else's programs are pinned.
 ///
 /// Where podman has been used beside cgroup v1, it has switched hugetlb on in cgroup2. There the mount fails (`EBUSY`) while
 /// any cgroup is left that has it, also a removed one for a moment; the mount would switch it off itself otherwise.
@@ -48,6 +48,7 @@ if [ -e /sys/fs/cgroup/memory/tasks ] && [ ! -e /sys/fs/cgroup/hugetlb/tasks ] &
     mount --move /mnt /sys/fs/cgroup
 fi
 while umount /sys/fs/bpf 2> /dev/null; do :; done
+if grep -q ' /dev/shm ' /proc/self/mounts; then mount -o remount,bind,nosuid,nodev /dev/shm; fi
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/bin /run/home/.run /run/etc.work /run/etc
 for file in passwd group subuid subgid; do
