@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Everything a machine says is kept in `target/vm/MACHINE.log`. An emulated machine has one thread of the host's: where there
-//! are processors for it, all tests of one kernel are shared by two machines.
+//! are processors for it, all tests of one kernel are shared by two machines, and those of the engines by three.
 
 use std::path::PathBuf;
 use std::thread;
@@ -48,6 +48,9 @@ const MACHINES: [&str; 3] = ["6.1", "6.12", "systemd"];
 /// The kernel of the machines that boot systemd.
 const SYSTEMD_SERIES: &str = "6.1";
 
+/// How many machines share all tests of one kernel.
+const SHARES: usize = 2;
+
 /// Under emulation the suite takes a quarter of an hour, twice that where machines share a processor; a hanging machine
 /// must not hold up everything.
 const LIMIT: Duration = Duration::from_secs(2700);
@@ -61,11 +64,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let [init, skiff, runtime, probe] = workspace::build_each(packages, "release")?;
     let suite = workspace::build_test("skiff-tests", "it", "fast")?;
     let programs = &Programs { init, skiff, runtime, probe, suite };
-    let kernels = names.iter().filter(|name| Userland::named(name).is_none()).count();
+    let shares = |name: &&str| Userland::named(name).map_or(SHARES, |userland| userland.shares);
+    let most: usize = names.iter().map(shares).sum();
     // One of them ends early.
-    let has_room = names.len() + kernels <= thread::available_parallelism()?.get() + 1;
-    let shares = if filters.is_empty() && has_room { 2 } else { 1 };
-    let named = names.iter().map(|name| Machine::named(name, shares)).collect::<Result<Vec<_>>>()?;
+    let is_shared = filters.is_empty() && most <= thread::available_parallelism()?.get() + 1;
+    let named = names.iter().map(|name| Machine::named(name, if is_shared { shares(name) } else { 1 }));
+    let named = named.collect::<Result<Vec<_>>>()?;
     let machines: Vec<Machine> = named.into_iter().flatten().collect();
     // Each machine has fewer processors than most hosts, and much of its time is waiting.
     let failures: Vec<String> = thread::scope(|scope| {
@@ -96,18 +100,14 @@ struct Machine {
 impl Machine {
     /// The machine of this name, or the machines that take a share of its tests each.
     fn named(name: &str, shares: usize) -> Result<Vec<Self>> {
-        if let Some(userland) = Userland::named(name) {
-            let (kernel, root) = (kernel::fetch(SYSTEMD_SERIES)?, userland::fetch(userland)?);
-            let userland = Some((userland, root));
-            return Ok(vec![Self { name: name.to_owned(), kernel, share: None, userland }]);
-        }
-        let kernel = kernel::fetch(name)?;
-        let release = &kernel.release;
+        let userland = Userland::named(name).map(|of| anyhow::Ok((of, userland::fetch(of)?))).transpose()?;
+        let kernel = kernel::fetch(if userland.is_some() { SYSTEMD_SERIES } else { name })?;
+        let whole = if userland.is_some() { name } else { &kernel.release };
         let share = |which| Self {
-            name: if shares == 1 { release.clone() } else { format!("{release}-{which}") },
+            name: if shares == 1 { whole.to_owned() } else { format!("{whole}-{which}") },
             kernel: kernel.clone(),
             share: (shares > 1).then(|| format!("share={which}/{shares}")),
-            userland: None,
+            userland: userland.clone(),
         };
         Ok((1..=shares).map(share).collect())
     }
@@ -119,12 +119,11 @@ impl Machine {
 
     /// What its init is told: whether systemd is to be booted, and which tests to run.
     fn arguments(&self, filters: &[String]) -> Vec<String> {
-        let Some((userland, _)) = &self.userland else {
-            return self.share.iter().chain(filters).cloned().collect();
-        };
-        let own = || userland.tests.iter().map(|test| (*test).to_owned()).collect();
-        let tests = if filters.is_empty() { own() } else { filters.to_vec() };
-        [vec!["systemd".to_owned()], tests].concat()
+        let userland = self.userland.as_ref().map(|(userland, _)| userland);
+        let own = userland.filter(|_| filters.is_empty()).map_or(&[][..], |userland| userland.tests);
+        let systemd = userland.map(|_| "systemd".to_owned());
+        let tests = own.iter().map(|test| (*test).to_owned()).chain(filters.iter().cloned());
+        systemd.into_iter().chain(self.share.clone()).chain(tests).collect()
     }
 }
 

@@ -24,7 +24,9 @@ pub(crate) struct Userland {
     pub(crate) modules: &'static [&'static str],
     /// The tests, by what their names contain; the other machines run the rest, and skip these.
     pub(crate) tests: &'static [&'static str],
-    /// How many times as long as other machines it may run.
+    /// How many machines share its tests.
+    pub(crate) shares: usize,
+    /// How many times as long as other machines it may run, by itself.
     pub(crate) patience: u32,
 }
 
@@ -41,6 +43,7 @@ static ALL: [Userland; 2] = [
         packages: "--include=apparmor,criu,dbus,dbus-user-session,iproute2,iptables,libpam-systemd,systemd,systemd-sysv,uidmap",
         modules: CRIU,
         tests: &["systemd", "checkpoint"],
+        shares: 1,
         patience: 1,
     },
     Userland {
@@ -49,6 +52,7 @@ static ALL: [Userland; 2] = [
                    libpam-systemd,netavark,podman,procps,runc,systemd,systemd-sysv,uidmap",
         modules: &["overlay"],
         tests: &["peers::"],
+        shares: 3,
         patience: 2,
     },
 ];
