@@ -77,6 +77,13 @@ impl Live {
         while self.line() != expected {}
     }
 
+    /// Waits until this is what it has said on standard output and on standard error.
+    pub(crate) fn until_said(&mut self, out: &str, err: &str) {
+        while (&self.stdout[..], &self.stderr[..]) != (out.as_bytes(), err.as_bytes()) {
+            assert!(self.pump(), "not {out:?} and {err:?}; {}", self.describe());
+        }
+    }
+
     /// Writes to its standard input.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.child.stdin.as_mut().expect("standard input is open").write_all(bytes).expect("it reads");

@@ -141,9 +141,15 @@ fn exit_codes_tell_what_happened(client: &Client<'_>) {
 }
 
 fn streams_and_terminals(client: &Client<'_>) {
-    let output = runs(client, &[], &["sh", "-c", "echo out; echo err >&2"]);
-    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\n", "err\n"));
     let path = client.runtime_path();
+    // It ends when it is told to, see `prints`.
+    let script = ["sh", "-c", "echo out; echo err >&2; read end; exit 4"];
+    let words = run(&path, &["--rm"], &[], &client.name, &script);
+    let mut live = client.command(&words).stdin_open().start();
+    live.until_said("out\n", "err\n");
+    live.send(b"end\n");
+    let output = live.finish();
+    assert_eq!((output.code, &output.stdout[..], &output.stderr[..]), (4, "out\n", "err\n"));
     let words = run(&path, &["--rm", "--tty"], &[], &client.name, &["sh"]);
     let mut terminal = Terminal::start(&client.command(&words), 24, 80);
     terminal.expect("/ # ");
