@@ -98,7 +98,7 @@ pub fn drop_pages(file: BorrowedFd<'_>) -> io::Result<()> {
 pub fn extents(file: BorrowedFd<'_>) -> io::Result<Vec<Extent>> {
     const EXTENTS: u32 = 32;
     /// `_IOWR('f', 11, struct fiemap)`
-    const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
+    const FS_IOC_FIEMAP: libc::Ioctl = 0xc020_660b_u32 as libc::Ioctl;
     /// `struct fiemap_extent`
     #[repr(C)]
     #[derive(Clone, Copy)]

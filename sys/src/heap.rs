@@ -2,18 +2,24 @@
 
 use std::io;
 
-/// Gives free pages back to the kernel, also those between others that are in use. malloc_trim(3).
+/// Gives free pages back to the kernel, also those between others that are in use. malloc_trim(3); musl does so on its own.
 pub fn trim() {
+    #[cfg(target_env = "gnu")]
     // SAFETY: takes an integer; the C library locks its own heap.
-    unsafe { libc::malloc_trim(0) };
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// Has blocks of 128 KiB and more mapped by themselves from now on, so that they are given back when they are freed: the C library
-/// learns otherwise from the first large one, and what a thread then had at the end of its own heap stays. mallopt(3).
+/// learns otherwise from the first large one, and what a thread then had at the end of its own heap stays.
+/// mallopt(3); in musl this is how it is.
 pub fn map_large_blocks() {
-    const BYTES: libc::c_int = 128 << 10;
+    #[cfg(target_env = "gnu")]
     // SAFETY: takes integers; the C library locks its own heap.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, BYTES) };
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10)
+    };
 }
 
 /// Takes the program's own code and constants out of this process's page tables; what is still run comes back page by page, from the

@@ -15,7 +15,8 @@ pub fn loopback_up() -> io::Result<()> {
     }
     // `IFF_UP` (1) fits; `IFF_RUNNING` is the kernel's to set.
     request.ifr_ifru.ifru_flags = 1;
+    const SIOCSIFFLAGS: libc::Ioctl = 0x8914;
     // SAFETY: SIOCSIFFLAGS reads one ifreq.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCSIFFLAGS, &raw const request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

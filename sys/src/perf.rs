@@ -42,9 +42,9 @@ const SAMPLE_TYPE: u64 = 1 << 1 | 1 << 2 | 1 << 5;
 /// disabled, exclude_idle, mmap, comm, task, watermark, sample_id_all, mmap2, comm_exec, use_clockid.
 const FLAGS: u64 = 1 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 13 | 1 << 14 | 1 << 18 | 1 << 23 | 1 << 24 | 1 << 25;
 
-const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
-const PERF_EVENT_IOC_DISABLE: libc::c_ulong = 0x2401;
-const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
+const PERF_EVENT_IOC_DISABLE: libc::Ioctl = 0x2401;
+const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
 
 /// Where `struct perf_event_mmap_page` has the ends of what is to be read.
 const DATA_HEAD: usize = 1024;
@@ -128,7 +128,7 @@ impl Samples {
         self.control(PERF_EVENT_IOC_DISABLE, 0)
     }
 
-    fn control(&self, request: libc::c_ulong, argument: i32) -> io::Result<()> {
+    fn control(&self, request: libc::Ioctl, argument: i32) -> io::Result<()> {
         // SAFETY: none of these requests has a pointer for its argument.
         let result = unsafe { libc::ioctl(self.event.as_raw_fd(), request, argument) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -12,10 +12,11 @@ pub const DESCRIPTORS_MAX: usize = 253;
 
 /// Room for a control message with that many, aligned as `struct cmsghdr` has to be.
 #[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
+struct Control([u8; CONTROL_LENGTH as usize]);
 
 /// `CMSG_SPACE(DESCRIPTORS_MAX * 4)`: a header of 16 bytes, and the descriptors rounded up to 8 bytes.
-const CONTROL_BYTES: usize = 16 + DESCRIPTORS_MAX.next_multiple_of(2) * 4;
+const CONTROL_LENGTH: u32 = 1032;
+const _: () = assert!(CONTROL_LENGTH as usize == 16 + DESCRIPTORS_MAX.next_multiple_of(2) * 4);
 
 /// Sends the beginning of `bytes`, which must not be empty, with these descriptors; how many bytes it was. sendmsg(2).
 ///
@@ -31,7 +32,7 @@ pub fn send(
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut control = Control([0; CONTROL_BYTES]);
+    let mut control = Control([0; CONTROL_LENGTH as usize]);
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let mut message = message(&mut part, &mut control);
     if raw.is_empty() {
@@ -40,13 +41,15 @@ pub fn send(
     } else {
         let length = u32::try_from(mem::size_of_val(raw.as_slice())).unwrap_or(0);
         // SAFETY: arithmetic on a number.
-        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as usize;
+        message.msg_controllen = unsafe { libc::CMSG_SPACE(length) } as _;
         // SAFETY: the message has a control buffer, aligned and longer than a header.
         let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: all zero is a valid value of this structure, which has padding in some C libraries.
+        let mut filled: libc::cmsghdr = unsafe { mem::zeroed() };
         // SAFETY: arithmetic on a number.
-        let whole = unsafe { libc::CMSG_LEN(length) } as usize;
-        let filled =
-            libc::cmsghdr { cmsg_len: whole, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
+        filled.cmsg_len = unsafe { libc::CMSG_LEN(length) } as _;
+        filled.cmsg_level = libc::SOL_SOCKET;
+        filled.cmsg_type = libc::SCM_RIGHTS;
         // SAFETY: the header lies in the buffer, which is aligned for it and which nothing else refers to.
         unsafe { ptr::write(header, filled) };
         // SAFETY: as above.
@@ -94,7 +97,7 @@ pub fn receive(
     descriptors: &mut Vec<OwnedFd>,
     dont_wait: bool,
 ) -> io::Result<Received> {
-    let mut control = Control([0; CONTROL_BYTES]);
+    let mut control = Control([0; CONTROL_LENGTH as usize]);
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut message = message(&mut part, &mut control);
     let flags = libc::MSG_CMSG_CLOEXEC | if dont_wait { libc::MSG_DONTWAIT } else { 0 };
@@ -107,10 +110,10 @@ pub fn receive(
         let found = unsafe { ptr::read(header) };
         if (found.cmsg_level, found.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             // SAFETY: arithmetic on a number.
-            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            let head = unsafe { libc::CMSG_LEN(0) } as _;
             // SAFETY: the header lies in the buffer.
             let data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();
-            for index in 0..found.cmsg_len.saturating_sub(head) / size_of::<RawFd>() {
+            for index in 0..found.cmsg_len.saturating_sub(head) as usize / size_of::<RawFd>() {
                 // SAFETY: the kernel has written so many numbers behind the header.
                 let number = unsafe { ptr::read_unaligned(data.wrapping_add(index)) };
                 descriptors.push(file::received(number));
@@ -128,7 +131,7 @@ fn message(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     message.msg_iov = part;
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = control.0.len();
+    message.msg_controllen = CONTROL_LENGTH as _;
     message
 }
 

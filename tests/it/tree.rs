@@ -2,14 +2,15 @@
 //! it, and by another container that changes a directory which both have, while the launch is under way. Each has to
 //! fail closed: no container, or one that is as it should be.
 
-use std::fs;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::{Value, json};
 
 use crate::harness::live::{Live, Output};
@@ -83,8 +84,13 @@ fn apart(bundle: &Bundle, script: &str) -> String {
     Live::spawn(command, None, Duration::from_secs(60)).finish().stdout
 }
 
+/// rename(2), `RENAME_EXCHANGE`.
 fn exchange(a: &Path, b: &Path) {
-    renameat2(AT_FDCWD, a, AT_FDCWD, b, RenameFlags::RENAME_EXCHANGE).expect("exchange two names");
+    let [a, b] = [a, b].map(|path| CString::new(path.as_os_str().as_bytes()).expect("a path"));
+    let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+    // SAFETY: both are terminated texts that outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_renameat2, here, a.as_ptr(), here, b.as_ptr(), flags) };
+    assert_eq!(done, 0, "exchange two names: {}", io::Error::last_os_error());
 }
 
 #[test]

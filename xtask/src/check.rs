@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::{arrows, command, workspace};
+use crate::{arrows, command, target, workspace};
 
 pub(crate) const HELP: &str = "formatting, lints, dependency arrows, documentation, unit tests, cargo-deny;
                                runs all of them and reports every failure at the end";
@@ -23,6 +23,7 @@ type Step = (&'static str, fn() -> Result<Outcome>);
 const STEPS: &[Step] = &[
     ("format", format),
     ("clippy", clippy),
+    ("glibc", glibc),
     ("arrows", arrows),
     ("doc", doc),
     ("test", test),
@@ -68,6 +69,22 @@ fn clippy() -> Result<Outcome> {
     // "All" leaves out the black-box suite, which is no part of `cargo test`.
     let lints = ["clippy", "--workspace", "--all-targets", "--test", "it", "--", "--deny", "warnings"];
     command::run(workspace::cargo().args(lints))?;
+    Ok(Outcome::Passed)
+}
+
+/// What the lints see is one target; the other must build too.
+fn glibc() -> Result<Outcome> {
+    if target::chosen().is_none() {
+        return Ok(Outcome::Skipped("it is what the lints have seen"));
+    }
+    let mut cargo = workspace::cargo();
+    command::run(cargo.env_remove(target::VARIABLE).args([
+        "check",
+        "--workspace",
+        "--all-targets",
+        "--test",
+        "it",
+    ]))?;
     Ok(Outcome::Passed)
 }
 

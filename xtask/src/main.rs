@@ -8,12 +8,14 @@ use std::process::ExitCode;
 
 mod arrows;
 mod bench;
+mod build;
 mod check;
 mod ci;
 mod command;
 mod conformance;
 mod ebpf;
 mod setup;
+mod target;
 mod test;
 mod vm;
 mod workspace;
@@ -28,6 +30,7 @@ struct Verb {
 
 #[rustfmt::skip] // one verb, one line
 const VERBS: &[Verb] = &[
+    Verb { name: "build", arguments: "", help: build::HELP, run: build::run },
     Verb { name: "check", arguments: "", help: check::HELP, run: check::run },
     Verb { name: "ebpf", arguments: ebpf::ARGUMENTS, help: ebpf::HELP, run: ebpf::run },
     Verb { name: "test", arguments: test::ARGUMENTS, help: test::HELP, run: test::run },

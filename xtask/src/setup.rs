@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, workspace};
+use crate::{command, target, workspace};
 
 pub(crate) const ARGUMENTS: &str = "[--check] [--with-deny] [--with-youki]";
 pub(crate) const HELP: &str =
@@ -104,11 +104,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     install_packages(&packages)?;
     for tool in tools {
-        let mut cargo = workspace::cargo();
+        let mut cargo = Command::new("cargo");
         cargo.envs(tool.environment.iter().copied()).args(["install", tool.name]).args(tool.arguments);
         // These run on this machine only; the flags of this workspace are for the program it ships.
         command::run(cargo.current_dir("/"))?;
     }
+    target::prepare();
     println!("setup: everything is installed");
     Ok(())
 }

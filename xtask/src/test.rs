@@ -103,8 +103,8 @@ fn suite(probe: &Path) -> Command {
         return workspace::cargo();
     }
     let mut suite = Command::new(probe);
-    suite.args(["with", "controller=hugetlb", "--", "cargo"]).current_dir(workspace::root());
-    suite
+    suite.args(["with", "controller=hugetlb", "--", "cargo"]);
+    workspace::in_workspace(suite)
 }
 
 /// Those that the environment names; for the others the release builds, which are only made if one is missing.

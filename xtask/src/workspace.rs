@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
-use crate::command;
+use crate::{command, target};
 
 /// A member of the workspace and the members it depends on, for whatever purpose (normal, build, dev).
 #[derive(Debug)]
@@ -27,11 +27,15 @@ pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// `cargo`, in the root of the workspace.
+/// `cargo`, in the root of the workspace, for the chosen target.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(root());
-    cargo
+    in_workspace(Command::new("cargo"))
+}
+
+/// A command that is or starts cargo, as [`cargo`].
+pub(crate) fn in_workspace(mut command: Command) -> Command {
+    command.current_dir(root()).envs(target::chosen().map(|target| (target::VARIABLE, target)));
+    command
 }
 
 /// The members from `cargo metadata`.

@@ -19,10 +19,9 @@
 //! mount(2) is used throughout: one call where the interface by descriptors takes four.
 #![no_main]
 
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::ptr::null;
 
 use nix::fcntl::{AT_FDCWD, OFlag, open};
@@ -40,10 +39,16 @@ use skiff_sys::process::{self, Memory};
 use skiff_sys::seccomp::{self, Flags, Instruction};
 
 /// In place of Rust's own start, which makes system calls that are not needed here.
+///
+/// # Safety
+///
+/// `argv` are as many pointers as `argc` says, to texts that end with a zero and stay.
 #[unsafe(no_mangle)]
-pub extern "C" fn main() -> c_int {
-    let mut arguments =
-        std::env::args_os().skip(1).filter_map(|argument| CString::new(argument.into_vec()).ok());
+pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    // SAFETY: as promised.
+    let given = unsafe { std::slice::from_raw_parts(argv, usize::try_from(argc).unwrap_or(0)) };
+    // SAFETY: as promised.
+    let mut arguments = given.iter().skip(1).map(|text| unsafe { CStr::from_ptr(*text) }.to_owned());
     let usage = "floor ROOTFS PROGRAM FILTER CGROUP [HIERARCHY...]";
     let mut argument = || arguments.next().unwrap_or_else(|| die("usage", &usage));
     let (rootfs, program, filter, parent) = (argument(), argument(), read_filter(&argument()), argument());

@@ -4,8 +4,8 @@
 #![no_main]
 
 std::arch::global_asm!(
-    ".globl _start",
-    "_start:",
+    ".globl first",
+    "first:",
     "sub rsp, 16",
     "mov eax, 228", // clock_gettime(CLOCK_MONOTONIC, rsp)
     "mov edi, 1",

@@ -5,7 +5,7 @@ use std::arch::asm;
 
 /// The program's first and last instructions; there is no C library that would run before it.
 #[unsafe(no_mangle)]
-pub extern "C" fn _start() -> ! {
+pub extern "C" fn first() -> ! {
     loop {
         // SAFETY: pause(2) takes nothing; a call changes no register but these.
         unsafe {

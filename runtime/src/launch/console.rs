@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{FsType, fstatfs};
 use skiff_sys::file::{self, Resolve};
 use skiff_sys::terminal::{self, Size};
 
@@ -58,7 +58,7 @@ pub(super) fn make(root: BorrowedFd<'_>, size: Option<Size>) -> io::Result<(Owne
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let master = file::open_beneath(root, c"dev/pts/ptmx", flags, 0, Resolve::NoSymlinks)?;
     // Where a mount has replaced `/dev`, this may be anything.
-    if fstatfs(&master)?.filesystem_type().0 != DEVPTS_MAGIC {
+    if fstatfs(&master)?.filesystem_type() != DEVPTS_MAGIC {
         return Err(io::Error::from_raw_os_error(nix::libc::ENOTTY));
     }
     let peer = terminal::open_peer(master.as_fd())?;
@@ -69,4 +69,4 @@ pub(super) fn make(root: BorrowedFd<'_>, size: Option<Size>) -> io::Result<(Owne
 }
 
 /// Documented nowhere but in the kernel's `include/uapi/linux/magic.h`.
-const DEVPTS_MAGIC: nix::libc::c_long = 0x1cd1;
+const DEVPTS_MAGIC: FsType = FsType(0x1cd1);

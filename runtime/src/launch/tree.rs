@@ -301,7 +301,7 @@ impl<'a> Tree<'a> {
             Resolve::NoSymlinks,
         )?;
         // Where a mount has replaced `/dev`, this may be anything.
-        if fstatfs(&master)?.filesystem_type().0 != DEVPTS_MAGIC {
+        if fstatfs(&master)?.filesystem_type() != DEVPTS_MAGIC {
             return Err(io::Error::from_raw_os_error(nix::libc::ENOTTY));
         }
         let peer = terminal::open_peer(master.as_fd())?;
@@ -411,4 +411,4 @@ fn c_string(bytes: &[u8]) -> io::Result<CString> {
 }
 
 /// Documented nowhere but in the kernel's `include/uapi/linux/magic.h`.
-const DEVPTS_MAGIC: nix::libc::c_long = 0x1cd1;
+const DEVPTS_MAGIC: FsType = FsType(0x1cd1);

@@ -141,7 +141,7 @@ pub fn mount_namespace(pidfd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 fn pidfd_info(pidfd: BorrowedFd<'_>, mask: u64) -> io::Result<PidfdInfo> {
-    const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b;
+    const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b_u32 as libc::Ioctl;
     let mut info = PidfdInfo { mask, ..PidfdInfo::default() };
     // SAFETY: the request's number holds the size of `info`, which the kernel reads and writes.
     let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };

@@ -71,7 +71,9 @@ pub(crate) mod programs {
     }
 
     fn built(name: &str) -> Option<PathBuf> {
-        let triple = target_dir().join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
+        // They are built for what this is built for.
+        let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+        let triple = target_dir().join(format!("{}-unknown-linux-{library}", std::env::consts::ARCH));
         let builds = ["release", "fast", "debug"].map(|profile| triple.join(profile).join(name));
         builds.into_iter().find(|path| path.exists())
     }

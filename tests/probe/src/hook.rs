@@ -14,7 +14,7 @@ pub(crate) fn run(file: &str, name: &str, rest: &[&str]) -> Result<i32, String> 
     let line = json!({
         "name": name,
         "state": serde_json::from_str::<Value>(&state).unwrap_or_else(|_| json!(state)),
-        "args": std::env::args().collect::<Vec<_>>(),
+        "args": crate::arguments(),
         "environ": std::env::vars().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         "namespaces": see::namespaces(),
         "cwd": std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default(),

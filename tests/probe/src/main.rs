@@ -20,7 +20,8 @@ mod weigh;
 mod wire;
 mod with;
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::OnceLock;
 
 const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] | term | winch | orphan | try OP ARG… | eat MIB | \
                      eat-child MIB | forks N | threads N | burn MS | weigh MS [zeros] | fill PATH MIB | use FILE [rFIRST+COUNT|mPAGE]… [forget] | calls N M P B [fork|threads K] | \
@@ -28,11 +29,28 @@ const VERBS: &str = "see | exit N | die SIGNAL | wait | hold | trap [SIGNAL…] 
                      wire PEER (connect | accept) N ROUNDS SIZE | wire PEER wait ROUNDS SIZE | \
                      hunt SIZE | tell SOCKET | say MESSAGE… | say-lingering MESSAGE | lock FILE | hook FILE NAME [exit N | sleep SECONDS] | with SETTING… -- CMD";
 
-/// Entry point called by the C library, which has already recorded the arguments for `std::env::args`.
+/// What the C library has called [`main`] with. Without Rust's start-up, `std::env::args` knows them with some C libraries only.
+static ARGUMENTS: OnceLock<Vec<String>> = OnceLock::new();
+
+/// The program's name and arguments.
+fn arguments() -> &'static [String] {
+    ARGUMENTS.get().map_or(&[], Vec::as_slice)
+}
+
+/// Entry point called by the C library.
+///
+/// # Safety
+///
+/// `argv` are as many pointers as `argc` says, to texts that end with a zero and stay.
 #[unsafe(no_mangle)]
-pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    // SAFETY: as promised.
+    let given = unsafe { std::slice::from_raw_parts(argv, usize::try_from(argc).unwrap_or(0)) };
+    // SAFETY: as promised.
+    let given =
+        given.iter().map(|text| unsafe { CStr::from_ptr(*text) }.to_string_lossy().into_owned()).collect();
+    let words = ARGUMENTS.get_or_init(|| given);
+    let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
     match run(&words) {
         Ok(code) => code,
         Err(error) => {

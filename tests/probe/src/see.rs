@@ -6,29 +6,30 @@ use std::mem::MaybeUninit;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Map, Value, json};
 
 use crate::out;
 
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
-const RLIMITS: [(&str, u32); 16] = [
-    ("as", libc::RLIMIT_AS),
-    ("core", libc::RLIMIT_CORE),
-    ("cpu", libc::RLIMIT_CPU),
-    ("data", libc::RLIMIT_DATA),
-    ("fsize", libc::RLIMIT_FSIZE),
-    ("locks", libc::RLIMIT_LOCKS),
-    ("memlock", libc::RLIMIT_MEMLOCK),
-    ("msgqueue", libc::RLIMIT_MSGQUEUE),
-    ("nice", libc::RLIMIT_NICE),
-    ("nofile", libc::RLIMIT_NOFILE),
-    ("nproc", libc::RLIMIT_NPROC),
-    ("rss", libc::RLIMIT_RSS),
-    ("rtprio", libc::RLIMIT_RTPRIO),
-    ("rttime", libc::RLIMIT_RTTIME),
-    ("sigpending", libc::RLIMIT_SIGPENDING),
-    ("stack", libc::RLIMIT_STACK),
+const RLIMITS: [(&str, Resource); 16] = [
+    ("as", Resource::RLIMIT_AS),
+    ("core", Resource::RLIMIT_CORE),
+    ("cpu", Resource::RLIMIT_CPU),
+    ("data", Resource::RLIMIT_DATA),
+    ("fsize", Resource::RLIMIT_FSIZE),
+    ("locks", Resource::RLIMIT_LOCKS),
+    ("memlock", Resource::RLIMIT_MEMLOCK),
+    ("msgqueue", Resource::RLIMIT_MSGQUEUE),
+    ("nice", Resource::RLIMIT_NICE),
+    ("nofile", Resource::RLIMIT_NOFILE),
+    ("nproc", Resource::RLIMIT_NPROC),
+    ("rss", Resource::RLIMIT_RSS),
+    ("rtprio", Resource::RLIMIT_RTPRIO),
+    ("rttime", Resource::RLIMIT_RTTIME),
+    ("sigpending", Resource::RLIMIT_SIGPENDING),
+    ("stack", Resource::RLIMIT_STACK),
 ];
 
 /// Prints one object with all of it.
@@ -37,7 +38,7 @@ pub(crate) fn print() {
     let fds = open_files();
     let seen = json!({
         "fds": fds,
-        "args": std::env::args().collect::<Vec<_>>(),
+        "args": crate::arguments(),
         "env": std::env::vars().collect::<BTreeMap<_, _>>(),
         "cwd": std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default(),
         "ids": ids(),
@@ -147,11 +148,9 @@ pub(crate) fn namespaces() -> BTreeMap<&'static str, String> {
 }
 
 fn rlimits() -> Map<String, Value> {
-    let read = |(name, resource): &(&str, u32)| {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the kernel fills the structure that is passed.
-        unsafe { libc::getrlimit(*resource, &raw mut limit) };
-        (name.to_string(), json!([limit.rlim_cur, limit.rlim_max]))
+    let read = |(name, resource): &(&str, Resource)| {
+        let (soft, hard) = getrlimit(*resource).unwrap_or_default();
+        (name.to_string(), json!([soft, hard]))
     };
     RLIMITS.iter().map(read).collect()
 }
