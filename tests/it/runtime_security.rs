@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::harness::live::{Live, Output};
 use crate::harness::pty::Terminal;
 use crate::harness::{Skiff, installed, need, parse, programs, time_limit};
-use crate::oci::Bundle;
+use crate::oci::{Bundle, has_ended};
 use crate::tree::{is_untouched, treasure, without};
 
 /// A copy of the runtime that is told from all others by its size, for containers to prey on.
@@ -89,8 +89,11 @@ fn survives(more: usize, is_seen: bool, prepare: impl Fn(&mut Bundle), attack: i
     prepare(&mut victim);
     let mut hunter = Bundle::new();
     let hunt = format!("echo ready; exec probe hunt {}", prey.size);
-    hunter.share("pid").wait_ready(&["/bin/sh", "-c", &hunt]);
-    for _ in 0..30 {
+    let hunting = hunter.share("pid").wait_ready(&["/bin/sh", "-c", &hunt]);
+    for _ in 0..300 {
+        if has_ended(hunting) {
+            break;
+        }
         attack(&prey, &victim);
     }
     let verdict = hunter.rest();

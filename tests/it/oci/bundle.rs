@@ -392,6 +392,11 @@ pub(crate) fn await_exit(pid: i32) {
     }
 }
 
+/// Whether the process with this number has ended.
+pub(crate) fn has_ended(pid: i32) -> bool {
+    try_pidfd(Pid::from_raw(pid)).is_none_or(|process| await_input(process, Instant::now()))
+}
+
 /// How long one command of a runtime may take.
 fn limit() -> Duration {
     Duration::from_secs(30) * patience()

@@ -20,7 +20,7 @@ pub(crate) mod hosting;
 pub(crate) mod passed;
 mod stream;
 
-pub(crate) use bundle::Bundle;
+pub(crate) use bundle::{Bundle, has_ended};
 pub(crate) use hosting::{group, lacks};
 
 mod cgroups;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::{number, out};
@@ -109,9 +109,18 @@ fn call(op: &str, args: &[&str]) -> Result<(String, usize), String> {
 /// not do: that of a program on a detached mount is `/`.)
 pub(crate) fn hunt(size: u64) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let processes = || std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    while Instant::now() < deadline {
-        if let Some(prey) = processes().find_map(|process| catch(&process.path(), size)) {
+    let all = || std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|process| process.path());
+    // The prey is young and short-lived: what has been started last is looked at most often.
+    let young = || {
+        let last = std::fs::read_to_string("/proc/sys/kernel/ns_last_pid").unwrap_or_default();
+        let last: u64 = last.trim_end().parse().unwrap_or(0);
+        (last.saturating_sub(20)..=last + 2).map(|pid| PathBuf::from(format!("/proc/{pid}")))
+    };
+    let rounds = (0u32..).take_while(|_| Instant::now() < deadline);
+    for round in rounds {
+        let is_it = |process: PathBuf| catch(&process, size);
+        let found = if round % 100 == 0 { all().find_map(is_it) } else { young().find_map(is_it) };
+        if let Some(prey) = found {
             let path = format!("/proc/self/fd/{}", prey.as_raw_fd());
             let mut verdict = write(&path, "#!/bin/false\n");
             while verdict == "ETXTBSY" && Instant::now() < deadline {
