@@ -523,6 +523,34 @@ fn a_create_that_is_killed_leaves_no_cgroup_that_it_saw_of_the_one_before() {
     clear(&bundle, "its death");
 }
 
+/// One that finds no cgroup v2 any more would else turn to the freezer of version 1, where the next container may be by then.
+#[test]
+fn a_pause_lets_the_next_container_of_its_id_alone() {
+    need!(installed("strace"), "strace");
+    let mut bundle = Bundle::new();
+    bundle.args(&["/bin/probe", "wait"]).create();
+    let groups = ["unified", "freezer"].map(|name| Path::new("/sys/fs/cgroup").join(name).join(&bundle.id));
+    if groups.iter().any(|group| !group.exists()) {
+        bundle.runtime(&["delete", "--force", &bundle.id]).ok();
+        return crate::oci::lacks("cgroup v2 beside the freezer of version 1");
+    }
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o"]).arg(bundle.dir.join("strace")).arg("-P").arg(&groups[0]);
+    strace.arg("-P").arg(groups[1].join("freezer.state"));
+    // The first is to see what state it is in.
+    strace.args(["-e", "inject=openat:delay_enter=500000:when=2+"]);
+    let pause = bundle.command(&["pause", &bundle.id]);
+    strace.arg(pause.get_program()).args(pause.get_args()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let pause = Live::spawn(strace, None, time_limit());
+    std::thread::sleep(Duration::from_millis(200));
+    bundle.runtime(&["delete", "--force", &bundle.id]).ok();
+    std::thread::sleep(Duration::from_millis(500));
+    bundle.create();
+    pause.finish();
+    assert_eq!(bundle.status(), "created");
+    bundle.runtime(&["delete", "--force", &bundle.id]).ok();
+}
+
 /// Whoever kills a container lets go on what is frozen, so that it dies: `pause` has no time to lose then, for it holds the lock.
 #[test]
 fn a_pause_that_is_taken_back_by_another_command_ends() {
