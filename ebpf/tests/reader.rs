@@ -5,7 +5,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
@@ -82,6 +82,8 @@ fn it_is_in_no_record() {
     assert!(!files.contains_key(&of_file));
 
     let recording = pages.arm(id).expect("arm");
+    // What is still on its way from the disk could not be dropped.
+    file.read_exact_at(&mut [0; BYTES], 0).expect("read");
     cache::drop_pages(file.as_fd()).expect("drop");
     // A child of the container's own has its parent there: what it is called hides nothing.
     child(&cgroup, c"another", || {
