@@ -110,6 +110,13 @@ impl Entry {
         life.is_some_and(|life| life.pidfd.as_ref().is_none_or(|pidfd| is_over(pidfd.as_fd())))
     }
 
+    /// If it has ended, waits until its log is complete: the end is told as soon as it is known.
+    pub(crate) async fn await_last_words(&self) {
+        if !self.record().state.is_live() && self.life.borrow().is_some() {
+            self.settled.notified().await;
+        }
+    }
+
     /// Waits until it runs no more, and its log is complete.
     pub(crate) async fn settle(&self) {
         while self.life.borrow().is_some() {

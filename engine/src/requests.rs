@@ -365,6 +365,9 @@ async fn logs(
         Ok(opened) => opened,
         Err(error) => return tell(connection, Err(error), &[]).await,
     };
+    if !follow {
+        entry.await_last_words().await;
+    }
     tell(connection, Ok(reply), &[directory]).await?;
     if follow { tell_end(connection, &entry).await } else { Ok(()) }
 }

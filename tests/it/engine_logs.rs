@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::harness::fixture;
 use crate::harness::world::World;
 use crate::peers::world::eventually;
 
@@ -40,6 +41,22 @@ fn follows(client: Pid) -> bool {
     let open = fs::read_dir(format!("/proc/{client}/fd")).into_iter().flatten().flatten();
     let mut targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());
     targets.any(|target| target.to_string_lossy().contains("inotify"))
+}
+
+#[test]
+fn a_log_is_complete_for_whoever_knows_of_the_end() {
+    const SCRIPT: &str = r#"for turn in $(seq 25); do
+        id=$("$1" run -d "$2" sh -c 'seq 1 4; printf rest')
+        "$1" wait "$id" && "$1" logs "$id" && echo && "$1" rm "$id" > /dev/null
+    done"#;
+    let world = World::new();
+    let many = [(); 8].map(|()| {
+        let clients = world.0.skiff(&[fixture::small_root()]).through(&["sh", "-c", SCRIPT, "sh"]);
+        clients.one_of(8).start()
+    });
+    for clients in many {
+        assert_eq!(clients.finish().ok(), "0\n1\n2\n3\n4\nrest\n".repeat(25));
+    }
 }
 
 #[test]
