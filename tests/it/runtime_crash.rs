@@ -183,7 +183,7 @@ fn with_everything() -> Bundle {
         .set("/linux/resources/pids/limit", 50.into());
     bundle.set("/linux/maskedPaths", serde_json::json!(["/proc/keys", "/proc/acpi"]));
     bundle.set("/linux/readonlyPaths", serde_json::json!(["/proc/sys"]));
-    bundle.set("/hostname", "ship".into()).set("/root/readonly", true.into());
+    bundle.set("/hostname", "ship".into()).set_root("readonly", true);
     for kind in ["createRuntime", "createContainer", "poststart", "poststop"] {
         let program = if kind == "createContainer" {
             bundle.inside("/bin/true").display().to_string()

@@ -211,7 +211,7 @@ fn a_user_of_another_namespace_can_say_so() {
     let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
     bundle.set("/linux/namespaces/-", json!({ "type": "user" }));
     bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
-    bundle.set("/process/user", json!({ "uid": 1000, "gid": 1000 })).set("/root/readonly", true.into());
+    bundle.set("/process/user", json!({ "uid": 1000, "gid": 1000 })).set_root("readonly", true);
     fs::create_dir_all(bundle.inside("/run/notify")).expect("a mount point");
     let pid = bundle.create().pid();
     let start = begin(&bundle, &["start", &bundle.id]);

@@ -90,8 +90,8 @@ fn survives(more: usize, is_seen: bool, prepare: impl Fn(&mut Bundle), attack: i
     let mut hunter = Bundle::new();
     let hunt = format!("echo ready; exec probe hunt {}", prey.size);
     let hunting = hunter.share("pid").wait_ready(&["/bin/sh", "-c", &hunt]);
-    for _ in 0..300 {
-        if has_ended(hunting) {
+    for turn in 0..300 {
+        if turn >= 30 && has_ended(hunting) {
             break;
         }
         attack(&prey, &victim);

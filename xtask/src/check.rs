@@ -8,7 +8,8 @@ use anyhow::{Result, bail};
 
 use crate::{arrows, command, target, workspace};
 
-pub(crate) const HELP: &str = "formatting, lints, dependency arrows, documentation, unit tests, cargo-deny;
+pub(crate) const HELP: &str =
+    "formatting, lints, the build with glibc, dependency arrows, documentation, unit tests, cargo-deny;
                                runs all of them and reports every failure at the end";
 
 /// How a step ended.

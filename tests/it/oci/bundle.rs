@@ -75,6 +75,12 @@ impl Bundle {
         self
     }
 
+    /// Sets a field of the configuration's `root`.
+    pub(crate) fn set_root(&mut self, field: &str, value: impl Into<Value>) -> &mut Self {
+        self.config["root"][field] = value.into();
+        self
+    }
+
     /// Starts the runtime through another command.
     pub(crate) fn through(mut self, words: &[String]) -> Self {
         self.through = words.to_vec();

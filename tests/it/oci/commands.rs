@@ -106,8 +106,8 @@ fn a_missing_working_directory_is_made() {
         let mut bundle = Bundle::with([
             ("/process/cwd", json!("/made/here")),
             ("/process/user", json!({ "uid": 1234, "gid": 4321 })),
-            ("/root/readonly", json!(read_only)),
         ]);
+        bundle.set_root("readonly", read_only);
         assert_eq!(bundle.see()["cwd"], "/made/here");
     }
 }

@@ -210,8 +210,8 @@ fn create_with_one_id_many_times_at_once_makes_one_container() {
 
 #[test]
 fn create_fails_without_a_root_directory_and_leaves_nothing() {
-    let bundle = Bundle::with([("/root/path", json!("no-such-directory"))]);
-    bundle.create_fails();
+    let mut bundle = Bundle::new();
+    bundle.set_root("path", "no-such-directory").create_fails();
 }
 
 #[test]

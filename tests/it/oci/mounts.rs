@@ -349,7 +349,8 @@ fn the_root_is_writable() {
 
 #[test]
 fn a_read_only_root_is_read_only() {
-    let mut bundle = Bundle::with([("/root/readonly", json!(true))]);
+    let mut bundle = Bundle::new();
+    bundle.set_root("readonly", true);
     assert_eq!(
         bundle.attempt(&["create", "/new", "mkdir", "/etc/new", "create", "/dev/shm/x"]),
         ["EROFS", "EROFS", "ok"]
@@ -361,13 +362,14 @@ fn a_read_only_root_is_read_only() {
 fn the_root_may_be_given_by_an_absolute_path() {
     let mut bundle = Bundle::new();
     let root = bundle.inside("/");
-    bundle.set("/root/path", json!(root)).args(&["/bin/echo", "alive"]);
+    bundle.set_root("path", json!(root)).args(&["/bin/echo", "alive"]);
     assert_eq!(bundle.run(), "alive\n");
 }
 
 #[test]
 fn the_root_may_have_another_name() {
-    let mut bundle = Bundle::with([("/root/path", json!("another/name"))]);
+    let mut bundle = Bundle::new();
+    bundle.set_root("path", "another/name");
     fs::create_dir(bundle.dir.join("another")).expect("a directory");
     fs::rename(bundle.dir.join("rootfs"), bundle.dir.join("another/name")).expect("rename the root");
     assert_eq!(bundle.args(&["/bin/echo", "alive"]).run(), "alive\n");
@@ -384,7 +386,7 @@ fn a_missing_root_is_an_error() {
 fn a_root_that_is_no_directory_is_an_error() {
     let mut bundle = Bundle::new();
     let file = bundle.file("plain", "");
-    bundle.set("/root/path", json!(file)).create_fails();
+    bundle.set_root("path", json!(file)).create_fails();
 }
 
 #[test]

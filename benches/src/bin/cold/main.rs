@@ -189,9 +189,14 @@ impl Lab {
         self.directory.join("images").join(program).with_extension("tar")
     }
 
+    /// On the slow disk, where images are kept.
+    fn state_root(&self) -> PathBuf {
+        self.directory.join("store/root")
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.skiff);
-        command.env("SKIFF_ROOT", self.directory.join("store/root"));
+        command.env("SKIFF_ROOT", self.state_root());
         command.env("SKIFF_RUN_ROOT", self.directory.join("run"));
         command.stdin(Stdio::null());
         command
@@ -285,7 +290,7 @@ impl Lab {
             }
             Arm::ColdWhole => {
                 self.mount()?;
-                let layers = self.directory.join("store/root/layers");
+                let layers = self.state_root().join("layers");
                 let image = self.layer(program)?;
                 let reader = thread::spawn(move || {
                     sh(
