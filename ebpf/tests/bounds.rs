@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sched::CloneFlags;
@@ -35,7 +36,7 @@ fn a_thousand_containers_always_have_their_own_counts() {
         (0..nth % 3).for_each(|_| mayfly(directory));
     }
     for (nth, (_, id)) in made.iter().enumerate() {
-        let counts = events.counts(*id).expect("read").expect("it is counted");
+        let counts = events.counts(*id).expect("it is counted");
         let born = (nth % 3) as u64;
         assert_eq!((counts.processes, counts.exits), (1 + born, born), "container {nth}");
     }
@@ -49,26 +50,29 @@ fn one_more_container_than_there_is_room_for_is_refused_and_nobodys() {
     let (first, first_id) = cgroups.make("first");
     events.arm(first_id, false).expect("room for it");
     // The ids of cgroups that there are not.
-    let filled = (0..20_000).take_while(|nth| events.arm(u64::MAX - nth, false).is_ok()).count();
-    assert_eq!(filled, 8191);
+    let armed = |nths: Range<u64>| -> Vec<u64> {
+        nths.map(|nth| u64::MAX - nth).filter(|id| events.arm(*id, false).is_ok()).collect()
+    };
+    assert_eq!(armed(0..8191).len(), 8191);
+    let others = armed(0..100_000);
     let (late, late_id) = cgroups.make("late");
     let refused = events.arm(late_id, false).expect_err("no room");
     assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     assert!(!events.is_armed(late_id));
     mayfly(&late);
-    assert_eq!(events.counts(late_id).expect("read"), None);
+    assert_eq!(events.counts(late_id), None);
     let nobody = Counts::default();
-    for id in (0..8191).map(|nth| u64::MAX - nth).chain([first_id]) {
-        assert_eq!(events.counts(id).expect("read"), Some(nobody), "cgroup {id}");
+    for id in (0..8191).map(|nth| u64::MAX - nth).chain(others).chain([first_id]) {
+        assert_eq!(events.counts(id), Some(nobody), "cgroup {id}");
     }
     mayfly(&first);
-    assert_eq!(events.counts(first_id).expect("read").map(|counts| counts.exits), Some(1));
+    assert_eq!(events.counts(first_id).map(|counts| counts.exits), Some(1));
     // With its directory it is forgotten: there is room again, and nothing in it.
     drop(first);
     cgroups.remove("first");
-    assert_eq!(events.counts(first_id).expect("read"), None);
-    events.arm(late_id, false).expect("room for it");
-    assert_eq!(events.counts(late_id).expect("read"), Some(nobody));
+    assert_eq!(events.counts(first_id), None);
+    let [next] = armed(100_000..200_000)[..] else { panic!("one place is free") };
+    assert_eq!(events.counts(next), Some(nobody));
 }
 
 #[test]
@@ -80,8 +84,8 @@ fn what_is_always_on_takes_the_memory_that_is_stated() {
         text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok()).unwrap_or(0)
     };
     let all: u64 = events.descriptors().iter().map(|fd| bytes(fd.as_raw_fd())).sum();
-    // docs/observe.md: 2.8 MiB for all containers together.
-    assert!((1 << 20..=2_900 << 10).contains(&all), "{all} bytes");
+    // docs/observe.md: 3.8 MiB for all containers together.
+    assert!((1 << 20..=3_900 << 10).contains(&all), "{all} bytes");
 }
 
 #[test]

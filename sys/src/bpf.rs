@@ -6,7 +6,13 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 /// How a value is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,6 +303,22 @@ impl Map {
         if attr.count == count { Ok(values) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
+    /// The memory of all values of an array, one after the other, as the programs have it. mmap(2), Linux ≥ 5.5.
+    ///
+    /// Errors: `EINVAL` if it is no array of words, or was not made to be mapped (`BPF_F_MMAPABLE`).
+    pub fn words(&self) -> io::Result<Words> {
+        const MMAPABLE: u32 = 1 << 10;
+        let is_mapped = self.shape.kind == Kind::Array as u32 && self.shape.flags & MMAPABLE != 0;
+        let length = (self.shape.max_entries as usize).checked_mul(self.value).and_then(NonZeroUsize::new);
+        let Some(length) = length.filter(|_| is_mapped && self.value.is_multiple_of(size_of::<u64>())) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory; an array keeps its length.
+        let at = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, &self.fd, 0) }?;
+        Ok(Words { at: at.cast(), length })
+    }
+
     /// Stores `value` under `key`.
     ///
     /// Errors: `E2BIG` if a new key finds no room; see [`Store`].
@@ -342,6 +364,36 @@ impl Map {
         }
         let map = self.fd.as_raw_fd().cast_unsigned();
         Ok(ElementAttr { map, key: key.as_ptr().expose_provenance() as u64, value, ..ElementAttr::default() })
+    }
+}
+
+/// Memory that is shared with programs, which may change each word at any time.
+#[derive(Debug)]
+pub struct Words {
+    at: NonNull<AtomicU64>,
+    /// Bytes.
+    length: NonZeroUsize,
+}
+
+// SAFETY: all that the pointer is used for is reading and writing atomics, and unmapping when nobody has a reference.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Deref for Words {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping has this length, lives until drop, begins at a page, and is only ever used as these atomics.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.length.get() / size_of::<u64>()) }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this length, and no reference outlives `self`.
+        let unmapped = unsafe { munmap(self.at.cast(), self.length.get()) };
+        debug_assert!(unmapped.is_ok(), "it was mapped by its constructor");
     }
 }
 
@@ -476,6 +528,15 @@ mod tests {
         check(4, 1, &[14]);
         check(2, 0, &[]);
         assert_eq!(map.range(4, 2).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn only_an_array_that_was_made_for_it_is_mapped() {
+        let map = match Map::create(Kind::Array, "skiff_test", 4, 8, 5) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return,
+            other => other.unwrap(),
+        };
+        assert_eq!(map.words().unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]

@@ -1,7 +1,28 @@
 //! What the programs that are always on, and their loader, share.
 
-/// Containers counted at a time.
+/// Containers for which there is room at a time; there may be twice as many, as far as the rows where they may stand are not full.
 pub const CONTAINERS: u32 = 8192;
+/// Places in a row of the table of containers: their cgroups' ids are a line of the processor's cache.
+pub const ROW: u32 = 8;
+/// Rows that cgroups' ids choose.
+pub const ROWS: u32 = CONTAINERS * 2 / ROW;
+/// Rows, from the chosen one on, in which a container may stand if those before are full.
+pub const REACH: u32 = 5;
+/// All rows of places. After them comes one of numbers: how many containers [stand elsewhere](MOVED) than in the row that they chose, and how many
+/// cgroups below containers' [are counted](BELOW).
+pub const ALL_ROWS: u32 = ROWS + REACH - 1;
+/// The number of containers that are not in their own row: as long as it is 0, nobody looks beyond that.
+pub const MOVED: u32 = 0;
+/// At least as many as there are in `NESTED`: spares all other tasks the look-up.
+pub const BELOW: u32 = 1;
+
+/// The row that the container with the cgroup `id` chooses.
+#[inline(always)]
+#[must_use]
+pub const fn row_of(id: u64) -> u32 {
+    // Fibonacci hashing: ids are numbers that mostly follow each other, with a count of their turns above.
+    ((id ^ id >> 32) as u32).wrapping_mul(0x9e37_79b9) >> (32 - ROWS.trailing_zeros())
+}
 /// Cgroups below theirs that are counted at a time.
 pub const NESTED: u32 = 8192;
 
@@ -139,37 +160,76 @@ impl Used {
     }
 }
 
-/// The counts of a container.
-///
-/// The kernel keeps 56 bytes before them, so that what follows the first word begins at a line of the processor's cache, and so
-/// does [`Kill`]: what is written together is together.
-#[repr(C)]
+/// The counts of a container: three lines of the processor's cache, of which what happens once in a while needs the first, the end of a
+/// task the second, and the OOM killer the third.
+#[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Processes forked.
     pub processes: u64,
-    /// Tasks that have ended.
-    pub used: Used,
     /// Programs executed.
     pub execs: u64,
     /// Processes that have ended.
     pub exits: u64,
-    /// The most pages that a process had in memory, of those that have ended.
-    pub peak_pages: u64,
     /// Threads created beside processes' first.
     pub threads: u64,
+    /// The most pages that a process had in memory, of those that have ended.
+    pub peak_pages: u64,
     /// Processor time that its first task had taken when it executed its program, ns: as old as its last switch.
     pub setup_cpu_ns: u64,
     /// Since when, ns of CLOCK_MONOTONIC, if its program ran before; 0 if it is counted from its first instruction on.
     pub since_ns: u64,
-    /// Cgroups made below it for which [`NESTED`] had no room: what is in them, and in those below them, is in no figure.
+    /// Cgroups made below it for which there was no room: what is in them, and in those below them, is in no figure.
     pub nested_refused: u32,
     /// The process that reads ahead for it, from its birth to its end: none of its own.
     pub reader: u32,
+    /// Tasks that have ended.
+    pub used: Used,
     /// Processes that the OOM killer has ended.
     pub oom_kills: u64,
     /// The first of them.
     pub oom: Kill,
+}
+
+impl Counts {
+    /// How many words it has.
+    pub const WORDS: usize = 24;
+
+    /// Its words, in order.
+    #[must_use]
+    pub fn words(&self) -> [u64; Self::WORDS] {
+        let Self { processes, execs, exits, threads, peak_pages, setup_cpu_ns, since_ns, .. } = *self;
+        let first = [processes, execs, exits, threads, peak_pages, setup_cpu_ns, since_ns];
+        let mut words = [0; Self::WORDS];
+        words[..7].copy_from_slice(&first);
+        words[7] = word_of(self.nested_refused, self.reader);
+        words[8..16].copy_from_slice(&self.used.words());
+        words[16] = self.oom_kills;
+        words[17..].copy_from_slice(&self.oom.words());
+        words
+    }
+
+    /// The reverse of [`Counts::words`].
+    #[must_use]
+    pub fn of_words(words: [u64; Self::WORDS]) -> Self {
+        let [processes, execs, exits, threads, peak_pages, setup_cpu_ns, since_ns, halves, rest @ ..] = words;
+        let [u0, u1, u2, u3, u4, u5, u6, u7, oom_kills, oom @ ..] = rest;
+        let (nested_refused, reader) = halves_of(halves);
+        Self {
+            processes,
+            execs,
+            exits,
+            threads,
+            peak_pages,
+            setup_cpu_ns,
+            since_ns,
+            nested_refused,
+            reader,
+            used: Used::of_words([u0, u1, u2, u3, u4, u5, u6, u7]),
+            oom_kills,
+            oom: Kill::of_words(oom),
+        }
+    }
 }
 
 /// One act of the OOM killer.
@@ -178,8 +238,6 @@ pub struct Counts {
 pub struct Kill {
     /// When, ns of CLOCK_MONOTONIC.
     pub at_ns: u64,
-    /// The cgroup of who wanted memory.
-    pub killer_cgroup: u64,
     /// The process that wanted memory.
     pub killer_pid: u32,
     /// The process that was killed; 0 until it dies.
@@ -190,6 +248,55 @@ pub struct Kill {
     pub victim_name: [u8; 16],
     /// 1 if who wanted memory was of the same container; until the victim dies, the id of the container that it was of, or 0.
     pub is_inside: u64,
+}
+
+impl Kill {
+    /// How many words it has.
+    pub const WORDS: usize = 7;
+
+    /// Its words, in order.
+    #[must_use]
+    pub fn words(&self) -> [u64; Self::WORDS] {
+        let [killer, victim] = [self.killer_name, self.victim_name].map(words_of_name);
+        let pids = word_of(self.killer_pid, self.victim_pid);
+        [self.at_ns, pids, killer[0], killer[1], victim[0], victim[1], self.is_inside]
+    }
+
+    /// The reverse of [`Kill::words`].
+    #[must_use]
+    pub fn of_words(words: [u64; Self::WORDS]) -> Self {
+        let [at_ns, pids, killer_0, killer_1, victim_0, victim_1, is_inside] = words;
+        let (killer_pid, victim_pid) = halves_of(pids);
+        let killer_name = name_of_words([killer_0, killer_1]);
+        let victim_name = name_of_words([victim_0, victim_1]);
+        Self { at_ns, killer_pid, victim_pid, killer_name, victim_name, is_inside }
+    }
+}
+
+/// The word that two halves are in memory.
+fn word_of(first: u32, second: u32) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The reverse of [`word_of`].
+fn halves_of(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]))
+}
+
+fn words_of_name(name: [u8; 16]) -> [u64; 2] {
+    let (mut first, mut second) = ([0; 8], [0; 8]);
+    first.copy_from_slice(&name[..8]);
+    second.copy_from_slice(&name[8..]);
+    [first, second].map(u64::from_ne_bytes)
+}
+
+fn name_of_words(words: [u64; 2]) -> [u8; 16] {
+    let mut name = [0; 16];
+    name[..8].copy_from_slice(&words[0].to_ne_bytes());
+    name[8..].copy_from_slice(&words[1].to_ne_bytes());
+    name
 }
 
 /// A task that lives.
@@ -210,9 +317,47 @@ mod tests {
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<Fields>(), 4 * Fields::PATHS.len());
         assert_eq!(size_of::<Used>(), 8 * Used::WORDS);
-        assert_eq!(size_of::<Kill>(), 8 * 2 + 4 * 2 + 16 * 2 + 8);
-        assert_eq!(size_of::<Counts>(), size_of::<Used>() + 8 * 9 + size_of::<Kill>());
+        assert_eq!(size_of::<Kill>(), 8 * Kill::WORDS);
+        assert_eq!(size_of::<Counts>(), 8 * Counts::WORDS);
+        assert_eq!(size_of::<Counts>(), 3 * 64);
         assert_eq!(size_of::<Live>(), 8 + size_of::<Used>());
+    }
+
+    #[test]
+    fn counts_are_their_words() {
+        let counts = Counts {
+            processes: 1,
+            execs: 2,
+            exits: 3,
+            threads: 4,
+            peak_pages: 5,
+            setup_cpu_ns: 6,
+            since_ns: 7,
+            nested_refused: 8,
+            reader: 9,
+            used: Used::of_words([10, 11, 12, 13, 14, 15, 16, 17]),
+            oom_kills: 18,
+            oom: Kill {
+                at_ns: 19,
+                killer_pid: 20,
+                victim_pid: 21,
+                killer_name: *b"killer\0\0\0\0\0\0\0\0\0\0",
+                victim_name: *b"victim\0\0\0\0\0\0\0\0\0\0",
+                is_inside: 22,
+            },
+        };
+        let words = counts.words();
+        assert_eq!(Counts::of_words(words), counts);
+        // Where the programs have them.
+        let at = |offset: usize| words[offset / 8];
+        assert_eq!(at(core::mem::offset_of!(Counts, since_ns)), 7);
+        assert_eq!(words[7].to_ne_bytes()[..4], 8_u32.to_ne_bytes());
+        assert_eq!(
+            (at(core::mem::offset_of!(Counts, used)), at(core::mem::offset_of!(Counts, oom))),
+            (10, 19)
+        );
+        assert_eq!(words[18].to_ne_bytes()[4..], 21_u32.to_ne_bytes());
+        assert_eq!(words[21].to_ne_bytes()[..6], *b"victim");
     }
 
     #[test]

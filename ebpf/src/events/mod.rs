@@ -10,10 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::programs::{BtfTracePoint, Iter};
 use aya::{Btf, Ebpf, EbpfLoader};
-use skiff_ebpf_abi::events::{CONTAINERS, Fields, NESTED};
 pub use skiff_ebpf_abi::events::{Counts, Kill, Live, Used};
+use skiff_ebpf_abi::events::{Fields, NESTED};
 use skiff_ebpf_abi::{ABSENT, Offsets};
-use skiff_sys::bpf::{self, Map, Store};
+use skiff_sys::bpf::{self, Map, Words};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::heap;
 
@@ -22,6 +22,10 @@ use crate::btf::Types;
 use crate::load::{check_privileges, program, require};
 use crate::maps::Plain;
 use crate::marks::Object;
+
+mod table;
+
+use table::Table;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/events.bpf.o"));
 
@@ -55,7 +59,9 @@ const NO_LIVE: &str = "faults, waiting and switches of tasks that live (no task 
 /// The programs, attached.
 #[derive(Debug)]
 pub struct Events {
-    containers: Map,
+    /// Of the containers: their cgroups' ids, their counts.
+    maps: [Map; 2],
+    table: Table<Words>,
     nested: Map,
     /// The iterator, if the kernel has any.
     live: Option<OwnedFd>,
@@ -88,13 +94,9 @@ impl Events {
         }
         let live = iterator(object, btf);
         let live = live.inspect_err(|error| missing.push(format!("{NO_LIVE}: {error}"))).ok();
-        Ok(Self {
-            containers: map(object, "CONTAINERS")?,
-            nested: map(object, "NESTED")?,
-            live,
-            links,
-            missing,
-        })
+        let maps = [map(object, "KEYS")?, map(object, "COUNTS")?];
+        let table = table(&maps).map_err(|cause| Error::refused("map the containers' counts", &cause))?;
+        Ok(Self { maps, table, nested: map(object, "NESTED")?, live, links, missing })
     }
 
     /// What this kernel does not give, one phrase each.
@@ -104,8 +106,8 @@ impl Events {
 
     /// What keeps the programs attached, for another process to keep: maps, iterator, links.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let maps = [self.containers.as_fd(), self.nested.as_fd()];
-        maps.into_iter().chain(self.live.iter().chain(&self.links).map(AsFd::as_fd)).collect()
+        let maps = self.maps.iter().chain([&self.nested]).map(AsFd::as_fd);
+        maps.chain(self.live.iter().chain(&self.links).map(AsFd::as_fd)).collect()
     }
 
     /// Takes back what [`Events::descriptors`] of the same [`digest`] gave to be kept; `has_live` as [`Events::has_live`] said then. `None` if it is of a build
@@ -117,13 +119,11 @@ impl Events {
     ) -> io::Result<Option<Self>> {
         let mut rest = descriptors.into_iter();
         let mut next = || rest.next().ok_or(io::ErrorKind::InvalidData);
-        let (containers, nested) = (Map::from_fd(next()?)?, Map::from_fd(next()?)?);
-        let is_own = containers.value_len() == size_of::<Counts>() && containers.max_entries() == CONTAINERS;
-        if !is_own {
-            return Ok(None);
-        }
+        let maps = [Map::from_fd(next()?)?, Map::from_fd(next()?)?];
+        let nested = Map::from_fd(next()?)?;
+        let Ok(table) = table(&maps) else { return Ok(None) };
         let live = if has_live { Some(next()?) } else { None };
-        Ok(Some(Self { containers, nested, live, links: rest.collect(), missing }))
+        Ok(Some(Self { maps, table, nested, live, links: rest.collect(), missing }))
     }
 
     /// Whether the iterator is among the descriptors.
@@ -133,13 +133,14 @@ impl Events {
 
     /// Whether the cgroup2 with the id `cgroup` is counted.
     pub fn is_armed(&self, cgroup: u64) -> bool {
-        self.counts(cgroup).is_ok_and(|counts| counts.is_some())
+        self.counts(cgroup).is_some()
     }
 
     /// Counts from now on, until its directory goes, what happens in the cgroup2 with the id `cgroup` (the inode of its directory). Its
     /// program has not been executed yet, or else `is_late`: what has ended before is not in the figures then.
     ///
-    /// One system call. Errors: `ENOSPC` if there are too many, `EEXIST` if it is counted.
+    /// No system call, but one process alone may do this: whoever has taken the descriptors over. Errors: `ENOSPC` if there are too many, `EEXIST`
+    /// if it is counted.
     pub fn arm(&self, cgroup: u64, is_late: bool) -> io::Result<()> {
         let counts = if is_late {
             // The next program is not the first one.
@@ -147,23 +148,17 @@ impl Events {
         } else {
             Counts::default()
         };
-        let stored = self.containers.set(&cgroup.to_ne_bytes(), &to_bytes(&counts), Store::New);
-        stored.map_err(|error| match error.raw_os_error() {
-            Some(libc::E2BIG) => io::ErrorKind::StorageFull.into(),
-            _ => error,
-        })
+        self.table.enter(cgroup, &counts)
     }
 
-    /// Counts `cgroup` no more, whose directory had gone before it was [armed](Self::arm): the programs were not told of it in time. One system
-    /// call.
-    pub fn forget(&self, cgroup: u64) -> io::Result<()> {
-        self.containers.remove(&cgroup.to_ne_bytes()).map(drop)
+    /// Counts `cgroup` no more, whose directory had gone before it was [armed](Self::arm): the programs were not told of it in time.
+    pub fn forget(&self, cgroup: u64) {
+        self.table.remove(cgroup);
     }
 
-    /// What was counted of `cgroup` by now, of tasks that have ended; `None` if it is not counted. One system call.
-    pub fn counts(&self, cgroup: u64) -> io::Result<Option<Counts>> {
-        let Some(bytes) = self.containers.get(&cgroup.to_ne_bytes())? else { return Ok(None) };
-        from_bytes(&bytes).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    /// What was counted of `cgroup` by now, of tasks that have ended; `None` if it is not counted. No system call.
+    pub fn counts(&self, cgroup: u64) -> Option<Counts> {
+        self.table.counts(cgroup)
     }
 
     /// What each task of a container has used that lives. One pass over all tasks of the host.
@@ -276,6 +271,11 @@ fn iterator(object: &mut Ebpf, btf: &Btf) -> Result<OwnedFd, Error> {
     bpf::link_iterator(program.as_fd()).map_err(|cause| refused(&cause))
 }
 
+/// The table in the memory of its maps. Errors: `EINVAL` if it has another layout.
+fn table([keys, counts]: &[Map; 2]) -> io::Result<Table<Words>> {
+    Table::new(keys.words()?, counts.words()?).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
 fn map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
     let map = object.take_map(name).ok_or_else(|| Error::Refused {
         step: format!("look up the map {name}"),
@@ -289,77 +289,6 @@ fn map(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
     };
     let fd = data.fd().as_fd().try_clone_to_owned();
     fd.and_then(Map::from_fd).map_err(|cause| Error::refused("look up a map", &cause))
-}
-
-/// As the kernel has them.
-fn to_bytes(counts: &Counts) -> Vec<u8> {
-    let Counts {
-        processes,
-        used,
-        execs,
-        exits,
-        peak_pages,
-        threads,
-        setup_cpu_ns,
-        since_ns,
-        nested_refused,
-        reader,
-        oom_kills,
-        oom,
-    } = counts;
-    let rest = [*execs, *exits, *peak_pages, *threads, *setup_cpu_ns, *since_ns];
-    let words = [*processes].into_iter().chain(used.words()).chain(rest);
-    let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
-    bytes.extend([*nested_refused, *reader].into_iter().flat_map(u32::to_ne_bytes));
-    bytes.extend(oom_kills.to_ne_bytes());
-    bytes.extend(kill_to_bytes(oom));
-    bytes
-}
-
-/// As the kernel has them.
-fn kill_to_bytes(kill: &Kill) -> Vec<u8> {
-    let Kill { at_ns, killer_cgroup, killer_pid, victim_pid, killer_name, victim_name, is_inside } = kill;
-    let mut bytes: Vec<u8> = [*at_ns, *killer_cgroup].into_iter().flat_map(u64::to_ne_bytes).collect();
-    bytes.extend([*killer_pid, *victim_pid].into_iter().flat_map(u32::to_ne_bytes));
-    bytes.extend(killer_name.iter().chain(victim_name));
-    bytes.extend(is_inside.to_ne_bytes());
-    bytes
-}
-
-fn from_bytes(bytes: &[u8]) -> Option<Counts> {
-    const WORDS: usize = Used::WORDS + 7;
-    let word = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u64::from_ne_bytes);
-    let half = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
-    let name = |at: usize| bytes.get(at..)?.first_chunk::<16>().copied();
-    let mut words = [0; WORDS];
-    for (nth, to) in words.iter_mut().enumerate() {
-        *to = word(8 * nth)?;
-    }
-    let [processes, used @ .., execs, exits, peak_pages, threads, setup_cpu_ns, since_ns] = words;
-    let rest = 8 * WORDS;
-    let oom = rest + 16;
-    Some(Counts {
-        processes,
-        used: Used::of_words(used),
-        execs,
-        exits,
-        peak_pages,
-        threads,
-        setup_cpu_ns,
-        since_ns,
-        nested_refused: half(rest)?,
-        reader: half(rest + 4)?,
-        oom_kills: word(rest + 8)?,
-        oom: Kill {
-            at_ns: word(oom)?,
-            killer_cgroup: word(oom + 8)?,
-            killer_pid: half(oom + 16)?,
-            victim_pid: half(oom + 20)?,
-            killer_name: name(oom + 24)?,
-            victim_name: name(oom + 40)?,
-            is_inside: word(oom + 56)?,
-        },
-    })
 }
 
 fn live_from_bytes(bytes: &[u8]) -> Option<Live> {

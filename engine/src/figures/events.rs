@@ -1,7 +1,7 @@
 //! The programs in the kernel that are on while the daemon runs, and what of them a container's figures get.
 //!
 //! They are loaded on a thread of their own when the daemon starts, and kept by the spawner for the next one: so containers are counted
-//! while there is none. A launch enters its cgroup, one system call; whoever was launched before they were there is counted from then
+//! while there is none. A launch enters its cgroup in a table, with no system call; whoever was launched before they were there is counted from then
 //! on, and its figures say so. Where they may not be loaded, the figures that they give are absent, and say why.
 
 use std::collections::HashMap;
@@ -133,12 +133,8 @@ impl Tracker {
     pub(crate) fn arm_late(&self, find: impl Fn() -> Option<u64>) {
         let (Some(events), Some(cgroup)) = (self.0.events.get(), find()) else { return };
         // From here on the programs see its removal. A cgroup's id is not given away again.
-        if !events.is_armed(cgroup)
-            && self.arm(Some(cgroup), true)
-            && find() != Some(cgroup)
-            && let Err(error) = events.forget(cgroup)
-        {
-            tracing::debug!("forget cgroup {cgroup}: {}", skiff_runtime::cause(&error));
+        if !events.is_armed(cgroup) && self.arm(Some(cgroup), true) && find() != Some(cgroup) {
+            events.forget(cgroup);
         }
     }
 
@@ -151,9 +147,8 @@ impl Tracker {
     /// What was counted of a container that runs, before [`Tracker::living`]: a task that ends between the two is in neither, which the
     /// next look makes up for. The other way round it would be in both.
     pub(crate) fn past(&self, cgroup: Option<u64>) -> Option<Past> {
-        self.counted(cgroup, |events, cgroup| {
-            Ok(events.counts(cgroup)?.map(|counts| Past { cgroup, counts }))
-        })
+        let (counts, cgroup) = (self.counts(cgroup)?, cgroup?);
+        Some(Past { cgroup, counts })
     }
 
     /// Looks at all tasks once, for the figures of any number of containers.
@@ -186,7 +181,7 @@ impl Tracker {
     /// Adds what was counted of a container all of whose tasks have ended, and forgets what was told of it. The programs forget it with its
     /// cgroup.
     pub(crate) fn conclude(&self, cgroup: Option<u64>, figures: &mut Figures) {
-        let counted = self.counted(cgroup, Events::counts);
+        let counted = self.counts(cgroup);
         self.forget(cgroup);
         self.add(counted.as_ref(), figures);
     }
@@ -198,16 +193,8 @@ impl Tracker {
         }
     }
 
-    fn counted<T>(
-        &self,
-        cgroup: Option<u64>,
-        read: impl FnOnce(&Events, u64) -> std::io::Result<Option<T>>,
-    ) -> Option<T> {
-        let (events, cgroup) = (self.0.events.get()?, cgroup?);
-        read(events, cgroup).unwrap_or_else(|error| {
-            tracing::debug!("read what was counted of cgroup {cgroup}: {}", skiff_runtime::cause(&error));
-            None
-        })
+    fn counts(&self, cgroup: Option<u64>) -> Option<Counts> {
+        self.0.events.get()?.counts(cgroup?)
     }
 
     fn add(&self, counts: Option<&Counts>, figures: &mut Figures) {

@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to atomic operations on this target")]
 
+mod containers;
 #[path = "../kernel.rs"]
 #[allow(dead_code, reason = "what counting needs, these programs do not")]
 mod kernel;
@@ -19,24 +20,17 @@ use aya_ebpf::btf_maps::{HashMap, LruHashMap};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
-use skiff_ebpf_abi::events::{
-    CONTAINERS as CONTAINERS_MAX, Counts, Fields, Kill, Live, NESTED as NESTED_MAX, Used,
-};
+use skiff_ebpf_abi::events::{BELOW, Counts, Fields, Kill, Live, NESTED as NESTED_MAX, Used};
 
+use containers::number;
 use kernel::{
     ABSENT, Ptr, TaskPtr, cgroup_id, cgroup_id_of, constant, is_cgroup2, is_reader, now_ns, offset, pid,
     tgid, this,
 };
 
-/// Containers, by their cgroup's id.
-#[btf_map]
-pub static CONTAINERS: HashMap<u64, Counts, { CONTAINERS_MAX as usize }> = HashMap::new();
 /// The container that a cgroup below it counts as: its id.
 #[btf_map]
 pub static NESTED: HashMap<u64, u64, { NESTED_MAX as usize }> = HashMap::new();
-/// At least as many as there are in [`NESTED`]: spares all other tasks the look-up.
-#[unsafe(no_mangle)]
-pub static mut NESTED_COUNT: u64 = 0;
 /// Tasks that the OOM killer has chosen, until they die.
 #[btf_map]
 pub static VICTIMS: LruHashMap<u32, Kill, 256> = LruHashMap::new();
@@ -130,7 +124,6 @@ pub fn skiff_oom(ctx: BtfTracePointContext) -> i32 {
     let this = this();
     let mut kill = Kill {
         at_ns: now_ns(),
-        killer_cgroup: cgroup_id_of(this),
         killer_pid: tgid(this),
         is_inside: counts_of(this).map_or(0, |(container, _)| container),
         ..Kill::default()
@@ -172,13 +165,13 @@ pub fn skiff_mkdir(ctx: BtfTracePointContext) -> i32 {
     }
     let parent = cgroup.follow(offset!(cgroup_parent)).follow(offset!(css_cgroup));
     if let Some((container, counts)) = counts_in(cgroup_id(parent)) {
-        // SAFETY: `counts` points to a map value; the other is a word that only these programs change. The kernel makes one cgroup at a
-        // time.
+        let Some(below) = number(BELOW) else { return 0 };
+        // SAFETY: both point to map values. The kernel makes one cgroup at a time.
         unsafe {
-            add(&raw mut NESTED_COUNT, 1);
+            add(below, 1);
             // Without room its tasks are not counted, and that is.
             if NESTED.insert(cgroup_id(cgroup), container, 0).is_err() {
-                add(&raw mut NESTED_COUNT, u64::MAX);
+                add(below, u64::MAX);
                 (*counts).nested_refused += 1;
             }
         }
@@ -194,9 +187,13 @@ pub fn skiff_rmdir(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let id = cgroup_id(cgroup);
-    if CONTAINERS.remove(id).is_err() && has_nested() && NESTED.remove(id).is_ok() {
-        // SAFETY: a word that only these programs change.
-        unsafe { add(&raw mut NESTED_COUNT, u64::MAX) };
+    if !containers::remove(id)
+        && has_nested()
+        && NESTED.remove(id).is_ok()
+        && let Some(below) = number(BELOW)
+    {
+        // SAFETY: the pointer is to a map value.
+        unsafe { add(below, u64::MAX) };
     }
     0
 }
@@ -250,7 +247,7 @@ fn counts_of(task: TaskPtr) -> Option<(u64, *mut Counts)> {
 /// The container that the cgroup with the id `cgroup` counts as.
 #[inline(always)]
 fn counts_in(cgroup: u64) -> Option<(u64, *mut Counts)> {
-    if let Some(counts) = CONTAINERS.get_ptr_mut(cgroup) {
+    if let Some(counts) = containers::counts(cgroup) {
         return Some((cgroup, counts));
     }
     if !has_nested() {
@@ -258,14 +255,14 @@ fn counts_in(cgroup: u64) -> Option<(u64, *mut Counts)> {
     }
     // SAFETY: the pointer is to a map value.
     let container = unsafe { *NESTED.get_ptr(cgroup)? };
-    Some((container, CONTAINERS.get_ptr_mut(container)?))
+    Some((container, containers::counts(container)?))
 }
 
 /// Whether there may be something in [`NESTED`].
 #[inline(always)]
 fn has_nested() -> bool {
-    // SAFETY: a word of a map; volatile because other programs change it.
-    unsafe { (&raw const NESTED_COUNT).read_volatile() != 0 }
+    // SAFETY: the pointer is to a map value; volatile because other programs change it.
+    number(BELOW).is_some_and(|below| unsafe { below.read_volatile() } != 0)
 }
 
 #[inline(always)]
