@@ -32,7 +32,7 @@ const START_LOCK: &str = "start.lock";
 const ADDRESS_BYTES: usize = 107;
 
 /// What a daemon that is started on demand takes over from the client's environment; the roots are given as they are.
-const ENVIRONMENT: [&str; 10] = [
+const ENVIRONMENT: [&str; 11] = [
     "PATH",
     "HOME",
     "XDG_DATA_HOME",
@@ -41,6 +41,7 @@ const ENVIRONMENT: [&str; 10] = [
     "SKIFF_IDLE_TIMEOUT_S",
     "SKIFF_METRICS",
     "SKIFF_OTLP",
+    "SKIFF_OTLP_CA",
     "SKIFF_OTLP_INTERVAL_S",
     "SKIFF_ROOTFS",
 ];

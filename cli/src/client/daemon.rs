@@ -56,6 +56,9 @@ impl Args {
         if let (None, Some((name, text))) = (&self.metrics.collector, value("SKIFF_OTLP")) {
             self.metrics.collector = Some(text.parse().map_err(|why| format!("{name}: {why}"))?);
         }
+        if let (None, Some((_, text))) = (&self.metrics.authorities, value("SKIFF_OTLP_CA")) {
+            self.metrics.authorities = Some(text.into());
+        }
         if let (None, Some((name, text))) = (self.metrics.interval, value("SKIFF_OTLP_INTERVAL_S")) {
             let seconds = text.parse().ok().filter(|seconds| (1..=86_400).contains(seconds));
             let seconds = seconds.ok_or_else(|| format!("{name}: {text}: expected 1 to 86400"))?;
@@ -89,8 +92,11 @@ Containers go on when it ends, and the next one finds them again.
             Flag::value(None, "metrics", "[ADDRESS:]PORT", "serve metrics for Prometheus there, or at unix:PATH; on loopback without an address", |a, v| {
                 put(&mut a.metrics.endpoint, Some(v.parse()?))
             }),
-            Flag::value(None, "otlp", "URL", "send metrics to the OpenTelemetry collector at http://HOST[:PORT]", |a, v| {
+            Flag::value(None, "otlp", "URL", "send metrics to the OpenTelemetry collector at http[s]://HOST[:PORT]", |a, v| {
                 put(&mut a.metrics.collector, Some(v.parse()?))
+            }),
+            Flag::value(None, "otlp-ca", "FILE", "certificates (PEM) of who vouches for that collector, in place of the system's", |a, v| {
+                put(&mut a.metrics.authorities, Some(v.into()))
             }),
             Flag::value(None, "otlp-interval", "SECONDS", "how often (default 15)", |a, v| {
                 let seconds = integer(v, 1..=86_400)?;

@@ -22,9 +22,11 @@ pub enum Endpoint {
     Unix(PathBuf),
 }
 
-/// A receiver of OTLP over HTTP, without encryption.
+/// A receiver of OTLP over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collector {
+    /// Whether it is spoken to over TLS.
+    pub is_encrypted: bool,
     /// A name or an address, brackets and all.
     pub host: String,
     /// Its port.
@@ -78,13 +80,13 @@ impl FromStr for Collector {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text}: expected http://HOST[:PORT][/PATH]");
+        let wrong = || format!("{text}: expected http[s]://HOST[:PORT][/PATH]");
         let uri: Uri = text.parse().map_err(|_| wrong())?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(format!("{text}: only http; a collector on this host can encrypt")),
+        let is_encrypted = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             _ => return Err(wrong()),
-        }
+        };
         let authority = uri.authority().ok_or_else(wrong)?;
         if authority.as_str().contains('@') || uri.query().is_some() || authority.host().is_empty() {
             return Err(wrong());
@@ -100,13 +102,14 @@ impl FromStr for Collector {
             "" | "/" => OTLP_PATH,
             path => path,
         };
-        Ok(Self { host: authority.host().to_owned(), port, path: path.to_owned() })
+        Ok(Self { is_encrypted, host: authority.host().to_owned(), port, path: path.to_owned() })
     }
 }
 
 impl fmt::Display for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}{}", self.host, self.port, self.path)
+        let scheme = if self.is_encrypted { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}{}", self.host, self.port, self.path)
     }
 }
 
@@ -146,10 +149,10 @@ mod tests {
         check("http://host", "http://host:4318/v1/metrics");
         check("http://host:99/", "http://host:99/v1/metrics");
         check("http://[::1]:99/own", "http://[::1]:99/own");
+        check("https://host", "https://host:4318/v1/metrics");
         for text in [
             "",
             "host:4318",
-            "https://host",
             "ftp://host",
             "http://",
             "http://u@host",

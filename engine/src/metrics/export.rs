@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,11 +17,13 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use skiff_observe::otlp;
 use skiff_runtime::cause;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::address::Collector;
+use super::encrypt::Encrypt;
 use super::sampler::Sampler;
 
 /// So many requests wait, and so many bytes of them.
@@ -36,6 +38,14 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// What a response may have.
 const RESPONSE_BYTES: usize = 64 << 10;
+
+/// The way to a collector.
+#[derive(Debug)]
+pub(super) struct Way {
+    collector: Collector,
+    /// `None` if it is not spoken to over TLS.
+    encrypt: Option<Encrypt>,
+}
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -56,7 +66,7 @@ struct Queue {
 }
 
 /// Exports until it is dropped.
-pub(super) async fn export(collector: Collector, every: Duration, sampler: Rc<Sampler>) {
+pub(super) async fn export(way: Way, every: Duration, sampler: Rc<Sampler>) {
     let (queue, filled) = (RefCell::new(Queue::default()), Notify::new());
     sampler.note(|cost| cost.is_exporting = true);
     let making = async {
@@ -77,18 +87,18 @@ pub(super) async fn export(collector: Collector, every: Duration, sampler: Rc<Sa
     };
     tokio::select! {
         () = making => {}
-        () = send_all(&collector, &queue, &filled, &sampler) => {}
+        () = send_all(&way, &queue, &filled, &sampler) => {}
     }
 }
 
-async fn send_all(collector: &Collector, queue: &RefCell<Queue>, filled: &Notify, sampler: &Sampler) {
+async fn send_all(way: &Way, queue: &RefCell<Queue>, filled: &Notify, sampler: &Sampler) {
     let [mut pause, longest] = PAUSES;
     loop {
         let Some(request) = queue.borrow_mut().pop() else {
             filled.notified().await;
             continue;
         };
-        match send(collector, &request).await {
+        match send(way, &request).await {
             Outcome::Sent(rejected) => {
                 [pause, _] = PAUSES;
                 sampler.note(|cost| {
@@ -97,7 +107,12 @@ async fn send_all(collector: &Collector, queue: &RefCell<Queue>, filled: &Notify
                 });
             }
             Outcome::Later(after, why) => {
-                tracing::debug!("metrics: send to {collector}: {why}");
+                // Once: it may go on for long.
+                if sampler.cost.get().retried == 0 {
+                    tracing::warn!("metrics: send to {}: {why}; it is tried again", way.collector);
+                } else {
+                    tracing::debug!("metrics: send to {}: {why}", way.collector);
+                }
                 let dropped = queue.borrow_mut().put_back(request);
                 sampler.note(|cost| {
                     cost.retried += 1;
@@ -110,7 +125,7 @@ async fn send_all(collector: &Collector, queue: &RefCell<Queue>, filled: &Notify
             Outcome::Refused(why) => {
                 // Once: the next ones will fare alike.
                 if sampler.cost.get().dropped == 0 {
-                    tracing::warn!("metrics: {collector} does not take them: {why}");
+                    tracing::warn!("metrics: {} does not take them: {why}", way.collector);
                 }
                 sampler.note(|cost| cost.dropped += 1);
             }
@@ -122,6 +137,17 @@ async fn send_all(collector: &Collector, queue: &RefCell<Queue>, filled: &Notify
 fn note_length(queue: &RefCell<Queue>, sampler: &Sampler) {
     let bytes = queue.borrow().bytes as u64;
     sampler.note(|cost| cost.queued_bytes = bytes);
+}
+
+impl Way {
+    /// With the `authorities` of a file in place of the system's. Errors: they cannot be read, or are not asked for.
+    pub(super) fn new(collector: Collector, authorities: Option<&Path>) -> Result<Self, String> {
+        if !collector.is_encrypted && authorities.is_some() {
+            return Err(format!("{collector} is not asked for a certificate: expected https"));
+        }
+        let encrypt = collector.is_encrypted.then(|| Encrypt::new(authorities)).transpose()?;
+        Ok(Self { collector, encrypt })
+    }
 }
 
 impl Queue {
@@ -156,35 +182,42 @@ impl Queue {
     }
 }
 
-async fn send(collector: &Collector, body: &Bytes) -> Outcome {
-    match timeout(ANSWERED, try_to_send(collector, body)).await {
+async fn send(way: &Way, body: &Bytes) -> Outcome {
+    match timeout(ANSWERED, try_to_send(way, body)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => Outcome::Later(None, error),
         Err(_) => Outcome::Later(None, format!("no answer after {} s", ANSWERED.as_secs())),
     }
 }
 
-async fn try_to_send(collector: &Collector, body: &Bytes) -> Result<Outcome, String> {
-    let os = |error: io::Error| cause(&error);
+async fn try_to_send(way: &Way, body: &Bytes) -> Result<Outcome, String> {
+    let collector = &way.collector;
     let host = collector.host.trim_matches(['[', ']']);
-    let stream = TcpStream::connect((host, collector.port)).await.map_err(os)?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect((host, collector.port)).await.map_err(|error| cause(&error))?;
     let request = Request::post(&collector.path)
         .header(HOST, format!("{}:{}", collector.host, collector.port))
         .header(CONTENT_TYPE, "application/x-protobuf")
         .header(USER_AGENT, concat!("skiff/", env!("CARGO_PKG_VERSION")))
         .body(Full::new(body.clone()))
         .map_err(|error| error.to_string())?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let (status, after) = (response.status(), retry_after(response.headers()));
-        let body = Limited::new(response.into_body(), RESPONSE_BYTES).collect().await;
-        Ok(judge(status, after, body.map(http_body_util::Collected::to_bytes).ok().as_deref()))
-    };
+    match &way.encrypt {
+        Some(encrypt) => exchange(encrypt.connect(host, stream).await?, request).await,
+        None => exchange(stream, request).await,
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Outcome, String> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     // It ends with the exchange, which is told what goes wrong.
     tokio::task::spawn_local(async move { drop(connection.await) });
-    exchange.await
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let (status, after) = (response.status(), retry_after(response.headers()));
+    let body = Limited::new(response.into_body(), RESPONSE_BYTES).collect().await;
+    Ok(judge(status, after, body.map(http_body_util::Collected::to_bytes).ok().as_deref()))
 }
 
 /// What the answer means. OTLP/HTTP: of failures, 429, 502, 503 and 504 can be tried again.

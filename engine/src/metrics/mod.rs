@@ -14,6 +14,7 @@
 //! [`table::TABLE`] is what there is: endpoint, exporter and docs/metrics.md are made of it.
 
 mod address;
+mod encrypt;
 mod export;
 mod look;
 mod read;
@@ -23,6 +24,7 @@ pub mod table;
 mod totals;
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -35,6 +37,7 @@ pub(crate) use totals::Totals;
 
 use crate::Error;
 use crate::engine::Engine;
+use export::Way;
 use look::Look;
 use sampler::Sampler;
 
@@ -51,6 +54,8 @@ pub struct Settings {
     pub endpoint: Option<Endpoint>,
     /// Where they are sent to.
     pub collector: Option<Collector>,
+    /// Certificates (PEM) of who vouches for the collector; the system's when absent.
+    pub authorities: Option<PathBuf>,
     /// How often; [`INTERVAL`] when absent.
     pub interval: Option<Duration>,
 }
@@ -77,19 +82,20 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Listens, and starts the thread; `None` if nobody wants figures.
     ///
-    /// Errors: somebody else listens there.
+    /// Errors: somebody else listens there; who vouches for the collector is not known.
     pub(crate) fn start(settings: &Settings) -> Result<Option<Self>, Error> {
         let listener = settings.endpoint.as_ref().map(serve::listen).transpose()?;
         if listener.is_none() && settings.collector.is_none() {
             return Ok(None);
         }
         let at = listener.as_ref().map(serve::Listener::to_string);
-        let collector = settings.collector.clone();
+        let way = settings.collector.clone().map(|to| Way::new(to, settings.authorities.as_deref()));
+        let way = way.transpose().map_err(|why| Error::Host(format!("metrics: {why}")))?;
         let interval = settings.interval.unwrap_or(INTERVAL);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (end, ended) = oneshot::channel();
         let work = move || {
-            if let Err(error) = run(listener, collector, interval, asks, ended) {
+            if let Err(error) = run(listener, way, interval, asks, ended) {
                 tracing::warn!("metrics: {}", skiff_runtime::cause(&error));
             }
         };
@@ -128,7 +134,7 @@ impl Drop for Metrics {
 
 fn run(
     listener: Option<serve::Listener>,
-    collector: Option<Collector>,
+    way: Option<Way>,
     interval: Duration,
     asks: mpsc::Sender<Ask>,
     ended: oneshot::Receiver<()>,
@@ -145,8 +151,8 @@ fn run(
         if let Some(listener) = listener {
             tokio::task::spawn_local(serve::serve(listener.watch()?, sampler.clone()));
         }
-        if let Some(collector) = collector {
-            tokio::task::spawn_local(export::export(collector, interval, sampler));
+        if let Some(way) = way {
+            tokio::task::spawn_local(export::export(way, interval, sampler));
         }
         // An error says that whoever would end it has gone.
         let _ended = ended.await;

@@ -187,8 +187,8 @@ fn read_address(log: ChildStderr) -> Result<String, String> {
     }
 }
 
-/// An authority, and a certificate for 127.0.0.1 that it has signed.
-fn make_certificate(dir: &Path) {
+/// An authority, `ca.crt`, and a certificate for 127.0.0.1 that it has signed, `server.crt` and `server.key`.
+pub(crate) fn make_certificate(dir: &Path) {
     let [ca_key, ca, key, certificate] =
         ["ca.key", "ca.crt", "server.key", "server.crt"].map(|name| text(&dir.join(name)));
     let make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];

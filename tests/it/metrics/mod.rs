@@ -218,7 +218,7 @@ fn what_is_no_address_is_refused_in_one_line() {
     for (words, needle) in [
         (["--metrics", "web"], "expected PORT"),
         (["--metrics", "unix:here"], "begins with /"),
-        (["--otlp", "https://127.0.0.1"], "only http"),
+        (["--otlp", "https://u@127.0.0.1"], "expected http"),
         (["--otlp", "ftp://127.0.0.1"], "expected http"),
         (["--otlp-interval", "0"], "0"),
     ] {

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::{scrape, scraped_when, served, value};
-use crate::harness::{fixture, time_limit};
+use crate::harness::registry::make_certificate;
+use crate::harness::{Case, fixture, installed, need, time_limit};
 
 /// A request that was received.
 #[derive(Debug)]
@@ -27,7 +30,8 @@ fn collector(answers: Vec<&'static [u8]>) -> (String, Receiver<Received>) {
             let Ok((stream, _)) = listener.accept() else { return };
             let answer = answers[number.min(answers.len() - 1)];
             // A connection that breaks says nothing; without a receiver the test is over.
-            if receive(stream, answer, &tell).is_some_and(|told| !told) {
+            let Ok(mut answers) = stream.try_clone() else { return };
+            if receive(&mut BufReader::new(stream), &mut answers, answer, &tell).is_some_and(|told| !told) {
                 return;
             }
         }
@@ -35,8 +39,59 @@ fn collector(answers: Vec<&'static [u8]>) -> (String, Receiver<Received>) {
     (at, received)
 }
 
-fn receive(stream: TcpStream, answer: &[u8], tell: &Sender<Received>) -> Option<bool> {
-    let mut reader = BufReader::new(stream);
+/// A collector behind TLS, with the certificate in `dir`, until it is dropped.
+struct Encrypted {
+    server: Child,
+    at: String,
+    received: Receiver<Received>,
+}
+
+impl Encrypted {
+    fn new(dir: &Path) -> Self {
+        let free =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let mut server = Command::new("openssl")
+            .args([
+                "s_server",
+                "-quiet",
+                "-accept",
+                &free.to_string(),
+                "-cert",
+                "server.crt",
+                "-key",
+                "server.key",
+            ])
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl");
+        let (mut to, from) =
+            (server.stdin.take().expect("its input"), server.stdout.take().expect("its output"));
+        let (tell, received) = channel();
+        std::thread::spawn(move || {
+            let mut from = BufReader::new(from);
+            while receive(&mut from, &mut to, TAKEN, &tell) == Some(true) {}
+        });
+        Self { server, at: format!("https://{free}"), received }
+    }
+}
+
+impl Drop for Encrypted {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
+fn receive(
+    reader: &mut impl BufRead,
+    answers: &mut impl Write,
+    answer: &[u8],
+    tell: &Sender<Received>,
+) -> Option<bool> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -55,7 +110,7 @@ fn receive(stream: TcpStream, answer: &[u8], tell: &Sender<Received>) -> Option<
         .collect();
     let mut body = vec![0; fields.get("content-length")?.parse().ok()?];
     reader.read_exact(&mut body).ok()?;
-    reader.get_mut().write_all(answer).ok()?;
+    answers.write_all(answer).and_then(|()| answers.flush()).ok()?;
     Some(tell.send(Received { line, fields, body }).is_ok())
 }
 
@@ -235,6 +290,50 @@ fn a_collector_receives_what_the_endpoint_tells() {
         scraped_when(&endpoint, |all| value(all, "skiff_otlp_requests_total", &[("outcome", "sent")]) >= 2.0);
     assert_eq!(value(&all, "skiff_otlp_requests_total", &[("outcome", "retried")]), 1.0);
     assert_eq!(value(&all, "skiff_otlp_requests_total", &[("outcome", "dropped")]), 0.0);
+}
+
+#[test]
+fn an_encrypted_collector_is_trusted_if_somebody_vouches_for_it() {
+    need!(installed("openssl"), "openssl");
+    let case = Case::new();
+    let [dir, other] = ["vouched", "other"].map(|name| case.subdir(name));
+    [&dir, &other].map(|dir| make_certificate(Path::new(dir)));
+    let collector = Encrypted::new(Path::new(&dir));
+    let export = |authorities: &str| {
+        let settings = [
+            ("SKIFF_OTLP", &collector.at[..]),
+            ("SKIFF_OTLP_CA", authorities),
+            ("SKIFF_OTLP_INTERVAL_S", "1"),
+        ];
+        served(&settings)
+    };
+    // Without such a file the system's stand for nothing here.
+    for unknown in [format!("{other}/ca.crt"), String::new()] {
+        let (_world, endpoint) = export(&unknown);
+        scraped_when(&endpoint, |all| {
+            value(all, "skiff_otlp_requests_total", &[("outcome", "retried")]) >= 1.0
+        });
+        assert!(collector.received.try_recv().is_err(), "nothing is told to whoever answers");
+    }
+    let (_world, endpoint) = export(&format!("{dir}/ca.crt"));
+    let received = collector.received.recv_timeout(time_limit()).expect("a request");
+    assert_eq!(received.line, "POST /v1/metrics HTTP/1.1");
+    let (about, _) = decoded(&received.body).pop().expect("the daemon");
+    assert_eq!(about["service.name"], "skiff");
+    scraped_when(&endpoint, |all| value(all, "skiff_otlp_requests_total", &[("outcome", "sent")]) >= 1.0);
+}
+
+#[test]
+fn authorities_that_cannot_be_read_are_told_in_one_line() {
+    let case = Case::with_daemon();
+    let empty = case.file("empty.crt", "");
+    for (url, file, needle) in [
+        ("https://127.0.0.1", "/none.crt", "/none.crt: "),
+        ("https://127.0.0.1", &empty, "no certificate in it"),
+        ("http://127.0.0.1", &empty, "expected https"),
+    ] {
+        case.skiff(&["daemon", "--otlp", url, "--otlp-ca", file]).output().fails(1, needle);
+    }
 }
 
 #[test]
