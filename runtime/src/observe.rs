@@ -9,7 +9,8 @@
 //! is attached, go when the slot is given back.
 //!
 //! A slot without an owner is empty. It is emptied under a lock (flock(2) on the pins' directory), after the last of its
-//! tasks is dead, since a task keeps its slot's number: else its end would be the next container's.
+//! tasks is dead, since a task keeps its slot's number: else its end would be the next container's; and after the last program has ended
+//! that was running while tasks still counted there.
 //!
 //! Nothing here fails a container: what cannot be counted runs uncounted.
 
@@ -27,7 +28,7 @@ use nix::fcntl::{Flock, FlockArg};
 use skiff_ebpf_abi::pinned::{DIRECTORY, LAYOUT, Owner, SOCKET_LINKS, SOCKETS, STAMPS};
 use skiff_ebpf_abi::waits::{Waits, column};
 use skiff_ebpf_abi::{Armed, ROWS, Slot, error_parts};
-use skiff_sys::bpf::{Hook, Map, Program, Store};
+use skiff_sys::bpf::{self, Hook, Map, Program, Store};
 use skiff_sys::clock::monotonic_ns;
 
 use crate::cgroup::Layout;
@@ -352,13 +353,38 @@ impl Pins {
     /// whose it is, since nobody becomes its owner before the last one is removed there. Nothing is changed before that; most of
     /// the waiting is over by then, so that nobody else waits for it.
     fn clear(&self, slot: u32, owner: &Owner) -> io::Result<bool> {
+        self.clear_after(slot, owner, bpf::await_programs)
+    }
+
+    /// As [`Pins::clear`]; `await_programs` returns when those have ended that were running.
+    fn clear_after(&self, slot: u32, owner: &Owner, await_programs: impl FnOnce()) -> io::Result<bool> {
         self.await_deaths(slot, DYING)?;
-        let Some(_lock) = self.lock()? else { return Ok(false) };
-        let key = slot.to_ne_bytes();
-        let now = self.owners.get(&key)?.and_then(|bytes| Owner::from_bytes(&bytes));
-        if now.is_none_or(|now| now.cgroup != owner.cgroup) {
-            return Ok(true);
+        match self.lock()? {
+            None => return Ok(false),
+            Some(_lock) if !self.is_of(slot, owner)? => return Ok(true),
+            Some(_lock) if !self.close(slot)? => return Ok(false),
+            Some(_lock) => {}
         }
+        // One that runs may have found the slot before it was closed, and be about to count there. Without the lock: others may wait as well.
+        if self.map_if_on("waits")?.is_some() || self.map_if_on("net")?.is_some() {
+            await_programs();
+        }
+        let Some(_lock) = self.lock()? else { return Ok(false) };
+        if self.is_of(slot, owner)? {
+            self.empty(slot)?;
+            self.owners.remove(&slot.to_ne_bytes())?;
+        }
+        Ok(true)
+    }
+
+    fn is_of(&self, slot: u32, owner: &Owner) -> io::Result<bool> {
+        let now = self.owners.get(&slot.to_ne_bytes())?.and_then(|bytes| Owner::from_bytes(&bytes));
+        Ok(now.is_some_and(|now| now.cgroup == owner.cgroup))
+    }
+
+    /// Sees to it that nothing is counted in `slot` by programs that begin from now on. `false` if tasks cannot be settled. The lock is
+    /// held.
+    fn close(&self, slot: u32) -> io::Result<bool> {
         self.disarm(slot)?;
         self.detach(slot)?;
         if !self.await_deaths(slot, Duration::ZERO)? {
@@ -367,8 +393,11 @@ impl Pins {
                 return Ok(false);
             }
         }
-        self.empty(slot)?;
-        self.owners.remove(&key)?;
+        if let Some(waits) = self.map_if_on("waits")? {
+            // From then on nothing is counted for tasks that live on.
+            let generation = word(&waits, slot, offset_of!(Waits, generation))?;
+            set_waits(&waits, slot, generation.wrapping_add(1))?;
+        }
         Ok(true)
     }
 
@@ -412,7 +441,7 @@ impl Pins {
         settled.map(drop)
     }
 
-    /// Forgets what was counted in `slot`. The lock is held, and no task counts there.
+    /// Forgets what was counted in `slot`, which is closed. The lock is held, and no program counts there.
     fn empty(&self, slot: u32) -> io::Result<()> {
         if let Some(slots) = self.map_if_on("slots")? {
             self.empty_calls(&slots, slot)?;
@@ -429,13 +458,9 @@ impl Pins {
         Ok(())
     }
 
-    /// A new generation first: from then on nothing is counted for tasks that live on. What others have waited for the container
-    /// is from now on for one that has ended.
+    /// What others have waited for the container is from now on for one that has ended.
     fn empty_waits(&self, waits: &Map, slot: u32) -> io::Result<()> {
-        let generation = word(waits, slot, offset_of!(Waits, generation))?.wrapping_add(1);
-        let mut value = vec![0; waits.value_len()];
-        value.iter_mut().zip(generation.to_ne_bytes()).for_each(|(to, from)| *to = from);
-        waits.set(&slot.to_ne_bytes(), &value, Store::Any)?;
+        set_waits(waits, slot, word(waits, slot, offset_of!(Waits, generation))?)?;
         let (blame, slots) = (self.map("blame")?, self.owners.max_entries());
         let row = slots + column::COUNT;
         if blame.max_entries() < slots * row {
@@ -491,6 +516,13 @@ impl Pins {
     }
 }
 
+/// Empties the waits of a slot, but for its generation.
+fn set_waits(waits: &Map, slot: u32, generation: u64) -> io::Result<()> {
+    let mut value = vec![0; waits.value_len()];
+    value.iter_mut().zip(generation.to_ne_bytes()).for_each(|(to, from)| *to = from);
+    waits.set(&slot.to_ne_bytes(), &value, Store::Any)
+}
+
 /// What was opened or removed, if it was there.
 fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
@@ -517,4 +549,86 @@ fn word(map: &Map, index: u32, offset: usize) -> io::Result<u64> {
 
 fn c_path(directory: &Path, name: &str) -> io::Result<CString> {
     Ok(CString::new(format!("{}/{name}", directory.display()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    use skiff_sys::bpf::Kind;
+
+    use super::*;
+
+    const SLOTS: u32 = 2;
+
+    /// Pins with maps of waiting, on a bpffs that is only this thread's; nothing where that may not be.
+    fn pins() -> Option<Pins> {
+        if unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).is_err() {
+            println!("skip: needs root");
+            return None;
+        }
+        let directory = std::env::temp_dir();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .expect("private mounts");
+        mount(Some("bpf"), &directory, Some("bpf"), MsFlags::empty(), None::<&str>).expect("a bpffs");
+        let row = SLOTS + column::COUNT;
+        for (name, kind, value, entries) in [
+            ("owners", Kind::Hash, size_of::<Owner>(), SLOTS),
+            ("armed", Kind::Hash, size_of::<Armed>(), 8),
+            ("waits", Kind::Array, size_of::<Waits>(), SLOTS),
+            ("blame", Kind::Array, 8, SLOTS * row),
+        ] {
+            let key = if name == "armed" { 8 } else { 4 };
+            let map = Map::create(kind, name, key, value, entries).expect("a map");
+            map.pin(&c_path(&directory, name).expect("a path")).expect("pin it");
+        }
+        let owners = Map::open(&c_path(&directory, "owners").expect("a path")).expect("the owners");
+        Some(Pins { directory, owners })
+    }
+
+    fn owner(cgroup: u64) -> Owner {
+        let mut bytes = [0; size_of::<Owner>()];
+        bytes[..8].copy_from_slice(&cgroup.to_ne_bytes());
+        let owner = Owner::from_bytes(&bytes).expect("an owner");
+        assert_eq!(owner.cgroup, cgroup);
+        owner
+    }
+
+    #[test]
+    fn what_a_program_adds_while_a_slot_is_given_back_is_not_the_next_containers() {
+        let test = || {
+            let Some(pins) = pins() else { return };
+            let (gone, other) = (owner(7), owner(8));
+            for (slot, owner) in (0_u32..).zip([&gone, &other]) {
+                pins.owners.set(&slot.to_ne_bytes(), &owner.to_bytes(), Store::New).expect("an owner");
+            }
+            let [waits, blame] = ["waits", "blame"].map(|name| pins.map(name).expect("a map"));
+            let row = SLOTS + column::COUNT;
+            let at = |waiter: u32, culprit: u32| (waiter * row + culprit).to_ne_bytes();
+            let ns = |waiter, culprit| word(&blame, waiter * row + culprit, 0).expect("a sum");
+            let add = |waiter, culprit, more: u64| {
+                let sum = ns(waiter, culprit) + more;
+                blame.set(&at(waiter, culprit), &sum.to_ne_bytes(), Store::Any).expect("add");
+            };
+            add(1, 0, 500);
+            let generation = || word(&waits, 0, offset_of!(Waits, generation)).expect("a number");
+            let before = generation();
+            // One that was running adds to what it had found: waits of the container, and for it.
+            let late = || {
+                assert_eq!(generation(), before + 1, "whoever begins now finds another");
+                let mut value = waits.get(&[0; 4]).expect("read").expect("waits");
+                value[offset_of!(Waits, run_queue)] = 9;
+                waits.set(&[0; 4], &value, Store::Any).expect("add");
+                add(0, 1, 30);
+                add(1, 0, 40);
+            };
+            assert!(pins.clear_after(0, &gone, late).expect("give it back"));
+            assert!(pins.slot_of(7).expect("read").is_none());
+            assert_eq!((ns(0, 1), ns(1, 0), ns(1, SLOTS + column::MOVED)), (0, 0, 540));
+            let kept = waits.get(&[0; 4]).expect("read").expect("waits");
+            assert!(kept[8..].iter().all(|byte| *byte == 0));
+            assert_eq!(generation(), before + 1);
+        };
+        std::thread::spawn(test).join().expect("the test");
+    }
 }

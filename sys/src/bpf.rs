@@ -174,6 +174,18 @@ pub fn iterate(link: BorrowedFd<'_>) -> io::Result<std::fs::File> {
     Ok(own(bpf(BPF_ITER_CREATE, &IterAttr { link, flags: 0 })?).into())
 }
 
+/// Returns when all programs have ended that were running when it was called, but for those that may sleep: what they had looked up by then,
+/// nobody writes to any more. The kernel waits for readers of RCU, as which programs run. membarrier(2); some milliseconds.
+pub fn await_programs() {
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: the call takes numbers alone.
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    if answer != 0 {
+        // Some kernels refuse it (`nohz_full`). Programs take microseconds.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 /// What of a cgroup a program can be attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {

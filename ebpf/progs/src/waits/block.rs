@@ -140,10 +140,12 @@ fn owner(bio: Ptr, task: Ptr) -> Option<(u32, u64)> {
     if !is_cgroup2(cgroup) {
         return None;
     }
-    let armed = ARMED.get_ptr(cgroup_id(cgroup))?;
-    // SAFETY: both pointers are to map values.
-    unsafe {
-        let slot = (*armed).slot;
-        Some((slot, (*waits(slot)?).generation))
-    }
+    let id = cgroup_id(cgroup);
+    // SAFETY: both pointers are to map values; volatile because whoever gives the slot back writes there.
+    let (slot, generation) = unsafe {
+        let slot = (*ARMED.get_ptr(id)?).slot;
+        (slot, (&raw const (*waits(slot)?).generation).read_volatile())
+    };
+    // It is disarmed before its slot has another generation: if it still is armed, that was its own.
+    ARMED.get_ptr(id).map(|_| (slot, generation))
 }

@@ -14,14 +14,11 @@ use crate::queue::{clock, waited_ns};
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let parent = Ptr::new(ctx.arg::<*const u8>(0));
     let child = Ptr::new(ctx.arg::<*const u8>(1));
-    let slot = match waiter(parent).filter(|parent| current(parent.slot, parent.generation).is_some()) {
-        Some(parent) => parent.slot,
-        None => match armed(child) {
-            Some(slot) => slot,
-            None => return 0,
-        },
-    };
-    begin(child, slot, 0);
+    if let Some(parent) = waiter(parent).filter(|parent| current(parent.slot, parent.generation).is_some()) {
+        begin(child, parent.slot, parent.generation, 0);
+    } else if let Some((slot, generation)) = armed(child) {
+        begin(child, slot, generation, 0);
+    }
     0
 }
 
@@ -32,25 +29,26 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
     if waiter(task).is_some_and(|waiter| current(waiter.slot, waiter.generation).is_some()) {
         return 0;
     }
-    if let Some(slot) = armed(task) {
-        begin(task, slot, waited_ns(task, clock(task)));
+    if let Some((slot, generation)) = armed(task) {
+        begin(task, slot, generation, waited_ns(task, clock(task)));
     }
     0
 }
 
-/// The slot of the armed cgroup that `task` is in.
+/// The slot of the armed cgroup that `task` is in, which has not gone, and its generation.
 #[inline(always)]
-fn armed(task: TaskPtr) -> Option<u32> {
+fn armed(task: TaskPtr) -> Option<(u32, u64)> {
     let armed = ARMED.get_ptr(cgroup_id_of(task))?;
-    // SAFETY: the pointer is to a map value.
-    Some(unsafe { (*armed).slot })
+    // SAFETY: both pointers are to map values.
+    unsafe {
+        let slot = (*armed).slot;
+        Some((slot, (*waits(slot)?).generation))
+    }
 }
 
 #[inline(always)]
-fn begin(task: TaskPtr, slot: u32, waited_ns: u64) {
+fn begin(task: TaskPtr, slot: u32, generation: u64, waited_ns: u64) {
     let Some(waits) = waits(slot) else { return };
-    // SAFETY: the pointer is to a map value.
-    let generation = unsafe { (*waits).generation };
     let begun = Waiter { slot, generation, waited_ns, ..Waiter::default() };
     match count(task, begun) {
         // What is left of an earlier slot is replaced.
