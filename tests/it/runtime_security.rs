@@ -250,12 +250,13 @@ fn descriptors_of_the_runtime_stay_outside() {
 fn hooks_get_no_descriptor_of_the_runtime() {
     for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
         let mut bundle = Bundle::new();
-        let list = bundle.dir.join("descriptors");
+        let (treasure, list) = (treasure(&bundle), bundle.dir.join("descriptors"));
         // The last is that of the directory itself.
         let script = format!("ls /proc/self/fd > {}", list.display());
         let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] });
         bundle.set(&format!("/hooks/{kind}"), json!([hook])).args(&["/bin/probe", "see"]).write();
-        bundle.runtime(&["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id]).ok();
+        let path = bundle.dir.display().to_string();
+        with_leaks(&bundle, &treasure, &["run", "--bundle", &path, &bundle.id]).ok();
         assert_eq!(fs::read_to_string(&list).expect("the list"), "0\n1\n2\n3\n", "{kind}");
     }
 }
