@@ -261,6 +261,39 @@ fn hooks_get_no_descriptor_of_the_runtime() {
     }
 }
 
+/// Makes the runtime mount a tmpfs with these options in a mount namespace of its own, in whose place it goes on by `words`.
+fn with_source(bundle: Bundle, options: &str, words: &str) -> Bundle {
+    let source = bundle.subdir("source");
+    let script = format!("mount -t tmpfs -o {options} tmpfs {}; exec {words} \"$@\"", source.display());
+    bundle.through(
+        &["unshare", "--mount", "--propagation=private", "sh", "-ec", &script, "sh"].map(str::to_owned),
+    )
+}
+
+#[test]
+fn flags_that_the_host_has_given_a_mount_stay_in_a_user_namespace() {
+    // Of the container's own, and of the runtime's.
+    for (is_own, words) in [(true, ""), (false, "unshare --user --map-root-user --mount")] {
+        let mut bundle = with_source(Bundle::new(), "nosuid,nodev,noexec", words);
+        if is_own {
+            let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+            bundle.set("/linux/namespaces/-", json!({ "type": "user" }));
+            bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        } else {
+            // There is no other group.
+            let terminals = json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts" });
+            bundle.set("/mounts/2", terminals);
+        }
+        let mount =
+            json!({ "destination": "/mnt", "source": bundle.dir.join("source"), "options": ["bind", "ro"] });
+        let seen = bundle.mount(mount).see();
+        let mount =
+            seen["mounts"].as_array().and_then(|mounts| mounts.iter().find(|it| it["target"] == "/mnt"));
+        let options = mount.expect("it is mounted")["options"].as_str().expect("a list").to_owned();
+        assert_eq!(options, "ro,nosuid,nodev,noexec,relatime", "{words}");
+    }
+}
+
 /// What a process of the container sees if its runtime was started by `setpriv WORDS`: its first, and one more.
 fn seen_from(words: &[&str]) -> [Value; 2] {
     let mut bundle = Bundle::new();

@@ -193,6 +193,10 @@ impl Planner<'_> {
         if flags.propagation.is_empty() {
             flags.propagation.push(Propagate { to: self.inherited, recursive: true });
         }
+        // In a user namespace they are the host's to keep.
+        if !self.ground.user_namespace {
+            flags.clear = flags.clear.with(replaced(&flags));
+        }
         let late = self.late(at, "bind", &mut flags)?;
         self.steps.push(Step::Bind {
             source: self.ground.bundle.join(source),
@@ -391,6 +395,15 @@ impl Planner<'_> {
         self.steps.extend(dev::links(self.ground.kcore));
         Ok(())
     }
+}
+
+/// What a bind mount loses of its source's flags: as soon as one is set, those that are not, as by a remount (mount(2)).
+fn replaced(flags: &MountFlags) -> Attr {
+    if flags.set.is_empty() && !flags.clear.has(Attr::ATIME) {
+        return Attr::NONE;
+    }
+    let all = Attr::RDONLY.with(Attr::NOSUID).with(Attr::NODEV).with(Attr::NOEXEC);
+    all.without(flags.set).without(flags.set_below)
 }
 
 /// A node of `linux.devices`.

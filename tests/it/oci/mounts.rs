@@ -252,6 +252,27 @@ fn option_ro_with_rbind_is_for_the_top_alone() {
     assert!(has(&top, "options", "ro") && has(&below, "options", "rw"), "{top} {below}");
 }
 
+/// Of a source with these flags.
+const RESTRICTED: MsFlags =
+    MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NOATIME);
+
+#[test]
+fn an_option_of_a_bind_mount_replaces_the_flags_of_its_source() {
+    for (options, with, without) in [
+        (["rbind", "ro"], "ro", ["nosuid", "nodev", "noexec"]),
+        (["bind", "nosuid"], "nosuid", ["nodev", "noexec", "ro"]),
+        (["bind", "relatime"], "relatime", ["nosuid", "nodev", "noexec"]),
+    ] {
+        let mut bundle = Bundle::new();
+        let source = HostMount::new(bundle.dir.join("source"), RESTRICTED);
+        let seen = bundle.mount(bind(&source.0, &options)).see();
+        let mount = mount_at(&seen, "/mnt");
+        assert!(has(mount, "options", with), "{options:?}: {mount}");
+        assert!(!without.iter().any(|flag| has(mount, "options", flag)), "{options:?}: {mount}");
+        assert_eq!(has(mount, "options", "noatime"), with != "relatime", "{options:?}: {mount}");
+    }
+}
+
 #[test]
 fn option_remount_changes_a_mount() {
     let mut bundle = Bundle::new();

@@ -160,6 +160,31 @@ fn sources_of_bind_mounts_are_relative_to_the_bundle() {
 }
 
 #[test]
+fn an_option_of_a_bind_mount_replaces_flags_of_its_source() {
+    let cleared = |options: &str, user_namespace| {
+        let options: Vec<String> = options.split(' ').map(|option| format!("\"{option}\"")).collect();
+        let options = options.join(",");
+        let spec = mount(&format!(r#"{{"destination":"/a","source":"/b","options":["bind",{options}]}}"#));
+        let steps = on_ground(|ground| ground.user_namespace = user_namespace, |ground| steps(&spec, ground));
+        match &own(steps.expect("a plan"))[..] {
+            [Step::Bind { flags, .. }] => flags.clear,
+            other => panic!("{other:?}"),
+        }
+    };
+    let all = Attr::RDONLY.with(Attr::NOSUID).with(Attr::NODEV).with(Attr::NOEXEC);
+    let check = |options, kept| assert_eq!(cleared(options, false), all.without(kept), "{options}");
+    check("ro", Attr::RDONLY);
+    check("ro nosuid", Attr::RDONLY.with(Attr::NOSUID));
+    check("nodiratime suid", Attr::NONE);
+    check("ro rnodev", Attr::RDONLY.with(Attr::NODEV));
+    check("rprivate", all);
+    check("rro", all);
+    assert_eq!(cleared("relatime", false), all.with(Attr::ATIME));
+    assert_eq!(cleared("dev", false), Attr::NODEV);
+    assert_eq!(cleared("ro", true), Attr::NONE);
+}
+
+#[test]
 fn mounts_that_cannot_be_are_refused() {
     let check = |json: &str, error: &str| {
         assert_eq!(planned(&mount(json)), Err(format!("mounts[0]: {error}")), "{json}")
