@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use skiff_ebpf::{Recorder, Recording};
 use skiff_engine::prefetch::{Mode, Subject, Waits, Watch, conclude};
 use skiff_runtime::launch::Running;
-use skiff_store::prefetch::{PAGE, Profile, Profiles};
+use skiff_store::prefetch::{PAGE, Profile, Profiles, Run};
 use skiff_sys::clock::monotonic_ns;
 
 use crate::args::Args;
@@ -104,12 +104,12 @@ impl Prefetching {
             let watch = Watch { subject, recording, armed_ns, pidfd, waits };
             watch.wait(&recorder);
             let waited_us = watch.waited_us();
+            let run = Run { was_replayed, has_failed: watch.has_failed() };
             let Watch { subject, recording, .. } = watch;
             let accuracy = recorder.accuracy();
             let (files, progress) = recorder.finish(recording).ok()?;
             drop(recorder);
-            let concluded =
-                conclude(&profiles, &subject, accuracy, files, &progress, waited_us, was_replayed);
+            let concluded = conclude(&profiles, &subject, accuracy, files, &progress, waited_us, run);
             concluded.map_err(|error| tracing::warn!("{error}")).ok().map(|(fresh, _)| (fresh, progress.lost))
         };
         match thread::Builder::new().name("prefetch".into()).spawn(work) {

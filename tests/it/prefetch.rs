@@ -158,6 +158,49 @@ fn what_has_left_the_page_cache_by_the_end_was_used_all_the_same() {
 }
 
 #[test]
+fn runs_that_fail_take_nothing_from_a_profile_and_a_single_short_one_neither() {
+    need!(can_record(), "a kernel with BTF");
+    if !is_exact() {
+        return lacks("tracepoints that tell of mappings, Linux 6.14");
+    }
+    let case = Case::new();
+    let image = image(&case);
+    let record = |words: &[&str]| {
+        case.skiff(&[&["run", "--rm", "--prefetch", "record", &image, "use"], words].concat()).output()
+    };
+    let has_all = || pages(&document(&case), "data/read").len() >= 1000;
+    record(&["/data/read", "r0+1000"]).ok();
+    for _ in 0..3 {
+        assert_ne!(record(&["/data/none"]).code, 0);
+        assert!(has_all(), "{}", document(&case));
+    }
+    record(&["/data/read", "r0+1"]).ok();
+    assert!(has_all(), "{}", document(&case));
+    record(&["/data/read", "r0+1"]).ok();
+    assert!(!has_all(), "{}", document(&case));
+}
+
+#[test]
+fn runs_of_a_daemons_that_fail_take_nothing_from_a_profile() {
+    need!(can_record(), "a kernel with BTF");
+    if kernel() < (6, 15) {
+        return lacks("a kernel that tells how a process has ended that somebody else reaps, Linux 6.15");
+    }
+    let world = World::new();
+    let image = image(&world.0);
+    let listed = || world.ok(&["prefetch", "ls", "--format", "json"]);
+    world.ok(&["run", "--rm", "--prefetch", "record", &image, "use", "/data/read", "r0+1000"]);
+    assert!(eventually(|| !listed().is_empty()));
+    let runs = || document(&world.0)["runs"].as_u64();
+    for nth in 2..5 {
+        let words = ["run", "--rm", "--prefetch", "record", &image, "use", "/data/none"];
+        assert_ne!(world.0.skiff(&words).output().code, 0);
+        assert!(eventually(|| runs() >= Some(nth)), "{}", document(&world.0));
+    }
+    assert!(pages(&document(&world.0), "data/read").len() >= 1000, "{}", document(&world.0));
+}
+
+#[test]
 fn a_file_that_is_only_mapped_appears_with_its_ranges() {
     need!(can_record(), "a kernel with BTF");
     if !is_exact() {

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_ebpf::{FileId, Progress, Recorder, Recording, Used};
-use skiff_store::prefetch::{self, Accuracy, Origin, Profile, Profiles, SCHEMA};
+use skiff_store::prefetch::{self, Accuracy, Origin, Profile, Profiles, Run, SCHEMA};
 use skiff_sys::clock::monotonic_ns;
+use skiff_sys::process::{Exit, exit_of, peek};
 
 use super::{Subject, Waits};
 
@@ -44,6 +45,13 @@ impl Watch {
         let has_ended = poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0);
         let progress = recorder.progress(&self.recording);
         has_ended || progress.map_or(true, |progress| is_over(&progress, self.armed_ns, monotonic_ns()))
+    }
+
+    /// Whether the container's first process has ended with an error; `false` where nobody can tell.
+    pub fn has_failed(&self) -> bool {
+        // Either it is the caller's and not reaped, or the kernel remembers.
+        let exit = peek(self.pidfd.as_fd()).or_else(|_| exit_of(self.pidfd.as_fd()));
+        exit.is_ok_and(|exit| exit.is_some_and(|exit| exit != Exit::Code(0)))
     }
 
     /// How long the container has waited for disks until now, µs, if that is known.
@@ -84,7 +92,7 @@ pub fn conclude(
     files: HashMap<FileId, Vec<Used>>,
     progress: &Progress,
     waited_us: Option<u64>,
-    was_replayed: bool,
+    run: Run,
 ) -> Result<(Profile, Profile), skiff_store::Error> {
     let uses = files.into_iter().map(|(file, used)| {
         let origin = Origin { device: file.device, inode: file.inode };
@@ -109,12 +117,14 @@ pub fn conclude(
         replays: 0,
         checked: None,
         poor: 0,
+        less: 0,
         files: found.files,
     }
     .bounded();
+    let run = Run { has_failed: run.has_failed && fresh.ready_ms.is_none(), ..run };
     // One that cannot be read is none.
     let known = profiles.load(&subject.key).unwrap_or_default();
-    let learnt = known.map_or_else(|| fresh.clone(), |known| known.learn(fresh.clone(), was_replayed));
+    let learnt = known.map_or_else(|| fresh.clone(), |known| known.learn(fresh.clone(), run));
     if !learnt.files.is_empty() {
         profiles.save(&learnt)?;
     }

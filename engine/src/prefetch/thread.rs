@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use skiff_ebpf::Recorder;
 use skiff_runtime::cgroup::Paths;
-use skiff_store::prefetch::{self, Key, Lent, Outcome, Profile, Profiles};
+use skiff_store::prefetch::{self, Key, Lent, Outcome, Profile, Profiles, Run};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::reader;
 use tokio::sync::mpsc::UnboundedSender;
@@ -425,7 +425,7 @@ impl Shared {
                 left.push(one);
                 continue;
             }
-            let waited_us = one.watch.waited_us();
+            let (waited_us, has_failed) = (one.watch.waited_us(), one.watch.has_failed());
             let Active { watch: Watch { subject, recording, .. }, announced } = one;
             let accuracy = recorder.accuracy();
             match recorder.finish(recording) {
@@ -441,7 +441,7 @@ impl Shared {
                             files,
                             &progress,
                             waited_us,
-                            was_replayed,
+                            Run { was_replayed, has_failed },
                         ) {
                             // A look at a replay that has not been is tried again after the next one.
                             Ok((_, profile)) if !was_replayed && !profile.is_young() => {

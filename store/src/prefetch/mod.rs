@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use bind::{adopt, bind, seal};
 pub use find::{Found, Origin, Use, find};
-pub use profile::{Accuracy, BYTES_MAX, Checked, File, PAGE, Profile, Range, SCHEMA, class_of, time_class};
+pub use profile::{
+    Accuracy, BYTES_MAX, Checked, File, PAGE, Profile, Range, Run, SCHEMA, class_of, time_class,
+};
 pub use replay::{Lent, Outcome, Report, is_warm_in, replay};
 
 use crate::error::cause;

@@ -29,9 +29,10 @@ const CLASS_MAX: usize = 128;
 /// A profile of less precision is not replayed, in permille, after [`POOR_MAX`] times in a row.
 const PRECISION_MIN: u32 = 500;
 /// So often in a row may a replay have been of little use.
-const POOR_MAX: u32 = 2;
-/// What earlier runs used is kept beside what the last one did if that used so much of it, permille.
+const POOR_MAX: u32 = 3;
+/// What earlier runs used is kept beside what the last one did if that used so much of it, permille, and else for [`LESS_MAX`] runs in a row.
 const PRECISION_KEPT: u32 = 800;
+const LESS_MAX: u32 = 2;
 /// So many runs are recorded before a profile is taken to be complete.
 const RUNS_MIN: u32 = 3;
 /// Every so many replays it is looked at how good they are.
@@ -78,6 +79,9 @@ pub struct Profile {
     /// How often in a row that was poor.
     #[serde(default)]
     pub poor: u32,
+    /// How many runs in a row used too little of it to speak for the rest.
+    #[serde(default)]
+    pub less: u32,
     /// The files, in the order of their first use.
     pub files: Vec<File>,
 }
@@ -101,6 +105,15 @@ pub struct Checked {
     pub used: u64,
     /// In both.
     pub both: u64,
+}
+
+/// What there is to say of a run beside what it has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Run {
+    /// The profile was replayed.
+    pub was_replayed: bool,
+    /// It ended with an error, before it was ready: it does not show what a run uses that goes on.
+    pub has_failed: bool,
 }
 
 /// What is used of one file.
@@ -145,7 +158,7 @@ impl Profile {
     /// Without what only this host knows of it.
     #[must_use]
     pub fn published(self) -> Self {
-        Self { replays: 0, checked: None, poor: 0, waited_us: None, ..self }
+        Self { replays: 0, checked: None, poor: 0, less: 0, waited_us: None, ..self }
     }
 
     /// The pages of all files.
@@ -165,9 +178,9 @@ impl Profile {
     }
 
     /// Whether the next replay is to be recorded, so that it is known how good it is: after the first one, until it is known; after
-    /// one that was poor; and after every 32nd.
+    /// one that was poor, or used little; and after every 32nd.
     pub fn is_check_due(&self) -> bool {
-        let is_known = self.checked.is_some() && self.poor == 0;
+        let is_known = self.checked.is_some() && self.poor == 0 && self.less == 0;
         self.is_good() && self.replays > 0 && (!is_known || self.replays.is_multiple_of(CHECK_EVERY))
     }
 
@@ -180,8 +193,13 @@ impl Profile {
         Checked { profile: self.pages(), used: fresh.pages(), both: both.sum() }
     }
 
-    /// What is known after a run that has used what `fresh` says: both, or that alone if it has little of this.
-    pub fn learn(&self, fresh: Self, was_replayed: bool) -> Self {
+    /// What is known after a run that has used what `fresh` says: both, or that alone if one run after another has used little of this.
+    pub fn learn(&self, fresh: Self, run: Run) -> Self {
+        let Run { was_replayed, has_failed } = run;
+        if has_failed {
+            let runs = self.runs.saturating_add(1);
+            return Self { runs, ready_ms: self.ready_ms, ..self.united(fresh) };
+        }
         let compared = self.compare(&fresh);
         let checked = was_replayed.then_some(compared).or(self.checked);
         let poor = match compared.precision() {
@@ -192,8 +210,9 @@ impl Profile {
         let (runs, replays) = (self.runs.saturating_add(1), self.replays);
         let waited_us = if was_replayed { self.waited_us } else { self.waited_us.max(fresh.waited_us) };
         // Without all uses nothing can be said of what was not used.
-        let is_kept = compared.precision() >= PRECISION_KEPT || fresh.accuracy == Accuracy::Added;
-        let learnt = if is_kept { self.united(fresh) } else { fresh };
+        let is_little = compared.precision() < PRECISION_KEPT && fresh.accuracy == Accuracy::Used;
+        let less = if is_little { self.less.saturating_add(1) } else { 0 };
+        let learnt = if less < LESS_MAX { Self { less, ..self.united(fresh) } } else { fresh };
         Self { checked, poor, runs, replays, waited_us, ..learnt }
     }
 
@@ -381,9 +400,13 @@ mod tests {
             replays: 0,
             checked: None,
             poor: 0,
+            less: 0,
             files,
         }
     }
+
+    const ALONE: Run = Run { was_replayed: false, has_failed: false };
+    const REPLAYED: Run = Run { was_replayed: true, has_failed: false };
 
     fn file(path: &str, ranges: &[(u8, u64, u64)]) -> File {
         let ranges = ranges.iter().map(|(class, page, pages)| Range(*class, *page, *pages)).collect();
@@ -400,7 +423,8 @@ mod tests {
     fn the_longest_wait_of_a_run_without_a_replay_is_kept() {
         let waited = |waited_us| Profile { waited_us, ..profile(vec![file("a", &[(0, 0, 3)])]) };
         let check = |known, fresh, was_replayed, expected| {
-            assert_eq!(waited(known).learn(waited(fresh), was_replayed).waited_us, expected);
+            let run = Run { was_replayed, ..ALONE };
+            assert_eq!(waited(known).learn(waited(fresh), run).waited_us, expected);
         };
         check(None, Some(7), false, Some(7));
         check(Some(9), Some(7), false, Some(9));
@@ -459,13 +483,46 @@ mod tests {
         let checked = old.compare(&new);
         assert_eq!(checked, Checked { profile: 25, used: 25, both: 10 });
         assert_eq!((checked.precision(), checked.recall()), (400, 400));
-        let learnt = old.learn(new.clone(), true);
-        assert_eq!((learnt.poor, learnt.is_good(), &learnt.files), (1, true, &new.files));
-        assert!(old.is_young() && learnt.learn(new.clone(), true).poor == 0);
-        let other = profile(vec![file("c", &[(0, 0, 9)])]);
-        let learnt = learnt.learn(other.clone(), true);
-        assert!(!learnt.is_good());
-        assert!(learnt.learn(other, true).is_good());
+    }
+
+    #[test]
+    fn one_run_that_uses_little_takes_nothing_away_and_a_second_does() {
+        let whole = profile(vec![file("a", &[(0, 0, 10)]), file("b", &[(0, 0, 5)])]);
+        let little = profile(vec![file("a", &[(0, 0, 3)])]);
+        for run in [ALONE, REPLAYED] {
+            let once = whole.learn(little.clone(), run);
+            assert_eq!((&once.files, once.less), (&whole.files, 1), "{run:?}");
+            let twice = once.learn(little.clone(), run);
+            assert_eq!((&twice.files, twice.less), (&little.files, 0), "{run:?}");
+            let between = once.learn(whole.clone(), run).learn(little.clone(), run);
+            assert_eq!((&between.files, between.less), (&whole.files, 1), "{run:?}");
+        }
+    }
+
+    #[test]
+    fn a_profile_that_no_run_uses_is_of_no_use() {
+        let [a, b, c] = ["a", "b", "c"].map(|name| profile(vec![file(name, &[(0, 0, 9)])]));
+        // Both are kept after the first time, so half of it was used the second.
+        let learnt = a.learn(b.clone(), REPLAYED).learn(b.clone(), REPLAYED);
+        assert_eq!((learnt.poor, learnt.is_good(), &learnt.files), (0, true, &b.files));
+        assert_eq!(learnt.learn(b.clone(), REPLAYED).poor, 0);
+        let many = profile(vec![file("a", &[(0, 0, 90)])]);
+        let learnt = many.learn(a.clone(), REPLAYED).learn(b.clone(), REPLAYED);
+        assert_eq!((learnt.poor, learnt.is_good(), &learnt.files), (2, true, &b.files));
+        assert!(!learnt.learn(c.clone(), REPLAYED).is_good());
+        assert!(learnt.learn(b, REPLAYED).is_good());
+    }
+
+    #[test]
+    fn a_run_that_has_failed_takes_nothing_away_however_often() {
+        let whole =
+            Profile { ready_ms: Some(7), ..profile(vec![file("a", &[(0, 0, 10)]), file("b", &[(0, 0, 5)])]) };
+        let failed = profile(vec![file("a", &[(0, 9, 2)])]);
+        let run = Run { has_failed: true, ..REPLAYED };
+        let learnt = (0..5).fold(whole, |known, _| known.learn(failed.clone(), run));
+        assert_eq!(learnt.files, [file("a", &[(0, 0, 11)]), file("b", &[(0, 0, 5)])]);
+        assert_eq!((learnt.runs, learnt.poor, learnt.less), (6, 0, 0));
+        assert_eq!((learnt.checked, learnt.ready_ms), (None, Some(7)));
     }
 
     #[test]
@@ -473,6 +530,8 @@ mod tests {
         let check = |checked: bool, poor, replays, expected| {
             let checked = checked.then(Checked::default);
             let profile = Profile { checked, poor, replays, ..profile(Vec::new()) };
+            let less = Profile { checked, less: 1, replays, ..profile.clone() };
+            assert_eq!(less.is_check_due(), poor < POOR_MAX && replays > 0, "{less:?}");
             assert_eq!(profile.is_check_due(), expected, "{profile:?}");
         };
         check(false, 0, 0, false);
@@ -481,13 +540,13 @@ mod tests {
         check(true, 0, 32, true);
         check(true, 1, 2, true);
         // Not replayed any more.
-        check(true, 2, 32, false);
+        check(true, 3, 32, false);
     }
 
     #[test]
     fn what_most_runs_use_is_kept() {
         let old = profile(vec![file("a", &[(1, 0, 9)]), file("b", &[(0, 0, 1)])]);
-        let learnt = old.learn(profile(vec![file("a", &[(0, 1, 10)])]), false);
+        let learnt = old.learn(profile(vec![file("a", &[(0, 1, 10)])]), ALONE);
         assert_eq!(learnt.files, [file("a", &[(1, 0, 1), (0, 1, 10)]), file("b", &[(0, 0, 1)])]);
         assert_eq!((learnt.runs, learnt.checked, learnt.replays), (2, None, 0));
     }
@@ -511,7 +570,7 @@ mod tests {
     fn what_only_tells_of_cold_pages_forgets_nothing() {
         let old = profile(vec![file("a", &[(1, 0, 10)])]);
         let fresh = profile(vec![file("a", &[(0, 8, 4)]), file("b", &[(2, 0, 1)])]);
-        let learnt = old.learn(Profile { accuracy: Accuracy::Added, ..fresh }, true);
+        let learnt = old.learn(Profile { accuracy: Accuracy::Added, ..fresh }, REPLAYED);
         assert_eq!(learnt.files, [file("a", &[(1, 0, 8), (0, 8, 4)]), file("b", &[(2, 0, 1)])]);
     }
 

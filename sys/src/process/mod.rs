@@ -25,7 +25,7 @@ pub use descriptors::{
 };
 #[cfg(target_arch = "x86_64")]
 pub(crate) use pidfd::own;
-pub use pidfd::{Exit, Stat, cgroup_of, exit_of, mount_namespace, open_pidfd, reap, send_signal, stat};
+pub use pidfd::{Exit, Stat, cgroup_of, exit_of, mount_namespace, open_pidfd, peek, reap, send_signal, stat};
 
 /// Kill this process when its parent ends. prctl(2); forgotten by the kernel when credentials change.
 pub fn die_with_parent() -> io::Result<()> {

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
 use super::check;
 
 /// Takes the descriptor that clone3 has made for the parent.
@@ -22,11 +24,18 @@ pub enum Exit {
 
 /// Reaps the child behind `pidfd`; `None` if it still runs and `block` is false. waitid(2) with `P_PIDFD`, Linux ≥ 5.4.
 pub fn reap(pidfd: BorrowedFd<'_>, block: bool) -> io::Result<Option<Exit>> {
-    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-    let mut flags = WaitPidFlag::WEXITED;
-    if !block {
-        flags |= WaitPidFlag::WNOHANG;
-    }
+    wait(pidfd, if block { WaitPidFlag::empty() } else { WaitPidFlag::WNOHANG })
+}
+
+/// How the child behind `pidfd` has ended, without reaping it; `None` if it runs.
+///
+/// Errors: `ECHILD` if it is none of the caller's, or reaped.
+pub fn peek(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    wait(pidfd, WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)
+}
+
+fn wait(pidfd: BorrowedFd<'_>, flags: WaitPidFlag) -> io::Result<Option<Exit>> {
+    let flags = flags | WaitPidFlag::WEXITED;
     loop {
         match waitid(Id::PIDFd(pidfd), flags) {
             Ok(WaitStatus::Exited(_, code)) => return Ok(Some(Exit::Code(code))),
@@ -182,7 +191,10 @@ mod tests {
         let child = spawn(CloneFlags::empty(), None, Memory::Copied, |_| 7).expect("spawn");
         let cgroup = cgroup_of(child.pidfd.as_fd());
         let own = cgroup_of(open_pidfd(std::process::id().cast_signed()).expect("pidfd_open").as_fd());
+        while peek(child.pidfd.as_fd()).expect("a child").is_none() {}
+        assert_eq!(peek(child.pidfd.as_fd()).expect("it stays"), Some(Exit::Code(7)));
         reap(child.pidfd.as_fd(), true).expect("reap");
+        assert!(peek(child.pidfd.as_fd()).is_err());
         match cgroup {
             Ok(cgroup) => {
                 assert_eq!(Some(cgroup), own.ok());
