@@ -80,6 +80,18 @@ impl Documents for Source {
     }
 }
 
+impl Manifest {
+    /// Errors: it is for another platform.
+    fn checked(self, want: &Platform) -> Result<Self, String> {
+        let platform = &self.configuration.platform;
+        if platform.is_for(want) { Ok(self) } else { Err(format!("is for {platform}, not for {want}")) }
+    }
+
+    fn is_one_of(&self, only: Option<&Platform>) -> bool {
+        only.is_none_or(|only| self.configuration.platform.fits(only))
+    }
+}
+
 impl Layer {
     /// What users know the layer by.
     pub(crate) fn name(&self) -> Digest {
@@ -110,9 +122,14 @@ pub(crate) fn of_layout(source: &Source, tag: Option<&str>) -> Result<Manifest, 
 /// The image for `want` that a manifest or an index tells of.
 pub(crate) fn of_document(
     documents: &dyn Documents,
-    mut document: Document,
+    document: Document,
     want: &Platform,
 ) -> Result<Manifest, String> {
+    chosen(documents, document, want)?.checked(want)
+}
+
+/// The same, whatever a manifest that stands alone is for.
+fn chosen(documents: &dyn Documents, mut document: Document, want: &Platform) -> Result<Manifest, String> {
     for _ in 0..INDEXES_MAX {
         let digest = Digest::of(&document.bytes);
         let parts: Parts = parse(&format!("manifest {digest}"), &document.bytes)?;
@@ -122,7 +139,7 @@ pub(crate) fn of_document(
                 fetch(documents, "manifest", platform::choose(&all, want)?)?
             }
             (None, Some(config), Some(layers)) => {
-                return of_manifest(documents, document, &config, &layers, want);
+                return of_manifest(documents, document, &config, &layers);
             }
             _ => return Err(format!("manifest {digest} is neither index nor image manifest")),
         }
@@ -139,7 +156,7 @@ pub(crate) fn of_docker_archive(source: &Source, tag: Option<&str>) -> Result<Ma
         .open("manifest.json")
         .map_err(|e| format!("no docker archive: manifest.json: {}", missing(&e)))?;
     let list: Vec<Saved> = parse("manifest.json", &read("manifest.json", list)?)?;
-    of_saved(source, saved(&list, tag)?, Some(&Platform::host()))
+    of_saved(source, saved(&list, tag)?)?.checked(&Platform::host())
 }
 
 /// An image of an archive, and what it is called there.
@@ -150,7 +167,7 @@ pub(crate) struct Listed {
 }
 
 /// Every image of an archive, for whatever platform.
-pub(crate) fn all_of(source: &Source) -> Result<Vec<Listed>, String> {
+pub(crate) fn all_of(source: &Source, only: Option<&Platform>) -> Result<Vec<Listed>, String> {
     let mut left = DOCUMENTS_MAX;
     let mut count = |manifest: &Manifest| {
         let document = manifest.document.as_ref().map_or(0, |document| document.bytes.len());
@@ -162,12 +179,16 @@ pub(crate) fn all_of(source: &Source) -> Result<Vec<Listed>, String> {
     if source.has("manifest.json") {
         let list = source.open("manifest.json").map_err(|e| format!("manifest.json: {}", missing(&e)))?;
         let list: Vec<Saved> = parse("manifest.json", &read("manifest.json", list)?)?;
-        let mut listed = |saved: &Saved| {
-            let manifest = of_saved(source, saved, None)?;
+        let mut all = Vec::new();
+        for saved in &list {
+            let manifest = of_saved(source, saved)?;
+            if !manifest.is_one_of(only) {
+                continue;
+            }
             count(&manifest)?;
-            Ok(Listed { manifest, names: saved.repo_tags.clone() })
-        };
-        return list.iter().map(&mut listed).collect();
+            all.push(Listed { manifest, names: saved.repo_tags.clone() });
+        }
+        return Ok(all);
     }
     let index = source
         .open("index.json")
@@ -176,11 +197,15 @@ pub(crate) fn all_of(source: &Source) -> Result<Vec<Listed>, String> {
     let mut all: Vec<Listed> = Vec::new();
     for descriptor in index.manifests.as_deref().unwrap_or_default() {
         let named = descriptor.platform.as_ref();
-        if named.is_some_and(|platform| platform.os == "unknown") {
+        if named.is_some_and(|named| named.os == "unknown" || only.is_some_and(|only| !named.fits(only))) {
             continue;
         }
-        let want = named.cloned().unwrap_or_else(Platform::host);
-        let manifest = of_document(source, fetch(source, "manifest", descriptor)?, &want)?;
+        let want = only.or(named).cloned().unwrap_or_else(Platform::host);
+        let manifest = chosen(source, fetch(source, "manifest", descriptor)?, &want)?;
+        if !manifest.is_one_of(only) {
+            continue;
+        }
+        let manifest = manifest.checked(&want)?;
         count(&manifest)?;
         let names = name_of(&descriptor.annotations);
         match all.iter_mut().find(|other| other.manifest.id == manifest.id) {
@@ -191,7 +216,7 @@ pub(crate) fn all_of(source: &Source) -> Result<Vec<Listed>, String> {
     Ok(all)
 }
 
-fn of_saved(source: &Source, saved: &Saved, want: Option<&Platform>) -> Result<Manifest, String> {
+fn of_saved(source: &Source, saved: &Saved) -> Result<Manifest, String> {
     let data = source.open(&saved.config).map_err(|e| format!("{}: {}", saved.config, missing(&e)))?;
     let data = read(&saved.config, data)?;
     let id = Digest::of(&data);
@@ -206,7 +231,7 @@ fn of_saved(source: &Source, saved: &Saved, want: Option<&Platform>) -> Result<M
         diff_id: id,
     };
     let layers = saved.layers.iter().map(layer).collect();
-    assemble(id, None, data, layers, want)
+    assemble(id, None, data, layers)
 }
 
 fn of_manifest(
@@ -214,11 +239,10 @@ fn of_manifest(
     document: Document,
     config: &Descriptor,
     layers: &[Descriptor],
-    want: &Platform,
 ) -> Result<Manifest, String> {
     let configuration = fetch(documents, "configuration", config)?;
     let layers = layers.iter().map(layer).collect::<Result<_, String>>()?;
-    assemble(config.digest, Some(document), configuration.bytes, layers, Some(want))
+    assemble(config.digest, Some(document), configuration.bytes, layers)
 }
 
 fn layer(layer: &Descriptor) -> Result<Layer, String> {
@@ -242,14 +266,8 @@ fn assemble(
     document: Option<Document>,
     configuration_bytes: Vec<u8>,
     mut layers: Vec<Layer>,
-    want: Option<&Platform>,
 ) -> Result<Manifest, String> {
     let configuration: Configuration = parse(&format!("configuration {id}"), &configuration_bytes)?;
-    if let Some(want) = want
-        && !configuration.platform.is_for(want)
-    {
-        return Err(format!("is for {}, not for {want}", configuration.platform));
-    }
     let diff_ids = &configuration.rootfs.diff_ids;
     if diff_ids.len() != layers.len() {
         return Err(format!(

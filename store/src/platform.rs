@@ -58,6 +58,13 @@ impl Platform {
         }
     }
 
+    /// Whether this is the platform that is wanted, and no other that it can run as well; a variant matters only if one is wanted.
+    pub fn fits(&self, want: &Self) -> bool {
+        let variant = want.variant.is_empty()
+            || variant(&want.architecture, &want.variant) == variant(&self.architecture, &self.variant);
+        self.os == want.os && self.architecture == want.architecture && variant
+    }
+
     /// Whether an image that says `self` is what is wanted; what it leaves out is not held against it.
     pub(crate) fn is_for(&self, want: &Self) -> bool {
         let architecture = match (&*want.architecture, &*self.architecture) {
@@ -106,14 +113,8 @@ pub(crate) fn host_architecture() -> &'static str {
 ///
 /// Manifests that name no platform are taken only if none does. Errors: the platforms that there are.
 pub(crate) fn choose<'a>(manifests: &[&'a Descriptor], want: &Platform) -> Result<&'a Descriptor, String> {
-    let fits = |descriptor: &&&Descriptor| {
-        descriptor.platform.as_ref().is_some_and(|p| {
-            p.os == want.os
-                && p.architecture == want.architecture
-                && (want.variant.is_empty()
-                    || variant(&p.architecture, &p.variant) == variant(&want.architecture, &want.variant))
-        })
-    };
+    let fits =
+        |descriptor: &&&Descriptor| descriptor.platform.as_ref().is_some_and(|platform| platform.fits(want));
     let best = manifests.iter().filter(fits).min_by_key(|it| rank(it.platform.as_ref(), &want.architecture));
     let unnamed = || match manifests {
         [only] if only.platform.is_none() => Some(only),

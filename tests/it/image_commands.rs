@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::layout::Tar;
+use crate::harness::layout::{ARCHITECTURE, Tar};
 use crate::harness::{Case, Output, fixture, parse};
 
 /// A command on images says the same with a daemon and without one.
@@ -214,6 +214,33 @@ fn archives_carry_images_with_their_names() {
             let loaded = case.skiff(&["load"]).stdin(&bytes).output().ok();
             assert_eq!(loaded, "Loaded image: web:1\nLoaded image: web:2\n", "{flags:?}");
             assert_eq!(run(&case, &["run", "--rm", "web:2", "echo", "runs"]).ok(), "runs\n");
+        }
+    }
+}
+
+#[test]
+fn an_image_for_another_platform_than_is_wanted_is_neither_saved_nor_pushed_nor_loaded() {
+    for case in worlds() {
+        let id = import(&case, &["here:1"]);
+        let host = format!("linux/{ARCHITECTURE}");
+        let tar = case.dir.join("root.tar").display().to_string();
+        run(&case, &["import", "--platform", "linux/s390x", &tar, "there:1"]).ok();
+        let (one, all) = (case.dir.join("one.tar"), case.dir.join("all.tar"));
+        let (one, all) = (one.display().to_string(), all.display().to_string());
+        let says =
+            "image with reference here:1 was found but does not provide the specified platform (linux/s390x)";
+        run(&case, &["save", "--platform", "linux/s390x", "-o", &one, "here:1"]).fails(1, says);
+        assert!(!Path::new(&one).exists());
+        run(&case, &["push", "--platform", "linux/s390x", "here:1"]).fails(1, says);
+        run(&case, &["save", "--platform", &host, "-o", &one, "here:1"]).ok();
+        for form in ["docker-archive", "oci-archive"] {
+            run(&case, &["save", "--format", form, "-o", &all, "here:1", "there:1"]).ok();
+            run(&case, &["rmi", "-f", "here:1", "there:1"]).ok();
+            let load = |what: &str| run(&case, &["load", "-q", "--platform", what, "-i", &all]);
+            assert_eq!(load("linux/s390x").ok(), "Loaded image: there:1\n", "{form}");
+            load("linux/mips64le").fails(1, "holds no image for linux/mips64le");
+            assert_eq!(load(&host).ok(), "Loaded image: here:1\n", "{form}");
+            assert_eq!(run(&case, &["images", "-q", "--no-trunc", "here:1"]).ok(), format!("{id}\n"));
         }
     }
 }

@@ -13,6 +13,7 @@ use super::pull::{Layers, has_tag};
 use super::sink::Sink;
 use super::some_images;
 use super::tag::new_name;
+use super::wanted::is_for;
 use crate::client::{now_ns, os, print, refused, understand};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, add, put};
@@ -29,6 +30,7 @@ enum Form {
 pub(crate) struct Save {
     output: Option<PathBuf>,
     form: Form,
+    platform: Option<Platform>,
 }
 
 pub(crate) static SAVE: Command<Save> = Command {
@@ -60,11 +62,14 @@ tags.
             Flag::bytes(Some('o'), "output", "FILE", "write to this file", |a, v| {
                 put(&mut a.output, Some(PathBuf::from(v)))
             }),
+            Flag::value(None, "platform", "OS/ARCH[/VARIANT]", "fail if they are for another", |a, v| {
+                put(&mut a.platform, Some(Platform::parse(v)?))
+            }),
         ],
     }],
     order: Order::Mixed,
     aliases: &[],
-    unsupported: &[("platform", None)],
+    unsupported: &[],
 };
 
 pub(crate) fn save(words: Rest<'_>) -> Result<u8, Failure> {
@@ -74,6 +79,7 @@ pub(crate) fn save(words: Rest<'_>) -> Result<u8, Failure> {
     let mut all: Vec<Saving> = Vec::new();
     for image in &images {
         for saving in savings(&local, image)? {
+            is_for(&local, saving.id, image, args.platform.as_ref())?;
             match all.iter_mut().find(|other| other.id == saving.id) {
                 Some(other) => other.names.extend(saving.names),
                 None => all.push(saving),
@@ -117,6 +123,7 @@ fn savings(local: &Local, text: &str) -> Result<Vec<Saving>, Failure> {
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     input: Option<PathBuf>,
+    platform: Option<Platform>,
     quiet: bool,
 }
 
@@ -133,12 +140,15 @@ or a file.
             Flag::bytes(Some('i'), "input", "FILE", "read from this file", |a, v| {
                 put(&mut a.input, Some(PathBuf::from(v)))
             }),
+            Flag::value(None, "platform", "OS/ARCH[/VARIANT]", "read only those for it", |a, v| {
+                put(&mut a.platform, Some(Platform::parse(v)?))
+            }),
             Flag::switch(Some('q'), "quiet", "say nothing of the layers", |a, on| a.quiet = on),
         ],
     }],
     order: Order::Mixed,
     aliases: &[],
-    unsupported: &[("platform", None)],
+    unsupported: &[],
 };
 
 pub(crate) fn load(words: Rest<'_>) -> Result<u8, Failure> {
@@ -162,7 +172,7 @@ pub(crate) fn load(words: Rest<'_>) -> Result<u8, Failure> {
         Some(path) => Archive::File(path),
         None => Archive::Stream(&mut input),
     };
-    let loaded = local.store.load_archive(archive, &Layers::new(&board, None));
+    let loaded = local.store.load_archive(archive, args.platform.as_ref(), &Layers::new(&board, None));
     board.finish();
     let mut text = String::new();
     for image in loaded.map_err(failed)? {

@@ -1,12 +1,13 @@
 //! `skiff push`.
 
 use skiff_registry::{Packing, PushEvent, PushProgress, Pushed, push};
-use skiff_store::{Digest, ImageName};
+use skiff_store::{Digest, ImageName, Platform};
 
 use super::local::{Local, failed};
 use super::prefetched;
 use super::progress::{Board, Status, To};
 use super::pull::{TLS_VERIFY, elsewhere, has_tag, parse, registry, short};
+use super::wanted::is_for;
 use crate::client::{print, refused, understand};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
@@ -16,6 +17,7 @@ pub(crate) struct Args {
     all_tags: bool,
     quiet: bool,
     packing: Packing,
+    platform: Option<Platform>,
     leaves_profiles: bool,
     tls_verify: Option<bool>,
 }
@@ -48,6 +50,9 @@ Sends an image to the registry that its name says. What the registry has already
                     )
                 },
             ),
+            Flag::value(None, "platform", "OS/ARCH[/VARIANT]", "fail if it is for another", |a, v| {
+                put(&mut a.platform, Some(Platform::parse(v)?))
+            }),
             Flag::value(
                 None,
                 "prefetch",
@@ -61,7 +66,7 @@ Sends an image to the registry that its name says. What the registry has already
     }],
     order: Order::Mixed,
     aliases: &[],
-    unsupported: &[("disable-content-trust", None), ("platform", None)],
+    unsupported: &[("disable-content-trust", None)],
 };
 
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
@@ -77,6 +82,9 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     }
     let local = Local::open()?;
     let names = names(&local, &name, args.all_tags)?;
+    for (name, id) in &names {
+        is_for(&local, *id, &name.familiar(), args.platform.as_ref())?;
+    }
     let board = Board::new(if args.quiet { To::Nothing } else { To::Stdout });
     if !args.all_tags && !has_tag(&text) {
         board.line("Using default tag: latest");

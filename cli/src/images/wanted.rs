@@ -1,10 +1,11 @@
 //! What `run` and `create` say of the image that they need, and what is done if it is not here.
 
-use skiff_store::{ImageName, ImageRef, Platform};
+use skiff_store::{Digest, ImageName, ImageRef, Platform};
 
-use super::local::Local;
+use super::local::{Local, failed};
 use super::progress::To;
 use super::pull::{pull, registry};
+use crate::client::refused;
 use crate::failure::Failure;
 
 /// `--pull` of `run` and `create`.
@@ -55,7 +56,7 @@ pub(crate) fn before(image: &str, wanted: &Wanted) -> Result<(), Failure> {
     let local = Local::open()?;
     if wanted.policy != Policy::Always {
         let here = local.store.find(image).and_then(|found| local.store.image(found.id));
-        let fits = here.is_ok_and(|here| wanted.platform.as_ref().is_none_or(|it| fits(it, &here.platform)));
+        let fits = here.is_ok_and(|here| wanted.platform.as_ref().is_none_or(|it| here.platform.fits(it)));
         if fits || wanted.policy == Policy::Never {
             return Ok(());
         }
@@ -63,10 +64,23 @@ pub(crate) fn before(image: &str, wanted: &Wanted) -> Result<(), Failure> {
     fetch(&local, image, wanted)
 }
 
-/// Whether what is here is for the platform that is wanted; a variant matters only if one is wanted.
-fn fits(wanted: &Platform, here: &Platform) -> bool {
-    let variant = wanted.variant.is_empty() || wanted.variant == here.variant;
-    wanted.os == here.os && wanted.architecture == here.architecture && variant
+/// `--platform` of what takes images that are here: of those, a name means one.
+///
+/// Errors: `image`, which is called `text`, is for another.
+pub(super) fn is_for(
+    local: &Local,
+    image: Digest,
+    text: &str,
+    want: Option<&Platform>,
+) -> Result<(), Failure> {
+    let Some(want) = want else { return Ok(()) };
+    let here = local.store.image(image).map_err(failed)?.platform;
+    match here.fits(want) {
+        true => Ok(()),
+        false => Err(refused(Failure::engine(format!(
+            "image with reference {text} was found but does not provide the specified platform ({want}), only {here}"
+        )))),
+    }
 }
 
 /// Fetches `image`, which is not here, if that is wanted; otherwise says that it is not here.

@@ -18,7 +18,7 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::store::{Store, printable};
 use crate::unpack::stream::content_max;
-use crate::{Error, ImageName};
+use crate::{Error, ImageName, Platform};
 
 /// Where an archive comes from. Compressed ones are decompressed, whatever they are called.
 #[expect(missing_debug_implementations, reason = "holds what the caller reads from")]
@@ -41,17 +41,24 @@ pub struct Loaded {
 impl Store {
     /// Keeps every image of an archive that docker save, skopeo or others wrote, under the names that it has there.
     ///
-    /// Images are kept one after another: an error leaves those before it.
-    pub fn load_archive(&self, from: Archive<'_>, progress: &dyn Progress) -> Result<Vec<Loaded>, Error> {
+    /// With `only`, those for this platform. Images are kept one after another: an error leaves those before it.
+    pub fn load_archive(
+        &self,
+        from: Archive<'_>,
+        only: Option<&Platform>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Loaded>, Error> {
         let shown = match &from {
             Archive::File(path) => path.display().to_string(),
             Archive::Stream(_) => "archive".to_owned(),
         };
         let fail = |reason: String| Error::Image { image: shown.clone(), reason: printable(&reason) };
         let source = self.source(from).map_err(|e| fail(cause(&e)))?;
-        let images = manifest::all_of(&source).map_err(fail)?;
+        let images = manifest::all_of(&source, only).map_err(fail)?;
         if images.is_empty() {
-            return Err(fail("holds no image".to_owned()));
+            return Err(fail(
+                only.map_or("holds no image".into(), |only| format!("holds no image for {only}")),
+            ));
         }
         let mut loaded = Vec::new();
         for Listed { manifest, names } in images {

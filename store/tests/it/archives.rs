@@ -49,7 +49,7 @@ impl Fixture {
 
 fn load(store: &Path, mut archive: &[u8]) -> Result<Vec<Loaded>, String> {
     let store = Store::open(store).unwrap();
-    store.load_archive(Archive::Stream(&mut archive), &Silent).map_err(|e| e.to_string())
+    store.load_archive(Archive::Stream(&mut archive), None, &Silent).map_err(|e| e.to_string())
 }
 
 /// `index.json`, `manifest.json` and `repositories` of an archive, and the names of all its files.
@@ -83,7 +83,7 @@ fn images_come_back_as_they_were() {
         let path = it.temp.join("file");
         fs::write(&path, packed).unwrap();
         let store = Store::open(&it.temp.join(&format!("file{number}"))).unwrap();
-        assert_eq!(store.load_archive(Archive::File(&path), &Silent).unwrap(), expect);
+        assert_eq!(store.load_archive(Archive::File(&path), None, &Silent).unwrap(), expect);
         let mut second = Vec::new();
         store.save(&it.both(), To::Docker(&mut second)).unwrap();
         assert!(second == archive, "saved again after it was loaded");
@@ -219,7 +219,7 @@ fn archives_that_are_none() {
     check(&spoilt, "name \"ONE:1\": ");
     let error = Store::open(&store)
         .unwrap()
-        .load_archive(Archive::File(Path::new("/dev/null")), &Silent)
+        .load_archive(Archive::File(Path::new("/dev/null")), None, &Silent)
         .unwrap_err()
         .to_string();
     assert!(error.contains("/dev/null: not a regular file"), "{error}");
