@@ -78,11 +78,19 @@ impl Inbox {
     pub fn receive(&mut self, socket: BorrowedFd<'_>, dont_wait: bool) -> io::Result<bool> {
         let filled = self.bytes.len();
         let missing = self.frame_end(self.last)?.map_or(0, |end| end.saturating_sub(filled));
-        self.bytes.resize(filled + missing.clamp(CHUNK_BYTES, CHUNK_MAX_BYTES), 0);
         let mut descriptors = Vec::new();
-        let received = socket::receive(socket, &mut self.bytes[filled..], &mut descriptors, dont_wait);
-        self.bytes.truncate(filled + received.as_ref().map_or(0, |received| received.bytes));
-        let received = received?;
+        let received = if missing <= CHUNK_BYTES {
+            // Most frames are far shorter: what is kept takes no more room than they do.
+            let mut chunk = [0; CHUNK_BYTES];
+            let received = socket::receive(socket, &mut chunk, &mut descriptors, dont_wait)?;
+            self.bytes.extend_from_slice(&chunk[..received.bytes]);
+            received
+        } else {
+            self.bytes.resize(filled + missing.min(CHUNK_MAX_BYTES), 0);
+            let received = socket::receive(socket, &mut self.bytes[filled..], &mut descriptors, dont_wait);
+            self.bytes.truncate(filled + received.as_ref().map_or(0, |received| received.bytes));
+            received?
+        };
         if received.truncated {
             return Err(invalid("descriptors were lost on the way"));
         }

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -63,8 +63,9 @@ fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[RawFd]) -> i
 ///
 /// Errors: `EAGAIN` if there is none yet. `EPROTO` for what is no message: it is gone then, and its descriptors are closed, and one may go on.
 pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    // One byte more than there may be tells that there were too many.
-    let mut packet = vec![0; PACKET_BYTES + 1];
+    // Its length first: room for the longest would be mapped and given back each time. One byte more than there may be tells that there were
+    // too many.
+    let mut packet = vec![0; length_of_next(socket)?.min(PACKET_BYTES + 1)];
     let mut descriptors = Vec::new();
     let received = match skiff_sys::socket::receive(socket, &mut packet, &mut descriptors, true) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ECONNRESET) => return Ok(None),
@@ -84,6 +85,18 @@ pub(super) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result
             Ok(Some((parse(&read_file(file)?)?, descriptors)))
         }
         text => Ok(Some((parse(text)?, descriptors))),
+    }
+}
+
+/// How many bytes the next message has, which stays; none at the end of file.
+fn length_of_next(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    loop {
+        match recv(socket.as_raw_fd(), &mut [], flags) {
+            Err(nix::Error::EINTR) => {}
+            Err(nix::Error::ECONNRESET) => return Ok(0),
+            other => return Ok(other?),
+        }
     }
 }
 
