@@ -439,7 +439,7 @@ impl Owner {
         }
         let process = Process {
             pid: container.pid,
-            start_time: process::stat(container.pid).map_or(0, |stat| stat.start_time),
+            start_time: ready.start_time,
             boot_id: self.engine.boot_id.clone(),
             cgroups: container.cgroups,
         };

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use skiff_runtime::launch::Exit;
 use skiff_runtime::spawner::End;
 use skiff_sys::process;
@@ -107,13 +108,21 @@ async fn seen(
     watched: &mut Option<AsyncFd<Rc<OwnedFd>>>,
 ) -> Option<Exit> {
     let pidfd = pidfd?;
-    let watched = match watched {
-        Some(watched) => watched,
-        none => none.insert(watch(pidfd.clone(), Interest::READABLE).ok()?),
-    };
-    // Readable it stays.
-    watched.readable().await.ok()?.retain_ready();
+    // A short program is over before its launch has been told of.
+    if watched.is_some() || !is_readable(pidfd.as_fd()) {
+        let watched = match watched {
+            Some(watched) => watched,
+            none => none.insert(watch(pidfd.clone(), Interest::READABLE).ok()?),
+        };
+        // Readable it stays.
+        watched.readable().await.ok()?.retain_ready();
+    }
     exit_of(pid, pidfd.as_fd()).ok().flatten()
+}
+
+/// Whether there is something to be read just now.
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// How a process has ended that somebody else reaps.

@@ -14,6 +14,7 @@ use skiff_runtime::launch::park::Parked;
 use skiff_runtime::observe;
 use skiff_runtime::spawner::{End, Order};
 use skiff_sys::clock::monotonic_ns;
+use skiff_sys::process;
 use tokio::sync::{Notify, oneshot};
 
 use crate::Error;
@@ -101,6 +102,8 @@ pub(crate) struct Activity {
 pub(crate) struct Ready {
     pub(crate) parked: Parked,
     pub(crate) end: oneshot::Receiver<End>,
+    /// When its process began, as procfs tells; 0 if that is not known.
+    pub(crate) start_time: u64,
     /// Of [`monotonic_ns`].
     asked_ns: u64,
     /// The programs that were pinned when it was asked for: it has a slot of theirs.
@@ -301,7 +304,9 @@ impl Engine {
             let parked = Parked::new(container, made.descriptors).map_err(|error| {
                 Error::Host(format!("make a container: {}", skiff_runtime::cause(&error)))
             })?;
-            let ready = Ready { parked, end: made.end, asked_ns, pins };
+            // Here, for a client waits when its program has been told.
+            let start_time = process::stat(parked.container().pid).map_or(0, |stat| stat.start_time);
+            let ready = Ready { parked, end: made.end, start_time, asked_ns, pins };
             if let Err(error) = self.room(ready.parked.pidfd().as_raw_fd()) {
                 self.clear_parked(ready, false).await.map_err(Error::Host)?;
                 return Err(error);
@@ -414,7 +419,7 @@ impl Engine {
         let (container, pidfd, terminal) = ready.parked.into_parts();
         drop(terminal);
         // It ends when its line does, unless it is just on its way to a program.
-        if let Err(error) = skiff_sys::process::send_signal(std::os::fd::AsFd::as_fd(&pidfd), libc::SIGKILL) {
+        if let Err(error) = process::send_signal(std::os::fd::AsFd::as_fd(&pidfd), libc::SIGKILL) {
             tracing::debug!("end a parked container: {error}");
         }
         Ending::new(container.pid, Some(Rc::new(pidfd)), Some(ready.end)).wait().await;

@@ -265,8 +265,10 @@ async fn start(
     let is_attached = start.is_attached;
     start.asked_ns = Some(received);
     let asked = tokio::select! {
+        biased;
         asked = entry.ask(Command::Start(Box::new(start))) => asked,
-        () = connection.gone(), if is_attached => {
+        // Once it is on its way.
+        () = async { tokio::task::yield_now().await; connection.gone().await }, if is_attached => {
             // Nobody will ever attend it.
             let end = Command::Stop { signal: Some(libc::SIGKILL), timeout: Some(Duration::ZERO) };
             return entry.ask(end).await.map(drop).or(Ok(()));

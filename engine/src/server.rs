@@ -23,6 +23,8 @@ pub(crate) async fn serve(engine: Rc<Engine>, listener: UnixListener, is_shared:
         match listener.accept().await {
             Ok((stream, _)) if may_ask(&stream, is_shared) => {
                 tokio::task::spawn_local(attend(engine.clone(), stream));
+                // What it asks for is begun before it is looked whether there is another.
+                tokio::task::yield_now().await;
             }
             Ok(_) => {}
             Err(error) => {

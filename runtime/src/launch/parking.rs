@@ -83,7 +83,10 @@ impl Parking {
     ) -> Result<Self, Error> {
         let writable = note::writable(&plan.state_root, &plan.id);
         let prepared = match preparer {
-            Preparer::Parent => Some(Prepared::new(plan, &writable)?),
+            Preparer::Parent => {
+                make_directory(plan, &writable)?;
+                Some(Prepared::new(plan, &writable)?)
+            }
             Preparer::Child => None,
         };
         let cgroup = Cgroup::create_with(&plan.cgroup, filter)?;
@@ -281,14 +284,21 @@ fn is_lasting(page: &Page) -> bool {
 fn prepare(plan: &Plan, writable: &Path, birthplace: &Birthplace, page: &Page) -> Result<Prepared, Failure> {
     // Its parent is heard of when it says *go*.
     process::die_with_parent().at(Stage::Wait)?;
-    let prepared = Prepared::new(plan, writable).map_err(|error| {
-        page.write(error.to_string().as_bytes());
-        let number = if let Error::Host { source, .. } = &error { error::number(source) } else { None };
-        io::Error::from_raw_os_error(number.unwrap_or(nix::libc::ECANCELED))
-    });
+    let prepared =
+        make_directory(plan, writable).and_then(|()| Prepared::new(plan, writable)).map_err(|error| {
+            page.write(error.to_string().as_bytes());
+            let number = if let Error::Host { source, .. } = &error { error::number(source) } else { None };
+            io::Error::from_raw_os_error(number.unwrap_or(nix::libc::ECANCELED))
+        });
     let prepared = prepared.at(Stage::Prepare)?.into_all(plan).at(Stage::Root)?;
     birthplace.enter().at(Stage::Propagation)?;
     Ok(prepared)
+}
+
+/// Makes the container's directory, also of one without a writable layer: whoever runs a program in it notes that there, and has a client
+/// wait meanwhile.
+fn make_directory(plan: &Plan, directory: &Path) -> Result<(), Error> {
+    note::make_own(&plan.state_root, directory).context(|| format!("make {}", directory.display()))
 }
 
 /// What a plan says of a container that whoever runs a program in it has to know.

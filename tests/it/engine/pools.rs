@@ -51,6 +51,28 @@ fn forget_numbers(value: &mut Value) {
 }
 
 #[test]
+fn one_that_was_woken_for_nothing_is_of_use_to_the_next() {
+    let world = World::new();
+    world.0.run(&[], &["true"]).ok();
+    assert!(eventually(|| world.ready() > 0));
+    // The same image lets expect the same container, and then it is another that is wanted.
+    world.0.run(&["--hostname", "other"], &["true"]).ok();
+    let [hits, _] = world.hits();
+    assert_eq!(world.0.run(&[], &["echo", "yes"]).ok(), "yes\n");
+    assert_eq!(world.hits()[0], hits + 1);
+}
+
+#[test]
+fn a_parked_container_has_the_directory_for_its_record() {
+    let world = World::new();
+    // It has no writable layer there.
+    world.0.run(&["--read-only"], &["true"]).ok();
+    assert!(eventually(|| world.ready() > 0));
+    let made = world.directories().len();
+    assert!(made > 0 && eventually(|| world.directories().len() as u64 == world.ready()), "{made}");
+}
+
+#[test]
 fn what_was_made_for_another_state_of_the_host_is_not_used() {
     let world = World::new();
     let root = world.0.own_root();
