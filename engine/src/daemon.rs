@@ -214,6 +214,7 @@ fn serve(
         pools: RefCell::new(Pools::new(settings.pool)),
         waiting: RefCell::default(),
         plans: RefCell::new(Plans::default()),
+        latest: RefCell::default(),
         attended: RefCell::default(),
         making: RefCell::default(),
         boot_id,

@@ -62,6 +62,8 @@ pub(crate) struct Engine {
     /// Those who wait for the next container that is made ahead, by its plan's key, in the order in which they came.
     pub(crate) waiting: RefCell<HashMap<u64, VecDeque<oneshot::Sender<()>>>>,
     pub(crate) plans: RefCell<Plans>,
+    /// The image that was asked for last, and the key of the plan that this came to.
+    pub(crate) latest: RefCell<(String, u64)>,
     /// Processes beside containers' first that clients attend, by container and process id.
     pub(crate) attended: RefCell<HashMap<(String, i32), Rc<OwnedFd>>>,
     /// Ids of containers that the spawner is making.
@@ -206,6 +208,26 @@ impl Engine {
             let closed = self.pools.borrow_mut().close(key);
             closed.into_iter().for_each(|ready| self.discard(ready));
         }
+    }
+
+    /// Has the container woken that is likely to be taken for a request for `image`, beside all that has to be done before that: it takes
+    /// as long to wake as to do this. Not while others are being made, who have better use for the processors.
+    pub(crate) fn rouse(&self, image: &str) {
+        let (latest, key) = &*self.latest.borrow();
+        if latest == image
+            && let Some(next) = self.pools.borrow_mut().next_at_rest(*key)
+        {
+            next.parked.rouse();
+        }
+    }
+
+    /// Requests for `image` are likely to come to the plan with this key.
+    pub(crate) fn expect(&self, image: &str, key: u64) {
+        let mut latest = self.latest.borrow_mut();
+        if latest.0 != image {
+            image.clone_into(&mut latest.0);
+        }
+        latest.1 = key;
     }
 
     /// One that was made ahead, looked at and found to be what would be made now. If there is none, the next that is made, unless all

@@ -108,6 +108,13 @@ impl<T> Pools<T> {
         taken.map(|(_, one)| one)
     }
 
+    /// The one that is taken next, if there is one and the pool is at rest: nothing is being made.
+    pub fn next_at_rest(&mut self, key: u64) -> Option<&mut T> {
+        let pool = self.pools.get_mut(&key)?;
+        let is_free = pool.ready.len() > pool.promised && pool.under_way == 0;
+        if is_free { pool.ready.front_mut().map(|(_, one)| one) } else { None }
+    }
+
     /// The one taken last was not valid, and so was of no use: another, if there is one.
     pub fn spoilt(&mut self, key: u64) -> Option<T> {
         let pool = self.pools.get_mut(&key)?;
@@ -509,6 +516,23 @@ mod tests {
             assert_eq!(pools.failed(1), left == 0);
         }
         assert!(!pools.wait(1));
+    }
+
+    #[test]
+    fn what_is_next_is_what_is_taken_next() {
+        let mut pools: Pools<u32> = Pools::new(8);
+        assert_eq!(pools.next_at_rest(1), None);
+        pools.take(1, 0);
+        assert!(!pools.order(0).is_empty() && pools.wait(1));
+        pools.put(1, 5, MS, 0);
+        pools.promise(1);
+        assert_eq!(pools.next_at_rest(1), None, "it is somebody's");
+        pools.put(1, 7, MS, 0);
+        let next = pools.next_at_rest(1).copied();
+        assert!(next.is_some() && pools.take(1, S) == next);
+        pools.put(1, 9, MS, S);
+        assert!(pools.next_at_rest(1).is_some() && !pools.order(S).is_empty());
+        assert_eq!(pools.next_at_rest(1), None, "more are being made");
     }
 
     #[test]

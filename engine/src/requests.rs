@@ -111,6 +111,9 @@ enum Use {
 
 /// Makes a container known that nobody has asked to run yet.
 async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry>, Option<Ready>), Error> {
+    if purpose == (Use::Now { pool: true }) {
+        engine.rouse(&spec.image);
+    }
     let (image, lease) = engine.images.resolve(&spec.image).await?;
     let (stop_signal, image_id) = (image::stop_signal(&spec, &image.config)?, image.id.clone());
     let health = image::health(&spec, &image.config)?;
@@ -128,7 +131,11 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
     let wanted = options.name.as_deref();
     wanted.map_or(Ok(()), |name| engine.containers.borrow().names.check_free("", name))?;
     let ready = match purpose {
-        Use::Now { pool: true } => engine.ready(&engine.plan(&options)).await,
+        Use::Now { pool: true } => {
+            let plan = engine.plan(&options);
+            engine.expect(&spec.image, plan.key);
+            engine.ready(&plan).await
+        }
         _ => None,
     };
     let id = match &ready {

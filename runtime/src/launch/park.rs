@@ -33,6 +33,7 @@ pub struct Parked {
     page: Page,
     terminal: Option<OwnedFd>,
     mounts: Option<OwnedFd>,
+    is_roused: bool,
     sent_ns: u64,
 }
 
@@ -67,7 +68,7 @@ impl Parked {
         let page = Page::map(page.as_fd())?;
         // An older kernel has no such question.
         let mounts = process::mount_namespace(pidfd.as_fd()).ok();
-        Ok(Self { container, pidfd, line, page, terminal, mounts, sent_ns: 0 })
+        Ok(Self { container, pidfd, line, page, terminal, mounts, is_roused: false, sent_ns: 0 })
     }
 
     /// What is known of it.
@@ -125,6 +126,14 @@ impl Parked {
         let table = std::fs::read(format!("/proc/{}/cgroup", self.container.pid)).unwrap_or_default();
         let line = table.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"0::"));
         line.is_some_and(|line| line.rsplit(|byte| *byte == b'/').next() == Some(own.as_bytes()))
+    }
+
+    /// Has it wake up, for [`Parked::go`] is likely to follow at once: meanwhile it waits awake, for a moment. To be called once at most.
+    pub fn rouse(&mut self) {
+        if !std::mem::replace(&mut self.is_roused, true) {
+            // One that is gone is found to be so.
+            drop(self.line.send_rouse());
+        }
     }
 
     /// Has it run `argv`, in the environment that docker's rules make of `env`, with these `streams` (which it takes no notice

@@ -53,7 +53,7 @@ pub(super) struct Program<'a> {
 
 /// All calls that a parked process makes from its waiting on: to hear what it is to run (which may lie in a file), to take the
 /// streams, for memory, to run the program, and to end if that fails.
-const CALLS_WHEN_PARKED: [nix::libc::c_long; 24] = [
+const CALLS_WHEN_PARKED: [nix::libc::c_long; 25] = [
     nix::libc::SYS_sendmsg,
     nix::libc::SYS_recvfrom,
     nix::libc::SYS_recvmsg,
@@ -68,6 +68,7 @@ const CALLS_WHEN_PARKED: [nix::libc::c_long; 24] = [
     nix::libc::SYS_fcntl,
     nix::libc::SYS_close,
     nix::libc::SYS_clock_gettime,
+    nix::libc::SYS_sched_yield,
     nix::libc::SYS_brk,
     nix::libc::SYS_mmap,
     nix::libc::SYS_mremap,

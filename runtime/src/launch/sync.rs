@@ -17,7 +17,8 @@
 //!
 //! | # | from | what | when |
 //! |---|---|---|---|
-//! | 4a | whoever has the line | `program`: words, and three streams unless there is a terminal | once, any time after 4; the end of file instead of it ends the child |
+//! | 4a | whoever has the line | `rouse`: the child waits awake for a moment | at most once, before 4b |
+//! | 4b | whoever has the line | `program`: words, and three streams unless there is a terminal | once, any time after 4; the end of file instead of it ends the child |
 //! | 6 | child | end of file | as above |
 //!
 //! Which of the two the end means stands in the page: a failing child leaves [`Failure`] there. Memory, not a message,
@@ -33,6 +34,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
     socketpair,
 };
+use skiff_sys::clock::monotonic_ns;
 use skiff_sys::page::SharedPage;
 
 macro_rules! stages {
@@ -226,6 +228,10 @@ const LISTENER: u8 = 6;
 const PROGRAM: u8 = 7;
 const PROGRAM_IN_FILE: u8 = 8;
 const GO_AHEAD: u8 = 9;
+const ROUSE: u8 = 10;
+
+/// How long one that was roused waits without sleeping, ns: longer than it takes to make up what it is to run.
+const AWAKE_NS: u64 = 300_000;
 
 /// The most descriptors that come with a `go`: one for each controller of cgroup v1, and a network namespace.
 const MOST_WITH_GO: usize = 32;
@@ -440,7 +446,12 @@ impl Channel {
         self.send(LISTENER, &[listener.as_raw_fd(), notice.as_raw_fd()])
     }
 
-    /// 4a, whoever has the line. Never waits: nothing else is ever sent there.
+    /// 4a, whoever has the line. Never waits.
+    pub(super) fn send_rouse(&self) -> io::Result<()> {
+        self.send(ROUSE, &[])
+    }
+
+    /// 4b, whoever has the line. Never waits: nothing but [`ROUSE`] is there before it.
     pub(super) fn send_program(&self, words: &Words, streams: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut descriptors: Vec<RawFd> = streams.iter().map(AsRawFd::as_raw_fd).collect();
         let bytes = words.write(PROGRAM);
@@ -453,14 +464,19 @@ impl Channel {
         self.send_bytes(&[PROGRAM_IN_FILE], &descriptors)
     }
 
-    /// 4a, child: waits for it. `ECONNRESET` if nobody has the other end any more.
+    /// 4b, child: waits for it. `ECONNRESET` if nobody has the other end any more.
     pub(super) fn receive_program(&self) -> io::Result<(Words, Vec<OwnedFd>)> {
         let invalid = || io::Error::from_raw_os_error(nix::libc::EPROTO);
         // Its length first, so that no more memory is held meanwhile than it takes.
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
         let length = loop {
-            match nix::sys::socket::recv(self.0.as_raw_fd(), &mut [], flags) {
+            let mut first = [0];
+            match nix::sys::socket::recv(self.0.as_raw_fd(), &mut first, flags) {
                 Err(nix::Error::EINTR) => {}
+                Ok(1) if first == [ROUSE] => {
+                    nix::sys::socket::recv(self.0.as_raw_fd(), &mut first, MsgFlags::empty())?;
+                    self.look_out();
+                }
                 other => break other?,
             }
         };
@@ -480,6 +496,18 @@ impl Channel {
             }
             Some(&PROGRAM) => Ok((Words::read(&bytes).ok_or_else(invalid)?, descriptors)),
             Some(_) => Err(invalid()),
+        }
+    }
+
+    /// Looks for what comes next without sleeping, for [`AWAKE_NS`] at most: to wake somebody who sleeps takes long.
+    fn look_out(&self) {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let begun = monotonic_ns();
+        while nix::sys::socket::recv(self.0.as_raw_fd(), &mut [], flags) == Err(nix::Error::EAGAIN)
+            && monotonic_ns() - begun < AWAKE_NS
+        {
+            // Whoever makes that up may be waiting for this processor.
+            nix::sched::sched_yield().ok();
         }
     }
 
@@ -584,6 +612,7 @@ mod tests {
         let long = CString::new("x".repeat(1 << 20)).expect("no NUL");
         for env in [vec![], vec![c"A=".into(), c"".into()], vec![long]] {
             let words = Words { argv: vec![c"sh".into()], env, path: vec![c"/bin".into(), c".".into()] };
+            parent.send_rouse().expect("send");
             parent.send_program(&words, &[file.as_fd()]).expect("send");
             let (received, streams) = child.receive_program().expect("receive");
             assert!(received == words && streams.len() == 1);
