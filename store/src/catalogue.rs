@@ -154,20 +154,49 @@ pub(crate) fn put_untagged(disk: &Disk, record: Record) -> io::Result<()> {
     if named { Ok(()) } else { keep(disk, record) }
 }
 
-/// Takes a name away that means `image`, and the image with it unless another name speaks of it or `keep_image`: then it is
-/// kept without a name. Says whether it was there.
-pub(crate) fn take(disk: &Disk, name: &ImageName, image: Digest, keep_image: bool) -> io::Result<bool> {
+/// Takes a name away that means `image`, and the image with it unless another name speaks of it. Says whether it was there.
+pub(crate) fn take(disk: &Disk, name: &ImageName, image: Digest) -> io::Result<bool> {
     let _lock = disk.names_lock()?;
     let path = disk.name(name);
     // Meanwhile it may mean another one.
-    let Some(old) = read(&path)?.filter(|old| old.image == image) else { return Ok(false) };
-    // Others may have taken its other names since the caller looked.
-    let is_named =
-        |all: Vec<Record>| all.iter().any(|it| it.image == image && it.name.is_some() && it.name != old.name);
-    if keep_image && !is_named(records(disk)?) {
+    let is_there = read(&path)?.is_some_and(|old| old.image == image);
+    if is_there { disk.remove(&path) } else { Ok(false) }
+}
+
+/// Takes a name away that means `image`, which stays, if need be without a name. What it is called by in the repository of that name stays
+/// with another tag that it has there, and goes with the last.
+pub(crate) fn untag(disk: &Disk, name: &ImageName, image: Digest) -> io::Result<()> {
+    let _lock = disk.names_lock()?;
+    let path = disk.name(name);
+    // Meanwhile it may mean another one, and others may have taken its other names.
+    let Some(old) = read(&path)?.filter(|old| old.image == image) else { return Ok(()) };
+    let named = |record: Record| Some((ImageName::parse(record.name.as_deref()?).ok()?, record));
+    let others = records(disk)?.into_iter().filter(|record| record.image == image).filter_map(named);
+    let others: Vec<_> = others.filter(|(other, _)| other != name).collect();
+    let is_near = |other: &ImageName| other.repository() == name.repository();
+    let mut gone: Vec<&ImageName> = Vec::new();
+    match others.iter().find(|(other, _)| is_near(other) && other.tag().is_some()) {
+        Some((other, record)) => {
+            let is_passed_on = |digest: &&String| {
+                !record.digests.contains(digest) && ImageName::parse(digest).is_ok_and(|it| is_near(&it))
+            };
+            let mut passed_on = old.digests.iter().filter(is_passed_on).cloned().peekable();
+            if passed_on.peek().is_some() {
+                let digests = record.digests.iter().cloned().chain(passed_on).collect();
+                let record = Record { digests, ..record.clone() };
+                disk.publish(&disk.name(other), &json(&record)?, Durable::Yes)?;
+            }
+        }
+        None if name.tag().is_some() => gone.extend(others.iter().map(|(it, _)| it).filter(|it| is_near(it))),
+        None => {}
+    }
+    if others.len() == gone.len() {
         keep(disk, old)?;
     }
-    disk.remove(&path)
+    for other in gone {
+        disk.remove(&disk.name(other))?;
+    }
+    disk.remove(&path).map(drop)
 }
 
 /// Forgets that images are kept without a name which have one.

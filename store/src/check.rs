@@ -335,7 +335,7 @@ fn shown(known: &Known) -> String {
 /// Takes an image's names away that cannot be used any more.
 fn forget(store: &Store, known: &Known) -> io::Result<()> {
     for name in known.names.iter().chain(&known.digests) {
-        catalogue::take(&store.disk, name, known.image, false)?;
+        catalogue::take(&store.disk, name, known.image)?;
     }
     catalogue::take_untagged(&store.disk, known.image).map(drop)
 }

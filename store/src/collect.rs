@@ -123,7 +123,7 @@ impl Store {
         let failed = |e: io::Error| self.error(&format!("remove image {}: {}", summary.id, cause(&e)));
         let mut removed = Vec::new();
         for name in summary.names.iter().chain(&summary.digests) {
-            catalogue::take(&self.disk, name, summary.id, false).map_err(failed)?;
+            catalogue::take(&self.disk, name, summary.id).map_err(failed)?;
             removed.push(Removed::Untagged(name.clone()));
         }
         catalogue::take_untagged(&self.disk, summary.id).map_err(failed)?;

@@ -240,9 +240,9 @@ impl Store {
                 }
                 let runs = uses.iter().any(|used| used.is_running);
                 if !is_last || runs {
-                    catalogue::take(&self.disk, name, found.id, true).map_err(failed)?;
+                    catalogue::untag(&self.disk, name, found.id).map_err(failed)?;
                     removed.push(Removed::Untagged(name.clone()));
-                    // With a name goes what the image is called by in its repository, unless another name has that, too.
+                    // With the last tag in a repository goes what the image is called by there.
                     let left = self.image(found.id).map(|it| it.digests).unwrap_or_default();
                     let gone = summary.digests.iter().filter(|it| !left.contains(it) && *it != name);
                     removed.extend(gone.cloned().map(Removed::Untagged));

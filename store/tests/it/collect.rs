@@ -17,6 +17,7 @@ use crate::repository::{Repository, digest_of, named};
 struct Two {
     temp: Temp,
     store: Store,
+    repository: Repository,
     one: Digest,
     two: Digest,
     uses: Arc<Mutex<Vec<Use>>>,
@@ -36,7 +37,7 @@ impl Two {
         let store = store.with_users(move || Ok(given.lock().unwrap().clone()));
         let one = repository.pull(&store, "app:one").unwrap().id;
         let two = repository.pull(&store, "app:two").unwrap().id;
-        Self { temp, store, one, two, uses }
+        Self { temp, store, repository, one, two, uses }
     }
 
     fn layers(&self) -> usize {
@@ -82,6 +83,37 @@ fn images_go_with_their_last_name() {
     assert_eq!(two.remove(&id[..12], false), Ok("-app:two -digest two layer layer".to_owned()));
     assert_eq!(two.layers(), 0);
     assert_eq!(names(&two.temp.join("store/blobs/sha256")), [""; 0]);
+}
+
+#[test]
+fn what_an_image_is_called_by_in_a_repository_goes_with_its_last_tag_there() {
+    let two = Two::new();
+    let digests = || two.store.image(two.one).unwrap().digests;
+    let known = digests();
+    assert_eq!(known.len(), 1);
+    two.store.tag(two.one, &named("app:again")).unwrap();
+    two.store.tag(two.one, &named("other:1")).unwrap();
+    assert_eq!(two.remove("app:one", false), Ok("-app:one".to_owned()));
+    assert_eq!(digests(), known);
+    assert_eq!(two.store.find(&known[0].to_string()).unwrap().id, two.one);
+    assert_eq!(two.remove("app:again", false), Ok("-app:again -digest".to_owned()));
+    assert_eq!(digests(), []);
+    assert_eq!(two.remove("other:1", false), Ok("-other:1 one layer".to_owned()));
+    assert_eq!(two.layers(), 2);
+}
+
+#[test]
+fn an_image_that_came_by_its_digest_loses_that_with_its_last_tag_there() {
+    let two = Two::new();
+    let by_digest = two.store.image(two.two).unwrap().digests.remove(0);
+    assert_eq!(two.remove("app:two", false), Ok("-app:two -digest two layer".to_owned()));
+    two.repository.pull(&two.store, &by_digest.to_string()).unwrap();
+    for (name, says) in [("app:new", "-app:new -digest"), ("other:1", "-other:1 two layer")] {
+        two.store.tag(two.two, &named(name)).unwrap();
+        two.store.tag(two.two, &named("other:1")).unwrap();
+        assert_eq!(two.remove(name, false), Ok(says.to_owned()));
+    }
+    assert_eq!(two.layers(), 2);
 }
 
 #[test]
