@@ -1,5 +1,6 @@
 //! What the kernel grants a process of its CPUs, disks and memory nodes, and how it behaves towards it.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -68,20 +69,23 @@ pub struct IdleProcessor {
 /// has it. proc_loadavg(5), sched_getaffinity(2), flock(2).
 ///
 /// One at a time: of many at once most sleep, for locks of the kernel's that those who help them would have to wait for, too, so
-/// that processors seem to be idle. Whoever else locks that file, as anybody may, keeps everybody from it: launches take longer then.
+/// that processors seem to be idle. Who else would lock [`LOCKED`] may slow launches down anyway.
 #[must_use]
 pub fn idle_processor() -> Option<IdleProcessor> {
     let mut text = [0; 128];
     let file = crate::file::open(c"/proc/loadavg", OFlag::O_RDONLY, 0).ok()?;
-    let length = nix::unistd::read(&file, &mut text).ok()?;
+    let length = nix::unistd::read(file, &mut text).ok()?;
     let runnable = runnable(&text[..length])?;
     let own = sched_getaffinity(Pid::from_raw(0)).ok()?;
     let processors = (0..CpuSet::count()).filter(|processor| own.is_set(*processor) == Ok(true)).count();
     if runnable >= processors {
         return None;
     }
-    IdleProcessor::take(file)
+    IdleProcessor::take(crate::file::open(LOCKED, OFlag::O_RDONLY, 0).ok()?)
 }
+
+/// A file that every host has and root alone can open; what is in it does not matter.
+const LOCKED: &CStr = c"/proc/vmallocinfo";
 
 impl IdleProcessor {
     fn take(file: OwnedFd) -> Option<Self> {
@@ -185,6 +189,14 @@ mod tests {
         assert!(IdleProcessor::take(file()).is_some());
         drop(copy);
         std::fs::remove_file(&path).expect("remove");
+    }
+
+    #[test]
+    fn only_root_can_keep_everybody_from_having_things_done_beside() {
+        use std::os::unix::fs::MetadataExt;
+        let path = LOCKED.to_str().expect("a path");
+        let found = std::fs::metadata(path).expect("every host has it");
+        assert_eq!((found.uid(), found.mode() & 0o077), (0, 0));
     }
 
     #[test]
