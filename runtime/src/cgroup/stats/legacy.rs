@@ -53,6 +53,9 @@ fn throttling(directory: &Path) -> Throttling {
     }
 }
 
+/// The unit of `cpuacct.stat`, ns: `USER_HZ` is 100. time(7).
+const TICK_NS: u64 = 10_000_000;
+
 /// `cpuacct.usage_all` has a line of `cpu user system` for each CPU, after a heading.
 fn cpu(directory: &Path) -> CpuUsage {
     let number = |file: &str| number_or(directory, file, 0);
@@ -61,14 +64,17 @@ fn cpu(directory: &Path) -> CpuUsage {
         let word = |line: &str| line.split_whitespace().nth(index)?.parse().ok();
         all.lines().skip(1).filter_map(word).collect()
     };
+    // Unlike the columns, of which each has what ticks have met, these two make up the total.
+    let sums = fields(directory, "cpuacct.stat");
+    let ticks = |key: &str| sums.get(key).copied().unwrap_or(0) * TICK_NS;
     let percpu = text(directory, "cpuacct.usage_percpu").unwrap_or_default();
     CpuUsage {
         total: number("cpuacct.usage"),
         percpu: percpu.split_whitespace().filter_map(|word| word.parse().ok()).collect(),
         percpu_kernel: column(2),
         percpu_user: column(1),
-        kernel: number("cpuacct.usage_sys"),
-        user: number("cpuacct.usage_user"),
+        kernel: ticks("system"),
+        user: ticks("user"),
     }
 }
 
@@ -143,5 +149,30 @@ mod tests {
         let expect = BlkioEntry { major: 8, minor: 16, op: "Read".into(), value: 4096 };
         assert_eq!(entry("8:16 Read 4096"), Some(expect));
         assert_eq!(entry("Total 0"), None);
+    }
+
+    #[test]
+    fn kernel_and_user_time_are_those_that_make_up_the_total() {
+        let directory = std::env::temp_dir().join(format!("skiff-stats-{}", std::process::id()));
+        std::fs::create_dir(&directory).expect("a directory");
+        for (file, text) in [
+            ("cpuacct.usage", "86736625\n"),
+            ("cpuacct.usage_percpu", "50000000 36736625 \n"),
+            ("cpuacct.usage_all", "cpu user system\n0 0 8000000\n1 4000000 0\n"),
+            ("cpuacct.stat", "user 1\nsystem 7\n"),
+        ] {
+            std::fs::write(directory.join(file), text).expect("a file");
+        }
+        let found = cpu(&directory);
+        std::fs::remove_dir_all(&directory).expect("clean up");
+        let expected = CpuUsage {
+            total: 86_736_625,
+            percpu: vec![50_000_000, 36_736_625],
+            percpu_kernel: vec![8_000_000, 0],
+            percpu_user: vec![0, 4_000_000],
+            kernel: 70_000_000,
+            user: 10_000_000,
+        };
+        assert_eq!(found, expected);
     }
 }
