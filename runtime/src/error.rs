@@ -82,7 +82,7 @@ struct Plain(Errno);
 
 impl fmt::Display for Plain {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.0.desc())
+        out.write_str(words(self.0))
     }
 }
 
@@ -104,7 +104,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
 #[must_use]
 pub fn cause(error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(number) => Errno::from_raw(number).desc().to_lowercase(),
+        Some(number) => words(Errno::from_raw(number)).to_lowercase(),
         None => error.to_string(),
     }
 }
@@ -114,6 +114,27 @@ pub(crate) fn plain(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(number) => io::Error::new(error.kind(), Plain(Errno::from_raw(number))),
         None => error,
+    }
+}
+
+/// As strerror(3) of glibc has it, and with it other runtimes and whoever looks a message up.
+fn words(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EAGAIN => "Resource temporarily unavailable",
+        Errno::EBADF => "Bad file descriptor",
+        Errno::EDEADLK => "Resource deadlock avoided",
+        Errno::EDOM => "Numerical argument out of domain",
+        Errno::EDQUOT => "Disk quota exceeded",
+        Errno::EIO => "Input/output error",
+        Errno::ELOOP => "Too many levels of symbolic links",
+        Errno::ENFILE => "Too many open files in system",
+        Errno::ENOLCK => "No locks available",
+        Errno::ENOMEM => "Cannot allocate memory",
+        Errno::ENOTTY => "Inappropriate ioctl for device",
+        Errno::EOPNOTSUPP => "Operation not supported",
+        Errno::ERANGE => "Numerical result out of range",
+        Errno::EXDEV => "Invalid cross-device link",
+        other => other.desc(),
     }
 }
 
@@ -134,6 +155,18 @@ mod tests {
         {
             assert_eq!(Error::Option(text.into()).to_string(), expect);
         }
+    }
+
+    #[test]
+    fn a_cause_has_the_words_that_it_is_known_by() {
+        let check = |number, words: &str| {
+            assert_eq!(cause(&io::Error::from_raw_os_error(number)), words.to_lowercase());
+            assert_eq!(plain(io::Error::from_raw_os_error(number)).to_string(), words);
+        };
+        check(nix::libc::ENOENT, "No such file or directory");
+        check(nix::libc::ERANGE, "Numerical result out of range");
+        check(nix::libc::EBADF, "Bad file descriptor");
+        check(nix::libc::ENOTTY, "Inappropriate ioctl for device");
     }
 
     #[test]
