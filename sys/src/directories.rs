@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::beside::{Beside, Job, call};
@@ -14,7 +14,10 @@ use crate::beside::{Beside, Job, call};
 pub struct Nascent(Beside<Maker>);
 
 #[derive(Debug)]
-struct Maker(Vec<Entry>);
+struct Maker {
+    from: RawFd,
+    entries: Vec<Entry>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -35,17 +38,22 @@ pub struct Made {
 }
 
 impl Nascent {
-    /// Begins to make directories, and to open for writing what is given with each.
+    /// Begins to make directories, and to open for writing what is given with each, by paths from the directory `from`, which is to
+    /// stay open meanwhile.
     ///
     /// clone3(2), Linux ≥ 5.3. Errors: `ENOSYS` also on other processors than x86-64.
-    pub fn begin(paths: impl IntoIterator<Item = (CString, CString)>) -> io::Result<Self> {
+    pub fn begin(
+        from: BorrowedFd<'_>,
+        paths: impl IntoIterator<Item = (CString, CString)>,
+    ) -> io::Result<Self> {
         let entry = |(directory, file)| Entry {
             directory,
             file,
             is_made: AtomicI32::new(0),
             opened: AtomicI32::new(-1),
         };
-        Beside::begin(Maker(paths.into_iter().map(entry).collect())).map(Self)
+        let entries = paths.into_iter().map(entry).collect();
+        Beside::begin(Maker { from: from.as_raw_fd(), entries }).map(Self)
     }
 
     /// Waits until all is done, and returns what has been made. What could not be made, or was there, is left out: the
@@ -56,7 +64,7 @@ impl Nascent {
     }
 
     fn take(&mut self) -> Vec<Made> {
-        let (Maker(entries), _) = self.0.finish();
+        let (Maker { entries, .. }, _) = self.0.finish();
         let made = entries.iter().filter(|entry| entry.is_made.swap(0, Ordering::Acquire) == 1);
         let made = made.map(|entry| Made {
             directory: entry.directory.clone(),
@@ -79,16 +87,16 @@ impl Drop for Nascent {
 // SAFETY: makes system calls alone.
 unsafe impl Job for Maker {
     fn run(&self) -> i32 {
-        let here = i64::from(libc::AT_FDCWD).cast_unsigned();
-        for entry in &self.0 {
+        let from = i64::from(self.from).cast_unsigned();
+        for entry in &self.entries {
             let [directory, file] =
                 [&entry.directory, &entry.file].map(|path| path.as_ptr().expose_provenance() as u64);
             // SAFETY: a path that ends with 0.
-            if unsafe { call(libc::SYS_mkdirat, [here, directory, 0o777]) } == 0 {
+            if unsafe { call(libc::SYS_mkdirat, [from, directory, 0o777]) } == 0 {
                 entry.is_made.store(1, Ordering::Release);
                 // SAFETY: as above.
                 let opened = unsafe {
-                    call(libc::SYS_openat, [here, file, (libc::O_WRONLY | libc::O_CLOEXEC) as u64])
+                    call(libc::SYS_openat, [from, file, (libc::O_WRONLY | libc::O_CLOEXEC) as u64])
                 };
                 entry.opened.store(opened, Ordering::Release);
             }
@@ -109,7 +117,7 @@ mod tests {
         std::fs::create_dir(root.join("there")).expect("one that is there");
         let path = |name: &str| CString::new(root.join(name).as_os_str().as_bytes()).expect("no NUL");
         let paths = ["new", "there", "none/below"].map(|name| (path(name), path("new")));
-        let made = Nascent::begin(paths).map(Nascent::finish);
+        let made = Nascent::begin(nix::fcntl::AT_FDCWD, paths).map(Nascent::finish);
         let is_there = root.join("new").is_dir();
         std::fs::remove_dir_all(&root).expect("remove");
         match made {

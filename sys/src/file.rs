@@ -80,10 +80,10 @@ pub fn open_beneath(
     }
 }
 
-/// Opens `path` on the host, as the caller would; always close-on-exec. open(2).
+/// Opens `path` on the host, as the caller would; always close-on-exec. openat(2): after open(2) musl says a second time that it is.
 pub fn open(path: &CStr, flags: OFlag, mode: u32) -> io::Result<OwnedFd> {
     let mode = nix::sys::stat::Mode::from_bits_truncate(mode);
-    Ok(nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, mode)?)
+    Ok(nix::fcntl::openat(nix::fcntl::AT_FDCWD, path, flags | OFlag::O_CLOEXEC, mode)?)
 }
 
 /// The id of the mount that `fd` lies in. statx(2), Linux ≥ 5.8; `None` where the kernel does not say.

@@ -3,6 +3,7 @@
 //! Knows nothing of containers. Every path that a container can influence is resolved below a directory
 //! descriptor by [`mod@file`], nowhere else.
 
+pub mod arena;
 mod beside;
 pub mod bpf;
 pub mod cache;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -108,6 +109,33 @@ fn survives(more: usize, is_seen: bool, prepare: impl Fn(&mut Bundle), attack: i
 fn run(prey: &Prey, victim: &Bundle) {
     let bundle = victim.dir.display().to_string();
     let _any_end = prey.runs(victim, &["run", "--bundle", &bundle, &victim.id]);
+}
+
+/// What a process runs from, and what it has mapped and open of it, cannot be written through.
+#[test]
+fn nothing_of_a_waiting_init_leads_to_a_binary_that_can_be_written_to() {
+    let mut victim = Bundle::new();
+    let prey = Prey::new(&victim, 11);
+    victim.args(&["/bin/true"]).write();
+    let bundle = victim.dir.display().to_string();
+    assert_eq!(prey.runs(&victim, &["create", "--bundle", &bundle, &victim.id]).code, 0);
+    let init = PathBuf::from(format!("/proc/{}", victim.pid()));
+    let below = |directory: &str| fs::read_dir(init.join(directory)).expect("of a process of ours");
+    let links = below("map_files").chain(below("fd")).map(|entry| entry.expect("a link").path());
+    let mut found = 0;
+    for link in links.chain([init.join("exe")]) {
+        // Sockets and the like are no files.
+        if !fs::metadata(&link).is_ok_and(|seen| seen.len() == prey.size) {
+            continue;
+        }
+        found += 1;
+        // While it runs nobody can write to it anyway (ETXTBSY).
+        let mount = statvfs(&link).expect("what it leads to");
+        assert!(mount.flags().contains(FsFlags::ST_RDONLY), "{}", link.display());
+    }
+    assert!(found > 2, "{found}");
+    let _ended = prey.runs(&victim, &["delete", "--force", &victim.id]);
+    prey.is_unharmed();
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::make::{enable_controllers, inherit_cpuset, make_directory};
 use super::remove::{empty_all, remove_all, remove_unused};
 use super::systemd::{Connection, Unit};
 use super::write::write_all;
-use super::{Controller, Devices, Join, Mark, Owner, Paths, Plan, Usage};
+use super::{Controller, Devices, Join, Mark, Owner, Paths, Plan, Usage, at};
 use crate::Error;
 use crate::error::Context;
 use crate::plan::c_path;
@@ -101,9 +101,13 @@ impl Cgroup {
                 paths.push(path);
             }
         }
-        let both = |path: &PathBuf| Some((c_path(path).ok()?, c_path(&path.join("tasks")).ok()?));
+        let Some((from, _)) = paths.first().map(|path| at::at(path)) else { return };
+        let both = |path: &PathBuf| {
+            let path = at::at(path).1;
+            Some((c_path(path).ok()?, c_path(&path.join("tasks")).ok()?))
+        };
         let paths: Option<Vec<_>> = paths.iter().map(both).collect();
-        self.nascent = paths.filter(|paths| !paths.is_empty()).and_then(|paths| Nascent::begin(paths).ok());
+        self.nascent = paths.and_then(|paths| Nascent::begin(from, paths).ok());
     }
 
     /// Makes the directories of version 1, with their limits; no process is in them before.
@@ -125,7 +129,7 @@ impl Cgroup {
         let opened = Unified::open(path.clone());
         if opened.is_err() && !self.found.contains(&path) {
             // What cannot be opened is not kept, so it is removed here.
-            drop(fs::remove_dir(&path));
+            drop(at::remove_directory(&path));
         }
         self.unified = Some(opened?);
         self.limit_unified(plan, filter)
@@ -165,7 +169,8 @@ impl Cgroup {
     fn make_legacy(&mut self, plan: &Plan, join: &Join, made: &mut Vec<Made>) -> Result<(), Error> {
         let path = join.mount.join(&plan.path);
         let legacy = Legacy { controller: join.controller, path: path.clone(), tasks: None };
-        let ready = made.iter().position(|made| made.directory.as_bytes() == path.as_os_str().as_bytes());
+        let ready =
+            made.iter().position(|made| made.directory.as_bytes() == at::at(&path).1.as_os_str().as_bytes());
         // Controllers that are mounted together share their directories.
         let mut is_new = false;
         if self.legacy.iter().any(|made| is_same(&made.path, &path)) {
@@ -420,7 +425,8 @@ impl Plan {
 impl Unified {
     /// Owns nothing but a descriptor: the directory stays when this goes.
     fn open(path: PathBuf) -> Result<Self, Error> {
-        let opened = fs::File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file.into())));
+        let opened =
+            at::open(&path, OFlag::O_RDONLY).and_then(|file| Ok((file.metadata()?.ino(), file.into())));
         let (id, fd) = opened.context(|| format!("open cgroup {}", path.display()))?;
         Ok(Self { path, fd, id })
     }
@@ -435,13 +441,13 @@ impl Unified {
 fn discard(made: Vec<Made>) {
     for Made { directory, .. } in made {
         // Nobody has been told of it; what cannot be removed is in use by somebody else.
-        fs::remove_dir(OsStr::from_bytes(directory.as_bytes())).ok();
+        at::remove_directory(&Path::new(at::ROOT).join(OsStr::from_bytes(directory.as_bytes()))).ok();
     }
 }
 
 fn open_tasks(directory: &Path) -> Result<OwnedFd, Error> {
     let path = directory.join("tasks");
-    skiff_sys::file::open(&c_path(&path)?, OFlag::O_WRONLY, 0).context(|| format!("open {}", path.display()))
+    at::open(&path, OFlag::O_WRONLY).context(|| format!("open {}", path.display())).map(OwnedFd::from)
 }
 
 /// Whether two paths are spelt alike: those of a plan are, if they are the same, and it takes a fraction of the time that
@@ -468,9 +474,8 @@ fn restrict_legacy(path: &Path, devices: &Devices) -> Result<(), Error> {
 /// Writes lines to the files `devices.allow` (true) and `devices.deny`, each with a call of its own.
 pub(super) fn write_legacy(path: &Path, lines: &[(bool, String)]) -> Result<(), Error> {
     let names = ["devices.deny", "devices.allow"].map(|name| path.join(name));
-    let open = |path: &PathBuf| {
-        fs::OpenOptions::new().write(true).open(path).context(|| format!("open {}", path.display()))
-    };
+    let open =
+        |path: &PathBuf| at::open(path, OFlag::O_WRONLY).context(|| format!("open {}", path.display()));
     let mut files = [open(&names[0])?, open(&names[1])?];
     for (allow, line) in lines {
         let at = usize::from(*allow);

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Enable, Plan};
+use super::{Enable, Plan, at};
 use crate::Error;
 use crate::error::Context;
 
@@ -12,9 +12,9 @@ use crate::error::Context;
 /// is in it or below it and it is not frozen. Returns it, and whether it is new.
 pub(super) fn make_directory(mount: &Path, path: &Path, reuse: bool) -> Result<(PathBuf, bool), Error> {
     let full = mount.join(path);
-    let made = match fs::create_dir(&full) {
+    let made = match at::make_directory(&full) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            full.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::create_dir(&full))
+            full.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| at::make_directory(&full))
         }
         other => other,
     };
@@ -37,7 +37,7 @@ impl Plan {
         let unified = self.unified.iter().filter(|_| self.order.is_none());
         for mount in unified.chain(self.joins.iter().map(|join| &join.mount)) {
             let path = mount.join(&self.path);
-            if !found.contains(&path) && path.exists() {
+            if !found.contains(&path) && at::exists(&path) {
                 self.tolerate(check_unused(&path))?;
                 found.push(path);
             }
@@ -159,9 +159,9 @@ pub(super) fn inherit_cpuset(mount: &Path, path: &Path, is_new: bool) -> Result<
 }
 
 fn read_file(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).context(|| format!("read {}", path.display()))
+    at::read(path).context(|| format!("read {}", path.display()))
 }
 
 fn write_file(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).context(|| format!("write {}", path.display()))
+    at::write(path, text).context(|| format!("write {}", path.display()))
 }

@@ -6,6 +6,7 @@
 //! Limits are written while the cgroup is still empty. [`limits`] decides what is written; [`resources`] and
 //! [`devices`] are its tables; [`dir`] and what it calls ([`make`], [`mark`], [`mod@write`], [`usage`], [`remove`]) act.
 
+mod at;
 mod control;
 mod devices;
 mod dir;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use at::keep_root_open;
 pub use dir::Cgroup;
 pub use events::OomEvents;
 pub use limits::{Devices, Enable, Join, Plan, Write};
@@ -181,7 +183,7 @@ impl Layout {
     /// That of this host.
     #[must_use]
     pub fn of_host() -> Self {
-        Self::probe(Path::new("/sys/fs/cgroup"))
+        Self::probe(Path::new(at::ROOT))
     }
 
     /// Looks where distributions mount cgroups below `root` (`/sys/fs/cgroup`): v2 on the directory itself, or v2 on
@@ -189,8 +191,9 @@ impl Layout {
     ///
     /// A few statfs(2) calls: reading mountinfo would cost in proportion to the host's mounts.
     fn probe(root: &Path) -> Self {
-        use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
-        let of_kind = |path: &Path, kind| statfs(path).ok().filter(|found| found.filesystem_type() == kind);
+        use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC};
+        let of_kind =
+            |path: &Path, kind| at::file_system(path).ok().filter(|found| found.filesystem_type() == kind);
         let unified = [root.to_path_buf(), root.join("unified")]
             .into_iter()
             .find(|path| of_kind(path, CGROUP2_SUPER_MAGIC).is_some());
@@ -213,7 +216,7 @@ impl Layout {
             .collect();
         let unified_controllers = unified
             .as_ref()
-            .and_then(|path| std::fs::read_to_string(path.join("cgroup.controllers")).ok())
+            .and_then(|path| at::read(&path.join("cgroup.controllers")).ok())
             .map(|text| text.split_whitespace().map(str::to_owned).collect())
             .unwrap_or_default();
         Self { unified, unified_controllers, legacy }

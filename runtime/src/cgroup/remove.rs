@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::poll::{PollTimeout, poll};
 use skiff_sys::process;
 
-use super::Layout;
 use super::events::Events;
 use super::make::processes;
+use super::{Layout, at};
 use crate::Error;
 use crate::error::Context;
 
@@ -30,7 +30,7 @@ pub fn remove_stale(layout: &Layout, name: &str) -> Result<(), Error> {
 /// Removes the directories of one container, with all that is in them. Goes on where one cannot be removed; the first
 /// error is returned.
 pub(super) fn remove_all(paths: &[PathBuf]) -> Result<(), Error> {
-    let busy: Vec<&PathBuf> = paths.iter().filter(|path| !is_gone(fs::remove_dir(path))).collect();
+    let busy: Vec<&PathBuf> = paths.iter().filter(|path| !is_gone(at::remove_directory(path))).collect();
     for path in &busy {
         // What is frozen does not die. Only one of the hierarchies has this file.
         thaw_legacy(path).context(|| format!("thaw cgroup {}", path.display()))?;
@@ -123,7 +123,7 @@ const REMOVE_TIMEOUT_MS: u64 = 5_000;
 fn remove(path: &Path) -> io::Result<()> {
     let deadline = skiff_sys::clock::monotonic_ns() + REMOVE_TIMEOUT_MS * 1_000_000;
     loop {
-        match fs::remove_dir(path) {
+        match at::remove_directory(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if skiff_sys::clock::monotonic_ns() > deadline {

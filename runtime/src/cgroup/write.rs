@@ -1,10 +1,11 @@
 //! How control files are written.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::Write;
+use nix::fcntl::OFlag;
+
+use super::{Write, at};
 use crate::Error;
 use crate::error::Context;
 
@@ -59,6 +60,6 @@ impl Write {
 
 /// A keyed file takes one line at a time.
 fn write_lines(path: &Path, value: &str) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    let mut file = at::open(path, OFlag::O_WRONLY)?;
     value.split('\n').try_for_each(|line| file.write_all(line.as_bytes()))
 }

@@ -268,7 +268,8 @@ pub(crate) struct Making {
 impl Making {
     /// Decides everything, claims the id, and puts on record what there will be.
     pub(crate) fn begin(global: &Global, args: &Args) -> Result<Self, Failure> {
-        seal::seal(c"skiff-runtime")?;
+        seal::seal_for_one(c"skiff-runtime")?;
+        cgroup::keep_root_open();
         let root = root(global);
         container::check_id(args.id())?;
         let (mut bundle, text) = load(&args.launch)?;

@@ -29,7 +29,7 @@ pub(crate) fn exec(global: &Global, args: &Args) -> Result<u8, Failure> {
 }
 
 fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
-    seal::seal(c"skiff-runtime")?;
+    seal::seal_for_one(c"skiff-runtime")?;
     let container = Container::open(&root(global), args.id())?;
     let (status, init) = running(&container, args.exec.ignore_paused)?;
     let bundle = config::bundle(&container)?;

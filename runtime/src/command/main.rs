@@ -32,6 +32,10 @@ use std::process::ExitCode;
 use args::{Args, Global, Wants};
 use failure::{Context, Failure};
 use log::Log;
+use skiff_sys::arena::Arena;
+
+#[global_allocator]
+static HEAP: Arena = Arena::new();
 
 fn main() -> ExitCode {
     let mut log = Log::default();

@@ -1,8 +1,7 @@
 //! What descriptors a process keeps, and who owns what they have open.
 
-use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::fcntl::FdFlag;
 
@@ -14,27 +13,6 @@ pub fn close_in_child(fd: BorrowedFd<'_>) {
     // SAFETY: the child is not to use `fd` again, which is this function's contract; its number is not reused for anything
     // that the parent's owner of it could close, since that closes the parent's.
     unsafe { libc::close(fd.as_raw_fd()) };
-}
-
-/// The descriptor that this process was executed by, if that was not closed by it; from now on it is on the next. getauxval(3)
-/// `AT_EXECFN`, execveat(2).
-///
-/// To be called once, before anything else could own a descriptor that is not closed on exec.
-pub(crate) fn take_executed() -> Option<OwnedFd> {
-    // SAFETY: takes an integer.
-    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
-    if name.is_null() {
-        return None;
-    }
-    // SAFETY: the kernel has put it on the stack's end, where it stays and is NUL-terminated.
-    let name = unsafe { CStr::from_ptr(name) }.to_str().ok()?;
-    let number = name.strip_prefix("/dev/fd/")?.parse().ok()?;
-    let was_left_open = !descriptor_flags(number).ok()?.contains(FdFlag::FD_CLOEXEC);
-    if !was_left_open || set_descriptor_flags(number, FdFlag::FD_CLOEXEC).is_err() {
-        return None;
-    }
-    // SAFETY: it is open, and nobody's: what this process opens itself is closed on exec.
-    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Marks every descriptor from `first` on close-on-exec.

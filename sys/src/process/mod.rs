@@ -4,6 +4,7 @@ mod capabilities;
 mod clone;
 mod descriptors;
 mod pidfd;
+mod stack;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -18,7 +19,6 @@ pub use capabilities::{
 pub use clone::{Child, Memory, exit_now, fork, spawn, spawn_from, spawn_with_descriptors};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use clone::{CloneArgs, clone3_onto};
-pub(crate) use descriptors::take_executed;
 pub use descriptors::{
     cloexec_from, close_in_child, close_others_in_child, descriptor_flags, give_descriptor,
     set_descriptor_flags, take_descriptors_below,

@@ -5,12 +5,11 @@
 //! (CVE-2019-5736). So skiff runs from a place that cannot be written to: a private read-only mount of its own file,
 //! attached nowhere, or where mounting is not allowed a sealed copy in memory.
 
-mod entry;
+mod exchange;
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{OFlag, SealFlag};
 use nix::sys::memfd::MFdFlags;
@@ -37,13 +36,17 @@ pub fn sealed() -> io::Result<Option<OwnedFd>> {
     Ok(if read_only || sealed() { Some(file) } else { None })
 }
 
-/// The unattached mount that this process's executable was started from, if the [entry](self) has left it open: whoever attaches it
-/// has it unmounted with what it lies below. Else it is unmounted when this process ends, which waits for an RCU grace period.
+/// Goes on from a place that cannot be written to: the executable on a read-only mount of its own, which is attached nowhere, and is
+/// returned. It is unmounted when that is dropped and this process has ended, which waits for an RCU grace period; whoever attaches it
+/// has it unmounted with what it lies below.
 ///
-/// Closed on exec from the first call on.
-pub fn own_mount() -> Option<BorrowedFd<'static>> {
-    static MOUNT: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    MOUNT.get_or_init(process::take_executed).as_ref().map(AsFd::as_fd)
+/// To be called when [`sealed`] has found nothing, while there is one thread. open_tree(2) and mount_setattr(2), Linux ≥ 5.12,
+/// CAP_SYS_ADMIN, x86-64; errors leave it to [`reexec`].
+pub fn seal() -> io::Result<OwnedFd> {
+    let mount = read_only_mount()?;
+    let file = file::open(&file::proc_fd_path(mount.as_fd()), OFlag::O_RDONLY, 0)?;
+    exchange::exchange(file.as_fd())?;
+    Ok(mount)
 }
 
 /// Starts this program again, with the same arguments, from a place that cannot be written to; returns only on

@@ -116,7 +116,7 @@ pub(super) fn mount_root_here(plan: &Plan, point: BorrowedFd<'_>) -> io::Result<
 /// Puts the mount that skiff was started from where it is unmounted with the host's tree: to unmount waits for an RCU grace period, and so
 /// there is one wait for both. Nothing of this mount namespace reaches the host any more.
 fn leave_own_mount() {
-    let Some(own) = skiff_sys::self_exe::own_mount() else { return };
+    let Some(own) = crate::seal::own_mount() else { return };
     // Any file: nobody looks there again. Where it cannot be had, skiff's end waits.
     drop(file::open(c"/dev/null", OFlag::O_PATH, 0).and_then(|null| mount::attach(own, null.as_fd())));
 }
