@@ -39,6 +39,11 @@ fn sleeper(cgroup: &File) {
     process::reap(child.pidfd.as_fd(), true).expect("its end");
 }
 
+/// Times off a CPU that took half a millisecond and more.
+fn sleeps(counted: &RunQueue) -> u64 {
+    counted.off_cpu.count() - counted.off_cpu.below(1 << 19)
+}
+
 fn read(waiting: &Waiting, slot: u32) -> RunQueue {
     waiting.read(slot).expect("the slot").run_queue.expect("the run queue")
 }
@@ -51,9 +56,14 @@ fn a_thousand_containers_are_told_apart() {
     for (slot, (_, id)) in (0..).zip(&made) {
         waiting.arm(*id, slot).expect("room for it");
     }
-    // In every second one something happens, in some of them below.
+    // In every second one something happens, in some of them below. A kernel may not tell of
+    // every switch: one was seen to tell of none away from threads of its first process, and so not of who came next.
     for (slot, (directory, _)) in (0_u32..).zip(&made).step_by(2) {
-        sleeper(directory);
+        let is_told = (0..5).any(|_| {
+            sleeper(directory);
+            sleeps(&read(&waiting, slot)) > 0
+        });
+        assert!(is_told, "slot {slot}");
         if slot % 100 == 0 {
             let (below, _) = cgroups.make(&format!("{slot}/below"));
             sleeper(&below);
@@ -66,8 +76,6 @@ fn a_thousand_containers_are_told_apart() {
             assert_eq!(counted, RunQueue::default(), "slot {slot}");
             continue;
         }
-        let sleeps = counted.off_cpu.count() - counted.off_cpu.below(1 << 19);
-        assert!(sleeps >= 1, "slot {slot}: {counted:?}");
         let blamed: u64 = counted.blame.iter().map(|(_, ns)| ns).sum();
         assert_eq!(blamed, counted.wait.total_ns + counted.throttled.total_ns, "slot {slot}");
     }

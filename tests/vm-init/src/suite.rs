@@ -9,7 +9,7 @@ use crate::Verdict;
 
 /// What a test may find missing here and be skipped for. A skip for any other reason is a failure: the machine is
 /// there to run such tests.
-const MISSING: [&str; 26] = [
+const MISSING: [&str; 27] = [
     "FUSE",
     "Linux >= 6.14",
     "a disk",
@@ -20,6 +20,7 @@ const MISSING: [&str; 26] = [
     "debootstrap",
     "fields that later kernels have",
     "nginx",
+    "openssl",
     "prlimit",
     "procps",
     "prometheus",
