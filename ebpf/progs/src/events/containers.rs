@@ -73,9 +73,11 @@ fn place(id: u64) -> Option<(*mut u64, u32)> {
     if row == 0 { None } else { in_row(row, id) }
 }
 
-/// The row in which the id stands of those after `row`, or 0. Once for all: it is seldom needed, and long.
+/// The row in which the id stands of those after `row`, or 0. Once for all: it is seldom needed, and long. Without a name of its own it would
+/// have one that depends on where it was built.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn row_after(row: u32, id: u64) -> u32 {
+extern "C" fn row_after(row: u32, id: u64) -> u32 {
     let mut nth = 1;
     while nth < REACH {
         if in_row(row + nth, id).is_some() {
