@@ -242,6 +242,9 @@ fn serve(
         let (own, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|one| one.id == spawner::ENGINE);
         let is_restored = own.into_iter().next().is_some_and(|own| engine.tracker.restore(own));
         adopt(&engine, found, kept);
+        if !is_restored {
+            engine.tracker.load();
+        }
         tokio::task::spawn_local(count(engine.clone(), is_restored));
         tokio::task::spawn_local(run_errands(engine.link.clone(), errands));
         let us = |from: u64, to: u64| (to - from) / 1000;
@@ -275,8 +278,7 @@ fn serve(
 /// Has containers counted: by the programs that the daemon before has left, or by new ones, which those that run already are late for.
 async fn count(engine: Rc<Engine>, is_restored: bool) {
     if !is_restored {
-        // An error means that the daemon leaves.
-        drop(engine.tracker.load().await);
+        engine.tracker.loaded().await;
         engine.tracker.keep(&engine.link).await;
     }
     let lives: Vec<_> = engine.containers.borrow().all();

@@ -130,6 +130,17 @@ fn a_container_that_lives_for_some_milliseconds_has_its_figures() {
 }
 
 #[test]
+fn the_first_container_of_a_daemon_is_counted_from_its_first_instruction() {
+    need!(can_count(), "root, and a kernel with BTF");
+    for _ in 0..3 {
+        // The command starts the daemon, which has not loaded anything then.
+        let (_, figures) =
+            end_of(&Case::with_daemon(), &[], &["probe", "calls", "1", "1", "1", "1", "fork", "5"]);
+        assert_eq!(number(&figures, "/processes/created"), 6, "{figures}");
+    }
+}
+
+#[test]
 fn processor_time_is_what_the_program_used() {
     need!(can_count(), "root, and a kernel with BTF");
     let case = counting();

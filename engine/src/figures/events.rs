@@ -1,18 +1,19 @@
 //! The programs in the kernel that are on while the daemon runs, and what of them a container's figures get.
 //!
 //! They are loaded on a thread of their own when the daemon starts, and kept by the spawner for the next one: so containers are counted
-//! while there is none. A launch enters its cgroup in a table, with no system call; whoever was launched before they were there is counted from then
-//! on, and its figures say so. Where they may not be loaded, the figures that they give are absent, and say why.
+//! while there is none. A launch waits until they are there and enters its cgroup in a table, with no system call; whoever was launched before
+//! is counted from then on, and its figures say so. Where they may not be loaded, the figures that they give are absent, and say why.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skiff_ebpf::events::{self, Counts, Events, Used};
 use skiff_runtime::spawner;
 use skiff_sys::clock::monotonic_ns;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use super::{Figures, Oom, processes};
 use crate::ending::now_ns;
@@ -20,6 +21,9 @@ use crate::link::{Kept, Link};
 
 /// What is told of figures that the programs would give.
 const WHAT: &str = "faults, waiting, switches, programs executed and what the OOM killer did";
+
+/// So long a launch waits at most for the programs to be loaded, which takes tens of milliseconds.
+const LOAD_MAX: Duration = Duration::from_secs(5);
 
 /// The way to the programs.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +35,8 @@ struct Shared {
     events: OnceLock<Events>,
     /// Why there are none.
     refused: OnceLock<String>,
+    /// Closed when the one or the other is set.
+    loading: OnceLock<watch::Receiver<()>>,
     /// What was told of a container last: what is about to be counted must not make it less.
     told: Mutex<HashMap<u64, Used>>,
 }
@@ -70,9 +76,10 @@ impl Tracker {
         restored.is_some_and(|events| self.0.events.set(events).is_ok())
     }
 
-    /// Loads the programs, which takes longer than a launch; told when that is done.
-    pub(crate) fn load(&self) -> oneshot::Receiver<()> {
-        let (done, told) = oneshot::channel();
+    /// Begins to load the programs, which takes longer than a launch.
+    pub(crate) fn load(&self) {
+        let (done, loading) = watch::channel(());
+        drop(self.0.loading.set(loading));
         let shared = self.0.clone();
         let work = move || {
             match Events::load() {
@@ -82,15 +89,29 @@ impl Tracker {
                     drop(shared.refused.set(error.to_string()));
                 }
             }
-            // The daemon may have left.
-            let _told = done.send(());
+            drop(done);
         };
         if let Err(error) = thread::Builder::new().name("events".into()).spawn(work) {
             let why = format!("start a thread: {}", skiff_runtime::cause(&error));
             tracing::warn!("{why}");
             drop(self.0.refused.set(why));
         }
-        told
+    }
+
+    /// Waits until what [`Tracker::load`] has begun has ended.
+    pub(crate) async fn loaded(&self) {
+        if let Some(loading) = self.0.loading.get() {
+            let mut loading = loading.clone();
+            while loading.changed().await.is_ok() {}
+        }
+    }
+
+    /// As [`Tracker::loaded`], for a container whose program is about to be executed: it is to be counted from its first instruction on, but
+    /// not to stand still.
+    pub(crate) async fn ready(&self) {
+        if self.0.events.get().is_none() && tokio::time::timeout(LOAD_MAX, self.loaded()).await.is_err() {
+            tracing::warn!("no {WHAT} at first: they take longer than {} s to load", LOAD_MAX.as_secs());
+        }
     }
 
     /// `loaded`, `loading`, or why there are none.

@@ -89,8 +89,13 @@ fn a_live_endpoint_has_nothing_that_promtool_complains_of() {
 fn figures_are_those_that_the_kernel_counts() {
     let (world, at) = served(&[]);
     // It has used a while of CPU time when it says so, and uses no more.
-    let script = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo burnt; exec sleep 1000";
-    let id = world.run("web", &["--cpus", "0.9", "-m", "64m"], &["sh", "-c", script]);
+    let script = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; dd if=/big of=/dev/null bs=1M count=4 iflag=direct; \
+                  echo burnt; exec sleep 1000";
+    let data = world.0.dir.join("big");
+    fs::write(&data, vec![7; 4 << 20]).expect("a file");
+    Skiff::tool(&["sync", &data.display().to_string()]).output().ok();
+    let volume = format!("{}:/big:ro", data.display());
+    let id = world.run("web", &["--cpus", "0.9", "-m", "64m", "-v", &volume], &["sh", "-c", script]);
     assert!(eventually(|| world.skiff(&["logs", "web"]).stdout.contains("burnt")));
     let name = [("name", "web")];
     let before = cpu_time(&id);
@@ -114,6 +119,10 @@ fn figures_are_those_that_the_kernel_counts() {
     assert_eq!((of("container_processes"), of("container_threads")), (1.0, 1.0));
     let memory = of("container_memory_working_set_bytes");
     assert!(memory > 4096.0 && memory <= of("container_memory_usage_bytes"), "{memory}");
+    // Files in memory are read from no device.
+    let is_on_disk = fs::metadata(&data).is_ok_and(|it| nix::sys::stat::major(it.dev()) != 0);
+    let bytes = of("container_fs_reads_bytes_total");
+    assert!(!is_on_disk || bytes >= f64::from(4 << 20), "{bytes}");
     assert!(of("container_last_seen") >= of("container_start_time_seconds").floor());
 }
 
