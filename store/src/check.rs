@@ -61,6 +61,19 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Errors: a container uses this layer, so it has to stay, and with it the images that have it: pulled again, they would get
+    /// the same layer.
+    fn free(&self, layer: Digest) -> io::Result<()> {
+        let path = self.disk.layer(layer);
+        let mut users = self.read_users()?.into_iter();
+        match users.find(|used| used.layers.iter().any(|it| it.file_name() == path.file_name())) {
+            None => Ok(()),
+            Some(used) => Err(io::Error::other(format!("container {} uses it", used.owner))),
+        }
+    }
+}
+
 struct Check<'a> {
     store: &'a Store,
     repair: bool,
@@ -242,7 +255,7 @@ impl Check<'_> {
                 self.found(what, || forget(store, &known));
             } else if let Some(layer) = layers.iter().find(|layer| damaged.contains_key(layer)) {
                 let what = format!("image {shown}: its layer {layer} is damaged");
-                self.found(what, || forget(store, &known));
+                self.found(what, || store.free(*layer).and_then(|()| forget(store, &known)));
             } else if manifest.is_none() {
                 let what = format!("image {shown}: its manifest is missing or damaged");
                 self.found(what, || describe_again(store, &known, &configuration));
@@ -256,7 +269,10 @@ impl Check<'_> {
         for (layer, damage) in damaged {
             let only = Held { layers: [*layer].into(), ..Held::default() };
             let store = self.store;
-            self.found(format!("layer {layer}: {damage}"), || {
+            let named = format!("layer {layer}");
+            let what = if damage.starts_with(&named) { damage.clone() } else { format!("{named}: {damage}") };
+            self.found(what, || {
+                store.free(*layer)?;
                 store.sweep(Some(&only))?;
                 match is_there(&store.disk.layer(*layer))? {
                     true => Err(io::Error::other("it is in use")),

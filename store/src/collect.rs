@@ -92,7 +92,7 @@ impl Store {
         self.read_users().map_err(|e| self.error(&format!("containers: {}", cause(&e))))
     }
 
-    fn read_users(&self) -> io::Result<Vec<Use>> {
+    pub(crate) fn read_users(&self) -> io::Result<Vec<Use>> {
         self.users.0.as_ref().map_or(Ok(Vec::new()), |users| users())
     }
 

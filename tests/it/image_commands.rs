@@ -81,7 +81,7 @@ fn images_are_listed_named_and_removed() {
         let last = run(&case, &["rmi", "localhost:5000/me/web"]).ok();
         let expected = format!("Untagged: localhost:5000/me/web:latest\nDeleted: {id}\nDeleted: sha256:");
         assert!(last.starts_with(&expected), "{last}");
-        assert_eq!(names(&case, &[]), [""; 0]);
+        assert!(names(&case, &[]).is_empty());
         assert_eq!(entries(&case.state.join("layers/sha256")), 0);
     }
 }
@@ -383,6 +383,27 @@ fn damage_is_found_and_repaired() {
     // What was taken away is said in one line.
     let output = run(&case, &["run", "--pull", "never", "web", "true"]);
     assert!(output.code == 125 && output.stderr.lines().count() == 1, "{output}");
+}
+
+#[test]
+fn damage_that_a_container_uses_is_repaired_once_it_is_gone() {
+    let case = Case::with_daemon();
+    import(&case, &["web"]);
+    run(&case, &["run", "--name", "user", "web", "true"]).ok();
+    let layers = fs::read_dir(case.state.join("layers/sha256")).expect("layers");
+    let layer = layers.flatten().next().expect("a layer").path();
+    fs::write(layer.join("etc/passwd"), "spoilt").expect("spoil");
+    let found = run(&case, &["system", "fsck", "--repair"]);
+    assert!(found.code == 1 && found.stdout.lines().count() == 2, "{found}");
+    let said = |line: &str| line.contains("; not repaired: container ") && line.ends_with(" uses it");
+    assert!(found.stdout.lines().all(said), "{found}");
+    // A name that is there stands for an image that is known to be damaged, and not for one pulled anew that is so as well.
+    assert_eq!(names(&case, &[]), ["web:latest"]);
+    run(&case, &["rm", "user"]).ok();
+    let repaired = run(&case, &["system", "fsck", "--repair"]).ok();
+    assert!(repaired.lines().all(|line| line.ends_with(": repaired")), "{repaired}");
+    assert!(names(&case, &[]).is_empty());
+    assert_eq!(run(&case, &["system", "fsck"]).ok(), "");
 }
 
 #[test]
