@@ -88,6 +88,29 @@ fn a_push_is_told_as_docker_tells_it() {
 }
 
 #[test]
+fn repositories_are_found_by_a_part_of_their_name() {
+    need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
+    let case = Case::new();
+    let registry = Registry::start(&case, Guard::Nothing);
+    registry.put(&small(), "some/small:1", &[]);
+    registry.put(&small(), "other:1", &[]);
+    let search = |words: &[&str], term: &str| {
+        let term = registry.name(term);
+        skiff(&case, &[&["search"], words, &[&term]].concat()).output().ok()
+    };
+    let names = |words: &[&str], term: &str| search(&[&["--format", "{{.Name}}"], words].concat(), term);
+    assert_eq!((names(&[], "mal"), names(&[], "")), ("some/small\n".into(), "other\nsome/small\n".into()));
+    assert_eq!((names(&["--limit", "1"], ""), names(&[], "none")), ("other\n".into(), String::new()));
+    assert!(search(&[], "mal").starts_with("NAME         DESCRIPTION   STARS     OFFICIAL\nsome/small "));
+    let json = json!({
+        "Name": "some/small", "Description": "", "StarCount": "0", "IsOfficial": "false", "IsAutomated": "false",
+    });
+    for format in ["json", "{{json .}}"] {
+        assert_eq!(parse(&search(&["--format", format], "mal")), json, "{format}");
+    }
+}
+
+#[test]
 fn a_pull_that_is_killed_is_gone_on_with() {
     need!(has_registry() && fixture::has_image_tools(), "docker-registry, skopeo, umoci and zstd");
     let case = Case::new();

@@ -294,7 +294,12 @@ pub(crate) fn search(words: Rest<'_>) -> Result<u8, Failure> {
             Filter::Automated(wanted) => hit.is_automated == wanted,
         })
     };
-    let mark = |is: bool| if is { "[OK]" } else { "" };
+    // As docker: words in JSON, marks elsewhere.
+    let mark = |is: bool| match args.format.as_deref().map(str::trim) {
+        Some("json" | "{{json .}}") => is.to_string(),
+        _ if is => "[OK]".to_owned(),
+        _ => String::new(),
+    };
     let row = |hit: &skiff_registry::Hit| {
         let description = hit.description.replace(['\n', '\r', '\t'], " ");
         let text = if args.no_trunc { description } else { ellipsis(&description, DESCRIPTION_CHARACTERS) };
