@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
     let format = Format::negotiate(said);
     assert_eq!(Format::negotiate(format.content_type()), format);
     let mut subject = Subject { labels: vec![("name", said.to_owned())], ..Subject::default() };
-    subject.put(0, vec![said.to_owned()], Value::Integer(7));
+    subject.put(0, vec!["read"], Value::Integer(7));
     let page = text::write(TABLE, &[subject.clone()], format);
     let comments = if format == Format::OpenMetrics { 4 } else { 2 };
     assert_eq!(page.split_terminator('\n').count(), comments + 1, "{page}");

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use skiff_store::Digest;
-use skiff_store::prefetch::{PAGE, Profile, adopt, replay};
+use skiff_store::prefetch::{PAGE, Profile, Run, adopt, replay};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(profile) = Profile::parse(bytes) else { return };
@@ -14,8 +14,10 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(end <= file.size.div_ceil(PAGE));
     }
     assert_eq!(Profile::parse(&profile.to_json()).as_ref(), Ok(&profile));
-    let learnt = profile.learn(profile.clone(), true);
-    assert!(Profile::parse(&learnt.to_json()).is_ok());
+    for (was_replayed, has_failed) in [(false, false), (true, false), (false, true)] {
+        let learnt = profile.learn(profile.clone(), Run { was_replayed, has_failed });
+        assert!(Profile::parse(&learnt.to_json()).is_ok());
+    }
     assert_eq!(adopt(profile.clone(), Digest::of(b"image"), &[]), None);
     // None of its layers is here.
     assert_eq!(replay(&profile, &[], 16, || None).bytes, 0);

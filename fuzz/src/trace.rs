@@ -10,7 +10,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(event) = Event::parse(bytes) else { return };
     let line = trace::line(&event, 1_795_339_492_097_596_826);
     let text = line.strip_suffix('\n').expect("a line");
-    let plain = |letter: char| (' '..='~').contains(&letter) || letter.is_alphanumeric() || "…µ".contains(letter);
+    let plain =
+        |letter: char| (' '..='~').contains(&letter) || letter.is_alphanumeric() || "…µ".contains(letter);
     assert!(text.chars().all(plain), "{text:?}");
     let object = trace::object(&event, 1).to_string();
     assert!(serde_json::from_str::<serde_json::Value>(&object).is_ok_and(|value| value["call"].is_string()));

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::{arrows, command, target, workspace};
 
 pub(crate) const HELP: &str =
-    "formatting, lints, the build with glibc, dependency arrows, documentation, unit tests, cargo-deny;
+    "formatting, lints, the build with glibc, fuzz targets, dependency arrows, documentation, unit tests, cargo-deny;
                                runs all of them and reports every failure at the end";
 
 /// How a step ended.
@@ -19,12 +19,15 @@ enum Outcome {
     Failed(String),
 }
 
+const FUZZ: &str = "fuzz/Cargo.toml";
+
 type Step = (&'static str, fn() -> Result<Outcome>);
 
 const STEPS: &[Step] = &[
     ("format", format),
     ("clippy", clippy),
     ("glibc", glibc),
+    ("fuzz", fuzz),
     ("arrows", arrows),
     ("doc", doc),
     ("test", test),
@@ -61,8 +64,10 @@ fn summary(name: &str, outcome: &Outcome, took: Duration) -> String {
 
 fn format() -> Result<Outcome> {
     command::run(workspace::cargo().args(["fmt", "--all", "--check"]))?;
-    // A workspace of its own, which the line above does not reach.
-    command::run(workspace::cargo().args(["fmt", "--check", "--manifest-path", "ebpf/progs/Cargo.toml"]))?;
+    // Workspaces of their own, which the line above does not reach.
+    for manifest in ["ebpf/progs/Cargo.toml", FUZZ] {
+        command::run(workspace::cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
+    }
     Ok(Outcome::Passed)
 }
 
@@ -86,6 +91,15 @@ fn glibc() -> Result<Outcome> {
         "--test",
         "it",
     ]))?;
+    Ok(Outcome::Passed)
+}
+
+/// That the targets fit what they call. Nothing is linked, so libFuzzer itself, which is C++, is not looked for.
+fn fuzz() -> Result<Outcome> {
+    let mut cargo = workspace::cargo();
+    cargo.env_remove(target::VARIABLE).env("RUSTFLAGS", "--cfg fuzzing --deny warnings");
+    cargo.env("CUSTOM_LIBFUZZER_PATH", "/none/libfuzzer.a");
+    command::run(cargo.args(["check", "--manifest-path", FUZZ, "--target-dir", "target/fuzz"]))?;
     Ok(Outcome::Passed)
 }
 

@@ -204,7 +204,7 @@ impl Profile {
         let checked = was_replayed.then_some(compared).or(self.checked);
         let poor = match compared.precision() {
             _ if !was_replayed => self.poor,
-            precision if precision < PRECISION_MIN => self.poor + 1,
+            precision if precision < PRECISION_MIN => self.poor.saturating_add(1),
             _ => 0,
         };
         let (runs, replays) = (self.runs.saturating_add(1), self.replays);
