@@ -1,13 +1,14 @@
 //! The floor of a launch: the system calls that runc's default configuration needs, and nothing else.
 //!
 //! ```text
-//! floor ROOTFS PROGRAM FILTER CGROUP [HIERARCHY…]
+//! floor ROOTFS[:SCRATCH] PROGRAM FILTER CGROUP [HIERARCHY…]
 //! ```
 //!
 //! Runs PROGRAM of the directory ROOTFS in new pid, net, ipc, uts, mount and cgroup namespaces and in a new cgroup
 //! below the cgroup v2 directory CGROUP, with the mounts, masks, limits and capabilities that `runc spec` writes,
 //! under the seccomp program in the file FILTER (an array of `struct sock_filter`; none if FILTER is `-`), waits for it and removes the
-//! cgroup. With HIERARCHIES, the mount points of cgroup v1, it makes, joins, mounts and removes a cgroup in each of these too, and
+//! cgroup. The root is read-only, or with SCRATCH it is an overlay whose writable layer is made below that directory, and removed.
+//! With HIERARCHIES, the mount points of cgroup v1, it makes, joins, mounts and removes a cgroup in each of these too, and
 //! restricts devices there, as OCI runtimes do; else by an eBPF program.
 //!
 //! It is the yardstick of `bench launch` and of the storms of `bench runtime`, and does what no real launcher can: it reads no
@@ -49,10 +50,14 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
     let given = unsafe { std::slice::from_raw_parts(argv, usize::try_from(argc).unwrap_or(0)) };
     // SAFETY: as promised.
     let mut arguments = given.iter().skip(1).map(|text| unsafe { CStr::from_ptr(*text) }.to_owned());
-    let usage = "floor ROOTFS PROGRAM FILTER CGROUP [HIERARCHY...]";
+    let usage = "floor ROOTFS[:SCRATCH] PROGRAM FILTER CGROUP [HIERARCHY...]";
     let mut argument = || arguments.next().unwrap_or_else(|| die("usage", &usage));
-    let (rootfs, program, filter, parent) = (argument(), argument(), read_filter(&argument()), argument());
+    let (root, program, filter, parent) = (argument(), argument(), read_filter(&argument()), argument());
     let name = format!("floor-{}", std::process::id());
+    let root = step("read an argument", root.into_string());
+    let (rootfs, scratch) =
+        root.split_once(':').map_or((&*root, None), |(root, scratch)| (root, Some(scratch)));
+    let writable = scratch.map(|scratch| Writable::new(rootfs, scratch, &name));
     let joins: Vec<Join> = arguments.map(|hierarchy| Join::new(hierarchy, &name)).collect();
 
     step("enter the cgroup directory", chdir(parent.as_c_str()));
@@ -63,7 +68,15 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
     if !joins.iter().any(|join| join.controllers == "devices") {
         step("restrict devices", device_filter::restrict(cgroup.as_fd(), &DEVICES));
     }
-    let launch = Launch { rootfs: &rootfs, program: &program, filter: &filter, joins: &joins, tasks: &tasks };
+    let rootfs = c_string(rootfs.to_owned());
+    let launch = Launch {
+        rootfs: &rootfs,
+        overlay: writable.as_ref().map(|writable| writable.options.as_c_str()),
+        program: &program,
+        filter: &filter,
+        joins: &joins,
+        tasks: &tasks,
+    };
     let spawned = process::spawn(NAMESPACES, Some(cgroup.as_fd()), Memory::Shared, |_| child(&launch));
 
     // The child is now in execve, or has ended.
@@ -73,7 +86,39 @@ pub unsafe extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int 
         step("rmdir a cgroup", unlinkat(AT_FDCWD, join.directory.as_str(), UnlinkatFlags::RemoveDir));
     }
     step("rmdir the cgroup", unlinkat(AT_FDCWD, name, UnlinkatFlags::RemoveDir));
+    if let Some(writable) = writable {
+        writable.remove();
+    }
     c_int::from(!matches!(status, WaitStatus::Exited(_, 0)))
+}
+
+/// Where an overlay writes.
+struct Writable {
+    directory: String,
+    /// For mount(2).
+    options: CString,
+}
+
+impl Writable {
+    fn new(lower: &str, scratch: &str, name: &str) -> Self {
+        let directory = format!("{scratch}/{name}");
+        for path in [directory.clone(), format!("{directory}/upper"), format!("{directory}/work")] {
+            step("mkdir for an overlay", mkdir(path.as_str(), Mode::from_bits_truncate(0o755)));
+        }
+        let layers = format!("lowerdir={lower},upperdir={directory}/upper,workdir={directory}/work");
+        Self { directory, options: c_string(format!("{layers},volatile")) }
+    }
+
+    /// Removes it with what the kernel leaves in it, and nothing else.
+    fn remove(self) {
+        let inside = |path: &str| format!("{}/{path}", self.directory);
+        let dirty = inside("work/work/incompat/volatile/dirty");
+        step("unlink for an overlay", unlinkat(AT_FDCWD, dirty.as_str(), UnlinkatFlags::NoRemoveDir));
+        let left = ["work/work/incompat/volatile", "work/work/incompat", "work/work", "work", "upper", ""];
+        for path in left {
+            step("rmdir for an overlay", unlinkat(AT_FDCWD, inside(path).as_str(), UnlinkatFlags::RemoveDir));
+        }
+    }
 }
 
 /// A cgroup of version 1.
@@ -141,6 +186,8 @@ const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWPID
 /// What the child needs of its parent's memory.
 struct Launch<'a> {
     rootfs: &'a CStr,
+    /// The options of an overlay over the root.
+    overlay: Option<&'a CStr>,
     program: &'a CStr,
     filter: &'a [Instruction],
     joins: &'a [Join],
@@ -233,8 +280,16 @@ fn child(launch: &Launch<'_>) -> ! {
 
     // No mount may travel back to the host; the new root must be a mount.
     change(c"/", MsFlags::MS_REC | MsFlags::MS_SLAVE);
-    let root = Some(launch.rootfs);
-    step("bind the root", mount(root, launch.rootfs, None::<&CStr>, bind | MsFlags::MS_REC, None::<&CStr>));
+    match launch.overlay {
+        Some(options) => new(c"overlay", launch.rootfs, MsFlags::empty(), options),
+        None => {
+            let root = Some(launch.rootfs);
+            step(
+                "bind the root",
+                mount(root, launch.rootfs, None::<&CStr>, bind | MsFlags::MS_REC, None::<&CStr>),
+            );
+        }
+    }
     step("enter the root", chdir(launch.rootfs));
 
     new(c"proc", c"proc", MsFlags::empty(), c"");
@@ -278,7 +333,9 @@ fn child(launch: &Launch<'_>) -> ! {
             Err(error) => die("mask", &error),
         }
     }
-    change(c"/", bind | remount | rdonly);
+    if launch.overlay.is_none() {
+        change(c"/", bind | remount | rdonly);
+    }
 
     step("set the host name", sethostname("floor"));
     step("bring up loopback", net::loopback_up());

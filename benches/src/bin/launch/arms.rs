@@ -62,6 +62,9 @@ pub(crate) fn arms<'a>(lab: &Lab, daemon: &'a Daemon, seccomp: bool) -> Result<V
     let text = |path: PathBuf| path.display().to_string();
     let bundle = text(lab.write_bundle(if seccomp { "bundle" } else { "plain" }, &["/bin/now"], seccomp)?);
     let (rootfs, state) = (text(lab.rootfs()), text(lab.state()));
+    let scratch = lab.path("scratch");
+    fs::create_dir_all(&scratch).context("make a directory for overlays")?;
+    let scratch = text(scratch);
     let filter = if seccomp { text(lab.write_filter()?) } else { "-".to_owned() };
     let arm = |name, line: &str, delete: &str, roots: [PathBuf; 2], off: bool| {
         let [root, run_root] = roots;
@@ -92,6 +95,7 @@ pub(crate) fn arms<'a>(lab: &Lab, daemon: &'a Daemon, seccomp: bool) -> Result<V
     let mut all = vec![
         plain("fork+exec", &format!("{rootfs}/bin/now")),
         plain("floor", &format!("{floor} {rootfs} /bin/now {filter} {}", lab.cgroup2())),
+        plain("writable floor", &format!("{floor} {rootfs}:{scratch} /bin/now {filter} {}", lab.cgroup2())),
     ];
     if seccomp {
         all.push(Arm { name: "request", how: How::Request { daemon, pool: true } });

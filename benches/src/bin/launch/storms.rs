@@ -23,7 +23,8 @@ const SIZES: [usize; 3] = [8, 64, 256];
 const AHEAD: usize = 16;
 
 /// Which launchers.
-const ARMS: [&str; 6] = ["fork+exec", "floor", "request", "request --pool 0", "crun", "runc"];
+const ARMS: [&str; 7] =
+    ["fork+exec", "floor", "writable floor", "request", "request --pool 0", "crun", "runc"];
 
 /// Storms of all sizes, then throughput.
 pub(crate) fn measure(report: &mut Report, lab: &Lab, daemon: &Daemon, options: &Options) -> Result<()> {
