@@ -272,6 +272,9 @@ fn what_ends_an_exec_into_a_paused_container_leaves_nothing_that_goes_on() {
                 if let [child] = children(exec.pid().as_raw())[..] {
                     break child;
                 }
+    let output = bundle.runtime(&["exec", "--user", "nobody", &bundle.id, "/bin/true"]);
+    assert!(output.code == 255 && output.stderr.contains("not UID[:GID]"), "{output}");
+    succeeds(&bundle.runtime(&["exec", "--user", "", &bundle.id, "/bin/true"]));
                 std::thread::yield_now();
             };
             exec.signal(signal);
@@ -307,6 +310,8 @@ fn what_another_program_has_frozen_by_version_1_goes_on_and_ends() {
     let first = bundle.wait_ready(&["/bin/probe", "wait"]);
     freeze();
     bundle.kill("KILL");
+        let start = bundle.runtime(&["start", &bundle.id]);
+        assert!(start.code == 1 && start.stderr.contains("in the paused state"), "{start}");
     bundle.wait(first);
     bundle.delete();
 }

@@ -98,8 +98,8 @@ pub(crate) struct Launch {
 pub(crate) struct Exec {
     pub(crate) process: Option<PathBuf>,
     pub(crate) tty: bool,
-    /// User and group id.
-    pub(crate) user: Option<(u32, Option<u32>)>,
+    /// `UID[:GID]`. What is wrong with it is a failure of `exec`, with its exit code.
+    pub(crate) user: Option<String>,
     pub(crate) cwd: Option<String>,
     pub(crate) env: Vec<String>,
     pub(crate) additional_gids: Vec<u32>,

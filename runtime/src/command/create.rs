@@ -49,9 +49,8 @@ pub(crate) fn start(global: &Global, args: &Args) -> Result<u8, Failure> {
     match container.status()? {
         Status::Created => {}
         Status::Stopped => return Err(Failure::new("cannot start a container that has stopped")),
-        Status::Creating | Status::Paused => {
-            return Err(Failure::new("cannot start a container that is not created"));
-        }
+        Status::Paused => return Err(Failure::new("cannot start a container in the paused state")),
+        Status::Creating => return Err(Failure::new("cannot start a container that is not created")),
         Status::Running => return Err(Failure::new("cannot start an already running container")),
     }
     let manager = Manager::of_caller().filter(|_| container.record().has_notify);

@@ -106,13 +106,13 @@ fn asked_for(spec: &Spec, args: &Args) -> Result<spec::Process, Failure> {
     let texts: Option<Vec<String>> = program.iter().map(|word| word.to_str().map(str::to_owned)).collect();
     let args_given = texts.ok_or_else(|| Failure::new("an argument is not valid UTF-8"))?;
     let process = spec::Process { args: args_given, ..spec.process.clone().unwrap_or_default() };
-    Ok(changed(process, &args.exec))
+    changed(process, &args.exec)
 }
 
-fn changed(mut process: spec::Process, flags: &Exec) -> spec::Process {
+fn changed(mut process: spec::Process, flags: &Exec) -> Result<spec::Process, Failure> {
     process.terminal = flags.tty;
     process.console_size = None;
-    if let Some((uid, gid)) = flags.user {
+    if let Some((uid, gid)) = flags.user.as_deref().map(user).transpose()?.flatten() {
         process.user.uid = uid;
         process.user.gid = gid.unwrap_or(process.user.gid);
     }
@@ -136,7 +136,17 @@ fn changed(mut process: spec::Process, flags: &Exec) -> spec::Process {
         process.selinux_label.clone_from(label);
     }
     process.no_new_privileges |= flags.no_new_privs;
-    process
+    Ok(process)
+}
+
+/// User and group, where they are not to stay as they are.
+fn user(text: &str) -> Result<Option<(u32, Option<u32>)>, Failure> {
+    let id = |id: &str| id.parse().map_err(|_| Failure::new(format!("--user {text:?}: not UID[:GID]")));
+    match text.split_once(':') {
+        _ if text.is_empty() => Ok(None),
+        Some((uid, gid)) => Ok(Some((id(uid)?, Some(id(gid)?)))),
+        None => Ok(Some((id(text)?, None))),
+    }
 }
 
 /// Sets `NAME=value` in the place of what NAME was: getenv(3) would find the first.
@@ -208,14 +218,14 @@ mod tests {
         };
         let flags = Exec {
             tty: true,
-            user: Some((5, None)),
+            user: Some("5".into()),
             cwd: Some("/tmp".into()),
             env: strings(&["A=3", "B=4", "AB"]),
             additional_gids: vec![7],
             caps: strings(&["CAP_KILL"]),
             ..Exec::default()
         };
-        let process = changed(given, &flags);
+        let process = changed(given, &flags).expect("a process");
         assert!(process.terminal && process.no_new_privileges);
         assert_eq!((process.user.uid, process.user.gid), (5, 2));
         assert_eq!(process.user.additional_gids, [3, 7]);
@@ -223,6 +233,16 @@ mod tests {
         assert_eq!(process.cwd, "/tmp");
         let sets = process.capabilities.expect("capabilities");
         assert_eq!((sets.bounding.as_slice(), sets.ambient.len()), (&["CAP_KILL".to_owned()][..], 0));
+    }
+
+    #[test]
+    fn users_are_numbers() {
+        assert_eq!(user("1000"), Ok(Some((1000, None))));
+        assert_eq!(user("0:5"), Ok(Some((0, Some(5)))));
+        assert_eq!(user(""), Ok(None));
+        for text in ["root", "1:", ":1", ":", "-1", "1:2:3", "4294967296"] {
+            assert!(user(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -294,7 +294,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             .or('p'),
             switch::<Args>("tty", "give it a terminal", |a, on| a.exec.tty = on).or('t'),
             value::<Args>("user", "UID[:GID]", "run as this user", |a, v| {
-                user(v).map(|v| a.exec.user = Some(v))
+                text(v).map(|v| a.exec.user = Some(v))
             })
             .or('u'),
             value("cwd", "DIR", "working directory in the container", |a, v| {
@@ -652,15 +652,6 @@ fn format(value: &OsStr) -> Result<Format, String> {
     Ok(if one_of(value, &["table", "json"])? == "json" { Format::Json } else { Format::Table })
 }
 
-fn user(value: &OsStr) -> Result<(u32, Option<u32>), String> {
-    let text = text(value)?;
-    let id = |text: &str| text.parse().map_err(|_| "not UID[:GID]".to_owned());
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok((id(uid)?, Some(id(gid)?))),
-        None => Ok((id(&text)?, None)),
-    }
-}
-
 fn address(value: &OsStr) -> Result<(String, u16), String> {
     let text = text(value)?;
     let (host, port) = text.rsplit_once(':').ok_or("not ADDRESS:PORT")?;
@@ -702,15 +693,6 @@ mod tests {
         check("1.5h", Some(5_400_000_000));
         for text in ["", "0s", "5", "-5s", "5 s", "s", "1e4s"] {
             check(text, None);
-        }
-    }
-
-    #[test]
-    fn users_are_numbers() {
-        assert_eq!(user(OsStr::new("1000")), Ok((1000, None)));
-        assert_eq!(user(OsStr::new("0:5")), Ok((0, Some(5))));
-        for text in ["", "root", "1:", ":1", "-1", "1:2:3", "4294967296"] {
-            assert!(user(OsStr::new(text)).is_err(), "{text}");
         }
     }
 

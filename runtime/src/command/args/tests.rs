@@ -54,7 +54,7 @@ fn flags_are_written_as_go_or_as_getopt_has_them() {
     }
     let (_, _, args) = parsed("exec -dtu0:5 c sh");
     assert!(args.launch.detach && args.exec.tty);
-    assert_eq!(args.exec.user, Some((0, Some(5))));
+    assert_eq!(args.exec.user, Some("0:5".into()));
     assert!(!parsed("exec --tty=false c sh").2.exec.tty);
 }
 
