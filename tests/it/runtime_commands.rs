@@ -6,17 +6,19 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 
 use crate::harness::live::{Live, Output};
-use crate::harness::time_limit;
+use crate::harness::{parse, time_limit};
 use crate::oci::Bundle;
 use crate::oci::bundle::{fails, succeeds};
 use crate::oci::passed::Receiver;
 
-/// Runs the runtime with a descriptor 3 and `LISTEN_FDS=1`, as a service manager starts a program; `$$` is the runtime's.
+/// Runs the runtime with a descriptor 3, none from 4 to 9 and `LISTEN_FDS=1`, as a service manager starts a program; `$$` is the runtime's.
 fn listening(bundle: &Bundle, listen_pid: &str, args: &[&str]) -> Output {
     let text = bundle.file("passed", "by descriptor").display().to_string();
     let runtime = bundle.command(args);
     let mut command = Command::new("sh");
-    let script = format!("exec 3< \"$0\"; LISTEN_FDS=1 LISTEN_PID={listen_pid} exec \"$@\"");
+    let script = format!(
+        "exec 3< \"$0\" 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; LISTEN_FDS=1 LISTEN_PID={listen_pid} exec \"$@\""
+    );
     command.args(["-c", &script, &text]).arg(runtime.get_program()).args(runtime.get_args());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Live::spawn(command, None, time_limit()).finish()
@@ -43,6 +45,30 @@ fn descriptors_that_were_passed_to_another_process_stay_outside() {
         assert!(output.stdout.starts_with("none none\n"), "{output}");
         assert!(!output.stdout.contains("by descriptor"), "{output}");
     }
+}
+
+#[test]
+fn only_the_caller_s_descriptors_are_passed_on() {
+    let mut bundle = Bundle::new();
+    bundle.args(&["/bin/probe", "see"]).write();
+    let path = bundle.dir.display().to_string();
+    for count in ["7", "4294967295"] {
+        let run = ["run", "--preserve-fds", count, "--bundle", &path, &bundle.id];
+        let seen = parse(&succeeds(&listening(&bundle, "none", &run)));
+        let fds = seen["fds"].as_object().expect("descriptors").keys().filter(|number| number.len() == 1);
+        assert_eq!(fds.collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+    }
+    // What waits to be started has none of the runtime's either but those that it waits on.
+    let close = "exec 3<&- 4<&- 5<&- 6<&- 7<&- 8<&- 9<&-; exec \"$@\"";
+    let mut bundle = Bundle::new().through(&["sh", "-c", close, "sh"].map(str::to_owned));
+    bundle.args(&["/bin/true"]);
+    let held = |flags: &[&str]| {
+        succeeds(&bundle.try_create(flags));
+        let held = std::fs::read_dir(format!("/proc/{}/fd", bundle.pid())).expect("its descriptors").count();
+        bundle.end();
+        held
+    };
+    assert_eq!(held(&["--preserve-fds", "7"]), held(&[]));
 }
 
 #[test]
@@ -246,6 +272,9 @@ fn exec_of_what_cannot_be_run_is_255_in_words_that_engines_know() {
     }
     let output = bundle.runtime(&["exec", "no-such-container", "/bin/true"]);
     assert!(output.code == 255 && output.stderr.contains("does not exist"), "{output}");
+    let output = bundle.runtime(&["exec", "--user", "nobody", &bundle.id, "/bin/true"]);
+    assert!(output.code == 255 && output.stderr.contains("not UID[:GID]"), "{output}");
+    succeeds(&bundle.runtime(&["exec", "--user", "", &bundle.id, "/bin/true"]));
     bundle.end();
 }
 
@@ -272,9 +301,6 @@ fn what_ends_an_exec_into_a_paused_container_leaves_nothing_that_goes_on() {
                 if let [child] = children(exec.pid().as_raw())[..] {
                     break child;
                 }
-    let output = bundle.runtime(&["exec", "--user", "nobody", &bundle.id, "/bin/true"]);
-    assert!(output.code == 255 && output.stderr.contains("not UID[:GID]"), "{output}");
-    succeeds(&bundle.runtime(&["exec", "--user", "", &bundle.id, "/bin/true"]));
                 std::thread::yield_now();
             };
             exec.signal(signal);
@@ -284,6 +310,8 @@ fn what_ends_an_exec_into_a_paused_container_leaves_nothing_that_goes_on() {
             succeeds(&bundle.runtime(&["pause", &bundle.id]));
         }
         assert_eq!(bundle.status(), "paused");
+        let start = bundle.runtime(&["start", &bundle.id]);
+        assert!(start.code == 1 && start.stderr.contains("in the paused state"), "{start}");
         succeeds(&bundle.runtime(&["delete", "--force", &bundle.id]));
         bundle.wait(first);
     }
@@ -310,8 +338,6 @@ fn what_another_program_has_frozen_by_version_1_goes_on_and_ends() {
     let first = bundle.wait_ready(&["/bin/probe", "wait"]);
     freeze();
     bundle.kill("KILL");
-        let start = bundle.runtime(&["start", &bundle.id]);
-        assert!(start.code == 1 && start.stderr.contains("in the paused state"), "{start}");
     bundle.wait(first);
     bundle.delete();
 }

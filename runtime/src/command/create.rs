@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::FdFlag;
 use nix::libc;
 use skiff_runtime::container::{self, Claim, Container, Init, Record};
 use skiff_runtime::launch::{self, Attendance, Exit, Gate, Running};
@@ -18,7 +19,7 @@ use skiff_runtime::plan::Hooks;
 use skiff_runtime::supervise::{self, Aside, Caller, Signals};
 use skiff_runtime::{Plan, cgroup, hooks, plan, rdt, seal};
 use skiff_sys::clock::monotonic_ns;
-use skiff_sys::process;
+use skiff_sys::process::{self, descriptor_flags};
 
 use crate::args::{Args, CgroupManager, Global, Launch};
 use crate::failure::{Context, Failure};
@@ -45,7 +46,7 @@ pub(crate) fn create(global: &Global, args: &Args) -> Result<u8, Failure> {
 pub(crate) fn start(global: &Global, args: &Args) -> Result<u8, Failure> {
     let mut container = Container::open(&root(global), args.id())?;
     let lock = container.lock()?.ok_or_else(|| container::does_not_exist(args.id()))?;
-    // The last two in runc's words.
+    // In runc's words, but for one that it does not know.
     match container.status()? {
         Status::Created => {}
         Status::Stopped => return Err(Failure::new("cannot start a container that has stopped")),
@@ -273,7 +274,8 @@ impl Making {
         container::check_id(args.id())?;
         let (mut bundle, text) = load(&args.launch)?;
         let mut terms = terms(global, &args.launch, root.clone());
-        terms.preserve_fds += listen_fds(bundle.spec.process.as_mut());
+        let listened = listen_fds(bundle.spec.process.as_mut());
+        terms.descriptors = passed(listened.saturating_add(args.launch.preserve_fds))?;
         let manager = Manager::of_caller();
         if manager.is_some() {
             notify::mention(&mut bundle.spec, &root.join(args.id()))?;
@@ -362,12 +364,29 @@ fn listen_fds(process: Option<&mut spec::Process>) -> u32 {
     count
 }
 
+/// Those of `count` descriptors from 3 on that the caller has open: what closes on exec is this process's.
+pub(crate) fn passed(count: u32) -> Result<Vec<RawFd>, Failure> {
+    let end = RawFd::try_from(count).unwrap_or(RawFd::MAX).saturating_add(3);
+    let is_passed = |number: RawFd| {
+        let flags = descriptor_flags(number);
+        (3..end).contains(&number) && flags.is_ok_and(|flags| !flags.contains(FdFlag::FD_CLOEXEC))
+    };
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let names: io::Result<Vec<_>> =
+        fs::read_dir("/proc/self/fd").and_then(|all| all.map(|entry| Ok(entry?.file_name())).collect());
+    let names = names.context(|| "look at the own descriptors".into())?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    Ok(numbers.filter(|number| is_passed(*number)).collect())
+}
+
 fn terms(global: &Global, flags: &Launch, root: PathBuf) -> Terms {
     Terms {
         root,
         no_pivot: flags.no_pivot,
         no_new_keyring: flags.no_new_keyring,
-        preserve_fds: flags.preserve_fds,
+        descriptors: Vec::new(),
         systemd_cgroup: global.cgroup_manager == CgroupManager::Systemd,
         rootless: global.rootless,
     }

@@ -35,7 +35,7 @@ fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
     let bundle = config::bundle(&container)?;
     let given = asked_for(&bundle.spec, args)?;
     let facts = Facts::probe_exec(&given, &Path::new("/proc").join(init.pid.to_string()).join("root"))?;
-    let terms = Terms { preserve_fds: args.launch.preserve_fds, ..Terms::default() };
+    let terms = Terms { descriptors: create::passed(args.launch.preserve_fds)?, ..Terms::default() };
     let mut process = oci::process(&given, bundle.spec.linux.as_ref(), &facts, &terms)?;
     create::tell(&process);
     if !may_set_groups(init.pid)? {

@@ -9,7 +9,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{AtFlags, FdFlag, OFlag};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::resource::Resource;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
@@ -112,7 +112,8 @@ impl Program<'_> {
             }
             take_own_null(self.null).at(Stage::Stdio)?;
         }
-        pass_descriptors(process.preserve_fds)?;
+        let passed_end = process.descriptors.iter().max().map_or(3, |last| last + 1);
+        process::cloexec_from(passed_end).at(Stage::Stdio)?;
         umask(Mode::from_bits_truncate(process.umask.unwrap_or(0o022)));
         take_schedule(process)?;
         // From here on another container's root, in a shared PID namespace, could have as many capabilities as this process
@@ -190,7 +191,7 @@ impl Program<'_> {
         // would stay so.
         let mut keep = Vec::from(gate.descriptors());
         keep.extend(self.labels.descriptors());
-        keep.extend((3..).take(usize::try_from(self.process.preserve_fds).unwrap_or_default()));
+        keep.extend(&self.process.descriptors);
         keep.push(self.channel.descriptor());
         process::close_others_in_child(&keep).at(Stage::Gate)?;
         self.channel.send_waiting().at(Stage::Gate)?;
@@ -359,23 +360,6 @@ fn take_schedule(process: &Process) -> Result<(), Failure> {
         schedule::set_memory_policy(policy.mode, &policy.nodes).at(Stage::MemoryPolicy)?;
     }
     Ok(())
-}
-
-/// Marks every descriptor close-on-exec but the three streams and those that the caller passes on.
-///
-/// Errors: with the number of one that is to be passed on and was not passed in.
-fn pass_descriptors(count: u32) -> Result<(), Failure> {
-    let end = i32::try_from(count).unwrap_or(i32::MAX).saturating_add(3);
-    for number in 3..end {
-        let flags = process::descriptor_flags(number);
-        // One that closes on exec is of this process, not of its caller.
-        let is_passed = flags.is_ok_and(|flags| !flags.contains(FdFlag::FD_CLOEXEC));
-        if !is_passed {
-            let error = io::Error::from_raw_os_error(nix::libc::EBADF);
-            return Err(error).at_index(Stage::Descriptors, usize::try_from(number).unwrap_or_default());
-        }
-    }
-    process::cloexec_from(end).at(Stage::Stdio)
 }
 
 /// Gives the program's user the streams that the runtime was passed, so that it can open them again by name; but not the null

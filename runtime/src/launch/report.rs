@@ -114,7 +114,6 @@ fn attempt(plan: Option<&Plan>, process: Option<&Process>, stage: Stage, index: 
         Stage::Pivot => "pivot into the root file system".into(),
         Stage::Keyring => "make a session keyring".into(),
         Stage::Stdio => "set up standard streams".into(),
-        Stage::Descriptors => format!("pass on descriptor {index}"),
         Stage::Label => "set the security label".into(),
         Stage::Affinity => "set the CPUs to run on".into(),
         Stage::Scheduler => "set the scheduling policy".into(),

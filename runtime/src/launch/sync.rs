@@ -84,7 +84,6 @@ stages! {
     RootPropagation,
     Keyring,
     Stdio,
-    Descriptors,
     Label,
     Affinity,
     Scheduler,

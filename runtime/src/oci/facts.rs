@@ -1,7 +1,7 @@
 //! What must be known of the host, and what the command line adds, before a plan can be made.
 
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -86,8 +86,8 @@ pub struct Terms {
     pub no_pivot: bool,
     /// `--no-new-keyring`.
     pub no_new_keyring: bool,
-    /// `--preserve-fds`.
-    pub preserve_fds: u32,
+    /// Those of the caller's descriptors that `--preserve-fds` passes on.
+    pub descriptors: Vec<RawFd>,
     /// `--systemd-cgroup`.
     pub systemd_cgroup: bool,
     /// `--rootless`; found out if absent.

@@ -55,7 +55,7 @@ pub fn process(
         listener,
         terminal: given.terminal.then(|| given.console_size.as_ref().and_then(size)),
         interactive: true,
-        preserve_fds: terms.preserve_fds,
+        descriptors: terms.descriptors.clone(),
         init: false,
         keep_keyring: terms.no_new_keyring,
         apparmor: label(&given.apparmor_profile, facts.apparmor, "process.apparmorProfile", "AppArmor")?,

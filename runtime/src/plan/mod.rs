@@ -9,6 +9,7 @@ mod files;
 mod process;
 
 use std::ffi::CString;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -455,8 +456,8 @@ pub struct Process {
     pub terminal: Option<Option<Size>>,
     /// Whether the caller's standard input is passed on.
     pub interactive: bool,
-    /// Descriptors from 3 on that are the program's too.
-    pub preserve_fds: u32,
+    /// Descriptors from 3 on that the caller has open, and that are the program's too. skiff's own close on exec.
+    pub descriptors: Vec<RawFd>,
     /// Run as a child of a small init.
     pub init: bool,
     /// Whether the program keeps the caller's session keyring.

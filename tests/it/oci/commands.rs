@@ -194,6 +194,32 @@ fn create_passes_descriptors_on() {
 }
 
 #[test]
+fn descriptors_that_are_not_open_are_passed_over() {
+    let mut bundle = Bundle::new();
+    let text = bundle.file("passed", "by descriptor").display().to_string();
+    let cat = ["/bin/sh", "-c", "cat <&4"];
+    bundle.args(&cat);
+    bundle.write();
+    let path = bundle_path(&bundle);
+    let pass = |bundle: &Bundle, words: &[&str]| {
+        let runtime = bundle.command(words);
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "exec 3<&- 4< \"$0\" 5<&- && exec \"$@\"", &text]);
+        command.arg(runtime.get_program()).args(runtime.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        succeeds(&Live::spawn(command, None, time_limit()).finish())
+    };
+    assert_eq!(
+        pass(&bundle, &["run", "--preserve-fds", "3", "--bundle", &path, &bundle.id]),
+        "by descriptor"
+    );
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    let exec = [&["exec", "--preserve-fds", "3", &bundle.id], &cat[..]].concat();
+    assert_eq!(pass(&bundle, &exec), "by descriptor");
+    bundle.end();
+}
+
+#[test]
 fn no_other_descriptor_gets_in() {
     let mut bundle = Bundle::new();
     bundle.args(&["/bin/probe", "see"]);
