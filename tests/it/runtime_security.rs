@@ -405,6 +405,81 @@ fn a_console_planted_in_the_image_is_not_used() {
 }
 
 #[test]
+fn a_terminal_is_taken_from_a_devpts_alone() {
+    let mut bundle = Bundle::new();
+    let treasure = treasure(&bundle);
+    let fake = |place: &Path| {
+        fs::write(place.join("ptmx"), "fake").expect("a file");
+        (0..8).for_each(|n| symlink(treasure.join("gold"), place.join(n.to_string())).expect("a link"));
+    };
+    let place = bundle.subdir("pts");
+    fake(&place);
+    let pts = json!({ "destination": "/dev/pts", "source": place, "options": ["bind"] });
+    bundle.mount(pts).set("/process/terminal", true.into());
+    bundle.args(&["/bin/sh", "-c", "echo iron"]).write();
+    let (state, path) = (bundle.dir.join("state").display().to_string(), bundle.dir.display().to_string());
+    let runtime = programs::runtime().display().to_string();
+    let words = ["--root", &state, "run", "--bundle", &path, &bundle.id];
+    let command = Skiff::tool(&[&[&runtime[..]], &words[..]].concat());
+    let (code, screen) = Terminal::start(&command, 24, 80).finish();
+    assert!(code == 1 && screen.contains("terminal") && !screen.contains("iron"), "{screen}");
+    is_untouched(&treasure);
+    // The same by containers that may mount, with a file and with the device in the place of its instance's.
+    let device =
+        "mknod /dev/pts/ptmx c 5 2; mkdir /dev/pts/pts; mount -t devpts -o ptmxmode=666 other /dev/pts/pts";
+    for plant in ["echo fake > /dev/pts/ptmx", device] {
+        let mut bundle = Bundle::new();
+        bundle.capable(&["CAP_SYS_ADMIN"]);
+        let script = format!("set -e; mount -t tmpfs fake /dev/pts; {plant}; exec probe wait");
+        bundle.wait_ready(&["/bin/sh", "-c", &script]);
+        let state = bundle.dir.join("state").display().to_string();
+        let words = ["--root", &state, "exec", "--tty", &bundle.id, "echo", "iron"];
+        let command = Skiff::tool(&[&[&runtime[..]], &words[..]].concat());
+        let (code, screen) = Terminal::start(&command, 24, 80).finish();
+        assert!(code == 255 && screen.contains("terminal") && !screen.contains("iron"), "{plant}: {screen}");
+        bundle.end();
+    }
+}
+
+#[test]
+fn who_cannot_enter_a_namespace_runs_nothing_elsewhere() {
+    need!(installed("strace"), "strace");
+    let mut bundle = Bundle::new();
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    let look = "for name in mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$name; done";
+    let exec = |inject: &str| {
+        let words = ["exec", &bundle.id, "/bin/sh", "-c", look];
+        let runtime = bundle.command(&words);
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-f", "-o", "/dev/null", "-e", "trace=setns", "-e", inject]);
+        strace.arg(runtime.get_program()).args(runtime.get_args());
+        strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Live::spawn(strace, None, time_limit()).finish()
+    };
+    let inside = exec("trace=setns").ok();
+    assert_eq!(inside.lines().count(), 6);
+    let mut refused = 0;
+    // EINVAL is what a kernel says that takes no process for its namespaces: one after the other is entered there.
+    for error in ["EINVAL", "EPERM", "EIO"] {
+        for number in 1..=9 {
+            let output = exec(&format!("inject=setns:error={error}:when={number}"));
+            let is_refused = output.code == 255 && output.stdout.is_empty();
+            assert!(is_refused || output.stdout == inside, "{error} {number}: {output}");
+            refused += usize::from(is_refused);
+        }
+    }
+    assert!(refused >= 4, "{refused}");
+    // All at once, as this kernel can, refused to the child alone.
+    let runtime = bundle.command(&["exec", &bundle.id, "/bin/sh", "-c", look]);
+    let mut denied = Command::new(programs::probe());
+    denied.args(["with", "deny=setns", "--"]).arg(runtime.get_program()).args(runtime.get_args());
+    denied.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = Live::spawn(denied, None, time_limit()).finish();
+    assert_eq!((output.code, output.stdout.as_str()), (255, ""), "{output}");
+    bundle.end();
+}
+
+#[test]
 fn processes_of_the_host_are_out_of_reach() {
     let mut bundle = Bundle::new();
     let me = std::process::id();

@@ -1,6 +1,6 @@
 //! `probe with SETTING… -- CMD`: starts CMD on the host in a spoilt environment.
 //!
-//! * `deny=clone3,fsopen` – those system calls fail with ENOSYS, as on a kernel that lacks them
+//! * `deny=clone3,fsopen` – those system calls fail with ENOSYS, as on a kernel that lacks them; `setns` but for a PID namespace
 //! * `fd=7:/etc` – descriptor 7 is open on /etc and is inherited
 //! * `ignore=INT`, `block=USR1` – dispositions and mask are inherited
 //! * `controller=hugetlb` – that controller of cgroup v1 is mounted, for CMD alone
@@ -15,7 +15,7 @@ use nix::sys::signal::{SigHandler, SigSet, signal};
 use crate::{number, signals};
 
 /// The calls that can be denied: those a newer kernel brings, and their older replacements to see that both go.
-const DENIABLE: [(&str, i64); 19] = [
+const DENIABLE: [(&str, i64); 20] = [
     ("clone3", libc::SYS_clone3),
     ("close_range", libc::SYS_close_range),
     ("fsconfig", libc::SYS_fsconfig),
@@ -30,6 +30,7 @@ const DENIABLE: [(&str, i64); 19] = [
     ("pidfd_getfd", libc::SYS_pidfd_getfd),
     ("pidfd_open", libc::SYS_pidfd_open),
     ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
+    ("setns", libc::SYS_setns),
     ("statx", libc::SYS_statx),
     ("bpf", libc::SYS_bpf),
     ("mount", libc::SYS_mount),
@@ -147,15 +148,29 @@ fn inherit(value: &str) -> Result<(), String> {
 /// Installs a filter that answers ENOSYS to the named calls. It stays through exec and fork.
 fn deny(names: &str) -> Result<(), String> {
     const ERRNO: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    /// Of `struct seccomp_data`, on a little-endian machine.
+    const SECOND_ARGUMENT: u32 = 24;
     let statement =
         |code: u32, k| libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: 0, k };
-    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
+    let call = statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0);
+    let mut program = vec![call];
     for name in names.split(',') {
         let (_, nr) =
             DENIABLE.iter().find(|(known, _)| *known == name).ok_or(format!("with: cannot deny {name}"))?;
         let k = u32::try_from(*nr).map_err(|e| e.to_string())?;
-        let skip = libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k) };
-        program.extend([skip, statement(libc::BPF_RET | libc::BPF_K, ERRNO)]);
+        let equals = |k, jt, jf| libc::sock_filter {
+            jt,
+            jf,
+            ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k)
+        };
+        let refuse = statement(libc::BPF_RET | libc::BPF_K, ERRNO);
+        if *nr == libc::SYS_setns {
+            let kind = statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, SECOND_ARGUMENT);
+            let pid = equals(libc::CLONE_NEWPID.cast_unsigned(), 1, 0);
+            program.extend([equals(k, 0, 4), kind, pid, refuse, call]);
+        } else {
+            program.extend([equals(k, 0, 1), refuse]);
+        }
     }
     program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     let len = u16::try_from(program.len()).map_err(|e| e.to_string())?;
