@@ -105,13 +105,16 @@ fn unit(slice: &str, prefix: &str, name: &str, manager: Manager<'_>) -> Result<C
         (false, "") => format!("{name}.scope"),
         (false, prefix) => format!("{prefix}-{name}.scope"),
     };
-    // systemd.unit(5): the characters that a unit's name may have.
-    let is_known = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-    if name.is_empty() || unit.len() > 255 || !unit.chars().all(is_known) {
+    if name.is_empty() || !is_name(&unit) {
         return Err(Error::Option(format!("{unit:?} is no name that a unit of systemd can have")));
     }
     let unit = Unit { name: unit, user: matches!(manager, Manager::UserSystemd(_)) };
     Ok(CgroupsPath::Unit { slice: slice.to_owned(), unit, manager: above.to_path_buf() })
+}
+
+/// Whether a unit's name is as long as it may be, and has no other characters than it may have. systemd.unit(5).
+fn is_name(name: &str) -> bool {
+    name.len() <= 255 && name.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c))
 }
 
 /// The cgroup of the user's systemd, below the root: found by where this process is, or by whose `$XDG_RUNTIME_DIR` is, for
@@ -141,7 +144,7 @@ fn check_slice(slice: &str) -> Result<(), Error> {
     let stem = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/'));
     let is_good =
         stem.is_some_and(|stem| stem == "-" || stem.split('-').all(|part| !part.is_empty() && part != ".."));
-    if is_good {
+    if is_good && is_name(slice) {
         Ok(())
     } else {
         Err(Error::Option(format!("{slice:?} is no name that a slice of systemd can have")))
@@ -215,6 +218,8 @@ mod tests {
         check(Some("../x.slice:x:y"), true, &slice("../x.slice"));
         check(Some("a--b.slice:x:y"), true, &slice("a--b.slice"));
         check(Some("..-x.slice:x:y"), true, &slice("..-x.slice"));
+        check(Some("a\nb.slice:x:y"), true, &slice("a\nb.slice"));
+        check(Some("a\0.slice:x:y"), true, &slice("a\0.slice"));
         check(Some("a.slice:x:../y"), true, "\"x-../y.scope\" is no name that a unit of systemd can have");
         check(Some("a.slice:x:"), true, "\"x-.scope\" is no name that a unit of systemd can have");
     }
