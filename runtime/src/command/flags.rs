@@ -554,9 +554,9 @@ const UPDATE: &[Flag<Args>] = &[
     value("memory-swap", "BYTES", "limit of memory and swap together, -1 for none", |a, v| {
         bytes(v).map(|v| memory(a).swap = Some(v))
     }),
-    value("kernel-memory", "BYTES", "obsolete", |a, v| number(v).map(|v| memory(a).kernel = Some(v))),
+    value("kernel-memory", "BYTES", "obsolete", |a, v| bytes(v).map(|v| memory(a).kernel = Some(v))),
     value("kernel-memory-tcp", "BYTES", "limit of TCP buffers", |a, v| {
-        number(v).map(|v| memory(a).kernel_tcp = Some(v))
+        bytes(v).map(|v| memory(a).kernel_tcp = Some(v))
     }),
     value("pids-limit", "N", "limit of processes, -1 for none", |a, v| {
         number(v).map(|v| a.limits.resources.pids.get_or_insert_default().limit = Some(v))

@@ -107,6 +107,9 @@ fn sizes_are_taken_with_and_without_a_unit() {
         let (_, _, args) = parsed(&format!("update --memory={text} c"));
         assert_eq!(args.limits.resources.memory.expect("memory").limit, Some(expected), "{text}");
     };
+    for flag in ["memory-swap", "memory-reservation", "kernel-memory", "kernel-memory-tcp"] {
+        parsed(&format!("update --{flag} 1M c"));
+    }
     check("0", 0);
     check("64M", 64 << 20);
     check("1.5gb", 3 << 29);
