@@ -2,7 +2,7 @@
 //!
 //! A failure is one line on standard error, `skiff-runtime: …`, and one in the file of `--log`, which containerd and podman
 //! read: text as `time="…" level=error msg="…"`, or JSON with the same three keys. What libraries have to say (`tracing`)
-//! goes to the file, or to standard error if there is none.
+//! goes to the file, or to standard error if there is none. Without a file, JSON that is asked for goes to standard error.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -54,16 +54,20 @@ impl Log {
     /// Reports the failure that ends this process.
     pub(crate) fn fail(&self, failure: &Failure) {
         let message = failure.to_string();
+        self.write("error", &message);
         if self.file.is_some() {
-            self.write("error", &message);
+            to_stderr(&message);
         }
-        to_stderr(&message);
     }
 
     fn write(&self, level: &str, message: &str) {
-        let Some(mut file) = self.file.as_deref() else { return to_stderr(message) };
+        let line = || line(self.format, level, message, &time::now());
         // In one write, so that it stays one line; what cannot be written down has been tried.
-        let _unwritten = file.write_all(line(self.format, level, message, &time::now()).as_bytes());
+        let _unwritten = match (self.file.as_deref(), self.format) {
+            (Some(mut file), _) => file.write_all(line().as_bytes()),
+            (None, LogFormat::Json) => std::io::stderr().write_all(line().as_bytes()),
+            (None, LogFormat::Text) => return to_stderr(message),
+        };
     }
 }
 

@@ -665,7 +665,7 @@ fn spec_writes_a_configuration_that_works() {
 }
 
 #[test]
-fn errors_go_to_the_log_as_json() {
+fn errors_go_to_the_log_or_to_standard_error_as_json() {
     let bundle = Bundle::new();
     let log = bundle.dir.join("log");
     fails(&bundle.runtime(&[
@@ -676,13 +676,14 @@ fn errors_go_to_the_log_as_json() {
         "state",
         "unknown",
     ]));
-    let text = fs::read_to_string(&log).expect("a log");
-    let entries: Vec<Value> = text.lines().map(parse).collect();
-    let error = entries.iter().find(|entry| entry["level"] == "error").expect("an error");
-    assert!(
-        error["msg"].as_str().is_some_and(|text| !text.is_empty()) && error["time"].is_string(),
-        "{error}"
-    );
+    let written = fs::read_to_string(&log).expect("a log");
+    let said = bundle.runtime(&["--log-format", "json", "state", "unknown"]).stderr;
+    for text in [written, said] {
+        let entries: Vec<Value> = text.lines().map(parse).collect();
+        let error = entries.iter().find(|entry| entry["level"] == "error").expect("an error");
+        let message = error["msg"].as_str().unwrap_or_default();
+        assert!(!message.is_empty() && error["time"].is_string(), "{error}");
+    }
 }
 
 #[test]
