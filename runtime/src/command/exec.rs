@@ -117,8 +117,10 @@ fn changed(mut process: spec::Process, flags: &Exec) -> Result<spec::Process, Fa
         process.user.gid = gid.unwrap_or(process.user.gid);
     }
     process.user.additional_gids.extend(&flags.additional_gids);
-    if let Some(cwd) = &flags.cwd {
-        process.cwd.clone_from(cwd);
+    // An empty word says nothing, as with runc: a label is not to be lost by it.
+    let said = |flag: &Option<String>| flag.clone().filter(|text| !text.is_empty());
+    if let Some(cwd) = said(&flags.cwd) {
+        process.cwd = cwd;
     }
     for entry in &flags.env {
         set_variable(&mut process.env, entry);
@@ -129,11 +131,11 @@ fn changed(mut process: spec::Process, flags: &Exec) -> Result<spec::Process, Fa
             set.extend_from_slice(&flags.caps);
         }
     }
-    if let Some(profile) = &flags.apparmor {
-        process.apparmor_profile.clone_from(profile);
+    if let Some(profile) = said(&flags.apparmor) {
+        process.apparmor_profile = profile;
     }
-    if let Some(label) = &flags.process_label {
-        process.selinux_label.clone_from(label);
+    if let Some(label) = said(&flags.process_label) {
+        process.selinux_label = label;
     }
     process.no_new_privileges |= flags.no_new_privs;
     Ok(process)
@@ -233,6 +235,25 @@ mod tests {
         assert_eq!(process.cwd, "/tmp");
         let sets = process.capabilities.expect("capabilities");
         assert_eq!((sets.bounding.as_slice(), sets.ambient.len()), (&["CAP_KILL".to_owned()][..], 0));
+    }
+
+    #[test]
+    fn flags_without_a_word_change_nothing() {
+        let given = || spec::Process {
+            cwd: "/tmp".into(),
+            apparmor_profile: "profile".into(),
+            selinux_label: "label".into(),
+            ..spec::Process::default()
+        };
+        let empty = || Some(String::new());
+        let flags = Exec {
+            user: empty(),
+            cwd: empty(),
+            apparmor: empty(),
+            process_label: empty(),
+            ..Exec::default()
+        };
+        assert_eq!(changed(given(), &flags), Ok(given()));
     }
 
     #[test]
