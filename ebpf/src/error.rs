@@ -23,8 +23,8 @@ pub enum Error {
         /// The file.
         path: &'static str,
     },
-    /// The kernel lacks a field without which nothing can be counted.
-    #[error("this kernel has no field {0}, which tells the container's tasks from others")]
+    /// The kernel lacks a field without which nothing can be counted or recorded.
+    #[error("this kernel has no field {0}, which the programs have to read")]
     Field(&'static str),
     /// The kernel lacks a tracepoint without which nothing can be counted.
     #[error("this kernel has no tracepoint {0} (needs CONFIG_FTRACE_SYSCALLS and CONFIG_BPF_EVENTS)")]

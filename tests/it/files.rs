@@ -1,11 +1,12 @@
 //! `--files`: known opens, pages and processes are all in the record, and the picture of a run has them in their places.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Case, fixture, need, parse};
+use crate::harness::{Case, Output, fixture, kernel, need, parse};
 use crate::trace::can_trace;
 
 /// Runs a command with `--files`; its record, of which nothing is missing.
@@ -17,11 +18,23 @@ fn record(case: &Case, flags: &[&str], command: &[&str]) -> Value {
 
 /// The whole profile.
 fn profile(case: &Case, flags: &[&str], command: &[&str]) -> Value {
+    profile_of(case, flags, command).1
+}
+
+/// And what the command has said.
+fn profile_of(case: &Case, flags: &[&str], command: &[&str]) -> (Output, Value) {
     let file = case.dir.join("profile.json");
     let flag = format!("--profile={}", file.display());
     let output = case.run(&[flags, &[&flag, "--files"]].concat(), command);
     assert!(output.stderr.contains("files used:") && output.stderr.contains("processes:"), "{output}");
-    parse(&fs::read_to_string(&file).unwrap_or_else(|error| panic!("{error}: {output}")))
+    let profile = parse(&fs::read_to_string(&file).unwrap_or_else(|error| panic!("{error}: {output}")));
+    (output, profile)
+}
+
+/// Makes a file of 1024 pages. In the page cache its folios are as large as what is written at once.
+fn in_folios_of(pages: usize, path: &str) {
+    let mut file = File::create(path).expect("a file");
+    (0..1024 / pages).for_each(|_| file.write_all(&vec![7; 4096 * pages]).expect("write"));
 }
 
 fn listed<'a>(record: &'a Value, what: &str) -> &'a Vec<Value> {
@@ -119,7 +132,7 @@ fn known_pages_are_the_working_set() {
     need!(can_trace(), "a kernel with BTF");
     let case = Case::new();
     let data = case.subdir("data");
-    fs::write(format!("{data}/known"), vec![7; 4096 * 1024]).expect("a file");
+    in_folios_of(1, &format!("{data}/known"));
     let volume = format!("{data}:/data");
     let words = ["probe", "use", "/data/known", "r100+4", "r300+1", "m700", "r1023+1"];
     let record = record(&case, &["-v", &volume], &words);
@@ -144,6 +157,33 @@ fn known_pages_are_the_working_set() {
     let program = |file: &&Value| file["path"].as_str().is_some_and(|path| path.ends_with("/bin/probe"));
     let program = listed(set, "listed").iter().find(program).expect("the program itself");
     assert!(program["mapped"].as_array().is_some_and(|ranges| !ranges.is_empty()), "{program}");
+}
+
+/// 16 pages are looked at by a fault, which maps more of them where folios are larger than pages, and less where the cache has not all.
+#[test]
+fn pages_are_mapped_as_the_process_has_them() {
+    need!(can_trace(), "a kernel with BTF");
+    need!(kernel() >= (6, 18), "Linux 6.18, which maps folios as a whole");
+    let on_disk = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| table.contains(" - ext4 "));
+    need!(on_disk, "a disk");
+    let case = Case::new();
+    let data = case.subdir("data");
+    let volume = format!("{data}:/data");
+    for pages in [1, 4, 16] {
+        in_folios_of(pages, &format!("{data}/known"));
+        let words = ["probe", "use", "/data/known", "m100", "m300", "m700", "told"];
+        let (output, profile) = profile_of(&case, &["-v", &volume], &words);
+        let known = |file: &&Value| file["path"].as_str().is_some_and(|path| path.ends_with("/data/known"));
+        let set = listed(&profile["files"]["working_set"], "listed").iter().find(known).expect("the file");
+        let mapped: Vec<(u64, u64)> = serde_json::from_value(set["mapped"].clone()).expect("ranges");
+        let told: Vec<u64> = mapped.iter().flat_map(|(first, count)| *first..first + count).collect();
+        let there = output.stdout.lines().next().unwrap_or_default().split(' ');
+        let there: Vec<u64> = there.map(|page| page.parse().expect("a page")).collect();
+        assert!(there.iter().all(|page| told.contains(page)), "{there:?}: {told:?}");
+        // Not across the end of a page table, of which nobody tells.
+        let folios: Vec<u64> = there.iter().map(|page| page / pages as u64).collect();
+        assert!(told.iter().all(|page| folios.contains(&(page / pages as u64))), "{there:?}: {told:?}");
+    }
 }
 
 /// Fields of a protocol buffer by their numbers: a number, or bytes.

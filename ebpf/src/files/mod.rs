@@ -17,7 +17,7 @@ pub use process::{Event, Exec, Process, processes};
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::check_privileges;
+use crate::load::{check_privileges, require};
 use crate::maps::{Plain, read_error, write_error};
 use crate::marks::Object;
 use crate::recorder::{Accuracy, attach, map};
@@ -126,20 +126,7 @@ impl Recorder {
         let paths: Vec<&str> = Offsets::PATHS.iter().copied().chain(Fields::PATHS).collect();
         let types = Types::of_kernel(&paths)?;
         let offsets = Offsets::new(|path| types.offset(path), false);
-        for (offset, path) in [
-            (offsets.task_pid, "task_struct.pid"),
-            (offsets.task_tgid, "task_struct.tgid"),
-            (offsets.mapping_inode, "address_space.host"),
-            (offsets.inode_number, "inode.i_ino"),
-            (offsets.inode_mode, "inode.i_mode"),
-            (offsets.inode_size, "inode.i_size"),
-            (offsets.inode_superblock, "inode.i_sb"),
-            (offsets.superblock_device, "super_block.s_dev"),
-        ] {
-            if offset == ABSENT {
-                return Err(Error::Field(path));
-            }
-        }
+        check_fields(&offsets)?;
         let tells = USED.iter().all(|name| types.has_tracepoint(name));
         let fields = Fields::of(Fields::PATHS.map(|path| types.offset(path).unwrap_or(ABSENT)), tells);
         if let Some(name) = PROGRAMS.into_iter().find(|name| !types.has_tracepoint(name)) {
@@ -234,6 +221,22 @@ impl Recorder {
         });
         Ok(files)
     }
+}
+
+fn check_fields(offsets: &Offsets) -> Result<(), Error> {
+    require(&[
+        (offsets.task_pid, "task_struct.pid"),
+        (offsets.task_tgid, "task_struct.tgid"),
+        (offsets.mapping_inode, "address_space.host"),
+        (offsets.mapping_pages, "address_space.i_pages.xa_head"),
+        (offsets.pages_shift, "xa_node.shift"),
+        (offsets.pages_slots, "xa_node.slots"),
+        (offsets.inode_number, "inode.i_ino"),
+        (offsets.inode_mode, "inode.i_mode"),
+        (offsets.inode_size, "inode.i_size"),
+        (offsets.inode_superblock, "inode.i_sb"),
+        (offsets.superblock_device, "super_block.s_dev"),
+    ])
 }
 
 /// What comes before the first NUL.

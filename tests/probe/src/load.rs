@@ -170,7 +170,8 @@ pub(crate) fn burn(wall_ms: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads pages of a file (`rFIRST+COUNT`) and touches single ones in a mapping of it (`mPAGE`), in this order, and says so.
+/// Reads pages of a file (`rFIRST+COUNT`) and touches single ones in a mapping of it (`mPAGE`), in this order, and says so. Then `forget` takes
+/// the file out of the page cache, and `told` says first which of its pages are in the mapping now.
 pub(crate) fn touch(path: &str, pages: &[&str]) -> Result<(), String> {
     let odd = |word: &str| format!("use: {word}: neither rFIRST+COUNT nor mPAGE");
     let number = |text: &str, word: &str| text.parse::<usize>().map_err(|_| odd(word));
@@ -179,9 +180,9 @@ pub(crate) fn touch(path: &str, pages: &[&str]) -> Result<(), String> {
         usize::try_from(file.metadata().map_err(|e| e.to_string())?.len()).map_err(|e| e.to_string())?;
     let length = NonZero::new(size).ok_or("use: the file is empty")?;
     let mapped = map(&file, length).map_err(|e| format!("map {path}: {e}"))?.cast::<u8>();
-    let (pages, forgets) = match pages {
-        [pages @ .., "forget"] => (pages, true),
-        pages => (pages, false),
+    let (pages, then) = match pages {
+        [pages @ .., then @ ("forget" | "told")] => (pages, *then),
+        pages => (pages, ""),
     };
     for &word in pages {
         if let Some((first, count)) = word.strip_prefix('r').and_then(|text| text.split_once('+')) {
@@ -199,7 +200,12 @@ pub(crate) fn touch(path: &str, pages: &[&str]) -> Result<(), String> {
             std::hint::black_box(unsafe { at.read_volatile() });
         }
     }
-    if forgets {
+    if then == "told" {
+        let there =
+            there(mapped.addr().get() / PAGE, size.div_ceil(PAGE)).map_err(|e| format!("pagemap: {e}"))?;
+        out::line(&there.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+    }
+    if then == "forget" {
         // SAFETY: nobody looks into the mapping any more.
         unsafe { munmap(mapped.cast(), size) }.map_err(|e| format!("unmap {path}: {e}"))?;
         let forgotten = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
@@ -207,6 +213,14 @@ pub(crate) fn touch(path: &str, pages: &[&str]) -> Result<(), String> {
     }
     out::line("used");
     Ok(())
+}
+
+/// Which of `count` pages of memory from the page `first` on are there, counted from that.
+fn there(first: usize, count: usize) -> std::io::Result<Vec<usize>> {
+    let mut entries = vec![0; count * 8];
+    File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, first as u64 * 8)?;
+    // Bit 63 of an entry.
+    Ok((0..count).filter(|page| entries[page * 8 + 7] >> 7 == 1).collect())
 }
 
 /// Maps the file where the last of 16 pages that a fault looks at together is the first of 4 that the file may have in one folio.

@@ -11,6 +11,8 @@
 #[path = "../kernel.rs"]
 #[allow(dead_code, reason = "what counting needs, recording does not")]
 mod kernel;
+#[path = "../pages.rs"]
+mod pages;
 
 use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd};
 use core::ptr;
@@ -29,6 +31,7 @@ use skiff_ebpf_abi::files::{
 };
 
 use kernel::{Ptr, constant, is_compat, is_reader, now_ns, offset, pid, tgid, this};
+use pages::{PIECES_AROUND, ones};
 
 /// Whose doings are recorded.
 #[btf_map]
@@ -236,19 +239,19 @@ fn tell_apart(open: &mut Open, path: u64) {
 /// read(2): pages of the range that are about to be copied.
 #[btf_tracepoint(function = "mm_filemap_get_pages")]
 pub fn mm_filemap_get_pages(ctx: BtfTracePointContext) -> i32 {
-    range(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(2), false)
+    range::<PIECES, false>(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(2))
 }
 
 /// A page fault that has mapped what is in the cache around it.
 #[btf_tracepoint(function = "mm_filemap_map_pages")]
 pub fn mm_filemap_map_pages(ctx: BtfTracePointContext) -> i32 {
-    range(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(2), true)
+    range::<PIECES_AROUND, true>(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(2))
 }
 
 /// A page fault on a page that is to be mapped alone.
 #[btf_tracepoint(function = "mm_filemap_fault")]
 pub fn mm_filemap_fault(ctx: BtfTracePointContext) -> i32 {
-    range(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(1), true)
+    range::<1, true>(Ptr::new(ctx.arg::<*const u8>(0)), ctx.arg(1), ctx.arg(1))
 }
 
 /// A page that comes into the cache; in the task that wants it, or reads ahead.
@@ -256,12 +259,13 @@ pub fn mm_filemap_fault(ctx: BtfTracePointContext) -> i32 {
 pub fn mm_filemap_add_to_page_cache(ctx: BtfTracePointContext) -> i32 {
     let page = Ptr::new(ctx.arg::<*const u8>(0));
     let index: u64 = page.get(offset!(page_index));
-    range(page.follow(offset!(page_mapping)), index, index, false)
+    range::<1, false>(page.follow(offset!(page_mapping)), index, index)
 }
 
-/// Notes that the current task uses the pages `first` to `last` of what `mapping` caches, as far as there is a file.
+/// Notes that the current task uses the pages `first` to `last` of what `mapping` caches, as far as there is a file; if it `MAPS` them, those that
+/// a fault maps.
 #[inline(always)]
-fn range(mapping: Ptr, first: u64, last: u64, mapped: bool) -> i32 {
+fn range<const PIECES: u64, const MAPS: bool>(mapping: Ptr, first: u64, last: u64) -> i32 {
     if !is_watched() {
         return 0;
     }
@@ -294,9 +298,11 @@ fn range(mapping: Ptr, first: u64, last: u64, mapped: bool) -> i32 {
         if from > to {
             break;
         }
-        // Ones from bit `from` to bit `to`.
-        let mask = (u64::MAX << (from & 63)) & (u64::MAX >> (63 - (to & 63)));
-        let used = if mapped { Chunk { read: 0, mapped: mask } } else { Chunk { read: mask, mapped: 0 } };
+        let used = if MAPS {
+            Chunk { read: 0, mapped: pages::mapped(mapping, chunk, (from, to), first == last, end) }
+        } else {
+            Chunk { read: ones(from, to), mapped: 0 }
+        };
         note(&Place { file, chunk }, &used);
         nth += 1;
     }

@@ -11,6 +11,7 @@
 #[path = "../kernel.rs"]
 #[allow(dead_code, reason = "what counting needs, recording does not")]
 mod kernel;
+#[path = "../pages.rs"]
 mod pages;
 
 use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd};
@@ -21,6 +22,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use skiff_ebpf_abi::prefetch::{CHUNKS, Chunk, PAGES, Place, Progress, SLOTS};
 
 use kernel::{Ptr, cgroup_id_of, is_reader, now_ns, offset, this};
+use pages::{PIECES_AROUND, ones};
 
 /// Recorded cgroups: their slot, by their id.
 #[btf_map]
@@ -36,8 +38,6 @@ pub static PROGRESS: Array<Progress, { SLOTS as usize }> = Array::new();
 const NEW: u64 = 1;
 /// Pieces that one event can touch, 16 MiB: a longer read makes several.
 const PIECES: u64 = 64;
-/// Those that one fault looks at, which are 16 pages, unless the kernel is told otherwise (`fault_around_bytes`).
-const PIECES_AROUND: u64 = 2;
 const PAGE_SHIFT: u32 = 12;
 const TCP_LISTEN: i32 = 10;
 const FORMAT: u16 = 0o170_000;
@@ -116,7 +116,7 @@ fn recorded() -> Option<u32> {
 }
 
 /// Notes that the current task uses the pages `first` to `last` of what `mapping` caches, as far as there is a file; if it `MAPS` them, those that
-/// are in the cache, and what is in one folio with them: since 6.18 a fault maps all of it.
+/// a fault maps.
 #[inline(always)]
 fn range<const PIECES: u64, const MAPS: bool>(mapping: Ptr, first: u64, last: u64) -> i32 {
     let Some(slot) = recorded() else { return 0 };
@@ -149,24 +149,12 @@ fn range<const PIECES: u64, const MAPS: bool>(mapping: Ptr, first: u64, last: u6
         if from > to {
             break;
         }
-        let mut mask = ones(from, to);
-        if MAPS {
-            // A single one is the fault's own, whether it is there yet or not.
-            let own = if first == last { mask } else { 0 };
-            // A folio can go beyond the end of its file.
-            let whole = ones(0, if end - start < PAGES { end - start } else { PAGES - 1 });
-            mask = (pages::cached(mapping, chunk, from, to) | own) & whole;
-        }
+        let mask =
+            if MAPS { pages::mapped(mapping, chunk, (from, to), first == last, end) } else { ones(from, to) };
         note(&Place { chunk, ..place }, mask);
         nth += 1;
     }
     0
-}
-
-/// Ones from bit `from` to bit `to`.
-#[inline(always)]
-fn ones(from: u64, to: u64) -> u64 {
-    (u64::MAX << (from & 63)) & (u64::MAX >> (63 - (to & 63)))
 }
 
 #[inline(always)]

@@ -6,7 +6,6 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::kernel::{Ptr, offset};
-use crate::ones;
 
 /// As many as a file of 4 TiB has.
 const LEVELS: u64 = 5;
@@ -20,10 +19,24 @@ const NODES: u64 = 4096;
 /// Slots that are read at once.
 const AT_ONCE: usize = 8;
 
+/// Pieces of 64 pages that one fault looks at, which does at 16 pages, unless the kernel is told otherwise (`fault_around_bytes`).
+pub const PIECES_AROUND: u64 = 2;
+
+/// What a fault maps that has looked at the pages from bit `from` to bit `to` of piece `chunk`: those that are in the cache, and what is in
+/// one folio with them, for since 6.18 it maps all of it. Of a fault that `is_single`, its own page, whether it is there yet or not. `end` is the file's last
+/// page; a folio can go beyond that.
+#[inline(always)]
+pub fn mapped(mapping: Ptr, chunk: u64, (from, to): (u64, u64), is_single: bool, end: u64) -> u64 {
+    let last = end - chunk * SLOTS;
+    let whole = ones(0, if last < SLOTS { last } else { SLOTS - 1 });
+    let own = if is_single { ones(from, to) } else { 0 };
+    (cached(mapping, chunk, from, to) | own) & whole
+}
+
 /// Which of the 64 pages of piece `chunk` are in the cache of `mapping`, of those from bit `from` to bit `to` and what is in one folio with
 /// them.
 #[inline(always)]
-pub fn cached(mapping: Ptr, chunk: u64, from: u64, to: u64) -> u64 {
+fn cached(mapping: Ptr, chunk: u64, from: u64, to: u64) -> u64 {
     let mut entry: u64 = mapping.get(offset!(mapping_pages));
     if is_folio(entry) {
         // The file's first page is the only one.
@@ -79,6 +92,12 @@ fn lowest(slots: u64, from: u64, to: u64) -> u64 {
     let after = siblings >> (to & 63) >> 1;
     let after = (after ^ after.wrapping_add(1)) >> 1;
     tried | before | after << (to & 63) << 1
+}
+
+/// Ones from bit `from` to bit `to`.
+#[inline(always)]
+pub fn ones(from: u64, to: u64) -> u64 {
+    (u64::MAX << (from & 63)) & (u64::MAX >> (63 - (to & 63)))
 }
 
 /// 0 if it is 0, else 1.
