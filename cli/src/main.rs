@@ -118,6 +118,7 @@ fn spawn(words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Prints `text` and nothing else.
 fn print(text: &str) -> Result<u8, Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => Ok(0),

@@ -1,5 +1,7 @@
 //! Every command of `skiff`: by which name, and who carries it out. The overview and `--help` come from this table.
 
+use std::collections::BTreeSet;
+
 use crate::bench;
 use crate::client::{attach, changes, daemon, exec, inspect, list, logs, run, start, stats, system};
 use crate::failure::Failure;
@@ -7,6 +9,7 @@ use crate::harden;
 use crate::help;
 use crate::images::{self, account, archive, containers, history, pull, push, remove, system as disk, tag};
 use crate::line::Rest;
+use crate::print;
 use crate::top;
 
 /// A command.
@@ -102,16 +105,38 @@ pub(crate) fn command(name: &str, words: Rest<'_>) -> Option<Result<u8, Failure>
         return find(name).map(|verb| (verb.run)(words));
     }
     let Some(second) = words.next() else {
-        return Some(Err(Failure::engine(format!("no command given after '{name}', see 'skiff --help'"))));
+        return Some(Err(Failure::engine(format!(
+            "no command given after '{name}', see 'skiff {name} --help'"
+        ))));
     };
+    if second == "--help" || second == "-h" {
+        return Some(print(&group(name)));
+    }
     let whole = format!("{name} {}", second.to_string_lossy());
-    let unknown = || Failure::engine(format!("unknown command: {whole}, see 'skiff --help'"));
+    let unknown = || Failure::engine(format!("unknown command: {whole}, see 'skiff {name} --help'"));
     Some(find(&whole).map_or_else(|| Err(unknown()), |verb| (verb.run)(words)))
 }
 
-/// The help of the command `name`.
+/// The help of the command `name`, or of the commands before which it may stand.
 pub(crate) fn help(name: &str) -> Option<String> {
+    if GROUPS.contains(&name) {
+        return Some(group(name));
+    }
     find(name).map(|verb| (verb.help)())
+}
+
+/// The commands before which `group` may stand.
+fn group(group: &str) -> String {
+    let mut text = format!("Usage: skiff {group} COMMAND\n\nCommands:\n");
+    let names = VERBS.iter().map(|verb| verb.name.rsplit(' ').next().unwrap_or_default());
+    let all: BTreeSet<&str> =
+        names.chain(ALIASES.map(|(alias, _)| alias.rsplit(' ').next().unwrap_or_default())).collect();
+    for name in all {
+        if let Some(verb) = find(&format!("{group} {name}")) {
+            text.push_str(&format!("  {name:<15} {}\n", verb.summary));
+        }
+    }
+    text
 }
 
 /// What there is, one line each.
@@ -165,6 +190,28 @@ mod tests {
         check("image images", "");
         check("prune", "");
         check("remove", "rm");
+    }
+
+    #[test]
+    fn a_group_s_help_has_its_commands() {
+        let lines = |name: &str| {
+            help(name).unwrap_or_default().lines().skip(3).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let names = |name: &str| -> Vec<String> {
+            lines(name).iter().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+        };
+        assert_eq!(names("system"), ["df", "fsck", "pools", "prune"]);
+        let images = [
+            "history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push", "remove", "rm",
+            "save", "tag",
+        ];
+        assert_eq!(names("image"), images);
+        let containers = names("container");
+        assert!(
+            ["ls", "prune", "rm", "run"].iter().all(|name| containers.iter().any(|one| one == name)),
+            "{containers:?}"
+        );
+        assert!(!containers.iter().any(|name| name == "pull" || name == "df"), "{containers:?}");
     }
 
     #[test]
