@@ -29,7 +29,7 @@ fn is_there() -> bool {
         known && booted && {
             let started = Command::new("systemctl").args(["start", "user@1000.service"]).status();
             assert!(started.expect("start systemctl").success(), "{}", unit_states());
-            as_user(&["mkdir", &format!("{RUN}/rootfs")]).output().ok();
+            as_user(&["mkdir", "-p", &format!("{RUN}/rootfs")]).output().ok();
             let archive = fixture::small_tar().display().to_string();
             let rootfs = format!("{RUN}/rootfs");
             Skiff::tool(&["cp", &archive, &format!("{RUN}/small.tar")]).output().ok();
@@ -203,9 +203,12 @@ fn what_a_user_runs_in_a_container_is_in_its_scope() {
             "0::/inner\n",
             "{id}"
         );
-        for pid in bundle.file("cgroup.procs").lines() {
-            fs::write(bundle.directory().join("inner/cgroup.procs"), pid).expect("move a process");
-        }
+        // The shell starts another one every second, which may come in between or be gone.
+        assert!(eventually(|| {
+            let inner = bundle.directory().join("inner/cgroup.procs");
+            bundle.file("cgroup.procs").lines().all(|pid| fs::write(&inner, pid).is_ok())
+                && bundle.file("cgroup.procs").is_empty()
+        }));
         fs::write(bundle.directory().join("cgroup.subtree_control"), "+pids").expect("hand on a controller");
         let output = bundle.does("exec", &[], &["/bin/cat", "/proc/self/cgroup"]);
         assert_eq!(output.ok(), "0::/inner\n", "{id}");
