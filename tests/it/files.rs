@@ -7,6 +7,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use crate::harness::{Case, Output, fixture, kernel, need, parse};
+use crate::oci::lacks;
 use crate::trace::can_trace;
 
 /// Runs a command with `--files`; its record, of which nothing is missing.
@@ -163,7 +164,9 @@ fn known_pages_are_the_working_set() {
 #[test]
 fn pages_are_mapped_as_the_process_has_them() {
     need!(can_trace(), "a kernel with BTF");
-    need!(kernel() >= (6, 18), "Linux 6.18, which maps folios as a whole");
+    if kernel() < (6, 18) {
+        return lacks("faults that map folios as a whole, of Linux 6.18");
+    }
     let on_disk = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| table.contains(" - ext4 "));
     need!(on_disk, "a disk");
     let case = Case::new();

@@ -409,7 +409,8 @@ fn the_tree_is_the_same_without_the_new_mount_calls() {
     bundle.mount(json!({ "destination": "/up", "options": ["remount", "nodev", "size=128k"] }));
     bundle.set("/linux/maskedPaths", json!(["/proc/timer_list", "/proc/acpi", "/bin/sh", "/etc"]));
     bundle.set("/linux/readonlyPaths", json!(["/proc/sys", "/data"]));
-    bundle.set("/root/readonly", json!(true)).write();
+    bundle.config["root"]["readonly"] = json!(true);
+    bundle.write();
     let modern = see_without(&bundle, "pidfd_getfd");
     for calls in [
         "fsopen,fsconfig,fsmount,fspick,move_mount,open_tree,mount_setattr",

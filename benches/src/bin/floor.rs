@@ -111,12 +111,16 @@ impl Writable {
 
     /// Removes it with what the kernel leaves in it, and nothing else.
     fn remove(self) {
-        let inside = |path: &str| format!("{}/{path}", self.directory);
-        let dirty = inside("work/work/incompat/volatile/dirty");
+        let mut inner = self.directory.clone();
+        let made_by_kernel = ["work", "work", "incompat", "volatile"].map(|name| {
+            inner = format!("{inner}/{name}");
+            inner.clone()
+        });
+        let dirty = format!("{inner}/dirty");
         step("unlink for an overlay", unlinkat(AT_FDCWD, dirty.as_str(), UnlinkatFlags::NoRemoveDir));
-        let left = ["work/work/incompat/volatile", "work/work/incompat", "work/work", "work", "upper", ""];
-        for path in left {
-            step("rmdir for an overlay", unlinkat(AT_FDCWD, inside(path).as_str(), UnlinkatFlags::RemoveDir));
+        let upper = format!("{}/upper", self.directory);
+        for path in made_by_kernel.into_iter().rev().chain([upper, self.directory]) {
+            step("rmdir for an overlay", unlinkat(AT_FDCWD, path.as_str(), UnlinkatFlags::RemoveDir));
         }
     }
 }
