@@ -9,6 +9,7 @@ mod btf;
 mod calibration;
 mod error;
 pub mod events;
+mod fields;
 pub mod files;
 mod harden;
 mod load;

@@ -15,6 +15,7 @@ use skiff_sys::{heap, process};
 
 use crate::Error;
 use crate::btf::Types;
+use crate::fields::{require_cgroup, require_hierarchy, require_task};
 use crate::maps::{Maps, Plain};
 use crate::marks::Object;
 
@@ -69,7 +70,9 @@ impl Loaded {
         check_privileges()?;
         let types = Types::of_kernel(Offsets::PATHS)?;
         let offsets = Offsets::new(|path| types.offset(path), types.passes_pointer("mark_victim"));
-        check_fields(&offsets)?;
+        require_task(&offsets)?;
+        require_cgroup(&offsets)?;
+        require_hierarchy(&offsets)?;
         let lacking = |name: &&str| !types.has_tracepoint(name);
         if let Some(name) = TASKS.into_iter().chain(CALLS).find(lacking) {
             return Err(Error::Tracepoint(name));
@@ -315,29 +318,6 @@ pub(crate) fn check_privileges() -> Result<(), Error> {
     let lacking = NEEDED.into_iter().filter(|(bit, _)| held.effective & bit == 0);
     let lacking: Vec<_> = lacking.map(|(_, name)| name).collect();
     if lacking.is_empty() { Ok(()) } else { Err(Error::Privilege(lacking)) }
-}
-
-/// That the kernel has the fields that are `needed`, by their offsets and paths. Errors: names the first that it lacks.
-pub(crate) fn require(needed: &[(u32, &'static str)]) -> Result<(), Error> {
-    match needed.iter().find(|(offset, _)| *offset == ABSENT) {
-        Some((_, path)) => Err(Error::Field(path)),
-        None => Ok(()),
-    }
-}
-
-/// What tells tasks apart has no substitute.
-fn check_fields(offsets: &Offsets) -> Result<(), Error> {
-    let needed = [
-        (offsets.task_pid, "task_struct.pid"),
-        (offsets.task_tgid, "task_struct.tgid"),
-        (offsets.task_cgroups, "task_struct.cgroups"),
-        (offsets.set_default, "css_set.dfl_cgrp"),
-        (offsets.cgroup_node, "cgroup.kn"),
-        (offsets.node_id, "kernfs_node.id"),
-        (offsets.cgroup_root, "cgroup.root"),
-        (offsets.root_hierarchy, "cgroup_root.hierarchy_id"),
-    ];
-    require(&needed)
 }
 
 pub(crate) fn tracepoint<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, Error> {

@@ -12,7 +12,8 @@ use skiff_sys::heap;
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::{check_privileges, program, require};
+use crate::fields::{require_cgroup, require_pages};
+use crate::load::{check_privileges, program};
 use crate::maps::{Plain, read_error, write_error};
 use crate::marks::Object;
 
@@ -100,7 +101,8 @@ impl Recorder {
         check_privileges()?;
         let types = Types::of_kernel(Offsets::PATHS)?;
         let offsets = Offsets::new(|path| types.offset(path), false);
-        check_fields(&offsets)?;
+        require_cgroup(&offsets)?;
+        require_pages(&offsets)?;
         let tells = USED.iter().all(|name| types.has_tracepoint(name));
         let accuracy = wanted.unwrap_or(if tells { Accuracy::Used } else { Accuracy::Added });
         let listens = types.has_tracepoint(LISTEN);
@@ -215,25 +217,6 @@ fn runs(base: u64, chunk: Chunk) -> impl Iterator<Item = Used> {
         bits = bits.checked_shr(zeros + ones).unwrap_or(0);
         Some(Used { page, pages: ones.into(), first_ns: chunk.first_ns })
     })
-}
-
-fn check_fields(offsets: &Offsets) -> Result<(), Error> {
-    let needed = [
-        (offsets.task_cgroups, "task_struct.cgroups"),
-        (offsets.set_default, "css_set.dfl_cgrp"),
-        (offsets.cgroup_node, "cgroup.kn"),
-        (offsets.node_id, "kernfs_node.id"),
-        (offsets.mapping_inode, "address_space.host"),
-        (offsets.mapping_pages, "address_space.i_pages.xa_head"),
-        (offsets.pages_shift, "xa_node.shift"),
-        (offsets.pages_slots, "xa_node.slots"),
-        (offsets.inode_number, "inode.i_ino"),
-        (offsets.inode_mode, "inode.i_mode"),
-        (offsets.inode_size, "inode.i_size"),
-        (offsets.inode_superblock, "inode.i_sb"),
-        (offsets.superblock_device, "super_block.s_dev"),
-    ];
-    require(&needed)
 }
 
 pub(crate) fn attach(object: &mut Ebpf, name: &'static str, btf: &Btf) -> Result<(), Error> {

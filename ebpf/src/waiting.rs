@@ -18,7 +18,8 @@ use skiff_sys::heap;
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::{HELD, check_privileges, lacking_held, pin_maps, program, require, tracepoint};
+use crate::fields::{require_cgroup, require_hierarchy};
+use crate::load::{HELD, check_privileges, lacking_held, pin_maps, program, tracepoint};
 use crate::maps::{Plain, memory};
 use crate::marks::Object;
 use crate::tier1::{Probes, Reader, Tier1};
@@ -77,7 +78,8 @@ impl Waiting {
         let types = Types::of_kernel(&paths)?;
         let offsets = Offsets::new(|path| types.offset(path), false);
         let mut queues = QueueOffsets::new(|path| types.offset(path));
-        check_fields(&offsets)?;
+        require_cgroup(&offsets)?;
+        require_hierarchy(&offsets)?;
         let has = |names: &[&str]| names.iter().all(|name| types.has_tracepoint(name));
         let mut missing = Vec::new();
         let run_queue = probes.run_queue && has(&[SWITCH]) && has_queues(&offsets, &queues);
@@ -301,17 +303,4 @@ pub(crate) fn take(object: &mut Ebpf, name: &str) -> Result<Map, Error> {
     let data = crate::maps::data(map).ok_or_else(lacks)?;
     let fd = std::os::fd::AsFd::as_fd(data.fd()).try_clone_to_owned();
     fd.and_then(Map::of).map_err(|cause| Error::refused(format!("look up the map {name}"), &cause))
-}
-
-/// What tells tasks apart has no substitute.
-fn check_fields(offsets: &Offsets) -> Result<(), Error> {
-    let needed = [
-        (offsets.task_cgroups, "task_struct.cgroups"),
-        (offsets.set_default, "css_set.dfl_cgrp"),
-        (offsets.cgroup_node, "cgroup.kn"),
-        (offsets.node_id, "kernfs_node.id"),
-        (offsets.cgroup_root, "cgroup.root"),
-        (offsets.root_hierarchy, "cgroup_root.hierarchy_id"),
-    ];
-    require(&needed)
 }

@@ -19,7 +19,8 @@ use skiff_sys::heap;
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::{check_privileges, program, require};
+use crate::fields::{require_cgroup, require_hierarchy, require_task};
+use crate::load::{check_privileges, program};
 use crate::maps::Plain;
 use crate::marks::Object;
 
@@ -199,7 +200,9 @@ fn create(nested: u32, marks: Marks) -> Result<(Ebpf, Btf, Vec<String>), Error> 
     if marks != Marks::Used || fields.task_signal == ABSENT {
         fields.signal_oom = ABSENT;
     }
-    check_fields(&offsets)?;
+    require_task(&offsets)?;
+    require_cgroup(&offsets)?;
+    require_hierarchy(&offsets)?;
     let mut tracepoints = TASKS.into_iter().map(|(_, tracepoint)| tracepoint);
     if let Some(name) = tracepoints.find(|name| !types.has_tracepoint(name)) {
         return Err(Error::Tracepoint(name));
@@ -214,21 +217,6 @@ fn create(nested: u32, marks: Marks) -> Result<(Ebpf, Btf, Vec<String>), Error> 
         .map_err(|cause| Error::refused("create the maps", &cause))?;
     let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
     Ok((object, btf, missing))
-}
-
-/// Those without which nothing can be told apart.
-fn check_fields(offsets: &Offsets) -> Result<(), Error> {
-    let needed = [
-        (offsets.task_pid, "task_struct.pid"),
-        (offsets.task_tgid, "task_struct.tgid"),
-        (offsets.task_cgroups, "task_struct.cgroups"),
-        (offsets.set_default, "css_set.dfl_cgrp"),
-        (offsets.cgroup_node, "cgroup.kn"),
-        (offsets.node_id, "kernfs_node.id"),
-        (offsets.cgroup_root, "cgroup.root"),
-        (offsets.root_hierarchy, "cgroup_root.hierarchy_id"),
-    ];
-    require(&needed)
 }
 
 /// One phrase for each figure that this kernel does not keep.

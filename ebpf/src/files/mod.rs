@@ -17,7 +17,8 @@ pub use process::{Event, Exec, Process, processes};
 
 use crate::Error;
 use crate::btf::Types;
-use crate::load::{check_privileges, require};
+use crate::fields::{require_pages, require_task};
+use crate::load::check_privileges;
 use crate::maps::{Plain, read_error, write_error};
 use crate::marks::Object;
 use crate::recorder::{Accuracy, attach, map};
@@ -126,7 +127,8 @@ impl Recorder {
         let paths: Vec<&str> = Offsets::PATHS.iter().copied().chain(Fields::PATHS).collect();
         let types = Types::of_kernel(&paths)?;
         let offsets = Offsets::new(|path| types.offset(path), false);
-        check_fields(&offsets)?;
+        require_task(&offsets)?;
+        require_pages(&offsets)?;
         let tells = USED.iter().all(|name| types.has_tracepoint(name));
         let fields = Fields::of(Fields::PATHS.map(|path| types.offset(path).unwrap_or(ABSENT)), tells);
         if let Some(name) = PROGRAMS.into_iter().find(|name| !types.has_tracepoint(name)) {
@@ -221,22 +223,6 @@ impl Recorder {
         });
         Ok(files)
     }
-}
-
-fn check_fields(offsets: &Offsets) -> Result<(), Error> {
-    require(&[
-        (offsets.task_pid, "task_struct.pid"),
-        (offsets.task_tgid, "task_struct.tgid"),
-        (offsets.mapping_inode, "address_space.host"),
-        (offsets.mapping_pages, "address_space.i_pages.xa_head"),
-        (offsets.pages_shift, "xa_node.shift"),
-        (offsets.pages_slots, "xa_node.slots"),
-        (offsets.inode_number, "inode.i_ino"),
-        (offsets.inode_mode, "inode.i_mode"),
-        (offsets.inode_size, "inode.i_size"),
-        (offsets.inode_superblock, "inode.i_sb"),
-        (offsets.superblock_device, "super_block.s_dev"),
-    ])
 }
 
 /// What comes before the first NUL.

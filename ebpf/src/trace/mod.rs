@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::maps::{CgroupArray, MapData, PerCpuArray, RingBuf};
 use aya::{Btf, Ebpf, EbpfLoader};
+use skiff_ebpf_abi::Offsets;
 use skiff_ebpf_abi::trace::{Drops, NUMBERS, Settings, WINDOW_NS};
-use skiff_ebpf_abi::{ABSENT, Offsets};
 use skiff_sys::heap;
 use skiff_sys::syscalls;
 
@@ -20,6 +20,7 @@ pub use event::{Copied, Entry, Event};
 
 use crate::Error;
 use crate::btf::Types;
+use crate::fields::require_task;
 use crate::load::check_privileges;
 use crate::maps::{Plain, read_error, write_error};
 use crate::marks::Object;
@@ -122,12 +123,7 @@ impl Tracer {
         check_privileges()?;
         let types = Types::of_kernel(Offsets::PATHS)?;
         let offsets = Offsets::new(|path| types.offset(path), false);
-        for (offset, path) in [(offsets.task_pid, "task_struct.pid"), (offsets.task_tgid, "task_struct.tgid")]
-        {
-            if offset == ABSENT {
-                return Err(Error::Field(path));
-            }
-        }
+        require_task(&offsets)?;
         if let Some(name) = PROGRAMS.into_iter().find(|name| !types.has_tracepoint(name)) {
             return Err(Error::Tracepoint(name));
         }
