@@ -232,6 +232,19 @@ fn a_trace_of_what_never_rests_ends_when_it_is_told_to() {
 }
 
 #[test]
+fn no_call_passes_for_refused_when_a_trace_begins() {
+    need!(can_trace(), "a kernel with BTF");
+    let world = World::new();
+    world.run("busy", &[], &["sh", "-c", "while :; do : < /etc/passwd; done"]);
+    for _ in 0..5 {
+        let (shown, _) = Trace::of(&world.0, &["busy", "--limit", "30"]).finish();
+        let unseen = shown.iter().take_while(|event| event["entry"] == "unseen").count();
+        assert!(unseen <= 1, "there is one task: {shown:?}");
+        assert!(shown[unseen..].iter().all(|event| event["entry"] == "seen"), "{shown:?}");
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_in_one_line() {
     let world = World::new();
     world.create(&["--name", "made"], &["probe", "trap"]);

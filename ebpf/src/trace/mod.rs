@@ -29,7 +29,6 @@ use arguments::{Class, Kind};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/trace.bpf.o"));
 
-/// In the order in which they are attached: an exit without its entry is told of, an entry without its exit is not.
 const PROGRAMS: [&str; 4] = ["sched_process_exec", "sched_process_exit", "sys_exit", "sys_enter"];
 
 /// What is told of.
@@ -145,12 +144,13 @@ impl Tracer {
 
     /// Traces from now on the tasks in the cgroup2 whose directory `cgroup` is, and in those below it.
     pub fn watch(&mut self, cgroup: BorrowedFd<'_>) -> Result<(), Error> {
-        self.cgroups.set(0, cgroup, 0).map_err(write_error)?;
         let btf = Btf::from_sys_fs().map_err(|cause| Error::refused("read the kernel's types", &cause))?;
         for name in PROGRAMS {
             attach(&mut self.object, name, &btf)?;
         }
         drop(btf);
+        // Last, as this is what lets all of them see at once: who saw exits before entries would take calls for refused.
+        self.cgroups.set(0, cgroup, 0).map_err(write_error)?;
         heap::trim();
         Ok(())
     }
