@@ -12,19 +12,16 @@ Usage: skiff [--debug] COMMAND
 
 Commands:
 ",
-    "  observe      let containers be counted, whoever starts them by skiff or skiff-runtime
-  profile      show what a container that is counted has cost the kernel so far
-  prefetch     show and remove what is known of images that is read ahead when they are started
-
+    "
 Options:
-  --debug      log what skiff does to standard error, or as SKIFF_LOG=trace|debug|info says
-  --help       show this help; 'skiff COMMAND --help' shows that of a command
-  --version    show the version
+  --debug         log what skiff does to standard error, or as SKIFF_LOG=trace|debug|info says
+  --help          show this help; 'skiff COMMAND --help' shows that of a command
+  --version       show the version
 ",
 ];
 
 /// `skiff observe --help`.
-const OBSERVE: &str = "\
+pub(crate) const OBSERVE: &str = "\
 Usage: skiff observe [--format text|json]
        skiff observe on [PROBE[,PROBE…]] [--slots NUMBER]
        skiff observe off
@@ -50,7 +47,7 @@ first instruction on. Without a verb: shows what is on, and what it costs.
 ";
 
 /// `skiff profile --help`.
-const PROFILE: &str = "\
+pub(crate) const PROFILE: &str = "\
 Usage: skiff profile CONTAINER [--format text|json]
        skiff profile CONTAINER --for TIME [--files] [--stacks[=HZ]] [--output FILE|DIR] [--format text|json]
 
@@ -64,12 +61,12 @@ be switched on before, and nothing is left. SIGINT ends it early, and shows what
       --files                       list processes, opens, and which parts of files are used
       --stacks[=HZ]                 sample what runs, so often per second of CPU time (default 99)
   -o, --output FILE|DIR             write to FILE, once more for several, by the end of its name: .json (all of it),
-                                    .svg (flame graph), .folded, .pb.gz (pprof), .perfetto-trace; to DIR whatever there is
+                                    .svg (flame graph), .folded, .pb.gz (pprof), .perfetto-trace; to DIR all there is
       --format text|json            a report, or what docs/profile.schema.json (docs/profile.md with --for) describes
 ";
 
 /// `skiff prefetch --help`.
-const PREFETCH: &str = "\
+pub(crate) const PREFETCH: &str = "\
 Usage: skiff prefetch [ls | show IMAGE [CLASS] | export IMAGE [CLASS] | import IMAGE [FILE] | rm IMAGE [CLASS] |
                        rm --all]
 
@@ -81,7 +78,7 @@ ahead when one is started and the page cache is cold. IMAGE is an image's id, or
                                     much of what was used had been read ahead
   show                              list the files of one
   export                            print one as docs/prefetch.md describes it, with the digests of its files
-  import                            take one over from FILE, or standard input, as far as IMAGE, or a name, has its files
+  import                            take one over from FILE or standard input, as far as IMAGE, or a name, has its files
   rm                                remove those of an image, or all
       --format text|json            how ls and show print
 ";
@@ -89,9 +86,6 @@ ahead when one is started and the page cache is cold. IMAGE is an image's id, or
 /// The help of a command, or of all.
 pub(crate) fn of(command: Option<&str>) -> String {
     match command {
-        Some("observe") => OBSERVE.to_owned(),
-        Some("profile") => PROFILE.to_owned(),
-        Some("prefetch") => PREFETCH.to_owned(),
         Some(name) => verbs::help(name).unwrap_or_else(overview),
         None => overview(),
     }

@@ -38,7 +38,6 @@ use std::process::ExitCode;
 use failure::Failure;
 use skiff_runtime::{init, spawner};
 use tracing::level_filters::LevelFilter;
-use words::Words;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os();
@@ -75,9 +74,6 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
     };
     let name = word.to_str().unwrap_or_default();
     match name {
-        "observe" => small("observe", words, &mut |words| print(&observe::run(words)?)),
-        "profile" => small("profile", words, &mut |words| print(&profile::run(words)?)),
-        "prefetch" => small("prefetch", words, &mut |words| print(&prefetch::run(words)?)),
         "help" => {
             let topic: Vec<String> = words.filter_map(|word| word.into_string().ok()).collect();
             print(&help::of(Some(&topic.join(" "))))
@@ -89,19 +85,6 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
             Err(Failure::engine(format!("unknown {kind}: {}, see 'skiff --help'", word.display())))
         }),
     }
-}
-
-/// Carries out a command that has a small command line, or prints its help.
-fn small(
-    name: &'static str,
-    words: impl Iterator<Item = OsString>,
-    run: &mut dyn FnMut(&mut Words) -> Result<u8, Failure>,
-) -> Result<u8, Failure> {
-    let words: Vec<OsString> = words.collect();
-    if words.iter().any(|word| word == "--help" || word == "-h") {
-        return print(&help::of(Some(name)));
-    }
-    run(&mut Words::new(name, words.into_iter())?)
 }
 
 /// Process 1 of a container with `--init`; what follows its name is the process that it looks after.

@@ -1,6 +1,7 @@
 //! Every command of `skiff`: by which name, and who carries it out. The overview and `--help` come from this table.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 
 use crate::bench;
 use crate::client::{attach, changes, daemon, exec, inspect, list, logs, run, start, stats, system};
@@ -11,6 +12,7 @@ use crate::images::{self, account, archive, containers, history, pull, push, rem
 use crate::line::Rest;
 use crate::print;
 use crate::top;
+use crate::words::Words;
 
 /// A command.
 struct Verb {
@@ -36,6 +38,19 @@ enum On {
 macro_rules! verb {
     ($name:literal, $on:ident, $summary:literal, $run:expr, $command:expr) => {
         Verb { name: $name, on: On::$on, summary: $summary, run: $run, help: || help::command(&$command) }
+    };
+}
+
+/// A row of a command with a small command line.
+macro_rules! small {
+    ($name:literal, $summary:literal, $run:path, $help:path) => {
+        Verb {
+            name: $name,
+            on: On::Other,
+            summary: $summary,
+            run: |words| small($name, words, &mut |words| print(&$run(words)?)),
+            help: || $help.to_owned(),
+        }
     };
 }
 
@@ -84,6 +99,9 @@ static VERBS: &[Verb] = &[
     verb!("system prune", Other, "remove what nobody needs", disk::prune, disk::PRUNE),
     verb!("system fsck", Other, "look for damage in the images, and repair it", disk::fsck, disk::FSCK),
     verb!("system pools", Other, "show what is made ahead, and its memory", system::pools, system::POOLS),
+    small!("observe", "let containers be counted, whoever starts them by skiff or skiff-runtime", crate::observe::run, help::OBSERVE),
+    small!("profile", "show what a container has cost the kernel so far, or does in a time to come", crate::profile::run, help::PROFILE),
+    small!("prefetch", "show and remove what is known of images that is read ahead when they are started", crate::prefetch::run, help::PREFETCH),
     verb!("harden", Other, "make a policy of least privilege from recorded runs", harden::run, harden::COMMAND),
     verb!("version", Other, "show the versions of client and daemon", system::version, system::VERSION),
     verb!("daemon", Other, "be the daemon, or end it", daemon::run, daemon::COMMAND),
@@ -95,6 +113,19 @@ const ALIASES: [(&str, &str); 7] = [
     ("ls", "ps"), ("list", "ps"), ("remove", "rm"),
     ("image ls", "images"), ("image list", "images"), ("image rm", "rmi"), ("image remove", "rmi"),
 ];
+
+/// Carries out a command that has a small command line, or prints its help.
+fn small(
+    name: &'static str,
+    words: Rest<'_>,
+    run: &mut dyn FnMut(&mut Words) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    let words: Vec<OsString> = words.collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        return print(&help::of(Some(name)));
+    }
+    run(&mut Words::new(name, words.into_iter())?)
+}
 
 /// What may stand before another word.
 const GROUPS: [&str; 3] = ["container", "image", "system"];
@@ -174,6 +205,14 @@ mod tests {
     }
 
     #[test]
+    fn summaries_stand_in_one_column() {
+        let help = help::of(None);
+        for line in help.lines().filter(|line| line.starts_with("  ")) {
+            assert!(line[..18].ends_with(' ') && !line[18..].starts_with(' '), "{line}");
+        }
+    }
+
+    #[test]
     fn commands_have_docker_s_names() {
         let check = |name: &str, expected: &str| {
             assert_eq!(find(name).map(|verb| verb.name).unwrap_or_default(), expected, "{name}");
@@ -221,7 +260,10 @@ mod tests {
             include_str!("../../docs/images.md"),
             include_str!("../../docs/bench.md"),
             include_str!("../../docs/harden.md"),
-            include_str!("../../docs/trace.md")
+            include_str!("../../docs/trace.md"),
+            include_str!("../../docs/observe.md"),
+            include_str!("../../docs/profile.md"),
+            include_str!("../../docs/prefetch.md")
         );
         for verb in VERBS {
             assert!(guide.contains(&format!("`skiff {}", verb.name)), "{}", verb.name);
