@@ -343,6 +343,26 @@ fn profiles_are_kept_with_the_policy_that_was_made_of_them() {
 }
 
 #[test]
+fn programs_are_told_the_verdict() {
+    need!(can_record(), "root, and a kernel with BTF");
+    let case = Case::new();
+    let directory = policy_of(&case, &[], &["probe", "try", "read", "/etc/passwd"]);
+    let image = format!("rootfs:{}", case.own_root().display());
+    let verdict = |tried: &[&str]| {
+        let words = [&["harden", "--verify", &directory, "--format", "json", "--", &image], tried].concat();
+        let output = case.skiff(&words).output();
+        (output.code, parse(output.stdout.lines().last().expect("a line")), output.stderr)
+    };
+    let (code, kept, _) = verdict(&["probe", "try", "read", "/etc/passwd"]);
+    let expected = serde_json::json!({"schema": "skiff.verdict/1", "verified": true, "refusals": []});
+    assert_eq!((code, kept), (0, expected));
+    let (code, broken, said) = verdict(&["probe", "try", "keyctl"]);
+    assert_eq!((code, &broken["verified"]), (1, &false.into()), "{broken}");
+    assert_eq!(broken["refusals"], serde_json::json!(["system call keyctl was refused by the filter, once"]));
+    assert_eq!(said, "skiff: the program needs more than the policy allows: 1 difference\n");
+}
+
+#[test]
 fn what_a_profile_would_be_given_of_the_host_must_be_said_again() {
     need!(can_record(), "root, and a kernel with BTF");
     let case = Case::new();

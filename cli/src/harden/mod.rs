@@ -55,7 +55,7 @@ refused is told. The exit code is 1 if it was refused anything or did not end as
                 a.accept_losses = on;
             }),
             Flag::switch(None, "verify", "run under the policy and tell what is refused", |a, on| a.verify = on),
-            Flag::value(None, "format", "text|json", "how to print the policy", |a, v| match v {
+            Flag::value(None, "format", "text|json", "how to print the policy, or what was refused", |a, v| match v {
                 "text" | "json" => put(&mut a.json, v == "json"),
                 _ => Err("neither text nor json".into()),
             }),

@@ -5,7 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use skiff_observe::harden::{self, Engine, Needs, Recorded, Run};
+use skiff_observe::trace::plain_json;
 use skiff_runtime::caps::CapSet;
 use skiff_runtime::options::Mount;
 
@@ -34,23 +36,34 @@ pub(super) fn verify(args: &Args, files: &[PathBuf], after: Option<Vec<OsString>
     let needs = Needs::of(&runs, args.accept_losses).map_err(wrong)?;
     let profile = scratch.0.join("profile.json");
     let words = command_line(&runs, &needs, after, flags_in(&directory)?)?;
+    let is_json = args.json;
     let Parsed::Run(mut args) = args::parse(&flags::RUN, &mut words.into_iter())? else {
         return Err(wrong("no command to run"));
     };
     args.profile = Some(Report::Quiet(profile.clone()));
     args.detach = false;
     crate::run::run(&args)?;
-    tell(&needs, &read(&profile)?.0)
+    tell(&needs, &read(&profile)?.0, is_json)
 }
 
-/// What has become of the run.
-fn tell(needs: &Needs, run: &Recorded) -> Result<u8, Failure> {
+/// What has become of the run. As JSON in one line, as the program may have written to standard output as well.
+fn tell(needs: &Needs, run: &Recorded, is_json: bool) -> Result<u8, Failure> {
     let refusals = needs.refusals(run);
-    if refusals.is_empty() {
-        return print("verified: nothing was refused\n");
+    if is_json {
+        let verdict =
+            json!({"schema": "skiff.verdict/1", "verified": refusals.is_empty(), "refusals": refusals});
+        print(&plain_json(format!("{verdict}\n")))?;
+    } else if refusals.is_empty() {
+        print("verified: nothing was refused\n")?;
+    } else {
+        print(&refusals.iter().map(|line| crate::format::plain(line) + "\n").collect::<String>())?;
     }
-    print(&refusals.iter().map(|line| crate::format::plain(line) + "\n").collect::<String>())?;
-    Err(wrong(format!("the program needs more than the policy allows: {} differences", refusals.len())))
+    let count = match refusals.len() {
+        0 => return Ok(0),
+        1 => "1 difference".to_owned(),
+        many => format!("{many} differences"),
+    };
+    Err(wrong(format!("the program needs more than the policy allows: {count}")))
 }
 
 /// The profiles that a policy has been made of.
