@@ -203,7 +203,7 @@ pub(crate) struct Execs {
     pub(crate) listed: Vec<Exec>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Exec {
     pub(crate) at_us: Option<f64>,
     /// `init` or `workload`.

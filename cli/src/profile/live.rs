@@ -64,9 +64,10 @@ fn document(pinned: &Pinned, container: &Container) -> Result<Document, Failure>
         container.taken.owner.stamps;
     // A created container waits to be started: that the launcher has seen.
     let exec_seen = record.exec_ns.unwrap_or(0);
+    let names = counted::Names::find();
     Ok(Document::new(&Run {
         id: &container.id,
-        name: None,
+        name: names.of(&container.id),
         image: None,
         argv: command(&record),
         exit: None,

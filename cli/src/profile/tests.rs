@@ -205,6 +205,16 @@ fn the_schema_s_check_can_fail() {
 }
 
 #[test]
+fn the_text_lists_some_programs_and_counts_the_rest() {
+    let mut document = document();
+    let first = document.execs.listed.swap_remove(0);
+    let again = |at| document::Exec { file: format!("/bin/{at}"), arguments: Vec::new(), ..first.clone() };
+    document.execs = document::Execs { total: 500, listed: (0..100).map(again).collect() };
+    let text = render(&document);
+    assert!(text.contains("/bin/39\n  and 460 more\n") && !text.contains("/bin/40"), "{text}");
+}
+
+#[test]
 fn every_key_of_the_schema_is_in_the_guide() {
     fn keys(value: &Value, found: &mut Vec<String>) {
         if let Some(properties) = value.get("properties").and_then(Value::as_object) {

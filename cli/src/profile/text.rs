@@ -8,6 +8,9 @@ use super::table::{Align, Table};
 /// System calls of the runtime's set-up that are listed one by one; the rest is summed up.
 const INIT_CALLS: usize = 12;
 
+/// Programs executed that are listed; the JSON has more of them.
+const EXECS: usize = 40;
+
 /// Characters of a command that are shown.
 const COMMAND_CHARS: usize = 100;
 
@@ -199,7 +202,8 @@ pub(super) fn execs(execs: &Execs) -> String {
     let columns =
         [(title.as_str(), Align::Left), ("at µs", Align::Right), ("pid", Align::Right), ("", Align::Left)];
     let mut table = Table::new(columns);
-    for exec in &execs.listed {
+    let shown = &execs.listed[..execs.listed.len().min(EXECS)];
+    for exec in shown {
         let phase = if exec.phase == "workload" { "program" } else { "set-up" };
         let mut words = vec![exec.file.clone()];
         words.extend(exec.arguments.iter().skip(1).cloned());
@@ -207,7 +211,7 @@ pub(super) fn execs(execs: &Execs) -> String {
         table.row([phase.into(), tenths(exec.at_us), exec.pid.to_string(), command(&words) + cut]);
     }
     let mut text = table.render();
-    let unlisted = execs.total.saturating_sub(execs.listed.len() as u64);
+    let unlisted = execs.total.saturating_sub(shown.len() as u64);
     if unlisted > 0 {
         text += &format!("  and {unlisted} more\n");
     }
