@@ -2,9 +2,10 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 use crate::harness::pty::Terminal;
-use crate::harness::{Case, Skiff, fixture, need};
+use crate::harness::{Case, Skiff, fixture, need, parse};
 use crate::peers::world::eventually;
 
 /// A container that runs, by a daemon.
@@ -40,9 +41,35 @@ fn the_processes_of_a_container_are_those_that_ps_knows() {
 }
 
 #[test]
+fn programs_are_told_what_is_shown() {
+    let is_procps = Skiff::tool(&["ps", "--version"]).output().stdout.contains("procps");
+    let case = Case::with_daemon();
+    running(&case, "one");
+    running(&case, "other");
+    let all = parse(&case.skiff(&["top", "--format", "json"]).output().ok());
+    assert_eq!(all["schema"], "skiff.top/1");
+    let mut containers = all["containers"].as_array().expect("a list").clone();
+    containers.sort_by_key(|one| one["name"].to_string());
+    let names: Vec<&Value> = containers.iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["one", "other"]);
+    for container in &containers {
+        assert_eq!((&container["image"], &container["tasks"]), (&fixture::small_root().into(), &1.into()));
+        assert!(container["cpu_percent"].is_number() && container["id"].is_string(), "{container}");
+        assert_eq!(container["system_calls_per_s"], Value::Null, "nobody counts them");
+    }
+    case.skiff(&["top", "--format", "xml"]).output().fails(125, "neither text nor json");
+    need!(is_procps, "ps of procps");
+    let pid = case.skiff(&["inspect", "--format", "{{.State.Pid}}", "one"]).output().ok();
+    let listed = parse(&case.skiff(&["top", "--format", "json", "one", "-o", "pid,args"]).output().ok());
+    let expected = json!({"Titles": ["PID", "COMMAND"], "Processes": [[pid.trim(), "probe trap TERM"]]});
+    assert_eq!(listed, expected);
+}
+
+#[test]
 fn without_a_terminal_or_a_source_there_is_one_line() {
     let case = Case::new();
     case.skiff(&["top"]).output().fails(1, "needs a terminal");
+    case.skiff(&["top", "--format", "json"]).output().fails(1, "nothing is known");
     let (code, screen) = top(&case, 24, 80).finish();
     assert_eq!(code, 1);
     assert_eq!(screen.trim(), "skiff: top: no daemon runs, and observing is off: nothing is known");

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use skiff_ebpf::pinned::Pinned;
 use skiff_engine::Client;
 use skiff_engine::figures::Sampled;
 use skiff_engine::protocol::Request;
@@ -15,7 +16,7 @@ use crate::failure::Failure;
 use crate::format::{Listing, Row};
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::roots::Roots;
-use crate::stats::show::{names, partly_counted, row, uncounted};
+use crate::stats::show::{names, partly_counted, row};
 use crate::stats::{Sample, Stats, record};
 use crate::{counted, observe, stats};
 
@@ -60,15 +61,17 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, containers)) = understand(&COMMAND, words)? else { return Ok(0) };
-    if crate::run::is_alone() || is_without_daemon() {
-        return stats::run(args.once, args.format.as_deref(), containers).map(|()| 0);
-    }
+    let is_alone = crate::run::is_alone() || is_without_daemon();
+    let samples = || if is_alone { of_pinned(&containers) } else { samples(&containers) };
     let format = args.format.as_deref().map(|format| if format == "text" { "table" } else { format });
     let listing = Listing::parse(format, USUAL).map_err(template)?;
-    let mut before = samples(&containers)?.0;
+    let mut before = samples()?.0;
     loop {
         thread::sleep(INTERVAL);
-        let (now, errors, uncounted) = samples(&containers)?;
+        let (now, errors, uncounted) = samples()?;
+        if now.is_empty() && !errors.is_empty() {
+            return Ok(report(&errors));
+        }
         let stats: Vec<Stats> = now
             .iter()
             .map(|now| Stats::between(before.iter().find(|before| before.is_same(now)), now))
@@ -97,9 +100,17 @@ fn is_without_daemon() -> bool {
     is_pinned() && !Roots::find().is_ok_and(is_there)
 }
 
+/// Containers; who is meant and is none, one line each; and what is not counted.
+type Samples = (Vec<Sample>, Vec<String>, String);
+
+fn of_pinned(containers: &[String]) -> Result<Samples, Failure> {
+    let (samples, uncounted) = stats::samples(containers)?;
+    Ok((samples, Vec::new(), uncounted))
+}
+
 /// The daemon's containers, with what pinned programs count of them; and where those count others, these.
-fn samples(containers: &[String]) -> Result<(Vec<Sample>, Vec<String>, String), Failure> {
-    let (documents, errors) = documents(&Request::Figures { containers: containers.to_vec() })?;
+fn samples(containers: &[String]) -> Result<Samples, Failure> {
+    let (documents, mut errors) = documents(&Request::Figures { containers: containers.to_vec() })?;
     let sampled: Vec<Sampled> =
         documents.into_iter().filter_map(|document| serde_json::from_value(document).ok()).collect();
     // Whoever may not read them sees what the daemon knows.
@@ -113,15 +124,22 @@ fn samples(containers: &[String]) -> Result<(Vec<Sample>, Vec<String>, String), 
         let record = taken.map(|taken| record(&pinned, &taken)).transpose()?.flatten();
         samples.push(Sample::of(one, record.as_ref()));
     }
-    // Names are the daemon's.
-    if containers.is_empty() {
-        for other in counted {
-            let record = record(&pinned, &other)?;
-            samples.push(Sample::take(other, record.as_ref()));
-        }
-    }
-    let refused = pinned.refused().map_err(observe::failed)?;
-    Ok((samples, errors, uncounted(&refused, pinned.slots())))
+    let others = if containers.is_empty() { counted } else { unknown_to_daemon(&pinned, &mut errors) };
+    samples.extend(stats::samples_of(&pinned, others)?);
+    Ok((samples, errors, stats::uncounted(&pinned)?))
+}
+
+/// Those of which the daemon says that there are none, and that are counted all the same.
+fn unknown_to_daemon(pinned: &Pinned, errors: &mut Vec<String>) -> Vec<counted::Container> {
+    let mut found = Vec::new();
+    errors.retain(|error| {
+        let name = error.strip_prefix("no such container: ");
+        let counted = name.and_then(|name| counted::find(pinned, name).ok());
+        let is_unknown = counted.is_none();
+        found.extend(counted);
+        is_unknown
+    });
+    found
 }
 
 fn shown(listing: &Listing, rows: Vec<Value>) -> Result<String, Failure> {

@@ -18,7 +18,7 @@ pub(crate) struct Sample {
     cgroup: u64,
     short_id: String,
     id: String,
-    /// Of a daemon's.
+    /// If one is known.
     name: Option<String>,
     directory: Option<String>,
     running: bool,
@@ -42,9 +42,9 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Looks at `container`, of which `record` has been counted.
+    /// Looks at `container`, which is called `name` and of which `record` has been counted.
     #[expect(clippy::needless_pass_by_value, reason = "it has been looked at now")]
-    pub(crate) fn take(container: Container, record: Option<&Record>) -> Self {
+    pub(crate) fn take(container: Container, name: Option<String>, record: Option<&Record>) -> Self {
         let usage = container.usage();
         let of =
             |figure: fn(&Phase) -> Option<u64>| Some(figure(&record?.init)? + figure(&record?.workload)?);
@@ -54,7 +54,7 @@ impl Sample {
             cgroup: container.taken.owner.cgroup,
             short_id: container.short_id().to_owned(),
             id: container.id.clone(),
-            name: None,
+            name,
             directory: Some(container.directory.display().to_string()),
             running: container.pid.is_some(),
             cpu_us: usage.cpu_user_us.zip(usage.cpu_system_us).map(|(user, system)| user + system),

@@ -5,49 +5,10 @@ use skiff_ebpf::pinned::Owner;
 
 use super::sample::Stats;
 use crate::format::units::{binary, decimal};
-use crate::profile::{Align, Table, plain, size};
+use crate::profile::plain;
 
 /// Names of containers without a slot that are listed.
 const NAMED: usize = 5;
-
-/// One line for each container.
-pub(super) fn table(stats: &[Stats]) -> String {
-    use Align::{Left, Right};
-    let mut table = Table::new([
-        ("CONTAINER ID", Left),
-        ("CPU %", Right),
-        ("MEM USAGE / LIMIT", Right),
-        ("MEM %", Right),
-        ("NET I/O", Right),
-        ("BLOCK I/O", Right),
-        ("PIDS", Right),
-        ("THROTTLED %", Right),
-        ("SYSCALLS/S", Right),
-        ("FAILED/S", Right),
-        ("FAULTS/S", Right),
-        ("RUN QUEUE %", Right),
-        ("LOST", Right),
-    ])
-    .flush();
-    for one in stats {
-        table.row([
-            plain(&one.short_id),
-            percent(one.cpu_percent),
-            pair(one.memory_bytes, one.memory_limit_bytes),
-            percent(one.memory_percent()),
-            pair(one.network_received_bytes, one.network_sent_bytes),
-            pair(one.block_read_bytes, one.block_write_bytes),
-            one.processes.map_or_else(none, |count| count.to_string()),
-            percent(one.throttled_percent),
-            rate(one.system_calls_per_s),
-            rate(one.failed_calls_per_s),
-            rate(one.faults_per_s),
-            percent(one.run_queue_percent),
-            one.events_lost.map_or_else(none, |lost| lost.to_string()),
-        ]);
-    }
-    table.render()
-}
 
 /// A row for tables and templates: docker's fields in docker's words, and all that is known as numbers.
 pub(crate) fn row(stats: &Stats, no_trunc: bool) -> Value {
@@ -87,12 +48,6 @@ pub(crate) fn names() -> Value {
     })
 }
 
-/// One object in a line for each container.
-pub(super) fn json(stats: &[Stats]) -> String {
-    // Numbers and strings always have a form in JSON.
-    stats.iter().filter_map(|one| serde_json::to_string(one).ok()).map(|line| line + "\n").collect()
-}
-
 /// Says which containers found no slot.
 pub(crate) fn uncounted(refused: &[Owner], slots: u32) -> String {
     if refused.is_empty() {
@@ -107,14 +62,18 @@ pub(crate) fn uncounted(refused: &[Owner], slots: u32) -> String {
     )
 }
 
-/// Says of which containers not all is counted, for want of room for cgroups below theirs.
+/// Says of which containers not all is counted: for want of room for cgroups below theirs, or as events were lost.
 pub(crate) fn partly_counted(stats: &[Stats]) -> String {
-    let refused = stats.iter().filter_map(|one| Some((one, one.cgroups_refused.filter(|count| *count > 0)?)));
-    let line = |(one, count): (&Stats, u64)| {
+    let lines = |one: &Stats| {
         let name = plain(one.name.as_deref().unwrap_or(&one.short_id));
-        format!("not all counted: {name}: {count} cgroups below its own found no room\n")
+        let refused = one.cgroups_refused.filter(|count| *count > 0);
+        let refused = refused.map(|count| format!("{count} cgroups below its own found no room"));
+        let lost = one.events_lost.filter(|count| *count > 0);
+        let lost = lost.map(|count| format!("{count} events were lost"));
+        let why = refused.into_iter().chain(lost);
+        why.map(|why| format!("not all counted: {name}: {why}\n")).collect::<String>()
     };
-    refused.map(line).collect()
+    stats.iter().map(lines).collect()
 }
 
 fn none() -> String {
@@ -129,14 +88,6 @@ fn rate(figure: Option<f64>) -> String {
     figure.map_or_else(none, |figure| format!("{figure:.0}"))
 }
 
-fn pair(one: Option<u64>, other: Option<u64>) -> String {
-    if one.is_none() && other.is_none() {
-        return none();
-    }
-    let text = |bytes: Option<u64>| bytes.map_or_else(none, size);
-    format!("{} / {}", text(one), text(other))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sample::Sample;
@@ -144,8 +95,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_a_dash() {
-        assert_eq!((percent(None), rate(None), pair(None, None)), (none(), none(), none()));
-        assert_eq!(pair(Some(1 << 20), None), "1.0 MiB / --");
+        assert_eq!((percent(None), rate(None)), (none(), none()));
     }
 
     #[test]
@@ -159,6 +109,8 @@ mod tests {
         };
         let all = [stats("web", Some(0)), stats("db", Some(3)), stats("old", None)];
         assert_eq!(partly_counted(&all), "not all counted: db: 3 cgroups below its own found no room\n");
+        let lossy = Stats { events_lost: Some(7), ..stats("db", None) };
+        assert_eq!(partly_counted(&[lossy]), "not all counted: db: 7 events were lost\n");
         assert_eq!(row(&all[1], false)["cgroups_refused"], 3);
         assert_eq!(row(&all[2], false)["cgroups_refused"], Value::Null);
     }

@@ -163,7 +163,7 @@ fn of_pinned(pinned: &Pinned, named: &dyn Fn(&str) -> String) -> Result<Vec<Read
         let usage = container.usage();
         let (directory, name) = (container.directory.clone(), plain(container.short_id()));
         let cpu_us = usage.cpu_user_us.zip(usage.cpu_system_us).map(|(user, system)| user + system);
-        let stats = Stats::between(None, &Sample::take(container, record.as_ref()));
+        let stats = Stats::between(None, &Sample::take(container, None, record.as_ref()));
         let run_queue = tier1.run_queue.as_ref();
         let bytes = |way: usize| tier1.block.as_ref().map(|block| block.bytes[way]);
         Ok(Reading {

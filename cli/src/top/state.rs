@@ -15,6 +15,8 @@ const FILTER: usize = 64;
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) title: &'static str,
+    /// In JSON.
+    pub(super) key: &'static str,
     pub(super) width: u16,
     /// Larger is more.
     value: fn(&Row) -> Option<f64>,
@@ -25,30 +27,81 @@ pub(super) struct Column {
 pub(super) static COLUMNS: [Column; 11] = [
     Column {
         title: "CPU %",
+        key: "cpu_percent",
         width: 7,
         value: |row| Some(row.rate(|r| r.cpu_ns)? / 1e7),
         show: |n| format!("{n:.1}"),
     },
     Column {
         title: "RUN QUEUE %",
+        key: "run_queue_percent",
         width: 11,
         value: |row| Some(row.rate(|r| r.run_queue_ns)? / 1e7),
         show: |n| format!("{n:.1}"),
     },
     Column {
         title: "THROTTLED %",
+        key: "throttled_percent",
         width: 11,
         value: |row| Some(row.rate(|r| r.throttled_ns)? / 1e7),
         show: |n| format!("{n:.1}"),
     },
-    Column { title: "MEMORY", width: 10, value: |row| row.now.memory_bytes.map(|n| n as f64), show: bytes },
-    Column { title: "FAULTS/S", width: 9, value: |row| row.rate(|r| r.faults), show: count },
-    Column { title: "SYSCALLS/S", width: 10, value: |row| row.rate(|r| r.calls), show: count },
-    Column { title: "READ/S", width: 10, value: |row| row.rate(|r| r.read_bytes), show: bytes },
-    Column { title: "WRITE/S", width: 10, value: |row| row.rate(|r| r.write_bytes), show: bytes },
-    Column { title: "RECV/S", width: 10, value: |row| row.rate(|r| r.received_bytes), show: bytes },
-    Column { title: "SENT/S", width: 10, value: |row| row.rate(|r| r.sent_bytes), show: bytes },
-    Column { title: "TASKS", width: 6, value: |row| row.now.tasks.map(|n| n as f64), show: count },
+    Column {
+        title: "MEMORY",
+        key: "memory_bytes",
+        width: 10,
+        value: |row| row.now.memory_bytes.map(|n| n as f64),
+        show: bytes,
+    },
+    Column {
+        title: "FAULTS/S",
+        key: "faults_per_s",
+        width: 9,
+        value: |row| row.rate(|r| r.faults),
+        show: count,
+    },
+    Column {
+        title: "SYSCALLS/S",
+        key: "system_calls_per_s",
+        width: 10,
+        value: |row| row.rate(|r| r.calls),
+        show: count,
+    },
+    Column {
+        title: "READ/S",
+        key: "read_bytes_per_s",
+        width: 10,
+        value: |row| row.rate(|r| r.read_bytes),
+        show: bytes,
+    },
+    Column {
+        title: "WRITE/S",
+        key: "write_bytes_per_s",
+        width: 10,
+        value: |row| row.rate(|r| r.write_bytes),
+        show: bytes,
+    },
+    Column {
+        title: "RECV/S",
+        key: "received_bytes_per_s",
+        width: 10,
+        value: |row| row.rate(|r| r.received_bytes),
+        show: bytes,
+    },
+    Column {
+        title: "SENT/S",
+        key: "sent_bytes_per_s",
+        width: 10,
+        value: |row| row.rate(|r| r.sent_bytes),
+        show: bytes,
+    },
+    Column {
+        title: "TASKS",
+        key: "tasks",
+        width: 6,
+        value: |row| row.now.tasks.map(|n| n as f64),
+        show: count,
+    },
 ];
 
 /// What is drawn of the past: places in [`COLUMNS`].
@@ -108,6 +161,13 @@ pub(super) struct State {
     pub(super) trouble: Option<String>,
 }
 
+impl Column {
+    /// What it says of `row`.
+    pub(super) fn figure(&self, row: &Row) -> Option<f64> {
+        (self.value)(row)
+    }
+}
+
 impl Row {
     /// How much `figure` has grown per second; none if it is not known of two times.
     fn rate(&self, figure: fn(&Reading) -> Option<u64>) -> Option<f64> {
@@ -118,7 +178,7 @@ impl Row {
 
     /// What a column says of it.
     pub(super) fn cell(&self, column: &Column) -> String {
-        (column.value)(self).map_or_else(|| "-".to_owned(), column.show)
+        column.figure(self).map_or_else(|| "-".to_owned(), column.show)
     }
 }
 

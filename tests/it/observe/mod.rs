@@ -356,6 +356,13 @@ fn what_the_daemon_launches_is_counted_from_its_first_instruction_on() {
     let stats = world.stats();
     let [one] = stats.as_slice() else { panic!("{stats:?}") };
     assert!(one["system_calls"].as_u64() > Some(0), "{one}");
+    // The daemon does not know what others have started.
+    let mut other = world.bundle(&[]);
+    other.wait_ready(&["/bin/probe", "trap"]);
+    let named = world.skiff(&["stats", "--no-stream", "--format", "{{.ID}}", &other.id, "nobody"]).output();
+    assert_eq!((named.code, named.stdout), (1, format!("{}\n", other.id)));
+    assert_eq!(named.stderr, "skiff: no such container: nobody\n");
+    other.end();
     world.skiff(&["rm", "-f", id]).output().ok();
     assert!(crate::peers::world::eventually(|| world.taken() == 0), "a slot is left");
 }
@@ -365,12 +372,25 @@ fn what_skiff_runs_itself_is_counted_too() {
     need!(can_observe(), "a kernel with BTF, and skiff-runtime");
     let world = World::with_slots("1");
     let root = crate::harness::fixture::small_root();
-    let mut live = world.skiff(&["run", "--rm", root, "probe", "trap"]).start();
+    let mut live = world.skiff(&["run", "--rm", "--name", "alone", root, "probe", "trap"]).start();
     live.until("ready");
     let stats = world.stats();
     assert_eq!(stats.len(), 1, "{stats:?}");
     let id = stats[0]["id"].as_str().expect("an id").to_owned();
-    assert_eq!(world.profile(&id[..12])["container"]["id"], id.as_str(), "found by how it begins");
+    let profile = world.profile(&id[..12]);
+    assert_eq!(profile["container"]["id"], id.as_str(), "found by how it begins");
+    assert_eq!(profile["container"]["name"], "alone");
+    // It is shown as a daemon's is.
+    assert_eq!((&stats[0]["name"], &stats[0]["Name"]), (&"alone".into(), &"alone".into()));
+    assert!(stats[0]["CPUPerc"].as_str().is_some_and(|cpu| cpu.ends_with('%')), "{stats:?}");
+    let shown = |words: &[&str]| world.skiff(&[&["stats", "--no-stream"], words].concat()).output().ok();
+    assert_eq!(shown(&["--format", "{{.Name}} {{.ID}}", "--no-trunc", "alone"]), format!("alone {id}\n"));
+    let table = shown(&[]);
+    assert!(table.contains("NAME") && table.contains("alone") && !table.contains(&id), "{table}");
+    let top = parse(&world.skiff(&["top", "--format", "json"]).output().ok());
+    let container = &top["containers"][0];
+    assert_eq!((&top["schema"], &container["id"]), (&"skiff.top/1".into(), &id.as_str().into()));
+    assert!(container["system_calls_per_s"].is_number(), "{top}");
     live.signal(Signal::SIGTERM);
     live.finish();
     assert_eq!(world.taken(), 0);
@@ -418,7 +438,7 @@ fn what_is_not_understood_is_refused() {
         (&["observe", "on", "net", "tcp"], "unexpected argument: tcp"),
         (&["observe", "show", "--slots", "3"], "unknown flag: --slots"),
         (&["stats", "--all"], "--all is not supported yet"),
-        (&["stats", "--format", "xml"], "only text and json are shown"),
+        (&["stats", "--nonsense"], "unknown flag: --nonsense"),
         (&["profile"], "no container given"),
         (&["profile", "a", "b"], "unexpected argument: b"),
     ] {
