@@ -343,6 +343,20 @@ fn profiles_are_kept_with_the_policy_that_was_made_of_them() {
 }
 
 #[test]
+fn an_init_works_under_the_policy() {
+    need!(can_record(), "root, and a kernel with BTF");
+    let case = Case::new();
+    // It reaps an orphan, and passes a signal on.
+    let trapped =
+        "trap 'exit 7' TERM; (busybox sleep 0.01 &); kill -TERM 1; while :; do busybox sleep 0.01; done";
+    let file = case.dir.join("run.json").display().to_string();
+    let profile = format!("--profile={file}");
+    assert_eq!(case.run(&["--init", &profile], &["sh", "-c", trapped]).code, 7);
+    let output = case.skiff(&["harden", "--verify", &file]).output();
+    assert_eq!((output.code, output.stdout.as_str()), (0, "verified: nothing was refused\n"), "{output}");
+}
+
+#[test]
 fn programs_are_told_the_verdict() {
     need!(can_record(), "root, and a kernel with BTF");
     let case = Case::new();
@@ -394,13 +408,19 @@ fn what_is_no_profile_is_refused() {
 
 /// What the probe is allowed by a policy that was made of other calls, under another engine and another runtime.
 fn holds_elsewhere(client: &Client<'_>, engine: &str) {
+    holds_with(client, engine, &[]);
+    holds_with(client, engine, &["--init"]);
+}
+
+fn holds_with(client: &Client<'_>, engine: &str, recorded: &[&str]) {
     let case = Case::new();
-    let directory = policy_of(&case, &[], &["probe", "try", "read", "/etc/passwd"]);
+    let directory = policy_of(&case, recorded, &["probe", "try", "read", "/etc/passwd"]);
     let flags = fs::read_to_string(format!("{directory}/{engine}/flags")).expect("flags");
     // crun raises limits when it has dropped the capabilities that it would need for that.
     let (soft, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NPROC).expect("a limit");
     let processes = format!("--ulimit=nproc={soft}:{hard}");
-    let flags: Vec<&str> = flags.lines().chain([processes.as_str()]).collect();
+    let flags: Vec<&str> =
+        flags.lines().chain([processes.as_str()]).chain(recorded.iter().copied()).collect();
     let told = client.sees_lines(&flags, &["probe", "try", "read", "/etc/passwd", "keyctl", "ptrace", "1"]);
     assert_eq!(told[1..], ["EPERM", "EPERM"], "{told:?}");
 }

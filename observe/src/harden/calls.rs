@@ -45,6 +45,19 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// What its init calls, which is process 1 with `--init`, has the same filter, and starts, signals and reaps.
+    #[must_use]
+    pub const fn init(self) -> &'static [&'static str] {
+        match self {
+            Self::Skiff => SKIFF_INIT,
+            Self::Docker => TINI,
+            Self::Podman => CATATONIT,
+            Self::Kubernetes => &[],
+        }
+    }
+}
+
 /// A runtime's own calls under the filter.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch {
@@ -75,6 +88,30 @@ const RUNC: Launch = Launch {
         "tgkill", "write",
     ],
 };
+
+/// skiff itself, executed by its descriptor.
+#[rustfmt::skip] // a table
+const SKIFF_INIT: &[&str] = &[
+    "arch_prctl", "brk", "execveat", "exit_group", "kill", "mmap", "mprotect", "munmap", "poll", "prctl",
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "set_tid_address", "sigaltstack", "wait4", "write",
+];
+
+/// Seen with tini 0.19, which docker calls docker-init: with what a C library does at its start, and in the child before it is the program.
+#[rustfmt::skip] // a table
+const TINI: &[&str] = &[
+    "access", "arch_prctl", "brk", "clone", "close", "execve", "exit_group", "getpgrp", "getpid", "getrandom", "ioctl",
+    "kill", "mmap", "mprotect", "munmap", "newfstatat", "openat", "prctl", "pread64", "prlimit64", "read", "readlink",
+    "rseq", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "set_robust_list", "set_tid_address",
+    "setpgid", "wait4", "write",
+];
+
+/// Seen with catatonit 0.1, likewise.
+#[rustfmt::skip] // a table
+const CATATONIT: &[&str] = &[
+    "arch_prctl", "brk", "clone", "close_range", "execve", "exit_group", "getpgrp", "getpid", "getrandom", "ioctl",
+    "kill", "mprotect", "openat", "prctl", "prlimit64", "read", "readlink", "rseq", "rt_sigprocmask", "rt_sigreturn",
+    "set_robust_list", "set_tid_address", "setpgid", "signalfd4", "wait4", "write",
+];
 
 /// A call that every program may come to make, whether it was seen to or not.
 #[derive(Debug, Clone, Copy)]

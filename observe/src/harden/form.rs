@@ -164,6 +164,7 @@ pub fn document(policy: &Policy) -> String {
     pretty(&json!({
         "schema": "skiff.policy/1",
         "runs": needs.runs,
+        "init": needs.has_init,
         "system_calls": {
             "allowed": needs.calls,
             "answered": needs.answered,

@@ -17,6 +17,8 @@ pub struct Needs {
     pub answered: BTreeMap<String, String>,
     /// Calls that a filter has answered at least once.
     pub refused: BTreeSet<String>,
+    /// Whether some run had an init, `--init`: what an init does is the engine's, and under the same filter.
+    pub has_init: bool,
     /// Whether every run was under the default filter, whose conditions on arguments then hold for them.
     pub conditions: bool,
     /// Capabilities that some check needed and found, with the calls during which.
@@ -161,6 +163,8 @@ impl Needs {
             return;
         };
         self.conditions &= run.seccomp == Filter::Builtin;
+        let init = run.flags.iter().rfind(|flag| flag.split('=').next() == Some("--init"));
+        self.has_init |= init.is_some_and(|flag| flag != "--init=false");
         self.held.extend(run.capabilities.iter().cloned());
         if is_first {
             self.user = Some((run.uid, run.gid));

@@ -34,6 +34,9 @@ pub fn seccomp(policy: &Policy, engine: Engine) -> String {
     }
     let launch = engine.launch();
     allowed.extend(launch.calls);
+    if needs.has_init {
+        allowed.extend(engine.init());
+    }
     let mut rules = clones(policy, &mut allowed, &program);
     if needs.conditions {
         rules.extend(conditional(&mut allowed));
@@ -42,7 +45,9 @@ pub fn seccomp(policy: &Policy, engine: Engine) -> String {
     rules.extend(answers);
     let (seen, unseen): (Vec<&str>, Vec<&str>) = allowed.iter().partition(|name| program.contains(*name));
     let comment = format!("made by the program while it was recorded ({} runs)", needs.runs);
-    let reasons = format!("for {} to start it, and what a run may do without being seen to", launch.runtime);
+    let init = if needs.has_init { ", for its init" } else { "" };
+    let reasons =
+        format!("for {} to start it{init}, and what a run may do without being seen to", launch.runtime);
     rules.insert(0, rule(&seen, "SCMP_ACT_ALLOW", &comment));
     if !unseen.is_empty() {
         rules.insert(1, rule(&unseen, "SCMP_ACT_ALLOW", &reasons));

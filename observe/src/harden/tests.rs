@@ -87,6 +87,27 @@ fn only_what_was_called_and_what_starts_it_is_allowed() {
 }
 
 #[test]
+fn an_init_that_was_recorded_gets_its_own_calls() {
+    let with = |flag: &str| {
+        let mut profile = profile(&["read"]);
+        profile["run"]["flags"] = json!(["--network=host", flag]);
+        policy(&[profile])
+    };
+    let check = |engine: Engine, call: &str, expected: bool| {
+        for (flag, has_init) in
+            [("--init", true), ("--init=true", true), ("--init=false", false), ("--rm", false)]
+        {
+            let filter = seccomp(&with(flag), engine);
+            assert_eq!(!said(&filter, call).is_empty(), has_init && expected, "{engine:?} {call} {flag}");
+        }
+    };
+    check(Engine::Skiff, "execveat", true);
+    check(Engine::Docker, "rt_sigtimedwait", true);
+    check(Engine::Podman, "signalfd4", true);
+    check(Engine::Kubernetes, "rt_sigtimedwait", false);
+}
+
+#[test]
 fn runs_are_merged_and_their_order_is_of_no_importance() {
     let one = profile(&["read", "mmap"]);
     let mut other = profile(&["write", "mmap"]);
@@ -371,7 +392,8 @@ fn calls_that_were_refused_at_times_must_still_get_through_at_others() {
 
 #[test]
 fn every_call_named_here_exists() {
-    let launches = Engine::ALL.into_iter().flat_map(|engine| engine.launch().calls);
+    let launches =
+        Engine::ALL.into_iter().flat_map(|engine| engine.launch().calls.iter().chain(engine.init()));
     let siblings = super::calls::SIBLINGS.into_iter().flatten().filter(|name| **name != "mmap2");
     for name in launches.chain(siblings).copied().chain(super::calls::ALWAYS.iter().map(|always| always.call))
     {
