@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::catalogue::{self, Known, Record};
-use crate::collect::Use;
+use crate::collect::{Use, digests};
 use crate::digest::Digest;
 use crate::error::cause;
 use crate::lease::{Held, Lease};
@@ -259,9 +259,10 @@ impl Store {
         // Before anything changes.
         catalogue::whole(&self.disk).map_err(failed)?;
         removed.extend(self.forget(&summary)?);
-        let manifest = summary.manifest;
+        // Each of its names may have had a manifest of its own, which went with the name.
+        let blobs = digests(&self.disk.kind("blobs")).map_err(failed)?;
         let held =
-            Held { layers: summary.layers.iter().copied().collect(), blobs: [found.id, manifest].into() };
+            Held { layers: summary.layers.iter().copied().collect(), blobs: blobs.into_iter().collect() };
         let collected = self.sweep(Some(&held)).map_err(failed)?;
         let mut chains = chains(&summary.layers);
         chains.reverse();

@@ -86,6 +86,24 @@ fn images_go_with_their_last_name() {
 }
 
 #[test]
+fn all_manifests_of_an_image_go_with_its_last_name() {
+    let temp = Temp::new();
+    let layout = Layout::new(temp.join("oci"));
+    let archive = tar(&["file a x"]);
+    let packed = layout.image(&[Layer::gzip(&archive)], json!({}));
+    let plain = layout.image(&[Layer::plain(archive)], json!({}));
+    let repository = Repository::tagged(layout, &[("packed", &packed), ("plain", &plain)]);
+    let store = Store::open(&temp.join("store")).unwrap();
+    let ids = ["app:packed", "app:plain"].map(|name| repository.pull(&store, name).unwrap().id);
+    assert_eq!(ids[0], ids[1]);
+    let documents = || names(&temp.join("store/blobs/sha256")).len();
+    assert_eq!(documents(), 3);
+    store.remove("app:packed", false).unwrap();
+    store.remove("app:plain", false).unwrap();
+    assert_eq!(documents(), 0);
+}
+
+#[test]
 fn what_an_image_is_called_by_in_a_repository_goes_with_its_last_tag_there() {
     let two = Two::new();
     let digests = || two.store.image(two.one).unwrap().digests;
