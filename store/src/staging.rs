@@ -107,6 +107,7 @@ impl Claim {
             DirBuilder::new().mode(0o700).create(&path)?;
             File::open(&path).map(OwnedFd::from)
         };
+        faults::point()?;
         DirBuilder::new().mode(0o700).create(self.tmp.join(&self.name))?;
         let root = make(self.tree())?;
         let trash = make(self.tmp.join(&self.name).join("trash"))?;
@@ -131,9 +132,13 @@ impl Claim {
 
     /// Takes the layer at `target` out of sight, to go with this claim. Says whether it was there.
     pub(crate) fn take_back(&self, target: &Path) -> io::Result<bool> {
+        faults::point()?;
         DirBuilder::new().mode(0o700).create(self.tmp.join(&self.name))?;
         // A directory that its owner may not write to cannot be moved, for its ".." changes.
-        let moved = || fs::rename(target, self.tree());
+        let moved = || {
+            faults::point()?;
+            fs::rename(target, self.tree())
+        };
         match moved() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {

@@ -10,6 +10,7 @@ use zstd::stream::write::Encoder;
 use super::replay::{Step, Steps};
 use super::{CONTENT, END, FILE, HEAD, LITERAL, LITERAL_MAX, MAGIC, RECIPE_MAX, ZEROS};
 use crate::entries::Input;
+use crate::faults;
 
 /// Headers compress to a tenth at any level.
 const LEVEL: i32 = 1;
@@ -173,6 +174,7 @@ impl Recorder {
         scratch: &mut dyn FnMut() -> io::Result<File>,
     ) -> io::Result<()> {
         self.flush();
+        faults::point()?;
         match self.out {
             Out::Steps(out) => out.finish(self.length)?,
             Out::Failed(e) => return Err(e),
@@ -185,9 +187,11 @@ impl Recorder {
         if !rewrite(&self.file, again.try_clone()?, self.length, lost, find)? {
             return self.file.set_len(0);
         }
+        faults::point()?;
         self.file.set_len(0)?;
         self.file.rewind()?;
         again.rewind()?;
+        faults::point()?;
         io::copy(&mut again, &mut self.file)?;
         Ok(())
     }

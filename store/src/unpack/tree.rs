@@ -23,7 +23,6 @@ use skiff_sys::file::{Resolve, open_beneath};
 use skiff_sys::xattr;
 
 use crate::faults;
-
 use crate::recipe::{Lost, Place};
 
 /// Most symlinks followed for one name, as in path_resolution(7).
@@ -186,6 +185,7 @@ impl Tree {
     pub(super) fn whiteout(&mut self, name: &CStr) -> io::Result<()> {
         match self.found(self.parent(), name)? {
             Found::Nothing => {
+                faults::point()?;
                 mknodat(self.parent(), name, SFlag::S_IFCHR, Mode::empty(), 0).map_err(Into::into)
             }
             Found::Directory => {
@@ -282,6 +282,7 @@ impl Tree {
     /// Removes `name` from the directory last entered, with all that is below it.
     fn take_away(&mut self, name: &CStr) -> io::Result<()> {
         let found = self.found(self.parent(), name)?;
+        faults::point()?;
         if !matches!(found, Found::Directory | Found::File)
             || matches!(found, Found::File) && self.lost.is_none()
         {
@@ -344,6 +345,7 @@ impl Tree {
 
     /// A whiteout and a directory of one name in one layer: a directory that hides what is below it.
     fn directory_over_whiteout(&self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+        faults::point()?;
         unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
         make_directory(dir, name)?;
         let fd = open_one(dir, name)?;
@@ -351,6 +353,7 @@ impl Tree {
     }
 
     fn make_opaque(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        faults::point()?;
         xattr::set(dir, self.privilege.opaque(), b"y")
     }
 
@@ -390,6 +393,7 @@ fn open_one(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
 }
 
 fn make_directory(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    faults::point()?;
     Ok(mkdirat(dir, name, Mode::S_IRWXU)?)
 }
 

@@ -21,6 +21,11 @@ const FAULT: &str = "SKIFF_STORE_FAULT";
 /// More points than anything here has.
 const POINTS_MAX: u32 = 400;
 
+/// A layer in which every kind of change is made, and what comes of it.
+const ENTRIES: &str = "dir d/; file d/.wh.a; file d/e/f 1; file d/e/f 2; file d/o/.wh..wh..opq; file .wh.w; dir w/; link l d/e/f; \
+                       symlink d/e s";
+const ENTRIES_TOLD: &str = "d/ d/a! d/e->s d/o!/ l=2 w!/";
+
 /// Not a test by itself: does one piece of work in a process of its own.
 #[test]
 fn child() {
@@ -96,12 +101,12 @@ fn work_on(work: &str, place: &Path) -> Result<(), String> {
 /// A store with `app:old` and, where it is to go, `app:gone`, and a repository that has `new` as well.
 fn prepare(place: &Path, work: &str) {
     let layout = Layout::new(place.join("oci"));
-    let layer = |line: &str| Layer::gzip(&tar(&[line]));
+    let layer = |lines: &str| Layer::gzip(&tar(&lines.split("; ").collect::<Vec<_>>()));
     let image =
         |layers: &[&str]| layout.image(&layers.iter().map(|it| layer(it)).collect::<Vec<_>>(), json!({}));
     let old = image(&["file shared x", "file old y"]);
     let gone = image(&["file shared x", "file gone z"]);
-    let new = image(&["file shared x", "file new y", "dir d"]);
+    let new = image(&["file shared x", "file new y", ENTRIES]);
     let tags = [("old", &old), ("gone", &gone), ("new", &new)];
     let lines: Vec<_> = tags.iter().map(|(tag, it)| format!("{tag} {}", digest_of(it).hex())).collect();
     fs::write(place.join("tags"), lines.join("\n")).unwrap();
@@ -151,7 +156,7 @@ fn disturb(work: &str, how: &str, number: u32) -> ExitStatus {
     if work != "open" {
         let old = told(&store, "app:old").unwrap_or_else(|e| panic!("{at}: {e}"));
         let is_old = old == ["old=y", "shared=x"];
-        assert!(is_old || work == "move" && old == ["d/", "new=y", "shared=x"], "{at}: {old:?}");
+        assert!(is_old || work == "move" && old == [ENTRIES_TOLD, "new=y", "shared=x"], "{at}: {old:?}");
         for image in store.images().unwrap() {
             told(&store, &image.id.to_string()).unwrap_or_else(|e| panic!("{at}: {e}"));
         }
