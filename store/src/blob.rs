@@ -141,6 +141,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_window_takes_no_more_memory_than_it_may() {
+        let unpack = |log: u32| {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            io::Write::write_all(&mut encoder, &[7; 1000]).unwrap();
+            let packed = encoder.finish().unwrap();
+            let mut content = Vec::new();
+            decompress(&packed[..], None).unwrap().read_to_end(&mut content).map(drop)
+        };
+        assert!(unpack(ZSTD_WINDOW_LOG_MAX).is_ok());
+        assert!(unpack(ZSTD_WINDOW_LOG_MAX + 1).is_err());
+    }
+
+    #[test]
     fn media_types() {
         let check = |media_type: &str, expect| {
             assert_eq!(Compression::of_media_type(media_type), expect, "{media_type}");

@@ -114,6 +114,27 @@ fn names_that_strain() {
     check_archive(archive, "NUL", "error: a name with a NUL in it");
 }
 
+#[test]
+fn long_names_in_gnus_way() {
+    let long = "n".repeat(200);
+    let entry = |archive: &mut Vec<u8>, kind: u8, path: &str, data: &str| {
+        let mut header = header(path);
+        header.set_entry_type(tar::EntryType::new(kind));
+        append(archive, &mut header, data.as_bytes());
+    };
+    let mut archive = Vec::new();
+    entry(&mut archive, b'L', "././@LongLink", &format!("d/{long}\0"));
+    entry(&mut archive, b'0', "short", "x");
+    for (kind, name) in [(b'1', "hard"), (b'2', "soft")] {
+        entry(&mut archive, b'K', "././@LongLink", &format!("d/{long}\0"));
+        entry(&mut archive, kind, name, "");
+    }
+    check_archive(archive.clone(), "long names", &format!("d/ d/{long}=x hard=x soft->d/{long}"));
+    entry(&mut archive, b'L', "././@LongLink", &format!("../{long}\0"));
+    entry(&mut archive, b'0', "short", "x");
+    check_archive(archive, "a long way out", "error: leaves the root");
+}
+
 /// Each entry goes one symlink deeper than a path can say.
 #[test]
 fn depth_is_bounded_and_can_be_removed() {
@@ -302,6 +323,27 @@ fn only_attributes_that_belong_to_files_are_kept() {
         assert_eq!(get(c"trusted.overlay.redirect"), None);
         assert_eq!(get(c"trusted.overlay.metacopy"), None);
     }
+}
+
+#[test]
+fn access_control_lists_are_kept() {
+    // Of version 2: tag, permissions and id of each entry. A user of its own may read.
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 6, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend(tag.to_le_bytes());
+        list.extend(permissions.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    let mut archive = Vec::new();
+    append_pax(&mut archive, &[("SCHILY.xattr.system.posix_acl_access", &list)]);
+    append(&mut archive, &mut header("f"), b"x");
+    let temp = Temp::new();
+    let layout = Layout::of(temp.join("oci"), &[Layer::plain(archive)]);
+    let image = resolve(&temp.join("store"), &layout.reference()).unwrap();
+    let file = File::open(image.layers[0].join("f")).unwrap();
+    assert_eq!(xattr::get(file.as_fd(), c"system.posix_acl_access").unwrap().unwrap(), list);
 }
 
 #[test]

@@ -1,11 +1,18 @@
 //! Images from elsewhere: whole, in pieces, twice at once, and not as they claim to be.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::io::{self, BufRead, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use skiff_store::{Digest, Error, ImageRef, LayerEvent, Platform, Store};
+use skiff_store::{
+    Digest, Document, Error, ImageRef, LayerEvent, ManifestRef, Platform, Remote, RemoteError, Store,
+};
 
 use crate::fixture::{Layer, Layout, Temp, goarch, names, sha256, tar, tell, with};
 use crate::repository::{Repository, Told, digest, digest_of, named};
@@ -170,6 +177,123 @@ fn what_has_come_is_kept_for_the_next_pull() {
     assert_settled(&temp);
 }
 
+/// A repository whose streams stop after so many bytes until it is time to go on, which is asked with the digest of the blob.
+struct Halting<'a> {
+    repository: &'a Repository,
+    after: u64,
+    is_time: &'a (dyn Fn(Digest) -> bool + Sync),
+}
+
+impl Remote for Halting<'_> {
+    fn manifest(&self, which: &ManifestRef) -> Result<Document, RemoteError> {
+        self.repository.manifest(which)
+    }
+
+    fn blob(&self, digest: Digest, offset: u64) -> Result<Box<dyn Read + Send + '_>, RemoteError> {
+        let first = self.repository.blob(digest, offset)?.take(self.after);
+        let rest = self.repository.blob(digest, offset + self.after)?;
+        Ok(Box::new(first.chain(Halt { halting: self, digest, rest })))
+    }
+}
+
+struct Halt<'a> {
+    halting: &'a Halting<'a>,
+    digest: Digest,
+    rest: Box<dyn Read + Send + 'a>,
+}
+
+impl Read for Halt<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let begin = Instant::now();
+        while !(self.halting.is_time)(self.digest) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "waited in vain");
+            thread::yield_now();
+        }
+        self.rest.read(buffer)
+    }
+}
+
+/// More than a document has, and less than a layer.
+const SOME: u64 = 300_000;
+
+#[test]
+fn a_layer_is_unpacked_while_it_still_comes() {
+    let temp = Temp::new();
+    let layers = heavy(&["a"]);
+    let repository = Repository::of(Layout::new(temp.join("oci")), &layers);
+    let store = open(&temp);
+    let tree = temp.join("store/tmp").join(&layers[0].diff_id).join("tree/a");
+    let is_time = |digest| digest != self::digest(&layers[0].diff_id) || fs::exists(tree.join("0")).unwrap();
+    let halting = Halting { repository: &repository, after: SOME, is_time: &is_time };
+    store.pull(&named("app"), &halting, &Platform::host(), &Told::default()).unwrap();
+    assert_settled(&temp);
+}
+
+#[test]
+fn layers_come_beside_each_other() {
+    let temp = Temp::new();
+    let layers = heavy(&["a", "b", "c"]);
+    let repository = Repository::of(Layout::new(temp.join("oci")), &layers);
+    let store = open(&temp);
+    let all: BTreeSet<_> = layers.iter().map(|layer| digest(&layer.diff_id)).collect();
+    let halted: Mutex<BTreeSet<Digest>> = Mutex::default();
+    let is_time = |digest| {
+        let mut halted = halted.lock().unwrap();
+        halted.insert(digest);
+        !all.contains(&digest) || all.is_subset(&halted)
+    };
+    let halting = Halting { repository: &repository, after: SOME, is_time: &is_time };
+    store.pull(&named("app"), &halting, &Platform::host(), &Told::default()).unwrap();
+    assert_settled(&temp);
+}
+
+const WORK: &str = "SKIFF_TEST_PULL";
+
+/// Not a test by itself: begins a pull and does not come to its end.
+#[test]
+fn child() {
+    let Some(place) = std::env::var_os(WORK).map(PathBuf::from) else { return };
+    let layers = heavy(&["a"]);
+    let repository = Repository::of(Layout::new(place.join("oci")), &layers);
+    let is_time = |digest| {
+        if digest == self::digest(&layers[0].diff_id) {
+            println!("halted");
+            loop {
+                thread::park();
+            }
+        }
+        true
+    };
+    let halting = Halting { repository: &repository, after: SOME, is_time: &is_time };
+    let store = Store::open(&place.join("store")).unwrap();
+    store.pull(&named("app"), &halting, &Platform::host(), &Told::default()).unwrap();
+}
+
+#[test]
+fn what_a_killed_pull_has_brought_is_not_fetched_again() {
+    let temp = Temp::new();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "pull::child", "--nocapture"])
+        .env(WORK, temp.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = io::BufReader::new(child.stdout.take().unwrap());
+    assert!(output.lines().any(|line| line.unwrap().contains("halted")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let layers = heavy(&["a"]);
+    let repository = Repository::of(Layout::new(temp.join("oci")), &layers);
+    let store = open(&temp);
+    repository.pull(&store, "app").unwrap();
+    let asked = repository.asked.lock().unwrap().clone();
+    assert!(asked.contains(&(digest(&layers[0].diff_id), SOME)), "{asked:?}");
+    assert!(!asked.contains(&(digest(&layers[0].diff_id), 0)), "{asked:?}");
+    // The lease of the dead goes with a collection.
+    store.collect(&|_| false).unwrap();
+    assert_settled(&temp);
+}
+
 #[test]
 fn wrong_bytes_are_not_kept() {
     let temp = Temp::new();
@@ -234,6 +358,18 @@ fn documents_that_are_not_what_was_asked_for() {
         let manifest = repository.layout.json("", &json!({ "config": config, "layers": [layer] }));
         repository.tags.insert("latest".to_owned(), digest_of(&manifest));
     };
+    let lying = |more: i64| {
+        move |repository: &mut Repository| {
+            let layer = Layer::gzip(&tar(&["file a x"]));
+            let size = i64::try_from(layer.blob.len()).unwrap() + more;
+            let lie = with(repository.layout.blob(layer.media_type, &layer.blob), "size", size.into());
+            let config = json!({ "rootfs": { "diff_ids": [format!("sha256:{}", layer.diff_id)] } });
+            let config = repository.layout.json("", &config);
+            let manifest = repository.layout.json("", &json!({ "config": config, "layers": [lie] }));
+            repository.tags.insert("latest".to_owned(), digest_of(&manifest));
+        }
+    };
+    check(&lying(-1), "app", "blob has digest sha256:");
     check(&foreign, "app", "blob: not found; it is kept elsewhere, which is not supported");
 }
 
