@@ -5,6 +5,13 @@
 //!
 //! `unsafe` is confined to what aya asks for (which layouts are plain bytes) and one bpf(2) call that it lacks.
 
+// Tests in here share with those beside.
+#[cfg(test)]
+extern crate self as skiff_ebpf;
+#[cfg(test)]
+#[path = "../tests/shared/mod.rs"]
+mod shared;
+
 mod btf;
 mod calibration;
 mod error;

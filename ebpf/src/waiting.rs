@@ -1,6 +1,8 @@
 //! The programs of waiting: run queue, sleep, block devices. An object of its own beside that of system calls.
 
 mod switching;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::Path;
@@ -38,7 +40,7 @@ const MOVES: [(&str, &str); 3] = [
 /// Where requests end comes first: what has begun is waited for.
 const BLOCK: [&str; 3] = ["block_bio_complete", "block_rq_complete", "block_bio_queue"];
 
-pub(crate) const RUN_QUEUE: &str = "run queue waits (no tracepoint sched_switch as of Linux 5.18, or no field sched_info.last_queued or se.cfs_rq)";
+pub(crate) const RUN_QUEUE: &str = "run queue waits (no tracepoint sched_switch as of Linux 5.18, or no field sched_info.last_queued, sched_info.last_arrival or se.cfs_rq)";
 const THROTTLED: &str = "waits for the own CPU quota apart (no field cfs_rq.throttled_clock_self_time)";
 pub(crate) const LATENCY: &str = "block latency (no tracepoints block_bio_queue, block_bio_complete and block_rq_complete, or no fields of struct bio)";
 
@@ -237,6 +239,7 @@ fn has_queues(offsets: &Offsets, queues: &QueueOffsets) -> bool {
         offsets.task_pid,
         queues.task_flags,
         queues.task_queued,
+        queues.task_arrived,
         queues.task_queue,
         queues.queue_rq,
         queues.rq_clock,

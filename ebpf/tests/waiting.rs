@@ -56,14 +56,9 @@ fn a_thousand_containers_are_told_apart() {
     for (slot, (_, id)) in (0..).zip(&made) {
         waiting.arm(*id, slot).expect("room for it");
     }
-    // In every second one something happens, in some of them below. A kernel may not tell of
-    // every switch: one was seen to tell of none away from threads of its first process, and so not of who came next.
+    // In every second one something happens, in some of them below.
     for (slot, (directory, _)) in (0_u32..).zip(&made).step_by(2) {
-        let is_told = (0..5).any(|_| {
-            sleeper(directory);
-            sleeps(&read(&waiting, slot)) > 0
-        });
-        assert!(is_told, "slot {slot}");
+        sleeper(directory);
         if slot % 100 == 0 {
             let (below, _) = cgroups.make(&format!("{slot}/below"));
             sleeper(&below);
@@ -76,6 +71,7 @@ fn a_thousand_containers_are_told_apart() {
             assert_eq!(counted, RunQueue::default(), "slot {slot}");
             continue;
         }
+        assert!(sleeps(&counted) > 0, "slot {slot}");
         let blamed: u64 = counted.blame.iter().map(|(_, ns)| ns).sum();
         assert_eq!(blamed, counted.wait.total_ns + counted.throttled.total_ns, "slot {slot}");
     }

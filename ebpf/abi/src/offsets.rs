@@ -101,6 +101,7 @@ QueueOffsets = 0x5eed_1000 {
     task_flags: "task_struct.flags",
     task_cpu: "task_struct.thread_info.cpu",
     task_queued: "task_struct.sched_info.last_queued",
+    task_arrived: "task_struct.sched_info.last_arrival",
     task_queue: "task_struct.se.cfs_rq",
     task_group: "task_struct.sched_task_group",
     group_queues: "task_group.cfs_rq",

@@ -111,8 +111,10 @@ pub struct Run {
 pub struct Runs {
     /// Runs noted; the last is under way.
     pub count: u64,
+    /// The task that came last, as far as the kernel told; 0 is the idle one.
+    pub pid: u64,
     /// Fills the line of memory.
-    pub pad: [u64; 7],
+    pub pad: [u64; 6],
     /// The last of them; the n-th at `n % RUNS`.
     pub runs: [Run; RUNS],
 }

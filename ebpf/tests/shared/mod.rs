@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::sched::CpuSet;
 use skiff_ebpf::Error;
+use skiff_sys::schedule;
 
 /// What `loaded` is; nothing where programs can't be loaded.
 pub(crate) fn or_skip<T>(loaded: Result<T, Error>) -> Option<T> {
@@ -18,6 +20,22 @@ pub(crate) fn or_skip<T>(loaded: Result<T, Error>) -> Option<T> {
         }
         Err(error) => panic!("{error}"),
     }
+}
+
+/// Keeps the calling thread on one CPU. Another, if there is any, which it leaves to those that it looks at.
+#[allow(dead_code, reason = "not each of the tests that share this does")]
+pub(crate) fn leave_a_cpu() -> usize {
+    let own = schedule::cpus().expect("the own CPUs");
+    let mut own = (0..CpuSet::count()).filter(|cpu| own.is_set(*cpu) == Ok(true));
+    let here = own.next().expect("one that this runs on");
+    keep_on(here);
+    own.next_back().unwrap_or(here)
+}
+
+/// Keeps the calling thread on `cpu`.
+#[allow(dead_code, reason = "not each of the tests that share this does")]
+pub(crate) fn keep_on(cpu: usize) {
+    schedule::cpu_set(&[cpu]).and_then(|cpus| schedule::set_cpus(&cpus)).expect("one CPU");
 }
 
 /// Cgroups of this test, until it is dropped.

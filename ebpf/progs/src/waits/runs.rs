@@ -10,6 +10,27 @@ pub fn of(cpu: u32) -> Option<*mut Runs> {
     RUNS.get_ptr_mut(cpu)
 }
 
+/// The task that came last.
+#[inline(always)]
+pub fn last(runs: *const Runs) -> u64 {
+    // SAFETY: `runs` points to a map value.
+    unsafe { (*runs).pid }
+}
+
+#[inline(always)]
+pub fn set_last(runs: *mut Runs, pid: u64) {
+    // SAFETY: `runs` points to a map value that only this CPU writes.
+    unsafe { (*runs).pid = pid };
+}
+
+/// `since_ns`, but not before the change that was noted last.
+#[inline(always)]
+pub fn begin(runs: *const Runs, since_ns: u64) -> u64 {
+    // SAFETY: `runs` points to a map value; the mask keeps the index inside.
+    let noted_ns = unsafe { (*runs).runs[(*runs).count as usize & (KEPT - 1)].since_ns };
+    since_ns.max(noted_ns)
+}
+
 /// Notes that from `now_ns` on tasks of `column` run.
 #[inline(always)]
 pub fn note(runs: *mut Runs, now_ns: u64, column: u32, generation: u32) {

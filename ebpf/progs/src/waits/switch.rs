@@ -10,7 +10,8 @@ use crate::maps::{beyond, blame, current, time, waiter};
 use crate::queue::{clock, is_kernel_thread, offset, throttled_ns, throttled_on, waited_ns};
 use crate::runs;
 
-/// Settles the wait of the task that is switched in, and notes since when the other one waits or sleeps.
+/// Settles the wait of the task that is switched in, and notes since when the other one waits or sleeps. A kernel may not tell of every switch:
+/// where the other one is not the task that came last, its own wait is settled first, as of when the scheduler gave it the CPU.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let prev = Ptr::new(ctx.arg::<*const u8>(1));
@@ -18,15 +19,31 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the helper has no precondition.
     let Some(runs) = runs::of(unsafe { bpf_get_smp_processor_id() }) else { return 0 };
     let now_ns = clock(prev);
-    let (column, generation) = switched_in(next, runs, now_ns);
+    if runs::last(runs) != u64::from(pid(prev)) {
+        comes(prev, runs, runs::begin(runs, came_ns(prev, next)));
+    }
+    comes(next, runs, now_ns);
+    runs::set_last(runs, pid(next).into());
     if let Some(waiter) = waiter(prev) {
         // A task that is preempted is runnable whatever its state says.
         waiter.asleep = (ctx.arg::<u32>(0) & 1 == 0 && ctx.arg::<u32>(3) != 0).into();
         waiter.out_ns = now_ns;
         waiter.throttled_ns = throttled_ns(prev);
     }
-    runs::note(runs, now_ns, column, generation);
     0
+}
+
+/// When `prev` came, which nobody was told. Of the idle task the kernel does not note it: but it runs only while nobody waits.
+#[inline(always)]
+fn came_ns(prev: TaskPtr, next: TaskPtr) -> u64 {
+    if pid(prev) == 0 { next.get(offset!(task_queued)) } else { prev.get(offset!(task_arrived)) }
+}
+
+/// `task` has the CPU from `now_ns` on.
+#[inline(always)]
+fn comes(task: TaskPtr, runs: *mut Runs, now_ns: u64) {
+    let (column, generation) = switched_in(task, runs, now_ns);
+    runs::note(runs, now_ns, column, generation);
 }
 
 /// Counts how `next` waited; for whom others wait from now on.
@@ -43,6 +60,7 @@ fn switched_in(next: TaskPtr, runs: *mut Runs, now_ns: u64) -> (u32, u32) {
     waiter.moved_ns = 0;
     waiter.moved_throttled_ns = 0;
     note(waiter, waits, now_ns, wait, quota);
+    waiter.asleep = 0;
     (waiter.slot, waiter.generation as u32)
 }
 
