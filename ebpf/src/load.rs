@@ -202,11 +202,20 @@ impl Loaded {
         program.load(name, btf).map_err(|cause| Error::refused(format!("load {name}"), &cause))
     }
 
-    fn attach(&mut self, name: &'static str) -> Result<(), Error> {
+    pub(crate) fn attach(&mut self, name: &'static str) -> Result<(), Error> {
         let program = tracepoint(&mut self.object, name)?;
         let link = program.attach().map_err(|cause| Error::refused(format!("attach {name}"), &cause))?;
         self.links.push((name, link));
         Ok(())
+    }
+
+    /// The reverse of [`Loaded::attach`], if that was done.
+    #[cfg(test)]
+    pub(crate) fn detach(&mut self, name: &str) {
+        let Some(at) = self.links.iter().position(|(attached, _)| *attached == name) else { return };
+        let (_, link) = self.links.swap_remove(at);
+        // What is dropped is detached.
+        drop(tracepoint(&mut self.object, name).map(|program| program.take_link(link)));
     }
 }
 

@@ -1,5 +1,8 @@
 //! Load once, arm a cgroup per container, read what was counted.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::fs;
 use std::io;

@@ -130,6 +130,8 @@ pub struct Task {
     pub switched_in_ns: u64,
     /// Its CPU time at that moment.
     pub switched_in_cpu_ns: u64,
+    /// How often it had been switched out by then: once more, and it was given a CPU without anybody being told.
+    pub switches: u64,
     /// Since when its figures count.
     pub since_ns: u64,
     /// Its figures at that time.
@@ -243,7 +245,7 @@ mod tests {
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<Armed>(), 8);
         assert_eq!(size_of::<Figures>(), 8 * 8);
-        assert_eq!(size_of::<Task>(), 4 * 2 + 8 + 4 * 4 + 8 * 3 + size_of::<Figures>());
+        assert_eq!(size_of::<Task>(), 4 * 2 + 8 + 4 * 4 + 8 * 4 + size_of::<Figures>());
         assert_eq!(offset_of!(Task, entered_ns), 8);
         assert_eq!(size_of::<Sums>(), 8 * 2 + size_of::<Figures>() + 8 * 5);
         assert_eq!(size_of::<Slot>(), 8 * 10 + 16 + 2 * size_of::<Sums>());

@@ -6,14 +6,14 @@ use aya_ebpf::programs::BtfTracePointContext;
 use skiff_ebpf_abi::pinned::Live;
 use skiff_ebpf_abi::{ARGV, EXECS as EXECS_PER_SLOT, FILENAME, Figures, NO_SLOT, RUNNING, Slot, Task, phase};
 
-use crate::kernel::{Ptr, TaskPtr, cgroup_id_of, figures, is_reader, now_ns, offset, pid, tgid};
+use crate::kernel::{Ptr, TaskPtr, cgroup_id_of, figures, is_reader, now_ns, offset, pid, tgid, this};
 use crate::maps::{ARMED, CLOSING, EXECS, add, count, counted, lose, slot, take};
 use crate::{oom, syscalls};
 
 /// `prev_state` of a task that has run for the last time.
 const TASK_DEAD: u32 = 0x80;
 
-/// More executions than there will be.
+/// More executions, and switches, than there will be.
 const NEVER: u32 = u32::MAX;
 
 /// A child is counted as its parent is; one that was forked into an armed cgroup is the first of its container, unless it is there to read ahead.
@@ -93,8 +93,10 @@ fn armed(task: TaskPtr) -> Option<Task> {
 #[inline(always)]
 fn begin(task: TaskPtr, begun: Task, base: Figures, slot: *mut Slot) {
     let now_ns = now_ns();
-    let begun =
-        Task { since_ns: now_ns, switched_in_ns: now_ns, switched_in_cpu_ns: base.cpu_ns, base, ..begun };
+    // One that does not run now has yet to be switched in.
+    let switches = if pid(task) == pid(this()) { switches(&base) } else { NEVER.into() };
+    let (switched_in_ns, switched_in_cpu_ns) = (now_ns, base.cpu_ns);
+    let begun = Task { since_ns: now_ns, switched_in_ns, switched_in_cpu_ns, switches, base, ..begun };
     match count(task, begun) {
         Some(kept) => {
             // Storage left over from an earlier slot keeps its old content.
@@ -130,12 +132,14 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Settles what the task used so far and lets it start anew. Its CPU time in the kernel is as old as the last tick, so
-/// the time since it was switched in is taken instead.
+/// the time since it was switched in is taken instead, unless that was not told.
 #[inline(always)]
 fn to_workload(this: TaskPtr, task: &mut Task, slot: *mut Slot, now_ns: u64) {
     let mut used = figures(this);
-    let measured = task.switched_in_cpu_ns + (now_ns - task.switched_in_ns);
-    used.cpu_ns = used.cpu_ns.max(measured);
+    if switches(&used) == task.switches {
+        let measured = task.switched_in_cpu_ns + (now_ns - task.switched_in_ns);
+        used.cpu_ns = used.cpu_ns.max(measured);
+    }
     settle(task, &used, slot, now_ns);
     task.phase = phase::WORKLOAD;
     task.base = used;
@@ -146,6 +150,12 @@ fn to_workload(this: TaskPtr, task: &mut Task, slot: *mut Slot, now_ns: u64) {
             (*slot).exec_ns = now_ns;
         }
     }
+}
+
+/// How often a task has been switched out.
+#[inline(always)]
+fn switches(used: &Figures) -> u64 {
+    used.voluntary_switches + used.involuntary_switches
 }
 
 fn describe(this: TaskPtr, task: &Task, nth: u32, binprm: Ptr, now_ns: u64) {
@@ -182,6 +192,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     {
         task.switched_in_ns = now_ns();
         task.switched_in_cpu_ns = next.get(offset!(task_cpu));
+        task.switches = next.get::<u64>(offset!(task_voluntary)) + next.get::<u64>(offset!(task_involuntary));
     }
     if ctx.arg::<u32>(3) & TASK_DEAD != 0 {
         died(Ptr::new(ctx.arg::<*const u8>(1)));
