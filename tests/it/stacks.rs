@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::{Case, need, parse, programs};
+use crate::peers::world::eventually;
 
 /// Whether this host lets eBPF programs be loaded.
 fn can_profile() -> bool {
@@ -147,6 +148,26 @@ fn processes_that_come_and_go_are_named() {
     let executed = profile["execs"]["total"].as_i64().expect("a number");
     assert!(executed > 3 && (made.unwrap_or(0) - executed).abs() <= 1, "{made:?} calls, {executed} programs");
     assert!(fs::read_to_string(graph).is_ok_and(|graph| graph.contains("probe_weighs_one")));
+}
+
+#[test]
+fn a_period_that_is_interrupted_tells_what_there_is() {
+    need!(can_profile(), "a kernel with BTF");
+    let case = Case::new();
+    let mut running = case.command(&["--name=it"], &["probe", "trap"]).start();
+    running.until("ready");
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let file = case.dir.join(signal.as_str()).with_extension("json");
+        let words = ["profile", "it", "--for", "1m", "-o", &file.display().to_string()];
+        let live = case.skiff(&words).start();
+        assert!(eventually(|| file.exists()));
+        live.signal(signal);
+        live.finish().ok();
+        let profile = parse(&fs::read_to_string(file).expect("read"));
+        assert_eq!(profile["period"]["ended_by"], "signal", "{signal}");
+    }
+    running.signal(Signal::SIGTERM);
+    running.finish();
 }
 
 /// Puts a changed copy of the probe into a root of its own.

@@ -1,7 +1,7 @@
 //! `skiff profile CONTAINER --for TIME`: what a container that runs does within a period.
 //!
 //! Its programs are loaded for this alone, put onto the tasks that live, and gone when it is over. The period ends early with the
-//! container, or by SIGINT or SIGTERM: what there is then is told all the same.
+//! container, or by SIGINT, SIGTERM or SIGHUP: what there is then is told all the same.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -39,9 +39,10 @@ pub(crate) struct Wish {
 /// Follows the container; returns what is to be printed.
 pub(crate) fn run(wish: &Wish) -> Result<String, Failure> {
     let target = target::find(&wish.container)?;
+    // Before there are files, which would be left empty.
+    let interrupt = interrupts().map_err(|error| os("catch signals", &error))?;
     let outputs = Outputs::open(&wish.outputs, &|form| wish.wanted.gives(form))?;
     let wanted = wish.wanted.for_forms(outputs.forms().into_iter());
-    let interrupt = interrupts().map_err(|error| os("catch signals", &error))?;
     let mut profiler = Profiler::load().map_err(failed)?;
     let mut parts = wanted.load()?;
 
@@ -142,8 +143,7 @@ fn wait(target: &Target, period: Duration, interrupt: &SignalFd) -> Result<Ended
 /// What says that it is enough.
 fn interrupts() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
     signals.thread_block()?;
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)?)
 }

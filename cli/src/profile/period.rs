@@ -23,7 +23,7 @@ pub(crate) enum Ended {
     Period,
     /// The container had ended.
     Container,
-    /// SIGINT or SIGTERM.
+    /// SIGINT, SIGTERM or SIGHUP.
     Signal,
 }
 
