@@ -193,6 +193,15 @@ fn what_runs_is_shown_by_inspect_and_stats() {
     );
     assert!(stats["faults"].as_u64() >= Some(before) && stats["faults_per_s"].is_number(), "{stats}");
     assert!(stats["run_queue_percent"].is_number() && stats["system_calls"].is_null(), "{stats}");
+    run(&case, &["create", "--name", "made", root, "true"]).ok();
+    let names = |words: &[&str]| {
+        let words =
+            [&["stats", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}} {{.PIDs}}"], words].concat();
+        run(&case, &words).ok()
+    };
+    assert!(names(&[]).starts_with("web ") && !names(&[]).contains("made"), "{}", names(&[]));
+    let all = names(&["-a"]);
+    assert!(all.contains("web ") && all.contains("made 0.00% 0\n"), "{all}");
     let table = run(&case, &["stats", "--no-stream", "web"]).ok();
     assert!(
         ["FAULTS/S", "THROTTLED %", "RUN QUEUE %", "SYSCALLS/S"].iter().all(|name| table.contains(name)),

@@ -22,6 +22,7 @@ use crate::{counted, observe, stats};
 
 #[derive(Debug, Default)]
 pub(crate) struct Args {
+    all: bool,
     once: bool,
     no_trunc: bool,
     format: Option<String>,
@@ -37,6 +38,7 @@ said, their system calls too, and containers that others have started.
     sections: &[Section {
         title: "Options",
         flags: &[
+            Flag::switch(Some('a'), "all", "the daemon's that do not run, too", |a, on| a.all = on),
             Flag::switch(None, "no-stream", "show one second, then exit", |a, on| a.once = on),
             Flag::switch(None, "no-trunc", "show ids in full", |a, on| a.no_trunc = on),
             Flag::value(None, "format", "FORMAT", "table, json, or a template of Go's", |a, v| {
@@ -46,7 +48,7 @@ said, their system calls too, and containers that others have started.
     }],
     order: Order::Mixed,
     aliases: &[],
-    unsupported: &[("all", Some('a'))],
+    unsupported: &[],
 };
 
 /// The usual table.
@@ -62,7 +64,10 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, containers)) = understand(&COMMAND, words)? else { return Ok(0) };
     let is_alone = crate::run::is_alone() || is_without_daemon();
-    let samples = || if is_alone { of_pinned(&containers) } else { samples(&containers) };
+    let samples = || match is_alone {
+        true => of_pinned(&containers),
+        false => samples(&containers, args.all && containers.is_empty()),
+    };
     let format = args.format.as_deref().map(|format| if format == "text" { "table" } else { format });
     let listing = Listing::parse(format, USUAL).map_err(template)?;
     let mut before = samples()?.0;
@@ -108,14 +113,17 @@ fn of_pinned(containers: &[String]) -> Result<Samples, Failure> {
     Ok((samples, Vec::new(), uncounted))
 }
 
-/// The daemon's containers, with what pinned programs count of them; and where those count others, these.
-fn samples(containers: &[String]) -> Result<Samples, Failure> {
+/// The daemon's containers, with what pinned programs count of them; and where those count others, these. `all`: those that do not
+/// run, too.
+fn samples(containers: &[String], all: bool) -> Result<Samples, Failure> {
     let (documents, mut errors) = documents(&Request::Figures { containers: containers.to_vec() })?;
     let sampled: Vec<Sampled> =
         documents.into_iter().filter_map(|document| serde_json::from_value(document).ok()).collect();
+    let at_rest = if all { at_rest(&sampled)? } else { Vec::new() };
     // Whoever may not read them sees what the daemon knows.
     let Ok(Some(pinned)) = observe::open() else {
-        return Ok((sampled.iter().map(|one| Sample::of(one, None)).collect(), errors, String::new()));
+        let samples = sampled.iter().map(|one| Sample::of(one, None)).chain(at_rest).collect();
+        return Ok((samples, errors, String::new()));
     };
     let (mut counted, mut samples) = (counted::all(&pinned)?, Vec::new());
     for one in &sampled {
@@ -126,7 +134,19 @@ fn samples(containers: &[String]) -> Result<Samples, Failure> {
     }
     let others = if containers.is_empty() { counted } else { unknown_to_daemon(&pinned, &mut errors) };
     samples.extend(stats::samples_of(&pinned, others)?);
+    samples.extend(at_rest);
     Ok((samples, errors, stats::uncounted(&pinned)?))
+}
+
+/// The daemon's containers that are not among those that run.
+fn at_rest(running: &[Sampled]) -> Result<Vec<Sample>, Failure> {
+    let (all, _) = documents(&Request::List { all: true })?;
+    let at_rest = all.iter().filter_map(|document| {
+        let id = document["Id"].as_str().filter(|id| running.iter().all(|one| one.id != *id))?;
+        let name = document.pointer("/Names/0").and_then(Value::as_str);
+        Some(Sample::at_rest(id, name.map(|name| name.trim_start_matches('/'))))
+    });
+    Ok(at_rest.collect())
 }
 
 /// Those of which the daemon says that there are none, and that are counted all the same.

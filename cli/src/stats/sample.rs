@@ -12,7 +12,7 @@ use skiff_sys::clock::monotonic_ns;
 use crate::counted::Container;
 
 /// Everything that is known of a container at one time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Sample {
     at_ns: u64,
     cgroup: u64,
@@ -108,6 +108,16 @@ impl Sample {
             execs: figures.processes.executed,
             lost: record.map(|record| record.lost),
             cgroups_refused: figures.processes.cgroups_refused,
+        }
+    }
+
+    /// A container that does not run: it uses nothing.
+    pub(crate) fn at_rest(id: &str, name: Option<&str>) -> Self {
+        Self {
+            short_id: id.get(..12).unwrap_or(id).to_owned(),
+            id: id.to_owned(),
+            name: name.map(str::to_owned),
+            ..Self::default()
         }
     }
 

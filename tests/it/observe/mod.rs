@@ -437,7 +437,6 @@ fn what_is_not_understood_is_refused() {
         (&["observe", "on", "cpu"], "\"cpu\" is none of syscalls, run-queue, block, net, tcp"),
         (&["observe", "on", "net", "tcp"], "unexpected argument: tcp"),
         (&["observe", "show", "--slots", "3"], "unknown flag: --slots"),
-        (&["stats", "--all"], "--all is not supported yet"),
         (&["stats", "--nonsense"], "unknown flag: --nonsense"),
         (&["profile"], "no container given"),
         (&["profile", "a", "b"], "unexpected argument: b"),
