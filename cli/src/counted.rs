@@ -130,7 +130,7 @@ fn unknown(pinned: &Pinned, name: &str) -> Result<Failure, Failure> {
 
 impl Container {
     fn new(taken: Taken, directory: PathBuf, layout: &Layout) -> Self {
-        let pid = processes(&directory).first().copied();
+        let pid = members(&directory, 1).first().copied();
         let paths = paths(&directory, layout);
         let id = String::from_utf8_lossy(taken.owner.id()).into_owned();
         Self { taken, id, directory, paths, pid }
@@ -158,14 +158,14 @@ pub(crate) fn short(id: &str) -> &str {
     if is_made_up { &id[..12] } else { id }
 }
 
-/// Processes in the cgroup and those below it.
-fn processes(directory: &Path) -> Vec<i32> {
+/// Processes in the cgroup `directory` and, unless there are so many already, in those below it.
+pub(crate) fn members(directory: &Path, enough: usize) -> Vec<i32> {
     let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     let mut found: Vec<i32> =
         text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if found.is_empty() && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(processes(&entry.path()));
+        if found.len() < enough && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(members(&entry.path(), enough));
         }
     }
     found

@@ -5,11 +5,14 @@ use std::path::Path;
 
 use serde::Serialize;
 use skiff_ebpf::{Phase, Record};
-use skiff_engine::figures::Sampled;
+use skiff_engine::figures::{Sampled, own_memory};
 use skiff_runtime::cgroup::{Controller, Paths};
 use skiff_sys::clock::monotonic_ns;
 
-use crate::counted::Container;
+use crate::counted::{Container, members};
+
+/// So many processes are asked at most for their memory, where no group counts it.
+const MOST: usize = 1024;
 
 /// Everything that is known of a container at one time.
 #[derive(Debug, Default)]
@@ -58,7 +61,7 @@ impl Sample {
             directory: Some(container.directory.display().to_string()),
             running: container.pid.is_some(),
             cpu_us: usage.cpu_user_us.zip(usage.cpu_system_us).map(|(user, system)| user + system),
-            memory_bytes: memory(paths),
+            memory_bytes: memory(paths).or_else(|| own_memory(&members(&container.directory, MOST))),
             memory_limit_bytes: memory_limit(paths),
             network: container.pid.and_then(network),
             block: [

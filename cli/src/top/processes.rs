@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::counted::members;
 use crate::failure::Failure;
 use crate::profile::plain;
 use crate::target;
@@ -33,7 +34,7 @@ pub(super) struct Process {
 /// Like docker: everything is listed, and lines whose PID is not the container's are dropped.
 pub(super) fn list(container: &str, options: &[String]) -> Result<String, Failure> {
     let target = target::find(container)?;
-    let members: BTreeSet<i32> = members(&target.directory).into_iter().collect();
+    let members: BTreeSet<i32> = members(&target.directory, MOST).into_iter().collect();
     let options = if options.is_empty() { &["-ef".to_owned()] } else { options };
     let ps = Command::new("ps").args(options).output();
     let output = ps.map_err(|error| Failure::engine(format!("run ps: {}", cause(&error))))?;
@@ -60,22 +61,9 @@ fn of_members(table: &str, members: &BTreeSet<i32>) -> Option<String> {
     Some(shown.map(|line| plain(line) + "\n").collect())
 }
 
-/// Processes in the cgroup `directory` and below it.
-fn members(directory: &Path) -> Vec<i32> {
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    let mut found: Vec<i32> =
-        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if found.len() < MOST && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(members(&entry.path()));
-        }
-    }
-    found
-}
-
 /// The processes in the cgroup `directory`, those with the most CPU time first.
 pub(super) fn of_cgroup(directory: &Path) -> Vec<Process> {
-    let mut found: Vec<Process> = members(directory).into_iter().take(MOST).filter_map(read).collect();
+    let mut found: Vec<Process> = members(directory, MOST).into_iter().take(MOST).filter_map(read).collect();
     found.sort_by_key(|process| (std::cmp::Reverse(process.ticks), process.pid));
     found
 }

@@ -19,6 +19,7 @@ use crate::ending::now_ns;
 
 pub(crate) use events::{Living, Past, Tracker};
 pub(crate) use groups::{Groups, Round};
+pub use processes::own_memory;
 pub(crate) use sample::{cgroup_id, sample};
 
 /// A container and its figures.

@@ -25,14 +25,11 @@ pub(super) fn complete(groups: &Groups<'_>, counts_block: bool, figures: &mut Fi
         return;
     }
     let pids = groups.processes().unwrap_or_default();
-    let page_bytes = page_bytes();
     let of = |file: &str, pid: i32| text(&format!("/proc/{pid}/{file}"));
+    let own = if has_memory { None } else { own_memory(pids) };
     // What no process tells, be it that this kernel does not, is unknown.
-    let (mut own, mut moved) = (None, None);
+    let mut moved = None;
     for pid in pids.iter().copied().take(PROCESSES_MAX) {
-        if !has_memory && let Some(statm) = of("statm", pid) {
-            own = Some(own.unwrap_or(0) + own_pages(&statm) * page_bytes);
-        }
         if !has_block && let Some(io) = of("io", pid) {
             let ([read, written], [more_read, more_written]) = (moved.unwrap_or_default(), transferred(&io));
             moved = Some([read + more_read, written + more_written]);
@@ -47,6 +44,13 @@ pub(super) fn complete(groups: &Groups<'_>, counts_block: bool, figures: &mut Fi
         [figures.block.read_bytes, figures.block.write_bytes] =
             moved.map_or([None; 2], |[read, written]| [Some(read), Some(written)]);
     }
+}
+
+/// Memory of their own that these processes have, bytes: what is no file's. `None` if none of them tells.
+#[must_use]
+pub fn own_memory(pids: &[i32]) -> Option<u64> {
+    let tell = |pid: &i32| Some(own_pages(&text(&format!("/proc/{pid}/statm"))?) * page_bytes());
+    pids.iter().take(PROCESSES_MAX).filter_map(tell).reduce(|one, other| one + other)
 }
 
 /// Those in memory that are no file's. proc_pid_statm(5).

@@ -380,6 +380,8 @@ fn what_skiff_runs_itself_is_counted_too() {
     let profile = world.profile(&id[..12]);
     assert_eq!(profile["container"]["id"], id.as_str(), "found by how it begins");
     assert_eq!(profile["container"]["name"], "alone");
+    // Where no group counts memory, its processes tell.
+    assert!(stats[0]["memory_bytes"].as_u64() > Some(4096), "{stats:?}");
     // It is shown as a daemon's is.
     assert_eq!((&stats[0]["name"], &stats[0]["Name"]), (&"alone".into(), &"alone".into()));
     assert!(stats[0]["CPUPerc"].as_str().is_some_and(|cpu| cpu.ends_with('%')), "{stats:?}");
