@@ -271,16 +271,21 @@ async fn start(
 ) -> std::io::Result<()> {
     let is_attached = start.is_attached;
     start.asked_ns = Some(received);
+    // Nobody will ever attend it.
+    let end = async || {
+        let end = Command::Stop { signal: Some(libc::SIGKILL), timeout: Some(Duration::ZERO) };
+        drop(entry.ask(end).await);
+    };
     let asked = tokio::select! {
         biased;
         asked = entry.ask(Command::Start(Box::new(start))) => asked,
         // Once it is on its way.
         () = async { tokio::task::yield_now().await; connection.gone().await }, if is_attached => {
-            // Nobody will ever attend it.
-            let end = Command::Stop { signal: Some(libc::SIGKILL), timeout: Some(Duration::ZERO) };
-            return entry.ask(end).await.map(drop).or(Ok(()));
+            end().await;
+            return Ok(());
         }
     };
+    let is_new = matches!(asked, Ok(Done::Started(_)));
     let Started { pid, descriptors, times } = match asked {
         Ok(Done::Started(started)) => started,
         Ok(Done::Done) => Started { pid: 0, descriptors: Vec::new(), times: None },
@@ -298,6 +303,10 @@ async fn start(
     let reply = Reply::Started { id: record.id.clone(), pid, stop_signal: record.stop_signal, times };
     let told = tell(connection, Ok(reply), &descriptors).await;
     drop(descriptors);
+    if told.is_err() && is_attached && is_new {
+        // It had gone before it was started, which need not be seen above.
+        end().await;
+    }
     if !is_attached || told.is_err() {
         engine.refill();
         return told;

@@ -1,8 +1,9 @@
 //! Clients whose daemon goes, and clients that go themselves.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use crate::harness::pty::Terminal;
 use crate::harness::world::{World, destroy};
@@ -58,6 +59,26 @@ fn who_waits_learns_of_the_end_from_the_next_daemon() {
     let followed = following.finish();
     assert_eq!((followed.code, followed.stdout.as_str()), (0, "before\nthere\nafter\n"), "{followed}");
     assert_eq!(attached.finish().code, 9);
+}
+
+#[test]
+fn who_has_gone_before_the_start_takes_the_container_along() {
+    let world = World::new();
+    let root = fixture::small_root();
+    world.ok(&["run", "--rm", root, "true"]);
+    let [daemon, _] = world.processes();
+    for _round in 0..4 {
+        kill(daemon, Signal::SIGSTOP).expect("stop");
+        let asks = |_| world.0.skiff(&["run", "--rm", root, "sleep", "600"]).start();
+        // So many that some have started before the daemon looks for who wants them.
+        let clients: Vec<_> = (0..16).map(asks).collect();
+        // What they ask for is read when they are no more. One that is slower asks for nothing.
+        std::thread::sleep(Duration::from_millis(300));
+        clients.iter().for_each(|client| destroy(client.pid()));
+        kill(daemon, Signal::SIGCONT).expect("continue");
+        clients.into_iter().for_each(|client| drop(client.finish()));
+        assert!(eventually(|| world.ok(&["ps", "-aq"]).is_empty()), "{}", world.ok(&["ps", "-a"]));
+    }
 }
 
 #[test]
