@@ -238,9 +238,10 @@ impl Soak {
                 }
             } else if begin.elapsed() > PATIENCE {
                 // Of a launch that was disturbed, between its name and its end.
+                let shown = self.skiff.ask(&["ps", "-a", "--format", "{{.Names}}: {{.Status}}"])?;
                 let forced = [&["rm", "-f"], left.as_slice()].concat();
                 self.skiff.ask(&forced)?;
-                bail!("after {PATIENCE:?} without launches these are left: {}", left.join(" "));
+                bail!("after {PATIENCE:?} without launches these are left: {}", shown.replace('\n', "; "));
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -65,7 +65,7 @@ impl Victims {
         self.find(|words, _| {
             words.first().is_some_and(|name| name == "skiff-spawner")
                 && words.iter().any(|word| Path::new(word) == self.run)
-                && words.len() == 3
+                && words.len() > 2
         })
     }
 
