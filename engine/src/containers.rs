@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -54,6 +54,8 @@ pub(crate) struct Life {
 pub(crate) struct Registry {
     pub(crate) names: Names,
     entries: HashMap<String, Rc<Entry>>,
+    /// Those that are forgotten, and perhaps not yet cleared away.
+    going: Vec<Weak<Entry>>,
 }
 
 impl Registry {
@@ -65,7 +67,8 @@ impl Registry {
     /// Forgets a container, and frees its name. It may be forgotten already.
     pub(crate) fn forget(&mut self, id: &str) {
         self.names.forget(id);
-        self.entries.remove(id);
+        self.going.retain(|entry| entry.strong_count() > 0);
+        self.going.extend(self.entries.remove(id).as_ref().map(Rc::downgrade));
     }
 
     /// The container that a client means by `word`.
@@ -78,6 +81,14 @@ impl Registry {
     /// Whether there is a container with this id.
     pub(crate) fn has(&self, id: &str) -> bool {
         self.entries.contains_key(id)
+    }
+
+    /// Whether a container of this image, or of any, is forgotten and not yet cleared away.
+    pub(crate) fn are_going(&self, image_id: Option<&str>) -> bool {
+        self.going.iter().filter_map(Weak::upgrade).any(|entry| {
+            let record = entry.record();
+            !self.has(&record.id) && image_id.is_none_or(|id| record.image_id.as_deref() == Some(id))
+        })
     }
 
     /// All of them.

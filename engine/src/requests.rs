@@ -26,6 +26,10 @@ use crate::{Error, Record, Spec, document, documents, image, log, names};
 /// Until then pools are not refilled on account of a program that somebody attends, unless somebody waits for one.
 const SOON: Duration = Duration::from_millis(1);
 
+/// How long an image that is to go waits for containers to be cleared away, and between two looks at them.
+const CLEARING: Duration = Duration::from_secs(2);
+const CLEARING_LOOK: Duration = Duration::from_millis(1);
+
 /// What `run` and `start` are told at most, beside the end.
 type Answer = Result<Reply, Error>;
 
@@ -80,7 +84,7 @@ pub(crate) async fn carry_out(
         Request::List { all } => Ok(list(engine, all)),
         Request::Inspect { containers } => inspect(engine, &containers).await,
         Request::Figures { containers } => figures(engine, &containers).await,
-        Request::ForgetImage { id } => Ok(forget_image(engine, id)),
+        Request::ForgetImage { id } => Ok(forget_image(engine, id).await),
         Request::Pools => Ok(pools(engine)),
         Request::Version => Ok(version(engine)),
         Request::Exec { container, exec, attach } => {
@@ -170,11 +174,18 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
     Ok((Owner::begin(engine, record, From::Client(lease)), ready))
 }
 
-/// Lets go of an image. Containers that there are keep what they have of it.
-fn forget_image(engine: &Rc<Engine>, id: Option<String>) -> Reply {
+/// Lets go of an image. Containers that there are keep what they have of it; those whose end has been told are cleared away first.
+async fn forget_image(engine: &Rc<Engine>, id: Option<String>) -> Reply {
     for layers in engine.images.forget(id.as_deref()) {
         engine.give_up(&layers);
     }
+    let cleared = async {
+        while engine.containers.borrow().are_going(id.as_deref()) {
+            tokio::time::sleep(CLEARING_LOOK).await;
+        }
+    };
+    // One that takes longer keeps what it has.
+    drop(tokio::time::timeout(CLEARING, cleared).await);
     Reply::Done { names: id.into_iter().collect(), errors: Vec::new() }
 }
 

@@ -87,6 +87,22 @@ fn images_are_listed_named_and_removed() {
 }
 
 #[test]
+fn an_image_goes_at_once_after_its_last_container() {
+    for case in worlds() {
+        let id = import(&case, &["web", "-c", "CMD [\"true\"]"]);
+        let file = case.dir.join("saved.tar").display().to_string();
+        run(&case, &["save", "-o", &file, "web"]).ok();
+        for _ in 0..10 {
+            run(&case, &["load", "-q", "-i", &file]).ok();
+            run(&case, &["run", "--rm", "web"]).ok();
+            run(&case, &["run", "--rm", &id]).ok();
+            run(&case, &["rmi", "web"]).ok();
+            assert_eq!(entries(&case.state.join("layers/sha256")), 0);
+        }
+    }
+}
+
+#[test]
 fn an_image_with_several_names_is_not_removed_by_its_id() {
     let case = Case::new();
     let id = import(&case, &["one"]);
