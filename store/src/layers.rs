@@ -323,6 +323,10 @@ fn unpack<'a>(
     })?;
     progress.layer(layer.name(), LayerEvent::Verified);
     warn_of(unpacked.skipped, &layer.name().to_string());
+    let Skipped { devices, xattrs, .. } = unpacked.skipped;
+    if devices + xattrs > 0 {
+        progress.left_out(layer.name(), devices, xattrs);
+    }
     let mut record = LayerRecord {
         tar_bytes: unpacked.tar_bytes,
         file_bytes: unpacked.skipped.file_bytes,

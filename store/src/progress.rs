@@ -9,6 +9,9 @@ pub trait Progress: Sync {
 
     /// All layers of the image, bottom first, before anything happens to them.
     fn layers(&self, _digests: &[Digest]) {}
+
+    /// So many device nodes and extended attributes of a layer could not be kept for lack of privilege or support by the file system.
+    fn left_out(&self, _digest: Digest, _devices: u64, _xattrs: u64) {}
 }
 
 /// What can happen to a layer.

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::harness::layout;
+use crate::harness::layout::{self, Layout, Tar};
 use crate::harness::registry::{Guard, Registry, has_registry};
 use crate::harness::{Case, Skiff, fixture, need, parse};
 
@@ -222,6 +222,25 @@ fn prefetch_profiles_go_to_a_registry_and_come_back() {
     let with = case.dir.join("with");
     skiff(&case, &["rmi", &other]).env("SKIFF_ROOT", &with).output().ok();
     assert_eq!(classes(&case, &with), [""; 0]);
+}
+
+#[test]
+fn what_a_user_may_not_have_is_left_out_and_said() {
+    let case = Case::new();
+    let mut tree = Tar::new();
+    tree.dir("d").node("d/null", tar::EntryType::Char, 1, 3).file("d/file", "x");
+    Layout::image(&case.dir.join("image"), &json!({}), &[tree.finish()]);
+    let archive = case.dir.join("image.tar").display().to_string();
+    fixture::tool("tar", &["-C", &case.dir.join("image").display().to_string(), "-cf", &archive, "."]);
+    for dir in [&case.dir, &case.state, &case.run, &case.dir.join("tmp")] {
+        fixture::tool("chown", &["-R", "1000:1000", &dir.display().to_string()]);
+    }
+    let loaded = skiff(&case, &["load", "-i", &archive]).with(&["uid=1000"]).output();
+    let said = ": left out for want of rights: 1 device nodes and 0 attributes\n";
+    assert!(loaded.code == 0 && loaded.stderr.ends_with(said), "{loaded}");
+    let layers = fs::read_dir(case.state.join("layers/sha256")).expect("the layers");
+    let layer = layers.flatten().next().expect("one").path();
+    assert!(layer.join("d/file").is_file() && !layer.join("d/null").exists());
 }
 
 fn id(case: &Case, name: &str) -> String {

@@ -102,6 +102,15 @@ impl Board {
         state.is_stale = self.shared.is_terminal && !state.rows.is_empty();
     }
 
+    /// What should be known even where nothing else is told: above the rows of a terminal, else on standard error.
+    pub(crate) fn warn(&self, text: &str) {
+        if self.shared.is_terminal {
+            self.line(text);
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
     /// A layer's state: what is the same as before is not said again.
     pub(crate) fn set(&self, name: &str, status: Status) {
         self.put(name, status, false);

@@ -203,6 +203,12 @@ impl Progress for Layers<'_> {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner).layers = digests.to_vec();
     }
 
+    fn left_out(&self, digest: Digest, devices: u64, xattrs: u64) {
+        let name = short(digest);
+        let left_out = format!("{devices} device nodes and {xattrs} attributes");
+        self.board.warn(&format!("skiff: layer {name}: left out for want of rights: {left_out}"));
+    }
+
     fn layer(&self, digest: Digest, event: LayerEvent) {
         if event == LayerEvent::Present {
             let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
