@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
-use skiff_engine::prefetch::Subject;
+use skiff_ebpf::Recorder;
+use skiff_engine::prefetch::{Mode, Subject};
 use skiff_store::Digest;
 use skiff_store::prefetch::{self, BYTES_MAX, Key, Lent, Outcome, PAGE, Profile, Profiles};
 use skiff_sys::reader;
@@ -170,7 +171,11 @@ fn show(profile: &Profile, format: Format) -> Result<String, Failure> {
             format!("/{}", file.path),
         ]);
     }
-    Ok(table.render())
+    let note = match profile.accuracy {
+        prefetch::Accuracy::Used => String::new(),
+        prefetch::Accuracy::Added => format!("recorded {ADDED}\n"),
+    };
+    Ok(table.render() + &note)
 }
 
 /// With the digests of the files, by which it fits images that have them in other layers.
@@ -207,6 +212,18 @@ fn remove(profiles: &Profiles, found: &[Profile]) -> Result<String, Failure> {
         }
     }
     Ok(text)
+}
+
+/// Of what is recorded where the kernel does not tell what is used.
+const ADDED: &str =
+    "of what comes into the page cache, with all that is read ahead, and without what is there already";
+
+/// Says what a recording that was asked for does not tell on this kernel.
+pub(crate) fn caution(mode: Mode) {
+    let accuracy = (mode == Mode::Record).then(Recorder::accuracy_here);
+    if let Some(Ok(skiff_ebpf::Accuracy::Added)) = accuracy {
+        eprintln!("skiff: prefetch: this kernel tells {ADDED}; from Linux 6.14 on it tells what is used");
+    }
 }
 
 /// A process that has files read ahead, and the reader's end of its socket.

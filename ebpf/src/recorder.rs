@@ -92,6 +92,11 @@ impl Recorder {
         Self::with(None)
     }
 
+    /// What a recording would hold on this kernel. Needs its type information.
+    pub fn accuracy_here() -> Result<Accuracy, Error> {
+        Ok(told_by(&Types::of_kernel(&[])?))
+    }
+
     /// As [`Recorder::load`], with what older kernels tell: for tests.
     pub fn load_as(accuracy: Accuracy) -> Result<Self, Error> {
         Self::with(Some(accuracy))
@@ -103,8 +108,7 @@ impl Recorder {
         let offsets = Offsets::new(|path| types.offset(path), false);
         require_cgroup(&offsets)?;
         require_pages(&offsets)?;
-        let tells = USED.iter().all(|name| types.has_tracepoint(name));
-        let accuracy = wanted.unwrap_or(if tells { Accuracy::Used } else { Accuracy::Added });
+        let accuracy = wanted.unwrap_or_else(|| told_by(&types));
         let listens = types.has_tracepoint(LISTEN);
         drop(types);
         let globals = Plain(offsets);
@@ -203,6 +207,11 @@ impl Recorder {
 }
 
 /// The runs of ones in the bits of `chunk`, the first of which stands for the page `base`.
+/// The best that a kernel with these types has tracepoints for.
+fn told_by(types: &Types) -> Accuracy {
+    if USED.iter().all(|name| types.has_tracepoint(name)) { Accuracy::Used } else { Accuracy::Added }
+}
+
 fn runs(base: u64, chunk: Chunk) -> impl Iterator<Item = Used> {
     let mut bits = chunk.used;
     let mut at = 0;

@@ -140,6 +140,28 @@ fn what_a_program_reads_and_maps_is_recorded_and_nothing_else() {
 }
 
 #[test]
+fn it_is_said_where_a_kernel_does_not_tell_what_is_used() {
+    const WORDS: &str = "of what comes into the page cache";
+    need!(can_record(), "a kernel with BTF");
+    let case = Case::new();
+    let image = image(&case);
+    let words = ["run", "--rm", "--prefetch", "record", &image, "use", "/data/read", "r0+1"];
+    let output = case.skiff(&words).output();
+    assert_eq!((output.code, output.stderr.contains(WORDS)), (0, !is_exact()), "{output}");
+    if !is_exact() {
+        return lacks("tracepoints that tell of mappings, Linux 6.14");
+    }
+    let mut profile = document(&case);
+    let file = profile_file(&case);
+    for accuracy in ["used", "added"] {
+        profile["accuracy"] = accuracy.into();
+        fs::write(&file, profile.to_string()).expect("write");
+        let shown = case.skiff(&["prefetch", "show", id(&profile)]).output().ok();
+        assert_eq!(shown.contains(WORDS), accuracy == "added", "{shown}");
+    }
+}
+
+#[test]
 fn what_has_left_the_page_cache_by_the_end_was_used_all_the_same() {
     need!(can_record(), "a kernel with BTF");
     let case = Case::new();

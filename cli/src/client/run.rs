@@ -16,6 +16,7 @@ use crate::help;
 use crate::images::wanted::{self, Wanted};
 use crate::line::Rest;
 use crate::output::Output;
+use crate::prefetch::caution;
 
 /// `skiff run …`.
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
@@ -28,9 +29,10 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
         Parsed::Help => return print(&help::command(&flags::RUN)),
         Parsed::Run(args) => args,
     };
+    let prefetch = args.spec.prefetch;
     if crate::run::is_alone() || args.profile.is_some() {
         args.given = args::given(&words)?;
-        return crate::run::run(&args);
+        return crate::run::run(&args).inspect(|_| caution(prefetch));
     }
     if !args.detach {
         supervise::check_terminal(args.spec.options.interactive, args.spec.options.tty)?;
@@ -54,6 +56,7 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
             other => Err(unexpected(&other).into()),
         }
     })
+    .inspect(|_| caution(prefetch))
 }
 
 /// Carries something out that needs `image`, which is fetched if it is not here.
@@ -78,6 +81,7 @@ pub(crate) fn create(words: Rest<'_>) -> Result<u8, Failure> {
         Parsed::Help => return print(&help::command(&flags::CREATE)),
         Parsed::Run(args) => args,
     };
+    let prefetch = args.spec.prefetch;
     args.spec.image = absolute(&args.spec.image);
     let mut cidfile = args.cidfile.as_deref().map(Output::make).transpose()?;
     let image = args.spec.image.clone();
@@ -89,6 +93,7 @@ pub(crate) fn create(words: Rest<'_>) -> Result<u8, Failure> {
         }
         other => Err(unexpected(&other).into()),
     })
+    .inspect(|_| caution(prefetch))
 }
 
 fn wishes(args: &Args) -> Wishes {
