@@ -228,13 +228,14 @@ impl Soak {
             let listed = self.skiff.ask(&["ps", "-aq", "--no-trunc"])?;
             let left: Vec<&str> = listed.lines().collect();
             if left.is_empty() {
-                let census = Census::take(&self.victims, &self.ids, &self.skiff)?;
-                if census.is_settled() {
-                    return Ok(census);
+                // A spawner that was killed just now is not replaced yet.
+                let census = Census::take(&self.victims, &self.ids, &self.skiff);
+                if census.as_ref().is_ok_and(Census::is_settled) {
+                    return census;
                 }
                 if begin.elapsed() > PATIENCE {
                     let odd = traces::odd_directories(&self.skiff);
-                    bail!("after {PATIENCE:?} without launches: {census}; {}", odd.join("; "));
+                    bail!("after {PATIENCE:?} without launches: {}; {}", census?, odd.join("; "));
                 }
             } else if begin.elapsed() > PATIENCE {
                 // Of a launch that was disturbed, between its name and its end.
