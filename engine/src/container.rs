@@ -426,9 +426,10 @@ impl Owner {
         let given = streams.as_ref().map(|streams| streams.each_ref().map(OwnedFd::as_fd));
         // With a terminal they are not looked at.
         let given = given.unwrap_or_else(|| [pidfd.as_fd(); 3]);
-        self.prefetch(&record, &container, pidfd.as_fd());
         self.engine.tracker.ready().await;
         self.is_counted = self.engine.tracker.arm(container.cgroup, false);
+        // Not before: what the reader has read is the container's.
+        self.prefetch(&record, &container, pidfd.as_fd());
         ready.parked.go(&options.argv, &options.env, given)?;
         drop(streams);
         ends.terminal =
