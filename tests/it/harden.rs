@@ -287,7 +287,6 @@ fn uses_are_told_exactly() {
     for part in ["capabilities", "written", "devices", "sysctls", "tasks_peak", "descriptors_peak"] {
         assert_eq!(uses[part].is_null(), uses["reasons"][part].is_string(), "{part}: {uses}");
     }
-    need!(uses["devices"].is_array(), "fields that later kernels have");
     let device = |minor: u64| {
         let all = uses["devices"].as_array().expect("devices");
         all.iter()
@@ -346,9 +345,8 @@ fn profiles_are_kept_with_the_policy_that_was_made_of_them() {
 fn an_init_works_under_the_policy() {
     need!(can_record(), "root, and a kernel with BTF");
     let case = Case::new();
-    // It reaps an orphan, and passes a signal on.
-    let trapped =
-        "trap 'exit 7' TERM; (busybox sleep 0.01 &); kill -TERM 1; while :; do busybox sleep 0.01; done";
+    // It reaps an orphan, and passes a signal on, which comes when all that the program does has been done once.
+    let trapped = "trap 'exit 7' TERM; (busybox sleep 0.01 &); busybox sleep 0.1; kill -TERM 1; while :; do busybox sleep 0.01; done";
     let file = case.dir.join("run.json").display().to_string();
     let profile = format!("--profile={file}");
     assert_eq!(case.run(&["--init", &profile], &["sh", "-c", trapped]).code, 7);

@@ -230,25 +230,30 @@ fn count(known: *mut Opened, mode: u32) {
 /// `to` points to a map value that nobody else uses.
 #[inline(always)]
 unsafe fn path(file: u64, to: *mut Opened) -> bool {
+    let mut depth = 0;
+    while depth < DEPTH {
+        // SAFETY: the index is below the array's length.
+        unsafe { (*to).path[depth][0] = 0 };
+        depth += 1;
+    }
     let mut dentry: u64 = read(file + u64::from(offset!(file_dentry)));
     let mut is_sysctl = false;
     let mut depth = 0;
     while depth < DEPTH {
+        let parent: u64 = read(dentry + u64::from(offset!(dentry_parent)));
+        // Out of the loop: Linux 6.1 refuses one that falls through to its beginning, as the compiler may lay it out otherwise.
+        if parent == dentry || parent == 0 {
+            return is_sysctl;
+        }
+        let name: u64 = read(dentry + u64::from(offset!(dentry_name)));
         // SAFETY: the index is below the array's length.
         let part = unsafe { &raw mut (*to).path[depth] };
-        let parent: u64 = read(dentry + u64::from(offset!(dentry_parent)));
-        if parent == dentry || parent == 0 {
-            // SAFETY: the pointer is into a map value.
-            unsafe { (*part)[0] = 0 };
-        } else {
-            let name: u64 = read(dentry + u64::from(offset!(dentry_name)));
-            // SAFETY: the helper checks the source and writes no more than the part holds.
-            let length = unsafe { bpf_probe_read_kernel_str(part.cast(), PART as u32, name as *const _) };
-            // SAFETY: the pointer is into a map value.
-            let start = unsafe { [(*part)[0], (*part)[1], (*part)[2], (*part)[3]] };
-            is_sysctl = length == 4 && start == *b"sys\0";
-            dentry = parent;
-        }
+        // SAFETY: the helper checks the source and writes no more than the part holds.
+        let length = unsafe { bpf_probe_read_kernel_str(part.cast(), PART as u32, name as *const _) };
+        // SAFETY: the pointer is into a map value.
+        let start = unsafe { [(*part)[0], (*part)[1], (*part)[2], (*part)[3]] };
+        is_sysctl = length == 4 && start == *b"sys\0";
+        dentry = parent;
         depth += 1;
     }
     is_sysctl
