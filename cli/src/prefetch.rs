@@ -222,7 +222,7 @@ const ADDED: &str =
 pub(crate) fn caution(mode: Mode) {
     let accuracy = (mode == Mode::Record).then(Recorder::accuracy_here);
     if let Some(Ok(skiff_ebpf::Accuracy::Added)) = accuracy {
-        eprintln!("skiff: prefetch: this kernel tells {ADDED}; from Linux 6.14 on it tells what is used");
+        eprintln!("skiff: prefetch: this kernel tells {ADDED}; from Linux 6.12 on it tells what is used");
     }
 }
 

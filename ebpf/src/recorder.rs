@@ -19,7 +19,7 @@ use crate::marks::Object;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/prefetch.bpf.o"));
 
-/// What tells of pages that are used. Linux ≥ 6.14.
+/// What tells of pages that are used. Linux ≥ 6.12.
 const USED: [&str; 3] = ["mm_filemap_get_pages", "mm_filemap_map_pages", "mm_filemap_fault"];
 /// What tells of pages that come into the cache.
 const ADDED: &str = "mm_filemap_add_to_page_cache";
@@ -44,7 +44,7 @@ pub struct Recorder {
 /// What the running kernel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accuracy {
-    /// Every read and every mapping, of pages in the cache too. Linux ≥ 6.14.
+    /// Every read and every mapping, of pages in the cache too. Linux ≥ 6.12.
     Used,
     /// What comes into the cache, which includes what is read ahead, and nothing that is in it already.
     Added,

@@ -139,7 +139,7 @@ fn known_pages_are_the_working_set() {
     let record = record(&case, &["-v", &volume], &words);
     let set = &record["working_set"];
     // What is in the cache already is not seen elsewhere.
-    need!(set["accuracy"] == "used", "Linux >= 6.14");
+    need!(set["accuracy"] == "used", "Linux >= 6.12");
     // What is read of a file in memory passes by the page cache.
     let on_disk = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| table.contains(" - ext4 "));
     need!(on_disk, "a disk");

@@ -44,7 +44,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
         &["catatonit", "conmon", "containerd", "criu", "docker.io", "nginx", "podman", "redis-server"],
     ),
     ("benches", &["bpftrace", "crun", "hyperfine", "libarchive-tools", "linux-perf", "runc", "wrk"]),
-    ("virtual machines", &["qemu-system-x86", "xz-utils", "zstd"]),
+    ("virtual machines", &["e2fsprogs", "qemu-system-x86", "xz-utils", "zstd"]),
 ];
 
 /// Packages that others may stand in for, in particular Docker's own, which those conflict with; and the program by

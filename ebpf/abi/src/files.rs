@@ -18,7 +18,7 @@ pub struct Fields {
     pub name_parent: u32,
     /// `dentry.d_name.name`
     pub name_text: u32,
-    /// 1 if what is in the page cache already is told of too (Linux ≥ 6.14).
+    /// 1 if what is in the page cache already is told of too (Linux ≥ 6.12).
     pub tells_uses: u32,
 }
 

@@ -26,7 +26,7 @@ use crate::recorder::{Accuracy, attach, map};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/files.bpf.o"));
 
 const PROGRAMS: [&str; 4] = ["sched_process_fork", "sched_process_exec", "sched_process_exit", "sys_exit"];
-/// What tells of pages that are used. Linux ≥ 6.14.
+/// What tells of pages that are used. Linux ≥ 6.12.
 const USED: [&str; 3] = ["mm_filemap_get_pages", "mm_filemap_map_pages", "mm_filemap_fault"];
 /// What tells of pages that come into the cache.
 const ADDED: &str = "mm_filemap_add_to_page_cache";

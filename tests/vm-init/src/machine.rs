@@ -14,6 +14,7 @@ pub(crate) fn prepare() -> Result<()> {
     enter_root()?;
     mount_all()?;
     load_modules()?;
+    mount_disk()?;
     enable_controllers()?;
     nix::unistd::sethostname("vm").context("set the host name")?;
     fs::set_permissions("/root", fs::Permissions::from_mode(0o700)).context("close /root")?;
@@ -77,6 +78,12 @@ fn load_modules() -> Result<()> {
             .with_context(|| format!("load {}", path.display()))?;
     }
     Ok(())
+}
+
+/// What the tests write is on a disk, as on most hosts: what is read of a file in memory passes by the page cache.
+fn mount_disk() -> Result<()> {
+    mount_new("/dev/vda", "/tmp", "ext4", "")?;
+    fs::remove_dir("/tmp/lost+found").context("remove lost+found")
 }
 
 /// Hands every controller that the kernel has to the groups below the root.

@@ -19,6 +19,8 @@ pub(crate) struct Kernel {
     /// The bootable image.
     pub(crate) image: PathBuf,
     modules: PathBuf,
+    /// The paths of the modules that are part of the image, a line each.
+    built_in: String,
 }
 
 /// A module's name and content, decompressed.
@@ -32,16 +34,19 @@ pub(crate) fn fetch(series: &str) -> Result<Kernel> {
         format!("no package {prefix}*-amd64 in the package lists: 'apt-get update' on Debian 12, or name another series")
     })?;
     let release = package.trim_start_matches("linux-image-").to_owned();
-    let place = workspace::scratch("vm")?.join(format!("linux-{release}"));
+    let place = workspace::scratch("vm")?.join(format!("kernel-{release}"));
     if !place.is_dir() {
         download(package, &place).with_context(|| format!("fetch {package}"))?;
     }
-    let modules = place.join("lib/modules").join(&release).join("kernel");
-    Ok(Kernel { image: place.join("boot").join(format!("vmlinuz-{release}")), modules, release })
+    let modules = place.join("lib/modules").join(&release);
+    let list = modules.join("modules.builtin");
+    let built_in = fs::read_to_string(&list).with_context(|| format!("read {}", list.display()))?;
+    let image = place.join("boot").join(format!("vmlinuz-{release}"));
+    Ok(Kernel { image, modules: modules.join("kernel"), built_in, release })
 }
 
 impl Kernel {
-    /// The modules `names` and what they depend on, in the order of loading.
+    /// The modules `names` and what they depend on, in the order of loading, without what is built in.
     pub(crate) fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
         let mut loaded = Vec::new();
         for name in names {
@@ -52,6 +57,10 @@ impl Kernel {
 
     fn collect(&self, name: &str, loaded: &mut Vec<Module>) -> Result<()> {
         if loaded.iter().any(|(known, _)| known == name) {
+            return Ok(());
+        }
+        let file = format!("/{name}.ko");
+        if self.built_in.lines().any(|path| path.ends_with(&file)) {
             return Ok(());
         }
         let path = module_path(&self.modules, name)?
@@ -92,9 +101,11 @@ fn download(package: &str, place: &Path) -> Result<()> {
     let tar = partial.join("data.tar");
     let unpacked = fs::File::create(&tar).with_context(|| format!("create {}", tar.display()))?;
     command::run(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&deb).stdout(unpacked))?;
-    let modules = ["crypto", "drivers/block", "drivers/net", "fs", "lib", "net"]
+    let modules = ["crypto", "drivers/block", "drivers/net", "drivers/virtio", "fs", "lib", "net"]
         .map(|part| format!("./lib/modules/*/kernel/{part}"));
-    let wanted = ["--wildcards", "./boot/vmlinuz-*"].into_iter().chain(modules.iter().map(String::as_str));
+    let wanted = ["--wildcards", "./boot/vmlinuz-*", "./lib/modules/*/modules.builtin"]
+        .into_iter()
+        .chain(modules.iter().map(String::as_str));
     command::run(
         Command::new("tar")
             .arg("--extract")

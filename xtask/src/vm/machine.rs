@@ -20,13 +20,14 @@ pub(crate) struct Machine {
     deadline: Instant,
 }
 
-/// Starts a machine with this kernel and first root file system, whose init gets these arguments. What it says on its
-/// serial line is kept in `log`.
+/// Starts a machine with this kernel, first root file system and disk, whose init gets these arguments. What it says on
+/// its serial line is kept in `log`.
 ///
 /// Emulation (TCG) is chosen even where KVM exists: the results must not depend on the host.
 pub(crate) fn boot(
     kernel: &Path,
     initramfs: &Path,
+    disk: Option<&Path>,
     arguments: &[String],
     log: &Path,
     limit: Duration,
@@ -44,6 +45,10 @@ pub(crate) fn boot(
     let line = format!("console=ttyS0 loglevel=5 panic=-1 -- {}", arguments.join(" "));
     command.arg("-append").arg(line.trim_end());
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+    if let Some(disk) = disk {
+        // Nothing of it outlives the machine, so nothing has to reach the host's disk.
+        command.arg("-drive").arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()));
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let deadline = Instant::now() + limit;
     let mut qemu = command.spawn().context("start qemu-system-x86_64")?;

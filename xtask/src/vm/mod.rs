@@ -16,13 +16,15 @@
 //! Everything a machine says is kept in `target/vm/MACHINE.log`. An emulated machine has one thread of the host's: where there
 //! are processors for it, all tests of one kernel are shared by two machines, and those of the engines by three.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace;
+use crate::{command, workspace};
 
 mod cpio;
 mod initramfs;
@@ -48,8 +50,15 @@ const MACHINES: [&str; 3] = ["6.1", "6.12", "systemd"];
 /// The kernel of the machines that boot systemd.
 const SYSTEMD_SERIES: &str = "6.1";
 
+/// What the tests need of the kernel that is not built in. ext4 asks for the last but one by itself, of a modprobe that
+/// is not there.
+const MODULES: &[&str] = &["overlay", "loop", "veth", "virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
+
 /// How many machines share all tests of one kernel.
 const SHARES: usize = 2;
+
+/// Bytes of the disk that is the /tmp of a machine without systemd.
+const DISK: u64 = 8 << 30;
 
 /// Under emulation the suite takes a quarter of an hour, twice that where machines share a processor; a hanging machine
 /// must not hold up everything.
@@ -114,7 +123,7 @@ impl Machine {
 
     /// What the tests need of the kernel that is not built in.
     fn modules(&self) -> &'static [&'static str] {
-        self.userland.as_ref().map_or(&["overlay", "loop", "veth"], |(userland, _)| userland.modules)
+        self.userland.as_ref().map_or(MODULES, |(userland, _)| userland.modules)
     }
 
     /// What its init is told: whether systemd is to be booted, and which tests to run.
@@ -136,10 +145,13 @@ fn one(machine: &Machine, programs: &Programs, filters: &[String]) -> Result<()>
     let see = || format!("machine {name}, see {}", log.display());
     let root = userland.as_ref().map(|(_, root)| root.as_path());
     let content = initramfs::build(programs, &kernel.modules(machine.modules())?, root)?;
-    std::fs::write(&archive, content).with_context(|| format!("write {}", archive.display()))?;
+    fs::write(&archive, content).with_context(|| format!("write {}", archive.display()))?;
     eprintln!("+ boot {name} under qemu, log in {}", log.display());
+    let disk =
+        if userland.is_none() { Some(make_disk(&scratch.join(format!("{name}.ext4")))?) } else { None };
     let limit = LIMIT * userland.as_ref().map_or(1, |(userland, _)| userland.patience);
-    let mut running = machine::boot(&kernel.image, &archive, &machine.arguments(filters), &log, limit)?;
+    let mut running =
+        machine::boot(&kernel.image, &archive, disk.as_deref(), &machine.arguments(filters), &log, limit)?;
     let mut report = Report::default();
     while let Some(line) = running.line().with_context(see)? {
         if report.take(&line) {
@@ -148,4 +160,12 @@ fn one(machine: &Machine, programs: &Programs, filters: &[String]) -> Result<()>
     }
     println!("{name}: {}", report.summary());
     report.verdict(&kernel.release).with_context(see)
+}
+
+/// Makes a disk with an empty file system, of which the host stores only what is written.
+fn make_disk(path: &Path) -> Result<PathBuf> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    file.set_len(DISK).with_context(|| format!("make {} larger", path.display()))?;
+    command::run(Command::new("/sbin/mkfs.ext4").args(["-q", "-F"]).arg(path))?;
+    Ok(path.to_owned())
 }

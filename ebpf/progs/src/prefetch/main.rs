@@ -1,7 +1,7 @@
 //! The recorder: which pages of which files the tasks of a recorded cgroup use.
 //!
 //! Used is what read(2) asks for and what a page fault maps, whether it was in the page cache or not: the kernel tells both since
-//! 6.14. On older ones only what comes into the cache is seen, which overstates by what is read ahead. An object of its own,
+//! 6.12. On older ones only what comes into the cache is seen, which overstates by what is read ahead. An object of its own,
 //! loaded while something is to be recorded: it costs nobody anything otherwise.
 #![no_std]
 #![no_main]
