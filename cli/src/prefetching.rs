@@ -3,6 +3,7 @@
 
 use std::os::fd::AsFd;
 use std::process::Child;
+use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
 use skiff_ebpf::{Recorder, Recording};
@@ -10,6 +11,7 @@ use skiff_engine::prefetch::{Mode, Subject, Waits, Watch, conclude};
 use skiff_runtime::launch::Running;
 use skiff_store::prefetch::{PAGE, Profile, Profiles, Run};
 use skiff_sys::clock::monotonic_ns;
+use skiff_sys::process::Exit;
 
 use crate::args::Args;
 use crate::failure::Failure;
@@ -33,6 +35,8 @@ pub(crate) struct Prefetching {
     reading: Option<Child>,
     was_replayed: bool,
     watching: Option<JoinHandle<Option<(Profile, u64)>>>,
+    /// Tells the thread how the container has ended, which has been reaped by then.
+    exit: Option<Sender<Exit>>,
 }
 
 impl Prefetching {
@@ -51,6 +55,7 @@ impl Prefetching {
             reading: None,
             was_replayed: false,
             watching: None,
+            exit: None,
         };
         let failed = |reason: String| Failure::engine(format!("prefetch: {reason}"));
         if mode == Mode::Record && this.subject.is_none() {
@@ -98,13 +103,18 @@ impl Prefetching {
         };
         let (profiles, was_replayed) = (self.profiles.clone(), self.was_replayed);
         let waits = Waits::default();
+        let (sender, exit) = mpsc::channel();
+        self.exit = Some(sender);
         // It may be over before the thread runs.
         let _before = waits.look(pidfd.as_fd());
         let work = move || {
             let watch = Watch { subject, recording, armed_ns, pidfd, waits };
             watch.wait(&recorder);
             let waited_us = watch.waited_us();
-            let run = Run { was_replayed, has_failed: watch.has_failed() };
+            let has_failed = watch.has_failed();
+            let has_failed =
+                has_failed.unwrap_or_else(|| exit.recv().is_ok_and(|exit| exit != Exit::Code(0)));
+            let run = Run { was_replayed, has_failed };
             let Watch { subject, recording, .. } = watch;
             let accuracy = recorder.accuracy();
             let (files, progress) = recorder.finish(recording).ok()?;
@@ -118,8 +128,12 @@ impl Prefetching {
         }
     }
 
-    /// What came of it, once the container has ended. `None` if its image cannot have a profile, or that was not wanted.
-    pub(crate) fn finish(mut self) -> Option<profile::Prefetch> {
+    /// What came of it, once the container has ended like this. `None` if its image cannot have a profile, or that was not wanted.
+    pub(crate) fn finish(mut self, exit: Exit) -> Option<profile::Prefetch> {
+        if let Some(told) = self.exit.take() {
+            // Nobody listens where it was known without.
+            told.send(exit).ok();
+        }
         let fresh = self.watching.take().and_then(|watching| watching.join().ok()).flatten();
         let told = self.reading.take().and_then(prefetch::end);
         let subject = self.subject?;

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     drop(lease);
     drop(signals);
     let code = exit_code(ended.exit);
-    let prefetch = prefetching.finish();
+    let prefetch = prefetching.finish(ended.exit);
     if let Some(profiling) = profiling {
         profiling.report(args, &options, begin_ns, ended, prefetch, asked)?;
     }

@@ -37,7 +37,7 @@ fn is_exact(printed: &str, profile: &Value) {
     let expected = parse(printed);
     for (name, want) in expected["calls"].as_object().expect("calls") {
         let got = call(profile, "workload", name);
-        assert_eq!(got["calls"], want["count"], "{name}: {got}");
+        assert_eq!(got["calls"], want["count"], "{name}: {got}, {}", profile["execs"]);
         assert_eq!(got["errors"], want["errors"], "{name}: {got}");
         assert!(got["p50_ns"].as_u64() <= got["p99_ns"].as_u64(), "{got}");
         assert!(got["total_ns"].as_u64() >= got["max_ns"].as_u64(), "{got}");

@@ -47,11 +47,11 @@ impl Watch {
         has_ended || progress.map_or(true, |progress| is_over(&progress, self.armed_ns, monotonic_ns()))
     }
 
-    /// Whether the container's first process has ended with an error; `false` where nobody can tell.
-    pub fn has_failed(&self) -> bool {
-        // Either it is the caller's and not reaped, or the kernel remembers.
+    /// Whether the container's first process has ended with an error; `None` where nobody can tell how it has ended, because it was
+    /// reaped already, which Linux ≥ 6.15 remembers.
+    pub fn has_failed(&self) -> Option<bool> {
         let exit = peek(self.pidfd.as_fd()).or_else(|_| exit_of(self.pidfd.as_fd()));
-        exit.is_ok_and(|exit| exit.is_some_and(|exit| exit != Exit::Code(0)))
+        Some(exit.ok()?.is_some_and(|exit| exit != Exit::Code(0)))
     }
 
     /// How long the container has waited for disks until now, µs, if that is known.

@@ -425,7 +425,7 @@ impl Shared {
                 left.push(one);
                 continue;
             }
-            let (waited_us, has_failed) = (one.watch.waited_us(), one.watch.has_failed());
+            let (waited_us, has_failed) = (one.watch.waited_us(), one.watch.has_failed().unwrap_or(false));
             let Active { watch: Watch { subject, recording, .. }, announced } = one;
             let accuracy = recorder.accuracy();
             match recorder.finish(recording) {
