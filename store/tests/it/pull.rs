@@ -318,6 +318,23 @@ fn wrong_bytes_are_not_kept() {
 }
 
 #[test]
+fn a_blob_that_is_shorter_than_its_manifest_says_is_no_layer() {
+    let temp = Temp::new();
+    let layers = heavy(&["a"]);
+    let repository = Repository::of(Layout::new(temp.join("oci")), &layers);
+    let path = repository.layout.blob_path(&sha256(&layers[0].blob));
+    fs::write(&path, &layers[0].blob[..100_000]).unwrap();
+    let store = open(&temp);
+    let error = repository.pull(&store, "app").unwrap_err();
+    assert!(error.contains("download ended at byte 100000 of 461824"), "{error}");
+    assert!(resolve(&store, "app").is_err());
+    assert_eq!(names(&temp.join("store/tmp")), [""; 0]);
+    fs::write(&path, &layers[0].blob).unwrap();
+    repository.pull(&store, "app").unwrap();
+    assert_settled(&temp);
+}
+
+#[test]
 fn documents_that_are_not_what_was_asked_for() {
     let temp = Temp::new();
     let layers = [Layer::gzip(&tar(&["file a x"]))];
