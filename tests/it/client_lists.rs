@@ -91,8 +91,7 @@ fn figures_are_those_of_the_container() {
 #[test]
 fn memory_and_transfers_are_counted_without_limits_too() {
     let case = Case::with_daemon();
-    let script =
-        r#"x=$(head -c 8388608 /dev/zero | tr '\0' a); printf %s "$x" > /file; echo ready; read line"#;
+    let script = r#"x=$(head -c 8388608 /dev/zero | tr '\0' a); printf %s "$x" | dd of=/file bs=64k conv=fsync 2>/dev/null; echo ready; read line"#;
     run(&case, &["run", "-d", "-i", "--name", "web", fixture::small_root(), "sh", "-c", script]).ok();
     assert!(eventually(|| run(&case, &["logs", "web"]).ok() == "ready\n"));
     let format = "{{.MemUsage}} {{.BlockIO}}";

@@ -89,12 +89,17 @@ pub(crate) fn lacks(what: &str) {
     println!("skip: lacks {what}");
 }
 
-/// Whether a mount of the tests' own files can have other owners: of a tmpfs, since Linux 6.3.
+/// Whether a mount of the tests' own files can have other owners.
 pub(crate) fn files_can_be_mapped() -> bool {
+    let found = statfs(&std::env::temp_dir()).expect("a file system for tests");
+    found.filesystem_type() != TMPFS_MAGIC || memory_can_be_mapped()
+}
+
+/// Whether a mount of a tmpfs can have other owners: since Linux 6.3.
+pub(crate) fn memory_can_be_mapped() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split('.').filter_map(|number| number.parse::<u32>().ok());
-    let found = statfs(&std::env::temp_dir()).expect("a file system for tests");
-    found.filesystem_type() != TMPFS_MAGIC || (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
 }
 
 /// The features document of the runtime, if it has one: what is a SHOULD or a MAY is tested where it is claimed.
