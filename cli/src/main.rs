@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_default();
     let done = if name.as_bytes() == init::NAME.to_bytes() {
-        container_init(words)
+        init::run(words).map_err(|error| Failure::engine(format!("init: {}", values::cause(&error))))
     } else if name == spawner::NAME {
         spawn(words)
     } else if name == prefetch::NAME {
@@ -85,13 +85,6 @@ fn command(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
             Err(Failure::engine(format!("unknown {kind}: {}, see 'skiff --help'", word.display())))
         }),
     }
-}
-
-/// Process 1 of a container with `--init`; what follows its name is the process that it looks after.
-fn container_init(mut words: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
-    let child = words.next().and_then(|word| word.to_str()?.parse().ok());
-    let child = child.ok_or_else(|| Failure::engine("init: no process to look after"))?;
-    init::run(child).map_err(|error| Failure::engine(format!("init: {}", values::cause(&error))))
 }
 
 /// The parent of an engine's containers.

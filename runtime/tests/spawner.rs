@@ -30,8 +30,7 @@ fn main() {
         return spawner::run(rest.iter().cloned()).expect("spawn");
     }
     if name.as_bytes() == init::NAME.to_bytes() {
-        let child = rest[0].to_str().and_then(|word| word.parse().ok()).expect("a process id");
-        std::process::exit(init::run(child).expect("look after it").into());
+        std::process::exit(init::run(rest.iter().cloned()).expect("look after it").into());
     }
     if name == "/bin/test" {
         return program(&rest.iter().map(|word| word.to_str().expect("text")).collect::<Vec<_>>());

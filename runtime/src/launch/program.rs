@@ -7,9 +7,9 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag};
 use nix::sys::resource::Resource;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
@@ -469,7 +469,8 @@ fn enter(cwd: &CStr) -> Result<(), Failure> {
 
 /// Splits in two: this process goes on in the child, the container's init is run in the parent.
 ///
-/// The child waits until the init runs, so that the first program of the container is always its init.
+/// The child waits until the init itself says that it runs, so that the first program of the container is always its init: the kernel
+/// closes what is to be closed by execve(2) before it tells anybody of that.
 fn fork_init(executable: BorrowedFd<'_>, process: &Process) -> Result<(), Failure> {
     let (wait, hold) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Stage::Init)?;
     let Some(child) = process::fork().at(Stage::Init)? else {
@@ -479,12 +480,15 @@ fn fork_init(executable: BorrowedFd<'_>, process: &Process) -> Result<(), Failur
         take_terminal(process).at(Stage::Init)?;
         return Ok(());
     };
+    nix::fcntl::fcntl(&hold, FcntlArg::F_SETFD(FdFlag::empty())).at(Stage::Init)?;
+    let arguments = [child.to_string(), hold.as_raw_fd().to_string()];
+    let arguments = arguments.map(|word| CString::new(word).unwrap_or_default());
+    let arguments = [&[crate::init::NAME.into()], &arguments[..]].concat();
     // Until the init waits for signals they must stay pending: process 1 of a namespace loses what it has no handler for.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).at(Stage::Init)?;
     if let Some(filter) = &process.seccomp {
         seccomp::install(&filter.program, filter.flags).at(Stage::Seccomp)?;
     }
-    let arguments = [crate::init::NAME.into(), CString::new(child.to_string()).unwrap_or_default()];
     Err(Failure { stage: Stage::Init, index: 0, error: process::exec_fd(executable, &arguments, &[]) })
 }
 
