@@ -7,14 +7,12 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::http::get;
-use super::{scrape, served};
+use super::pinned::namespace;
+use super::scrape;
 use crate::harness::{Case, Live, Skiff, fixture, installed, need, parse};
 use crate::peers::world::eventually;
 
-/// What a panel says whose figures need programs that are pinned. None are in these tests.
-const PINNED: &str = "Needs: skiff observe on ";
-
-/// What it says where it depends on the kernel whether there are any.
+/// What a panel says where it depends on the kernel whether there are any.
 const PRESSURE: &str = "CONFIG_PSI";
 
 /// A query, and what its panel says of it.
@@ -91,21 +89,38 @@ fn asked(at: &str, expression: &str) -> Vec<f64> {
 #[test]
 fn every_query_of_the_dashboard_has_an_answer() {
     need!(installed("prometheus") && installed("promtool"), "prometheus");
-    let (world, at) = served(&[]);
+    need!(Path::new("/sys/kernel/btf/vmlinux").exists(), "BTF");
+    // Declared before the case: the daemon ends first.
+    let first = namespace();
+    let case = Case::with_daemon();
+    let pid = first.pid().to_string();
+    let inside = |words: &[&str]| case.skiff(words).through(&["nsenter", "--mount", "--target", &pid, "--"]);
+    let outside = |words: &[&str]| case.skiff(words).output().ok();
+    inside(&["observe", "on", "syscalls,run-queue,block,net,tcp", "--slots", "4"]).output().ok();
+    let served = inside(&["version", "--format", "{{.Server.Metrics}}"]).env("SKIFF_METRICS", "127.0.0.1:0");
+    let at = served.output().ok().trim().to_owned();
     let health = ["--cpus", "0.2", "-m", "64m", "--health-cmd", "true", "--health-interval", "500ms"];
-    world.run("web", &health, &["sh", "-c", "while :; do :; done"]);
-    let (prometheus, own) = prometheus(&world.0, &at);
+    let run = |name: &str, flags: &[&str], script: &str| {
+        let words = [&["run", "-d", "--name", name], flags, &[fixture::small_root(), "sh", "-c", script]];
+        outside(&words.concat())
+    };
+    run("web", &health, "while :; do :; done");
+    run(
+        "busy",
+        &[],
+        ">/x; while probe direct /x 4 4 65536 && probe connections 4 0; do busybox usleep 100000; done",
+    );
+    let (prometheus, own) = prometheus(&case, &at);
     let queries = queries();
     assert!(queries.len() > 30);
     let has_pressure = Path::new("/proc/pressure/cpu").exists();
-    let (empty, wanted): (Vec<&Query>, Vec<&Query>) = queries.iter().partition(|query| {
-        query.about.starts_with(PINNED) || (query.about.contains(PRESSURE) && !has_pressure)
-    });
+    let (empty, wanted): (Vec<&Query>, Vec<&Query>) =
+        queries.iter().partition(|query| query.about.contains(PRESSURE) && !has_pressure);
     let mut missing: Vec<&Query> = wanted;
     let done = std::cell::RefCell::new(&mut missing);
     let tried = || {
         // Something for what is counted per launch.
-        world.skiff(&["run", "--rm", fixture::small_root(), "true"]).ok();
+        outside(&["run", "--rm", fixture::small_root(), "true"]);
         let mut missing = done.borrow_mut();
         missing.retain(|query| !asked(&own, &query.expression).iter().any(|value| value.is_finite()));
         missing.is_empty()
@@ -124,6 +139,8 @@ fn every_query_of_the_dashboard_has_an_answer() {
     }
     assert!(!scrape(&at).is_empty());
     drop(prometheus);
+    outside(&["rm", "-f", "web", "busy"]);
+    inside(&["observe", "off"]).output().ok();
 }
 
 /// Names of metrics in a query.

@@ -10,7 +10,7 @@ use crate::harness::{Case, Live, Skiff, fixture, need, programs};
 use crate::peers::world::eventually;
 
 /// Starts a mount namespace without a bpffs, which ends with what is returned.
-fn namespace() -> Live {
+pub(super) fn namespace() -> Live {
     let setup = "while umount /sys/fs/bpf 2> /dev/null; do :; done; exec \"$0\" hold";
     let probe = programs::probe().display().to_string();
     let words = ["unshare", "--mount", "--propagation=private", "sh", "-c", setup, &probe];
