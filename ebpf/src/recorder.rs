@@ -206,12 +206,12 @@ impl Recorder {
     }
 }
 
-/// The runs of ones in the bits of `chunk`, the first of which stands for the page `base`.
 /// The best that a kernel with these types has tracepoints for.
 fn told_by(types: &Types) -> Accuracy {
     if USED.iter().all(|name| types.has_tracepoint(name)) { Accuracy::Used } else { Accuracy::Added }
 }
 
+/// The runs of ones in the bits of `chunk`, the first of which stands for the page `base`.
 fn runs(base: u64, chunk: Chunk) -> impl Iterator<Item = Used> {
     let mut bits = chunk.used;
     let mut at = 0;

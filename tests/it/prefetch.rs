@@ -509,9 +509,7 @@ fn what_is_read_ahead_is_charged_to_the_container_up_to_half_of_its_memory() {
     for (memory, least, most) in [("256m", AHEAD, AHEAD * 2), ("16m", AHEAD * 3 / 8, AHEAD * 3 / 4)] {
         // One run each: what comes of it is that the profile is of no use.
         let world = World::new();
-        if !is_on_disk(&world.0) {
-            return lacks("files on a disk");
-        }
+        need!(is_on_disk(&world.0), "a disk");
         let image = image_of_a_waiting_program(&world.0);
         let container = world.ok(&["run", "-d", "-m", memory, &image, "trap"]);
         let come = || charged(&container).0 >= least;
@@ -528,9 +526,7 @@ fn without_a_daemon_it_is_charged_to_the_container_too() {
     need!(can_record(), "a kernel with BTF");
     need!(group("memory", "").is_some(), "memory control");
     let case = Case::new();
-    if !is_on_disk(&case) {
-        return lacks("files on a disk");
-    }
+    need!(is_on_disk(&case), "a disk");
     let image = image_of_a_waiting_program(&case);
     let file = case.dir.join("id");
     let flags = ["--rm", "-m", "256m", "--cidfile", &file.display().to_string()];
@@ -549,9 +545,7 @@ fn who_reads_ahead_is_none_of_the_containers_processes() {
     need!(can_record(), "a kernel with BTF");
     need!(group("memory", "").is_some(), "memory control");
     let world = World::new();
-    if !is_on_disk(&world.0) {
-        return lacks("files on a disk");
-    }
+    need!(is_on_disk(&world.0), "a disk");
     let image = image_of_a_waiting_program(&world.0);
     world.await_programs();
     let container = world.ok(&["run", "-d", "--name", "none-of-it", "-m", "256m", &image, "trap"]);
@@ -578,9 +572,7 @@ fn who_reads_ahead_is_in_no_profile() {
     need!(can_record(), "a kernel with BTF");
     need!(group("memory", "").is_some(), "memory control");
     let case = Case::new();
-    if !is_on_disk(&case) {
-        return lacks("files on a disk");
-    }
+    need!(is_on_disk(&case), "a disk");
     let image = image_of_a_waiting_program(&case);
     let (file, profile) = (case.dir.join("id"), case.dir.join("profile.json"));
     let flag = format!("--profile={}", profile.display());

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::Bundle;
-use crate::harness::{leak, parse, v1};
+use crate::harness::{kernel, leak, parse, v1};
 
 /// All capabilities in the order of their numbers.
 pub(crate) const CAPABILITIES: [&str; 41] = [
@@ -97,9 +97,7 @@ pub(crate) fn files_can_be_mapped() -> bool {
 
 /// Whether a mount of a tmpfs can have other owners: since Linux 6.3.
 pub(crate) fn memory_can_be_mapped() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split('.').filter_map(|number| number.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+    kernel() >= (6, 3)
 }
 
 /// The features document of the runtime, if it has one: what is a SHOULD or a MAY is tested where it is claimed.
