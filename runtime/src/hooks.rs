@@ -3,10 +3,11 @@
 //! One runs after the other, with the container's state on its standard input, and is waited for. What it writes is kept
 //! in memory until it has ended, and its last line is the reason given if it fails.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -32,10 +33,10 @@ pub fn state(subject: &Subject, status: Status, pid: Option<i32>) -> State {
     }
 }
 
-/// Runs `hooks`, which `kind` names in errors, in order, up to the first that fails.
+/// Runs `hooks`, which `kind` names in errors, in order, up to the first that fails; each in `directory`, if that is there.
 ///
 /// Errors: one line that names the hook and gives the reason.
-pub fn run(kind: &str, hooks: &[Hook], state: &State) -> Result<(), Error> {
+pub fn run(kind: &str, hooks: &[Hook], state: &State, directory: &Path) -> Result<(), Error> {
     if hooks.is_empty() {
         return Ok(());
     }
@@ -43,7 +44,7 @@ pub fn run(kind: &str, hooks: &[Hook], state: &State) -> Result<(), Error> {
         .map_err(|error| Error::Option(format!("write the container's state: {error}")))?;
     hooks.iter().try_for_each(|hook| {
         let path = hook.path.display();
-        match run_one(hook, &document).context(|| format!("run {kind} hook {path}"))? {
+        match run_one(hook, &document, directory).context(|| format!("run {kind} hook {path}"))? {
             Ok(()) => Ok(()),
             Err(reason) => Err(Error::Option(format!("{kind} hook {path}: {reason}"))),
         }
@@ -51,24 +52,25 @@ pub fn run(kind: &str, hooks: &[Hook], state: &State) -> Result<(), Error> {
 }
 
 /// Runs `hooks` when it is too late for them to fail: what goes wrong is logged, and the next one is run.
-pub fn run_late(kind: &str, hooks: &[Hook], state: &State) {
+pub fn run_late(kind: &str, hooks: &[Hook], state: &State, directory: &Path) {
     for hook in hooks {
-        if let Err(error) = run(kind, std::slice::from_ref(hook), state) {
+        if let Err(error) = run(kind, std::slice::from_ref(hook), state, directory) {
             tracing::warn!("{error}");
         }
     }
 }
 
 /// Runs one; the inner error is why it counts as failed.
-fn run_one(hook: &Hook, state: &[u8]) -> io::Result<Result<(), String>> {
+fn run_one(hook: &Hook, state: &[u8], directory: &Path) -> io::Result<Result<(), String>> {
     process::keep_children()?;
     let (input, output) = (memory()?, memory()?);
     let mut input = File::from(input);
     input.write_all(state)?;
     input.seek(SeekFrom::Start(0))?;
-    let program = c_path(&hook.path).map_err(|_| io::Error::from_raw_os_error(nix::libc::EINVAL))?;
+    let invalid = |_| io::Error::from_raw_os_error(nix::libc::EINVAL);
+    let (program, directory) = (c_path(&hook.path).map_err(invalid)?, c_path(directory).map_err(invalid)?);
     let child = process::spawn(CloneFlags::empty(), None, Memory::Shared, |_| {
-        let error = become_hook(&program, hook, &input, &output);
+        let error = become_hook(&program, hook, &directory, &input, &output);
         // Through the file, for the child may have a copy of this memory only; what cannot be said has its exit code.
         let _unsaid = nix::unistd::write(&output, crate::error::plain(error).to_string().as_bytes());
         127
@@ -87,7 +89,7 @@ fn memory() -> io::Result<OwnedFd> {
 }
 
 /// Runs in: the hook's process, which becomes the hook, with three streams and no other descriptor.
-fn become_hook(program: &std::ffi::CStr, hook: &Hook, input: &File, output: &OwnedFd) -> io::Error {
+fn become_hook(program: &CStr, hook: &Hook, directory: &CStr, input: &File, output: &OwnedFd) -> io::Error {
     let prepare = || -> io::Result<()> {
         process::default_signals()?;
         let none = nix::sys::signal::SigSet::empty();
@@ -95,6 +97,8 @@ fn become_hook(program: &std::ffi::CStr, hook: &Hook, input: &File, output: &Own
         nix::unistd::dup2_stdin(input)?;
         nix::unistd::dup2_stdout(output)?;
         nix::unistd::dup2_stderr(output)?;
+        // A bundle may be gone before its container is.
+        let _elsewhere = nix::unistd::chdir(directory);
         process::cloexec_from(3)
     };
     if let Err(error) = prepare() {
@@ -169,7 +173,7 @@ mod tests {
             annotations: vec![("key".into(), "value".into())],
         };
         let state = state(&subject, Status::Creating, Some(4711));
-        let ran = run("prestart", &[shell(script, timeout_ms)], &state);
+        let ran = run("prestart", &[shell(script, timeout_ms)], &state, Path::new("/"));
         assert_eq!(ran.map_err(|error| error.to_string()), expected.map_err(str::to_owned), "{script}");
     }
 
@@ -197,7 +201,8 @@ mod tests {
     #[test]
     fn a_hook_that_is_not_there_is_an_error_of_its_own() {
         let hook = Hook { path: "/nonexistent".into(), args: vec![], env: vec![], timeout: None };
-        let error = run("poststop", &[hook], &state(&Subject::default(), Status::Stopped, None));
+        let error =
+            run("poststop", &[hook], &state(&Subject::default(), Status::Stopped, None), Path::new("/"));
         assert_eq!(
             error.expect_err("not there").to_string(),
             "poststop hook /nonexistent: exit status 127: No such file or directory"
@@ -209,9 +214,10 @@ mod tests {
         let path = std::env::temp_dir().join(format!("skiff-hook-{}", std::process::id()));
         let touch = shell(&format!("touch {}", path.display()), None);
         let state = state(&Subject::default(), Status::Creating, None);
-        run("prestart", &[shell("exit 1", None), touch.clone()], &state).expect_err("the first fails");
+        run("prestart", &[shell("exit 1", None), touch.clone()], &state, Path::new("/"))
+            .expect_err("the first fails");
         assert!(!path.exists());
-        run_late("poststart", &[shell("exit 1", None), touch], &state);
+        run_late("poststart", &[shell("exit 1", None), touch], &state, Path::new("/"));
         assert!(path.exists());
         std::fs::remove_file(&path).expect("clean up");
     }

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::harness::live::{Live, Output};
 use crate::harness::{parse, time_limit};
@@ -340,4 +341,33 @@ fn what_another_program_has_frozen_by_version_1_goes_on_and_ends() {
     bundle.kill("KILL");
     bundle.wait(first);
     bundle.delete();
+}
+
+#[test]
+fn hooks_of_the_host_run_in_the_bundle_as_long_as_it_is_there() {
+    const KINDS: [&str; 5] = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+    let mut bundle = Bundle::new();
+    let host = |path: &str| bundle.inside(path).display().to_string();
+    let (program, log) = (host("/bin/probe"), host("/hooks.log"));
+    for kind in KINDS.iter().chain(&["startContainer"]) {
+        let is_inside = *kind == "startContainer";
+        let (program, log) =
+            if is_inside { ("/bin/probe", "/hooks.log") } else { (program.as_str(), log.as_str()) };
+        let hook = json!({ "path": program, "args": [program, "hook", log, kind] });
+        bundle.set(&format!("/hooks/{kind}/-"), hook);
+    }
+    bundle.args(&["/bin/true"]).run();
+    let text = std::fs::read_to_string(bundle.inside("/hooks.log")).expect("what hooks have written");
+    let found: std::collections::BTreeMap<String, String> = text
+        .lines()
+        .map(parse)
+        .map(|line| {
+            (line["name"].as_str().expect("a name").into(), line["cwd"].as_str().expect("a path").into())
+        })
+        .collect();
+    let directory = bundle.dir.canonicalize().expect("the bundle").display().to_string();
+    for kind in KINDS {
+        assert_eq!(found[kind], directory, "{kind}");
+    }
+    assert_eq!(found["startContainer"], "/");
 }

@@ -226,12 +226,14 @@ pub(crate) fn leave_rdt(record: &Record) {
 
 /// Runs the hooks of a container whose program runs, as `pid`.
 fn poststart(hooks: &Hooks, pid: Option<i32>) -> Result<(), Failure> {
-    Ok(hooks::run("poststart", &hooks.poststart, &hooks::state(&hooks.subject, Status::Running, pid))?)
+    let state = hooks::state(&hooks.subject, Status::Running, pid);
+    Ok(hooks::run("poststart", &hooks.poststart, &state, &hooks.subject.bundle)?)
 }
 
 /// Runs the hooks of a container that is gone, when nothing can fail any more.
 pub(crate) fn poststop(hooks: &Hooks) {
-    hooks::run_late("poststop", &hooks.poststop, &hooks::state(&hooks.subject, Status::Stopped, None));
+    let state = hooks::state(&hooks.subject, Status::Stopped, None);
+    hooks::run_late("poststop", &hooks.poststop, &state, &hooks.subject.bundle);
 }
 
 /// Whether what becomes of the terminal fits what the configuration says of it.

@@ -84,8 +84,8 @@ fn attend(making: &mut Making, notice: Notice<'_>, console: &mut Option<OwnedFd>
         "setup-namespaces" => {
             let all = &making.plan.hooks;
             let state = hooks::state(&all.subject, Status::Creating, Some(pid));
-            hooks::run("prestart", &all.prestart, &state)?;
-            hooks::run("createRuntime", &all.create_runtime, &state)?;
+            hooks::run("prestart", &all.prestart, &state, &all.subject.bundle)?;
+            hooks::run("createRuntime", &all.create_runtime, &state, &all.subject.bundle)?;
         }
         "post-restore" => {
             let start_time = process::stat(pid).context(|| format!("look at process {pid}"))?.start_time;

@@ -224,7 +224,9 @@ fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Fail
         // not read-only yet.
         channel.send_built().at(Stage::Wait)?;
         channel.receive_go().at(Stage::Wait)?;
-        program::run_hooks("createContainer", &plan.hooks.create_container, program, Status::Creating)?;
+        let hooks = &plan.hooks;
+        let bundle = &hooks.subject.bundle;
+        program::run_hooks("createContainer", &hooks.create_container, program, Status::Creating, bundle)?;
     }
     set_kernel_parameters(launch, &tree)?;
     for (index, hide) in plan.hide.iter().enumerate() {

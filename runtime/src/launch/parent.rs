@@ -344,9 +344,10 @@ impl Running {
 
     /// 3: those of this process's namespaces.
     fn run_hooks(&self, plan: &Plan) -> Result<(), Error> {
-        let state = hooks::state(&plan.hooks.subject, Status::Creating, Some(self.child.pid));
-        hooks::run("prestart", &plan.hooks.prestart, &state)?;
-        hooks::run("createRuntime", &plan.hooks.create_runtime, &state)
+        let (hooks, bundle) = (&plan.hooks, &plan.hooks.subject.bundle);
+        let state = hooks::state(&hooks.subject, Status::Creating, Some(self.child.pid));
+        hooks::run("prestart", &hooks.prestart, &state, bundle)?;
+        hooks::run("createRuntime", &hooks.create_runtime, &state, bundle)
     }
 
     /// The process id of the container's process 1, as the host sees it.

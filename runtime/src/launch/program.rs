@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag};
 use nix::sys::resource::Resource;
@@ -129,7 +130,7 @@ impl Program<'_> {
         // Never dropped: its end tells whoever has opened the gate that the page says all there is to say.
         let opened = ManuallyDrop::new(self.pass_gate()?);
         let channel = opened.as_ref().unwrap_or(channel);
-        run_hooks("startContainer", &self.hooks.start_container, self, Status::Created)?;
+        run_hooks("startContainer", &self.hooks.start_container, self, Status::Created, Path::new("/"))?;
         self.labels.set().at(Stage::Label)?;
         self.page.security_done();
         limit_descriptors(process)?;
@@ -240,6 +241,7 @@ pub(super) fn run_hooks(
     list: &[crate::plan::Hook],
     of: &Program<'_>,
     status: Status,
+    directory: &Path,
 ) -> Result<(), Failure> {
     if list.is_empty() {
         return Ok(());
@@ -247,7 +249,7 @@ pub(super) fn run_hooks(
     // In the container's namespaces it is the id in the container that counts.
     let pid = nix::unistd::getpid().as_raw();
     let state = hooks::state(&of.hooks.subject, status, Some(pid));
-    hooks::run(kind, list, &state).map_err(|error| {
+    hooks::run(kind, list, &state, directory).map_err(|error| {
         of.page.write(error.to_string().as_bytes());
         Failure { stage: Stage::Hook, index: 0, error: io::Error::from_raw_os_error(nix::libc::ECANCELED) }
     })
