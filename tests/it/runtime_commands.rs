@@ -371,3 +371,17 @@ fn hooks_of_the_host_run_in_the_bundle_as_long_as_it_is_there() {
     }
     assert_eq!(found["startContainer"], "/");
 }
+
+#[test]
+fn restore_of_images_that_are_not_there_makes_nothing() {
+    let bundle = Bundle::new();
+    bundle.write();
+    let (directory, images) = (bundle.dir.display().to_string(), bundle.dir.join("no/images"));
+    let images_text = images.display().to_string();
+    let words = ["restore", "--bundle", &directory, "--image-path", &images_text, &bundle.id];
+    let restore = bundle.runtime(&words);
+    assert_eq!(restore.code, 1, "{restore}");
+    assert!(restore.stderr.contains(&format!("open {images_text}: no such file or directory")), "{restore}");
+    assert!(!bundle.dir.join("no").exists());
+    fails(&bundle.runtime(&["state", &bundle.id]));
+}

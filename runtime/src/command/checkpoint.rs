@@ -30,7 +30,7 @@ pub(crate) fn checkpoint(global: &Global, args: &Args) -> Result<u8, Failure> {
         _ => return Err(Failure::new("container not running")),
     };
     let bundle = config::bundle(&container)?;
-    let places = Places::open(&args.images, "dump.log")?;
+    let places = Places::open(&args.images, Task::Dump)?;
     write_streams(&places.images, process.pid)?;
     let options = options(&container, &process, &bundle, &args.images, &places)?;
     let task = if args.images.pre_dump { Task::PreDump } else { Task::Dump };
@@ -58,10 +58,17 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Opens the directories of the command line, which are made if they are missing.
-    pub(crate) fn open(flags: &Images, log_name: &'static str) -> Result<Self, Failure> {
+    /// Opens the directories of the command line. Those that are written to are made if they are missing; images that are to
+    /// be read have to be there.
+    pub(crate) fn open(flags: &Images, task: Task) -> Result<Self, Failure> {
         let images = flags.image_path.clone().unwrap_or_else(|| PathBuf::from("checkpoint"));
-        let images_directory = directory(&images)?;
+        let (images_directory, log_name) = match task {
+            Task::Restore => {
+                let opened = File::open(&images).context(|| format!("open {}", images.display()))?;
+                (opened, "restore.log")
+            }
+            _ => (directory(&images)?, "dump.log"),
+        };
         let work_directory = flags.work_path.as_deref().map(directory).transpose()?;
         let log = flags.work_path.as_ref().unwrap_or(&images).join(log_name);
         Ok(Self { images, log, images_directory, work_directory, log_name })

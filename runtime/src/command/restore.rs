@@ -41,7 +41,7 @@ pub(crate) fn restore(global: &Global, args: &Args) -> Result<u8, Failure> {
     let mut cgroup = Cgroup::create(&making.plan.cgroup)?;
     take_root(&making.record.rootfs)?;
     // In the new mount namespace, for criu mounts things there.
-    let places = Places::open(&args.images, "restore.log")?;
+    let places = Places::open(&args.images, Task::Restore)?;
     let namespaces = Given::open(&making.bundle, &making.plan)?;
     let options = options(&making, &args.images, &places, &namespaces)?;
     let criu = Service::start(checkpoint::program(global), places.log.clone())?;
