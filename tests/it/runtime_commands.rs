@@ -385,3 +385,22 @@ fn restore_of_images_that_are_not_there_makes_nothing() {
     assert!(!bundle.dir.join("no").exists());
     fails(&bundle.runtime(&["state", &bundle.id]));
 }
+
+#[test]
+fn a_limit_of_kernel_memory_that_is_not_kept_is_told_of() {
+    const ASKED: i64 = 64 << 20;
+    let mut bundle = Bundle::with([("/linux/resources/memory/kernel", json!(ASKED))]);
+    let Some(group) = crate::oci::group("memory", "/") else {
+        return crate::oci::lacks("the memory controller");
+    };
+    if !group.join("memory.kmem.limit_in_bytes").exists() {
+        return bundle.wrong().create_fails();
+    }
+    let create = bundle.args(&["/bin/true"]).try_create(&[]);
+    let group = group.join(&bundle.id).join("memory.kmem.limit_in_bytes");
+    let is_kept = std::fs::read_to_string(group).is_ok_and(|now| now.trim() == ASKED.to_string());
+    let is_told =
+        bundle.errors().contains("linux.resources.memory.kernel") || create.stderr.contains("memory.kernel");
+    assert!(create.code != 0 || is_kept != is_told, "{create}");
+    succeeds(&bundle.runtime(&["delete", "--force", &bundle.id]));
+}

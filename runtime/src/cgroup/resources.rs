@@ -81,6 +81,9 @@ pub(super) fn unified(resources: &Resources) -> Result<Vec<Write>, Error> {
     lines.collect()
 }
 
+/// Kernels since 5.16 have this limit no more; those that still have the file take what is written to it, and keep nothing.
+pub(super) const KERNEL_MEMORY: &str = "memory.kmem.limit_in_bytes";
+
 fn memory_legacy(memory: &Memory) -> Vec<Write> {
     let mut writes = Vec::new();
     let (limit, swap) = (wanted(memory.limit), wanted(memory.swap));
@@ -91,7 +94,7 @@ fn memory_legacy(memory: &Memory) -> Vec<Write> {
         total.map(|total| Write { required: total != -1, ..write("memory.memsw.limit_in_bytes", total) }),
     );
     writes.extend(wanted(memory.reservation).map(|bytes| write("memory.soft_limit_in_bytes", bytes)));
-    writes.extend(wanted(memory.kernel).map(|bytes| write("memory.kmem.limit_in_bytes", bytes)));
+    writes.extend(wanted(memory.kernel).map(|bytes| write(KERNEL_MEMORY, bytes)));
     writes.extend(wanted(memory.kernel_tcp).map(|bytes| write("memory.kmem.tcp.limit_in_bytes", bytes)));
     writes.extend(memory.swappiness.map(|percent| write("memory.swappiness", percent)));
     writes.extend(memory.disable_oom_killer.filter(|off| *off).map(|_| write("memory.oom_control", 1)));

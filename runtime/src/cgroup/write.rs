@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
+use super::resources::KERNEL_MEMORY;
 use super::{Write, at};
 use crate::Error;
 use crate::error::Context;
@@ -47,7 +48,13 @@ impl Write {
             let path = directory.join(file.as_ref());
             match write_lines(&path, value) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => return other.context(|| format!("write {value} to {}", path.display())),
+                other => {
+                    other.context(|| format!("write {value} to {}", path.display()))?;
+                    if file == KERNEL_MEMORY && !is_kept(&path, value) {
+                        tracing::warn!("linux.resources.memory.kernel: this kernel has no such limit");
+                    }
+                    return Ok(());
+                }
             }
         }
         if !self.required {
@@ -56,6 +63,13 @@ impl Write {
         let names: Vec<&str> = self.files.iter().map(|(file, _)| file.as_ref()).collect();
         Err(Error::Option(format!("this kernel has no {}", names.join(" or "))))
     }
+}
+
+/// Whether a limit in bytes holds, rounded as the kernel does it.
+fn is_kept(path: &Path, value: &str) -> bool {
+    let limit = |text: &str| text.trim().parse::<i64>().ok();
+    let now = std::fs::read_to_string(path).ok().as_deref().and_then(limit);
+    now.zip(limit(value)).is_none_or(|(now, asked)| asked == -1 || now <= asked)
 }
 
 /// A keyed file takes one line at a time.
