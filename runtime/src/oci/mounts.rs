@@ -152,7 +152,7 @@ impl Planner<'_> {
         let at = relative(Path::new(&mount.destination))?;
         check_place(&at, kind, &chosen)?;
         if chosen.remount {
-            return self.remount(&at, chosen);
+            return self.remount(mount, &at, chosen);
         }
         if let Some(recursive) = chosen.bind {
             return self.bind(mount, &at, chosen, recursive);
@@ -171,7 +171,10 @@ impl Planner<'_> {
         }
     }
 
-    fn remount(&mut self, at: &Path, chosen: Chosen) -> Result<(), Error> {
+    fn remount(&mut self, mount: &spec::Mount, at: &Path, chosen: Chosen) -> Result<(), Error> {
+        if chosen.copy_up || self.id_map(mount, chosen.id_map)?.is_some() {
+            return Err(Error::Option("remount cannot map ids or copy files".into()));
+        }
         let mut options = chosen.of_filesystem;
         options.extend(chosen.data);
         if chosen.bind.is_some() && !options.is_empty() {

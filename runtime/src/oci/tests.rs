@@ -140,6 +140,22 @@ fn namespaces_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn a_remount_does_what_it_is_asked_or_is_refused() {
+    let remount = |more: Value| {
+        let mut mount = json!({"destination": "/mnt", "options": ["remount", "ro"]});
+        mount.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        mount
+    };
+    assert!(planned(&[("/mounts/6", remount(json!({})))], &facts()).is_ok());
+    let ids = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    for more in
+        [json!({"uidMappings": ids, "gidMappings": ids}), json!({"options": ["remount", "tmpcopyup"]})]
+    {
+        refused("/mounts/6", remount(more), "mounts[6]: /mnt: remount cannot map ids or copy files");
+    }
+}
+
+#[test]
 fn names_and_parameters_need_a_namespace_of_their_own() {
     refused("/linux/namespaces", namespaces(&["mount"]), "hostname: needs a UTS namespace of the container");
     refused("/hostname", json!("h".repeat(65)), "hostname: longer than 64 bytes");
