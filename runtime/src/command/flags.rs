@@ -645,7 +645,10 @@ fn cgroup_manager(value: &OsStr) -> Result<CgroupManager, String> {
 }
 
 fn rootless(value: &OsStr) -> Result<Option<bool>, String> {
-    if value == "auto" { Ok(None) } else { crate::args::boolean(value).map(Some) }
+    if value == "auto" {
+        return Ok(None);
+    }
+    crate::args::boolean(value).map(Some).map_err(|_| "not true, false or auto".into())
 }
 
 fn format(value: &OsStr) -> Result<Format, String> {

@@ -142,6 +142,10 @@ fn what_is_wrong_is_said_in_one_line() {
         "invalid value 'xml' for --log-format: not text or json, see 'skiff-runtime help'",
     );
     check(
+        "--rootless maybe list",
+        "invalid value 'maybe' for --rootless: not true, false or auto, see 'skiff-runtime help'",
+    );
+    check(
         "delete --force=maybe c",
         "invalid value 'maybe' for --force: neither true nor false, see 'skiff-runtime help delete'",
     );
