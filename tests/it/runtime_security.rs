@@ -424,6 +424,18 @@ fn a_terminal_is_taken_from_a_devpts_alone() {
     let (code, screen) = Terminal::start(&command, 24, 80).finish();
     assert!(code == 1 && screen.contains("terminal") && !screen.contains("iron"), "{screen}");
     is_untouched(&treasure);
+    // The device of terminals leads to whatever instance lies beside it.
+    let mut bundle = Bundle::new();
+    without(&mut bundle, "/dev/pts");
+    bundle.mount(json!({ "destination": "/dev/pts", "type": "tmpfs" }));
+    bundle.mount(json!({ "destination": "/dev/pts/pts", "type": "devpts", "options": ["ptmxmode=666"] }));
+    bundle.set("/linux/devices", json!([{ "path": "/dev/pts/ptmx", "type": "c", "major": 5, "minor": 2 }]));
+    bundle.set("/process/terminal", true.into()).args(&["/bin/sh", "-c", "echo iron"]).write();
+    let (state, path) = (bundle.dir.join("state").display().to_string(), bundle.dir.display().to_string());
+    let words = ["--root", &state, "run", "--bundle", &path, &bundle.id];
+    let command = Skiff::tool(&[&[&runtime[..]], &words[..]].concat());
+    let (code, screen) = Terminal::start(&command, 24, 80).finish();
+    assert!(code == 1 && screen.contains("terminal") && !screen.contains("iron"), "{screen}");
     // The same by containers that may mount, with a file and with the device in the place of its instance's.
     let device =
         "mknod /dev/pts/ptmx c 5 2; mkdir /dev/pts/pts; mount -t devpts -o ptmxmode=666 other /dev/pts/pts";
