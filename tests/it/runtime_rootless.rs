@@ -125,6 +125,10 @@ fn a_users_container_has_a_whole_life() {
         assert_eq!(bundle.status(), "running");
         assert_eq!(bundle.does("exec", &["sh", "-c", "echo $$; exit 9"]).code, 9);
         assert!(bundle.does("exec", &["ps", "-o", "args"]).ok().contains("probe trap"));
+        // Where the user may make cgroups, its containers can be frozen.
+        let paused = bundle.does("pause", &[]);
+        assert!(paused.code == 0 || paused.stderr.contains("the container is in no cgroup"), "{paused}");
+        assert_eq!(bundle.does("resume", &[]).code, paused.code);
         bundle.does("kill", &["TERM"]).ok();
         assert!(eventually(|| bundle.status() == "stopped"), "{}", bundle.status());
         bundle.does("delete", &[]).ok();

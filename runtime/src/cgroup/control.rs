@@ -113,9 +113,7 @@ impl Cgroup {
             return self.attempt(freeze, &unified.path, || freeze_unified(&unified.path, freeze));
         }
         let path = self.freezer().ok_or_else(|| {
-            Error::Option(
-                "cannot freeze: no cgroup v2 with cgroup.freeze and no v1 freezer on this host".into(),
-            )
+            Error::Option("cannot freeze: the container is in no cgroup that can be frozen".into())
         })?;
         self.attempt(freeze, path, || freeze_legacy(path, freeze))
     }
