@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::harness::live::{Live, Output};
+use crate::harness::pty::Terminal;
 use crate::harness::{parse, time_limit};
 use crate::oci::Bundle;
 use crate::oci::bundle::{fails, succeeds};
@@ -403,4 +404,26 @@ fn a_limit_of_kernel_memory_that_is_not_kept_is_told_of() {
         bundle.errors().contains("linux.resources.memory.kernel") || create.stderr.contains("memory.kernel");
     assert!(create.code != 0 || is_kept != is_told, "{create}");
     succeeds(&bundle.runtime(&["delete", "--force", &bundle.id]));
+}
+
+#[test]
+fn a_terminal_has_the_caller_s_size_from_the_beginning() {
+    // Whether a program that asks at once is faster than the runtime is a matter of luck.
+    const TRIES: usize = 20;
+    let is_of_size = |bundle: &Bundle, words: &[&str]| {
+        let (code, screen) = Terminal::start_command(bundle.command(words), 33, 123).finish();
+        assert_eq!(code, 0, "{screen}");
+        assert_eq!(parse(screen.trim())["size"], json!([33, 123]));
+    };
+    let mut bundle = Bundle::new();
+    let path = bundle.dir.display().to_string();
+    bundle.wait_ready(&["/bin/probe", "wait"]);
+    for _ in 0..TRIES {
+        is_of_size(&bundle, &["exec", "--tty", &bundle.id, "/bin/probe", "term"]);
+    }
+    bundle.end();
+    bundle.set("/process/terminal", json!(true)).args(&["/bin/probe", "term"]).write();
+    for _ in 0..TRIES {
+        is_of_size(&bundle, &["run", "--bundle", &path, &bundle.id]);
+    }
 }

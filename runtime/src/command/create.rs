@@ -20,6 +20,7 @@ use skiff_runtime::supervise::{self, Aside, Caller, Signals};
 use skiff_runtime::{Plan, cgroup, hooks, plan, rdt, seal};
 use skiff_sys::clock::monotonic_ns;
 use skiff_sys::process::{self, descriptor_flags};
+use skiff_sys::terminal;
 
 use crate::args::{Args, CgroupManager, Global, Launch};
 use crate::failure::{Context, Failure};
@@ -79,6 +80,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, Failure> {
     let mut making = Making::begin(global, args)?;
     let flags = &args.launch;
     check_terminal(&making.plan.process, flags, flags.detach)?;
+    fit_terminal(&mut making.plan.process, flags.detach);
     let signals =
         if flags.detach { None } else { Some(Signals::block().context(|| "block signals".into())?) };
     let pidfd_socket = Socket::connect(flags.pidfd_socket.as_deref())?;
@@ -254,6 +256,14 @@ pub(crate) fn check_terminal(
             Err(Failure::new("--console-socket is given, but the runtime stays with the container"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Gives the program's terminal the size of the caller's, if the runtime is to stand between them: the program may ask for it first of all.
+pub(crate) fn fit_terminal(process: &mut plan::Process, is_detached: bool) {
+    if let (Some(size), false) = (&mut process.terminal, is_detached) {
+        let now = terminal::size(io::stdout().as_fd()).or_else(|_| terminal::size(io::stdin().as_fd()));
+        *size = now.ok().or(*size);
     }
 }
 

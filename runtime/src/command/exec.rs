@@ -43,6 +43,7 @@ fn try_exec(global: &Global, args: &Args) -> Result<u8, Failure> {
     }
     let flags = &args.launch;
     create::check_terminal(&process, flags, flags.detach)?;
+    create::fit_terminal(&mut process, flags.detach);
     let cgroup = Cgroup::open_to_join(&below(&container.record().cgroups, &args.exec.cgroups)?)?;
     let group = container.record().rdt.as_ref();
     // While the container is paused, what ends a process ends this one: the child does no more then when it goes on.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -32,8 +32,12 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts the command on a terminal of this size.
     pub(crate) fn start(command: &Skiff, rows: u16, columns: u16) -> Self {
+        Self::start_command(command.to_command(), rows, columns)
+    }
+
+    /// The same with any command.
+    pub(crate) fn start_command(mut command: Command, rows: u16, columns: u16) -> Self {
         let pty = openpty(&size(rows, columns), None).expect("openpty");
-        let mut command = command.to_command();
         let stream = || Stdio::from(pty.slave.try_clone().expect("dup"));
         command.stdin(stream()).stdout(stream()).stderr(stream());
         // SAFETY: only setsid and ioctl run between fork and exec.
