@@ -1,12 +1,17 @@
 //! Reading a JSON document so that an error names the place in it.
 
+mod objects;
+
 use serde::Deserialize;
 
 use crate::error::OneLine;
+use objects::Objects;
 
 /// Reads `text`; the error is one line with the path of the value at which it went wrong: `linux.devices[1].major`.
 pub fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| {
+    let mut document = serde_json::Deserializer::from_str(text);
+    let value = T::deserialize(Objects(&mut document)).and_then(|value| document.end().map(|()| value));
+    value.map_err(|error| {
         let place = path_at(text.as_bytes(), offset(text, error.line(), error.column()));
         let at = format!(" at line {} column {}", error.line(), error.column());
         let message = error.to_string();
@@ -135,6 +140,8 @@ mod tests {
             r#"{"annotations":{"a":"b","c":null,"d":{}}}"#,
             "annotations.c: invalid type: null, expected a string",
         );
+        check(r#"{"root":["rootfs",false]}"#, "root: invalid type: sequence, expected struct Root");
+        check(r#"{"process":{"user":[1,2]}}"#, "process.user: invalid type: sequence, expected struct User");
         check(r#"{"a\"b":1,"root":"x"}"#, r#"root: invalid type: string "x", expected struct Root"#);
     }
 
