@@ -1,6 +1,7 @@
 //! Commands of the OCI runtime in situations that few engines bring about.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -426,4 +427,18 @@ fn a_terminal_has_the_caller_s_size_from_the_beginning() {
     for _ in 0..TRIES {
         is_of_size(&bundle, &["run", "--bundle", &path, &bundle.id]);
     }
+}
+
+#[test]
+fn another_configuration_is_found_where_the_caller_is() {
+    let mut bundle = Bundle::new();
+    let elsewhere = bundle.subdir("elsewhere");
+    bundle.args(&["/bin/echo", "another"]).write();
+    std::fs::rename(bundle.dir.join("config.json"), Path::new(&elsewhere).join("my.json")).expect("rename");
+    bundle.args(&["/bin/echo", "its own"]).write();
+    std::fs::copy(bundle.dir.join("config.json"), bundle.dir.join("my.json")).expect("copy");
+    let path = bundle.dir.display().to_string();
+    let mut command = bundle.command(&["run", "--bundle", &path, "--config", "my.json", &bundle.id]);
+    command.current_dir(&elsewhere).stdout(Stdio::piped()).stderr(Stdio::piped());
+    assert_eq!(Live::spawn(command, None, time_limit()).finish().ok().trim_end(), "another");
 }

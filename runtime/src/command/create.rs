@@ -354,7 +354,7 @@ impl Making {
 fn load(flags: &Launch) -> Result<(Bundle, String), Failure> {
     let directory = flags.bundle.as_deref().unwrap_or(Path::new("."));
     let path = directory.canonicalize().context(|| format!("bundle {}", directory.display()))?;
-    let file = path.join(flags.config.as_deref().unwrap_or(Path::new("config.json")));
+    let file = flags.config.clone().unwrap_or_else(|| path.join("config.json"));
     let text = fs::read_to_string(&file).context(|| format!("read {}", file.display()))?;
     let spec: Spec =
         oci::json::read(&text).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;

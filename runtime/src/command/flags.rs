@@ -123,7 +123,7 @@ const BUNDLE: Flag<Args> =
     })
     .or('b');
 const CONFIG: Flag<Args> =
-    value::<Args>("config", "FILE", "its configuration, if not config.json in it", |a, v| {
+    value::<Args>("config", "FILE", "its configuration, if not config.json in the bundle", |a, v| {
         path(v).map(|v| a.launch.config = Some(v))
     })
     .or('f');
