@@ -77,6 +77,25 @@ fn documents_tell_everything() {
 }
 
 #[test]
+fn sizes_are_of_what_a_container_has_written_and_of_its_image() {
+    let case = Case::with_daemon();
+    run(&case, &["import", &fixture::small_tar().display().to_string(), "web"]).ok();
+    let script = "head -c 3000000 /dev/zero > /file";
+    run(&case, &["run", "--name", "job", "web", "sh", "-c", script]).ok();
+    let bytes = |words: &[&str]| run(&case, words).ok().trim_end().to_owned();
+    let inspected =
+        bytes(&["inspect", "--size", "--format", "{{.SizeRw}} {{.SizeRootFs}} {{.Image}}", "job"]);
+    let [written, whole, id] = inspected.split(' ').collect::<Vec<_>>()[..] else { panic!("{inspected}") };
+    let of_image: u64 = bytes(&["image", "inspect", "--format", "{{.Size}}", id]).parse().expect("bytes");
+    assert_eq!((written, whole), ("3000000", (of_image + 3_000_000).to_string().as_str()));
+    let size = bytes(&["ps", "-a", "--format", "{{.Size}}"]);
+    assert!(size.starts_with("3MB (virtual "), "{size}");
+    let table = bytes(&["ps", "-as"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].ends_with("SIZE") && lines[1].ends_with(&size), "{table}");
+}
+
+#[test]
 fn figures_are_those_of_the_container() {
     let case = Case::with_daemon();
     two(&case);
@@ -168,7 +187,7 @@ fn every_command_has_a_help_that_stands_alone() {
     assert!(overview.contains("\n  logs ") && overview.contains("\n  observe "), "{overview}");
     run(&case, &["stop"]).fails(1, "no container given");
     run(&case, &["exec", "web"]).fails(1, "no command given");
-    run(&case, &["ps", "--size"]).fails(125, "--size is not supported yet");
+    run(&case, &["logs", "--details", "x"]).fails(125, "--details is not supported yet");
     run(&case, &["rm", "--link", "x"]).fails(125, "unknown flag: --link");
     run(&case, &["system", "dial-stdio"]).fails(125, "unknown command: system dial-stdio");
 }

@@ -7,6 +7,7 @@ use super::{documents, print, report, some, template, understand};
 use crate::failure::Failure;
 use crate::format::Inspection;
 use crate::images;
+use crate::images::sizes::Sizes;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 
 #[derive(Debug, Default)]
@@ -14,6 +15,7 @@ pub(crate) struct Args {
     format: Option<String>,
     /// Nothing else.
     only: Option<Kind>,
+    size: bool,
 }
 
 /// What there is to inspect.
@@ -50,7 +52,7 @@ fields.
                     }),
                 )
             }),
-            Flag::switch(Some('s'), "size", "sizes too; always shown where known", |_, _| {}),
+            Flag::switch(Some('s'), "size", "of containers, what they have written, too", |a, on| a.size = on),
         ],
     }],
     order: Order::Mixed,
@@ -73,8 +75,22 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
             }
         }
     }
+    if args.size {
+        add_sizes(&mut found)?;
+    }
     print(&inspection.print(&found).map_err(template)?)?;
     Ok(report(&errors))
+}
+
+/// Adds the sizes of containers to their documents.
+fn add_sizes(documents: &mut [Value]) -> Result<(), Failure> {
+    for document in documents.iter_mut().filter(|document| document["State"].is_object()) {
+        let text = |field: &str| document[field].as_str().unwrap_or_default();
+        let size = Sizes::open()?.of(text("Id"), text("Image"));
+        document["SizeRw"] = size.written.into();
+        document["SizeRootFs"] = size.whole.unwrap_or(size.written).into();
+    }
+    Ok(())
 }
 
 /// A container of this name, or else an image.

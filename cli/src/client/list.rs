@@ -7,6 +7,7 @@ use super::{documents, now_ns, print, refused, report, rows, template, understan
 use crate::failure::Failure;
 use crate::format::filter::Filters;
 use crate::format::{Listing, Row};
+use crate::images::sizes::Sizes;
 use crate::line::{Command, Flag, Order, Rest, Section, add, put};
 use crate::values::integer;
 
@@ -15,6 +16,7 @@ pub(crate) struct Args {
     all: bool,
     quiet: bool,
     no_trunc: bool,
+    size: bool,
     filters: Vec<String>,
     format: Option<String>,
     /// Only so many, the newest.
@@ -33,6 +35,14 @@ Lists the containers that run, the newest first.
             Flag::switch(Some('a'), "all", "those that do not run too", |a, on| a.all = on),
             Flag::switch(Some('q'), "quiet", "ids only", |a, on| a.quiet = on),
             Flag::switch(None, "no-trunc", "show ids and commands in full", |a, on| a.no_trunc = on),
+            Flag::switch(
+                Some('s'),
+                "size",
+                "what they have written, and their size with the image",
+                |a, on| {
+                    a.size = on;
+                },
+            ),
             Flag::value(
                 Some('f'),
                 "filter",
@@ -61,7 +71,7 @@ Lists the containers that run, the newest first.
     }],
     order: Order::Mixed,
     aliases: &[],
-    unsupported: &[("size", Some('s'))],
+    unsupported: &[],
 };
 
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
@@ -82,8 +92,15 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
         shown.retain(|container| container["State"].as_str().is_some_and(is_live));
     }
     let now_ns = now_ns();
-    let rows: Vec<Value> =
+    let mut rows: Vec<Value> =
         shown.iter().map(|container| rows::row(container, now_ns, args.no_trunc)).collect();
+    if args.size || args.format.as_deref().is_some_and(asks_for_sizes) {
+        let mut sizes = Sizes::open()?;
+        for (row, container) in rows.iter_mut().zip(&shown) {
+            let text = |field: &str| container[field].as_str().unwrap_or_default();
+            row["Size"] = sizes.of(text("Id"), text("ImageID")).to_string().into();
+        }
+    }
     let rows =
         rows.iter().zip(&shown).map(|(document, container)| Row { document, labels: &container["Labels"] });
     let text = listing.print(&rows.collect::<Vec<_>>(), &rows::names()).map_err(template)?;
@@ -96,7 +113,13 @@ fn listing(args: &Args) -> Result<Listing, Failure> {
     let format =
         args.format.as_deref().filter(|format| !args.quiet || !matches!(*format, "table" | "json" | ""));
     let format = format.or(args.quiet.then_some("{{.ID}}"));
-    Listing::parse(format, rows::USUAL).map_err(template)
+    let usual = if args.size { &format!("{}\t{{{{.Size}}}}", rows::USUAL) } else { rows::USUAL };
+    Listing::parse(format, usual).map_err(template)
+}
+
+/// Whether a template shows sizes. To find them out takes a look at all that containers have written.
+fn asks_for_sizes(format: &str) -> bool {
+    format.contains(".Size") || format.contains("json .}")
 }
 
 /// Whether a container in this state is listed without `-a`.

@@ -17,6 +17,7 @@ pub(crate) mod push;
 pub(crate) mod remove;
 mod rows;
 mod sink;
+pub(crate) mod sizes;
 pub(crate) mod system;
 pub(crate) mod tag;
 pub(crate) mod wanted;
