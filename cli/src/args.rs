@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use skiff_engine::Spec;
-use skiff_engine::spec::{HealthSpec, HealthTest, Restart};
+use skiff_engine::spec::{HealthSpec, HealthTest, LogDriver, LogSpec, Restart};
 use skiff_runtime::options::{Mount, Namespace};
 
 use crate::failure::Failure;
@@ -157,6 +157,10 @@ fn lifecycle(args: &Args) -> Result<(), Reason> {
     let spec = &args.spec;
     if spec.auto_remove && spec.restart != Restart::No {
         return Err("--rm does not go with --restart".into());
+    }
+    let bounds = |log: &LogSpec| (log.max_bytes, log.max_files);
+    if spec.log.driver != LogDriver::File && bounds(&spec.log) != bounds(&LogSpec::default()) {
+        return Err("--log-opt max-size and max-file are for --log-driver file alone".into());
     }
     if args.no_healthcheck && spec.health != HealthSpec::default() {
         return Err("--no-healthcheck does not go with other flags of health".into());

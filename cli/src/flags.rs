@@ -216,17 +216,17 @@ static HEALTH: &[Flag<Args>] = &[
         "health-cmd",
         "COMMAND",
         "healthy if this exits with 0, by the container's /bin/sh",
-        |a, v| put(&mut a.spec.health.test, Some(HealthTest::Shell(v.to_owned()))),
+        |a, v| health::put(&mut a.spec.health.test, HealthTest::Shell(v.to_owned())),
     ),
     value(None, "health-tcp", "PORT", "healthy if this port can be connected to; runs nothing", |a, v| {
-        put(&mut a.spec.health.test, Some(HealthTest::Tcp(health::port(v)?)))
+        health::put(&mut a.spec.health.test, HealthTest::Tcp(health::port(v)?))
     }),
     value(
         None,
         "health-http",
         "PORT/PATH",
         "healthy if a GET is answered by 200 to 399; runs nothing",
-        |a, v| put(&mut a.spec.health.test, Some(health::http(v)?)),
+        |a, v| health::put(&mut a.spec.health.test, health::http(v)?),
     ),
     value(None, "health-interval", "TIME", "between checks, such as 1m30s (default 30s)", |a, v| {
         put(&mut a.spec.health.interval, health::interval(v)?)

@@ -263,6 +263,17 @@ fn lives_of_their_own_are_described() {
         "--no-healthcheck --health-tcp 80 host",
         "--no-healthcheck does not go with other flags of health",
     );
+    refused(
+        "--health-cmd true --health-tcp 80 host",
+        "invalid value '80' for --health-tcp: there is another check already",
+    );
+    check("--health-tcp 80 --health-tcp 81 host", |a| a.spec.health.test.clone(), Some(HealthTest::Tcp(81)));
+    for driver in ["none", "journald"] {
+        refused(
+            &format!("--log-opt max-file=2 --log-driver {driver} host"),
+            "--log-opt max-size and max-file are for --log-driver file alone",
+        );
+    }
     refused("-d --profile host", "--profile does not go with --detach");
     refused("--health-tcp 0 host", "invalid value '0' for --health-tcp: not a port, 1 to 65535");
 }

@@ -1,10 +1,20 @@
 //! How a container's health is found out.
 
+use std::mem::discriminant;
 use std::time::Duration;
 
 use skiff_engine::spec::HealthTest;
 
 use super::{Reason, time};
+
+/// Asks for a check in place of one of its kind; there is but one.
+pub(crate) fn put(place: &mut Option<HealthTest>, test: HealthTest) -> Result<(), Reason> {
+    if place.as_ref().is_some_and(|other| discriminant(other) != discriminant(&test)) {
+        return Err("there is another check already".into());
+    }
+    *place = Some(test);
+    Ok(())
+}
 
 /// A TCP port.
 pub(crate) fn port(text: &str) -> Result<u16, Reason> {
