@@ -118,6 +118,11 @@ async fn make(engine: &Rc<Engine>, spec: Spec, purpose: Use) -> Result<(Rc<Entry
     if purpose == (Use::Now { pool: true }) {
         engine.rouse(&spec.image);
     }
+    if spec.log.driver == LogDriver::Journald {
+        log::look_for_journal().map_err(|error| {
+            Error::Invalid(format!("log to {}: {}", log::JOURNAL, skiff_runtime::cause(&error)))
+        })?;
+    }
     let (image, lease) = engine.images.resolve(&spec.image).await?;
     let (stop_signal, image_id) = (image::stop_signal(&spec, &image.config)?, image.id.clone());
     let health = image::health(&spec, &image.config)?;

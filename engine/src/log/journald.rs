@@ -22,6 +22,11 @@ use super::writer::Target;
 /// Where the journal listens.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
 
+/// Whether a journal listens.
+pub fn look_for_journal() -> io::Result<()> {
+    std::os::unix::net::UnixDatagram::unbound()?.connect(JOURNAL)
+}
+
 /// The longest message, bytes. A longer line is several, marked as docker marks them.
 const MESSAGE_MAX: usize = 16 << 10;
 

@@ -20,7 +20,7 @@ mod tail;
 mod tests;
 mod writer;
 
-pub use journald::JOURNAL;
+pub use journald::{JOURNAL, look_for_journal};
 pub use read::{Piece, Reader, Start};
 pub use record::Stream;
 pub(crate) use show::Watch;
