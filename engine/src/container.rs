@@ -796,6 +796,9 @@ impl Owner {
         let ended = self.ended_now();
         let mut cleared = self.clear(cgroups, is_removed && !is_written, Some(ended)).await;
         if let Some(writer) = writer
+            if let Some(health) = &mut record.health {
+                health.end();
+            }
             && tokio::time::timeout(LAST_WORDS, writer.finished()).await.is_err()
         {
             tracing::debug!("the streams of a container that has ended are still open");

@@ -67,6 +67,22 @@ fn failures_in_the_start_period_do_not_count() {
 }
 
 #[test]
+fn a_container_that_has_ended_is_not_healthy() {
+    let case = Case::with_daemon();
+    let words = ["run", "-d", "--name=web", "--health-cmd=true", "--health-interval=100ms"];
+    case.skiff(&[&words[..], &[fixture::small_root(), "probe", "trap"]].concat()).output().ok();
+    let healthy =
+        || case.skiff(&["ps", "-a", "--filter=health=healthy", "--format={{.Names}}"]).output().ok();
+    assert!(eventually(|| healthy() == "web\n"));
+    case.skiff(&["stop", "web"]).output().ok();
+    assert_eq!(healthy(), "");
+    let status = ["inspect", "--format={{.State.Health.Status}}", "web"];
+    assert_eq!(case.skiff(&status).output().ok(), "unhealthy\n");
+    case.skiff(&["start", "web"]).output().ok();
+    assert!(eventually(|| healthy() == "web\n"));
+}
+
+#[test]
 fn without_a_check_there_is_no_health() {
     let case = Case::with_daemon();
     let words = ["run", "-d", "--name=web", "--no-healthcheck", fixture::small_root(), "probe", "trap"];

@@ -135,6 +135,11 @@ impl Health {
         self.failing_streak = 0;
     }
 
+    /// The container has ended: as with docker, nobody is healthy who is not checked any more.
+    pub fn end(&mut self) {
+        self.status = Status::Unhealthy;
+    }
+
     /// Notes the result of a check of a container that was started at `started_ns`; whether the status has changed.
     pub fn note(&mut self, check: &Check, started_ns: u64, outcome: Outcome) -> bool {
         let before = self.status;
