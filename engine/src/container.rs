@@ -526,7 +526,8 @@ impl Owner {
             State::Running | State::Paused | State::Removing | State::Dead => return,
         };
         self.history.count = record.restart_count;
-        self.decide(&record, Event::DaemonStarted { found, stopped: record.is_stopped });
+        let on_demand = self.engine.on_demand;
+        self.decide(&record, Event::DaemonStarted { found, stopped: record.is_stopped, on_demand });
         if record.state == State::Restarting && self.start_at.is_none() {
             self.change(|record| record.state = State::Exited);
         }

@@ -218,6 +218,7 @@ fn serve(
         attended: RefCell::default(),
         making: RefCell::default(),
         boot_id,
+        on_demand: settings.on_demand,
         activity: Activity::default(),
         totals: Totals::default(),
         metrics: Metrics::start(&settings.metrics)?,

@@ -70,6 +70,8 @@ pub(crate) struct Engine {
     pub(crate) making: RefCell<HashSet<String>>,
     /// `/proc/sys/kernel/random/boot_id`.
     pub(crate) boot_id: String,
+    /// The daemon was started by a client.
+    pub(crate) on_demand: bool,
     pub(crate) activity: Activity,
     pub(crate) totals: Totals,
     /// If somebody wants figures.

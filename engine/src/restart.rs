@@ -1,7 +1,8 @@
 //! Whether a container that has ended is started again, and when: docker's restart policies. Pure.
 //!
 //! The pause begins with 100 ms, doubles up to a minute, and begins anew after a run of ten seconds. A container that
-//! somebody has stopped stays down, until somebody starts it, or under `always` until the daemon comes up again.
+//! somebody has stopped stays down, until somebody starts it, or under `always` until the daemon comes up again: not one that
+//! a client has started, for such a daemon leaves by itself, and the next command brings it back.
 
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub enum Event {
         found: Found,
         /// Somebody has stopped it.
         stopped: bool,
+        /// A client has started the daemon.
+        on_demand: bool,
     },
 }
 
@@ -82,10 +85,10 @@ pub fn next(policy: Restart, history: &mut History, event: Event) -> Decision {
             history.count = history.count.saturating_add(1);
             Decision::Start { after: history.pause }
         }
-        Event::DaemonStarted { found, stopped } => {
+        Event::DaemonStarted { found, stopped, on_demand } => {
             let starts = match (policy, found) {
                 (_, Found::Created) | (Restart::No, _) => false,
-                (Restart::Always, _) => true,
+                (Restart::Always, _) => !(stopped && on_demand),
                 (Restart::UnlessStopped, _) => !stopped,
                 // What had ended for good stays so; what waited goes on.
                 (Restart::OnFailure(_), found) => found == Found::Waiting && !stopped,
@@ -191,11 +194,11 @@ mod tests {
             (Found::Ended, true),
             (Found::Waiting, true),
         ];
-        let check = |policy: Restart, expected: &str| {
+        let check = |policy: Restart, on_demand: bool, expected: &str| {
             let decided: String = found
                 .iter()
                 .map(|(found, stopped)| {
-                    let event = Event::DaemonStarted { found: *found, stopped: *stopped };
+                    let event = Event::DaemonStarted { found: *found, stopped: *stopped, on_demand };
                     match next(policy, &mut History::default(), event) {
                         Decision::Rest => '-',
                         Decision::Start { after } => {
@@ -205,11 +208,14 @@ mod tests {
                     }
                 })
                 .collect();
-            assert_eq!(decided, expected, "{policy:?}");
+            assert_eq!(decided, expected, "{policy:?} {on_demand}");
         };
-        check(No, "-----");
-        check(OnFailure(Some(5)), "--+--");
-        check(Always, "-++++");
-        check(UnlessStopped, "-++--");
+        for on_demand in [false, true] {
+            check(No, on_demand, "-----");
+            check(OnFailure(Some(5)), on_demand, "--+--");
+            check(UnlessStopped, on_demand, "-++--");
+        }
+        check(Always, false, "-++++");
+        check(Always, true, "-++--");
     }
 }

@@ -129,6 +129,27 @@ fn a_start_that_a_killed_daemon_has_not_noted_is_undone() {
 }
 
 #[test]
+fn what_was_stopped_stays_so_when_a_client_brings_the_daemon_back() {
+    let case = Case::with_daemon();
+    let words = ["run", "-d", "--name", "web", "--restart", "always", fixture::small_root(), "sleep", "1000"];
+    let state = || run(&case, &["inspect", "-f", "{{.State.Status}}", "web"]).ok();
+    run(&case, &words).ok();
+    run(&case, &["stop", "-t", "0", "web"]).ok();
+    run(&case, &["daemon", "--stop"]).ok();
+    assert_eq!(state(), "exited\n");
+    run(&case, &["start", "web"]).ok();
+    // A daemon that somebody starts as such brings it up.
+    run(&case, &["stop", "-t", "0", "web"]).ok();
+    run(&case, &["daemon", "--stop"]).ok();
+    let daemon = case.skiff(&["daemon"]).start();
+    assert!(eventually(|| case.run.join("skiff.sock").exists()));
+    assert!(eventually(|| state() == "running\n"));
+    run(&case, &["rm", "-f", "web"]).ok();
+    run(&case, &["daemon", "--stop"]).ok();
+    assert_eq!(daemon.finish().code, 0);
+}
+
+#[test]
 fn a_daemon_stays_for_a_container_that_is_to_be_started_again() {
     let case = Case::with_daemon();
     let program = [fixture::small_root(), "sh", "-c", "exit 3"];
