@@ -50,6 +50,9 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long a container may take to stand still.
 const FROZEN: Duration = Duration::from_secs(10);
 
+/// How long a container that was killed may take to end before those who wait for that are told.
+const KILLED: Duration = Duration::from_secs(20);
+
 /// How long to wait at first, and at most, before it is looked at again whether it does.
 const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
@@ -163,6 +166,8 @@ pub(crate) struct Owner {
     waiters: Vec<Waiter>,
     /// When it is killed if it has not ended by then.
     kill_at: Option<Instant>,
+    /// When it is late, for it was killed.
+    late_at: Option<Instant>,
     /// When it is asked to stop.
     stop_at: Option<Instant>,
     /// Held so that its end is told at once; goes when it is cleared away, or when too many others have been started since.
@@ -201,6 +206,7 @@ impl Owner {
             ending: None,
             waiters: Vec::new(),
             kill_at: None,
+            late_at: None,
             stop_at: None,
             mounts: Rc::default(),
             unmounted: None,
@@ -237,7 +243,8 @@ impl Owner {
         }
         while !self.is_gone {
             let look_at = self.freezing.as_ref().map(|freezing| freezing.look_at);
-            let deadline = [self.kill_at, self.stop_at, self.start_at, look_at].into_iter().flatten().min();
+            let deadlines = [self.kill_at, self.late_at, self.stop_at, self.start_at, look_at];
+            let deadline = deadlines.into_iter().flatten().min();
             self.checkup.follow(&self.engine, &self.entry);
             tokio::select! {
                 order = orders.recv() => match order {
@@ -640,6 +647,9 @@ impl Owner {
 
     /// Signals its first process, which goes on if it stands still.
     fn signal(&mut self, signal: i32) -> io::Result<()> {
+        if signal == libc::SIGKILL {
+            self.late_at = Instant::now().checked_add(KILLED);
+        }
         let Some(pidfd) = self.ending.as_ref().and_then(Ending::pidfd) else { return Ok(()) };
         match process::send_signal(pidfd.as_fd(), signal) {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
@@ -766,7 +776,7 @@ impl Owner {
         let counted = self.engine.activity.work();
         self.ending = None;
         self.engine.totals.ended(end.exit);
-        (self.kill_at, self.stop_at) = (None, None);
+        (self.kill_at, self.late_at, self.stop_at) = (None, None, None);
         if let Some(freezing) = self.freezing.take() {
             let message = format!("container {} is not running", self.record().name);
             // Whoever asked may have gone.
@@ -786,6 +796,9 @@ impl Owner {
             record.state = if is_removed { State::Removing } else { State::Exited };
             record.finished_ns = end.at_ns.max(record.started_ns + 1);
             record.exit_code = ending::exit_code(end.exit);
+            if let Some(health) = &mut record.health {
+                health.end();
+            }
         });
         let cgroups = life.as_ref().map(|life| life.cgroups.clone());
         drop(record);
@@ -797,9 +810,6 @@ impl Owner {
         let ended = self.ended_now();
         let mut cleared = self.clear(cgroups, is_removed && !is_written, Some(ended)).await;
         if let Some(writer) = writer
-            if let Some(health) = &mut record.health {
-                health.end();
-            }
             && tokio::time::timeout(LAST_WORDS, writer.finished()).await.is_err()
         {
             tracing::debug!("the streams of a container that has ended are still open");
@@ -995,6 +1005,15 @@ impl Owner {
             self.kill_at = None;
             if let Err(error) = self.signal(libc::SIGKILL) {
                 tracing::warn!("kill container {}: {}", self.record().id, cause(&error));
+            }
+        }
+        if self.late_at.is_some_and(|at| at <= now) {
+            self.late_at = None;
+            let name = &self.record().name;
+            for Waiter::Stop(done) | Waiter::Restart(done) | Waiter::Remove(done) in self.waiters.drain(..) {
+                let message = format!("container {name} was killed and has not ended after {KILLED:?}");
+                // Whoever asked may have gone.
+                drop(done.send(Err(Error::Host(message))));
             }
         }
         if self.stop_at.is_some_and(|at| at <= now) {

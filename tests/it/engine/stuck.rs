@@ -49,6 +49,28 @@ fn a_container_that_does_not_stand_still_is_killed_all_the_same() {
     assert_eq!(world.ended("web"), 137);
 }
 
+#[test]
+fn whoever_waits_for_the_end_of_what_cannot_end_is_told() {
+    let world = World::new();
+    world.start("web", &[], &["sh", "-c", "sleep 1000; true"]);
+    let child = || {
+        let pid = world.inspect("web")["State"]["Pid"].to_string();
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children")
+    };
+    assert!(eventually(|| !child().is_empty()));
+    let child: i32 = child().trim().parse().expect("one child");
+    // A process that is traced is there until its tracer has seen its end, and process 1 cannot end before. ptrace(2).
+    // SAFETY: takes numbers alone.
+    assert_eq!(unsafe { libc::ptrace(libc::PTRACE_SEIZE, child, 0, 0) }, 0, "it can be traced");
+    for words in [&["stop", "-t", "0", "web"][..], &["rm", "-f", "web"]] {
+        world.skiff(words).fails(1, "container web was killed and has not ended");
+        assert_eq!(world.state("web"), "running");
+    }
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child), None).expect("it is dead");
+    assert_eq!(world.ended("web"), 137);
+    world.ok(&["rm", "web"]);
+}
+
 /// Whether all processes of the container are to stand still. cgroups(7).
 fn frozen(id: &str) -> String {
     let file =
