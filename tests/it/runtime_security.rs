@@ -454,6 +454,18 @@ fn a_terminal_is_taken_from_a_devpts_alone() {
 }
 
 #[test]
+fn what_a_container_puts_in_the_place_of_its_null_device_is_nobodys_input() {
+    let mut bundle = Bundle::new();
+    let input = ["/bin/stat", "-L", "-c", "%F %t:%T", "/proc/self/fd/0"];
+    for plant in ["mkfifo /dev/null", "ln -s zero /dev/null", "echo fake > /dev/null"] {
+        bundle.wait_ready(&["/bin/sh", "-c", &format!("rm /dev/null && {plant} && exec probe wait")]);
+        let seen = bundle.runtime(&[&["exec", &bundle.id], &input[..]].concat()).ok();
+        assert_eq!(seen, "character special file 1:3\n", "{plant}");
+        bundle.end();
+    }
+}
+
+#[test]
 fn who_cannot_enter_a_namespace_runs_nothing_elsewhere() {
     need!(installed("strace"), "strace");
     let mut bundle = Bundle::new();

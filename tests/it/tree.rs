@@ -381,6 +381,20 @@ fn a_moved_root_has_no_way_to_the_host() {
 }
 
 #[test]
+fn who_uncovers_the_hosts_root_finds_none_of_its_mounts() {
+    let mut bundle = Bundle::new();
+    bundle.capable(&["CAP_SYS_ADMIN"]).args(&["/bin/sh", "-c", "umount -l / && exec probe wait"]);
+    assert_eq!(bundle.try_create(&["--no-pivot"]).code, 0, "{}", bundle.errors());
+    bundle.start();
+    assert_eq!(bundle.line(), "ready", "{}", bundle.errors());
+    let namespace = format!("--mount=/proc/{}/ns/mnt", bundle.pid());
+    let look = "test -e /proc/self || echo nothing; test -e /sys/fs || echo nothing; echo root";
+    let found = Command::new("nsenter").args([&namespace, "sh", "-c", look]).output().expect("nsenter");
+    bundle.end();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "nothing\nnothing\nroot\n");
+}
+
+#[test]
 fn what_a_hook_mounts_in_the_root_is_the_containers() {
     let mut bundle = Bundle::new();
     fs::create_dir(bundle.inside("/mnt")).expect("a directory");
