@@ -442,3 +442,18 @@ fn another_configuration_is_found_where_the_caller_is() {
     command.current_dir(&elsewhere).stdout(Stdio::piped()).stderr(Stdio::piped());
     assert_eq!(Live::spawn(command, None, time_limit()).finish().ok().trim_end(), "another");
 }
+
+#[test]
+fn the_propagation_of_a_root_reaches_what_is_mounted_below_if_it_says_so() {
+    for (word, tag, reaches) in
+        [("shared", "shared:", false), ("rshared", "shared:", true), ("runbindable", "unbindable", true)]
+    {
+        let seen = Bundle::with([("/linux/rootfsPropagation", json!(word))]).see();
+        let has_tag = |target: &str| {
+            let mounts = seen["mounts"].as_array().expect("a list");
+            let found = mounts.iter().rfind(|mount| mount["target"] == target).expect(target);
+            found["tags"].as_str().is_some_and(|tags| tags.contains(tag))
+        };
+        assert_eq!([has_tag("/"), has_tag("/proc"), has_tag("/dev")], [true, reaches, reaches], "{word}");
+    }
+}

@@ -45,8 +45,8 @@ impl Tree<'_> {
         }
         match self.plan.root.propagation {
             // Not before: what is shared cannot be pivoted to.
-            Some(Propagate { to: to @ (Propagation::Shared | Propagation::Unbindable), .. }) => {
-                mount::change(self.root(), &to.into(), false)
+            Some(Propagate { to: to @ (Propagation::Shared | Propagation::Unbindable), recursive }) => {
+                mount::change(self.root(), &to.into(), recursive)
             }
             _ => Ok(()),
         }
