@@ -74,10 +74,11 @@ impl Route {
         Ok(answers.iter().filter_map(|answer| address(answer, index)).collect())
     }
 
-    /// Moves the device `index` to the network namespace `namespace`, under a new name. The two happen at once. It loses its
-    /// addresses and is down. In a name that ends in `%d` the kernel puts the first number that makes it unique.
+    /// Moves the device `index` to the network namespace `namespace`, under a new name. It loses its addresses and is down. In
+    /// a name that ends in `%d` the kernel puts the first number that makes it unique.
     ///
-    /// Errors: `EEXIST` if the name is taken; `EINVAL` for a device that cannot be moved.
+    /// Errors: `EEXIST` if the name is taken, and then it may have been moved under its old one; `EINVAL` for a device that
+    /// cannot be moved.
     pub fn move_link(&self, index: i32, namespace: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         let mut body = link_header(index, 0).to_vec();
         attribute(&mut body, IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes())?;

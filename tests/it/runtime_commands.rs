@@ -457,3 +457,25 @@ fn the_propagation_of_a_root_reaches_what_is_mounted_below_if_it_says_so() {
         assert_eq!([has_tag("/"), has_tag("/proc"), has_tag("/dev")], [true, reaches, reaches], "{word}");
     }
 }
+
+#[test]
+fn a_network_device_whose_new_name_is_taken_stays_on_the_host() {
+    let mut bundle = Bundle::with([("/linux/netDevices", json!({ "outside": { "name": "lo" } }))]);
+    bundle.args(&["/bin/true"]).write();
+    // The runtime gets a network namespace of its own, so that the device is not one of the host.
+    let script = "ip link add outside type veth peer name other || exit 77
+                  \"$@\"; echo $?; ip -o link show outside";
+    let runtime = bundle.command(&["run", "--bundle", &bundle.dir.display().to_string(), &bundle.id]);
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", script, "sh"]).arg(runtime.get_program()).args(runtime.get_args());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = Live::spawn(command, None, time_limit()).finish();
+    if output.code == 77 {
+        return crate::oci::lacks("virtual network devices");
+    }
+    assert!(output.code == 0 && output.stdout.starts_with("1\n"), "{output}");
+    assert!(
+        output.stderr.contains("move network device outside into the container as lo: File exists"),
+        "{output}"
+    );
+}

@@ -52,6 +52,10 @@ fn move_one(device: &NetDevice, here: &Route, there: &Route, target: BorrowedFd<
     let index = found.ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ENODEV))?.index;
     let addresses = here.addresses(index)?;
     let before = there.links()?;
+    // The kernel would move it first, and it would be gone with the container that is not made.
+    if before.iter().any(|link| link.name == device.name) {
+        return Err(io::Error::from_raw_os_error(nix::libc::EEXIST));
+    }
     here.move_link(index, target, &device.name)?;
     // Its number may be another, and its name too where that is a template.
     let moved = there.links()?.into_iter().find(|link| !before.contains(link));
