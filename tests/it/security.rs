@@ -2,6 +2,7 @@
 //! must not have.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sha2::{Digest, Sha256};
 
 use crate::harness::pty::Terminal;
+use crate::harness::world::{World, destroy};
 use crate::harness::{Case, fixture, programs};
+use crate::peers::world::eventually;
 
 /// A directory of the host with one file that containers must never reach.
 fn treasure(case: &Case) -> PathBuf {
@@ -53,6 +56,26 @@ fn the_launchers_binary_cannot_be_overwritten() {
     let verdict = hunter.finish().ok();
     assert!(["ready\nEROFS\n", "ready\nEPERM\n"].contains(&verdict.as_str()), "{verdict}");
     assert_eq!(Sha256::digest(fs::read(&launcher).expect("the copy")), before, "the launcher was changed");
+}
+
+#[test]
+fn the_spawners_binary_cannot_be_overwritten() {
+    let world = World::new();
+    let launcher = world.0.dir.join("launcher-copy");
+    fs::copy(programs::skiff(), &launcher).expect("copy skiff");
+    world.0.skiff(&["run", "--rm", fixture::small_root(), "true"]).program(&launcher).output().ok();
+    let [daemon, spawner] = world.processes();
+    // What a container whose program is `/proc/self/exe` may have opened.
+    let held = fs::File::open(format!("/proc/{spawner}/exe")).expect("its program");
+    destroy(daemon);
+    destroy(spawner);
+    let write = || {
+        let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+        fs::OpenOptions::new().write(true).open(path).expect_err("it is written to").raw_os_error()
+    };
+    // Until nothing is run from it any more.
+    assert!(eventually(|| write() != Some(libc::ETXTBSY)));
+    assert!([Some(libc::EROFS), Some(libc::EPERM)].contains(&write()), "{:?}", write());
 }
 
 #[test]
