@@ -272,18 +272,25 @@ fn a_runtime_that_is_killed_leaves_no_slot_behind() {
     need!(can_observe(), "a kernel with BTF, and skiff-runtime");
     let world = World::with_slots("1");
     let mut bundle = world.bundle(&["/bin/probe", "exit", "0"]);
-    let hook = serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo in hook; exec sleep 60"]}]);
+    let note = bundle.dir.join("hook");
+    let script = "echo $$ > hook.new; mv hook.new hook; exec sleep 60";
+    let hook =
+        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}]);
     bundle.set("/hooks/createRuntime", hook).write();
     let words = ["create", "--bundle", &bundle.dir.display().to_string(), &bundle.id];
     let mut command = bundle.command(&words);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let live = Live::spawn(command, None, time_limit());
     let deadline = Instant::now() + time_limit();
-    while world.taken() == 0 {
+    while world.taken() == 0 || !note.exists() {
         assert!(Instant::now() < deadline, "it was never armed");
     }
     live.signal(Signal::SIGKILL);
     drop(live);
+    // The hook is the test's to end.
+    let hook = fs::read_to_string(&note).expect("its process").trim().parse().expect("a number");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(hook), Signal::SIGKILL).expect("the hook runs");
+    crate::oci::bundle::await_exit(hook);
     assert_eq!(world.taken(), 1, "its cgroup is still there");
     let deleted = bundle.runtime(&["delete", "--force", &bundle.id]);
     assert_eq!(deleted.code, 0, "{deleted}");
