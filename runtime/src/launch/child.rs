@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -98,7 +99,8 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
         nix::unistd::setsid().at(Stage::Stdio)?;
     }
     umask(Mode::empty());
-    let mut program = Program {
+    // Never dropped: what it owns may be closed with all else that is open when it waits.
+    let mut program = ManuallyDrop::new(Program {
         process,
         bond: plan.bond,
         null: prepared.null.as_fd(),
@@ -111,7 +113,7 @@ fn carry_out(launch: &Launch<'_>) -> Result<Infallible, Failure> {
         page,
         pid,
         init_pid: None,
-    };
+    });
     build_tree(launch, &mut program)?;
     page.mounts_done();
     program.run().inspect_err(|failure| program.explain(failure))

@@ -1,6 +1,7 @@
 //! The spawner's side of [`super::park`]: makes a container up to where its program is to be run, beside others.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -125,8 +126,9 @@ impl Parking {
                 let prepared = match (&prepared, birthplace) {
                     (None, Some(birthplace)) => match prepare(plan, &writable, birthplace, &page) {
                         Ok(made) => {
-                            own_prepared = made;
-                            &own_prepared
+                            // Never dropped: what it owns is closed with all else that is open when it waits.
+                            own_prepared = ManuallyDrop::new(made);
+                            &*own_prepared
                         }
                         Err(failure) => return child::give_up(&page, &failure),
                     },
