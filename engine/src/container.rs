@@ -322,14 +322,7 @@ impl Owner {
                 Command::Rename { name } => self.rename(&name),
                 Command::Abandon => Ok(Done::Done),
             },
-            Verdict::Done => {
-                if matches!(&command, Command::Start(start) if start.is_attached) {
-                    let name = self.record().name.clone();
-                    Err(Error::Conflict(format!("container {name} is already running")))
-                } else {
-                    Ok(Done::Done)
-                }
-            }
+            Verdict::Done => Ok(Done::Done),
             Verdict::Conflict(phrase) => {
                 Err(Error::Conflict(format!("container {} {phrase}", self.record().name)))
             }
@@ -763,6 +756,9 @@ impl Owner {
 
     fn rename(&self, name: &str) -> Result<Done, Error> {
         let record = self.record();
+        if record.name == name {
+            return Err(Error::Conflict(format!("container {name} has that name already")));
+        }
         self.engine.containers.borrow_mut().names.give(&record.id, name)?;
         self.change(|record| name.clone_into(&mut record.name));
         let written = self.engine.records.write(&self.record());

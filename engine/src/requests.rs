@@ -323,7 +323,7 @@ async fn start(
         // It had gone before it was started, which need not be seen above.
         end().await;
     }
-    if !is_attached || told.is_err() {
+    if !is_attached || !is_new || told.is_err() {
         engine.refill();
         return told;
     }
@@ -649,8 +649,17 @@ pub(crate) async fn make_one_more(
         cgroups: life.cgroups.clone(),
     };
     let [stdin, stdout, stderr] = streams;
-    let made = engine.link.ask(order, &[pidfd.as_fd(), stdin, stdout, stderr]).await?;
+    let made =
+        engine.link.ask(order, &[pidfd.as_fd(), stdin, stdout, stderr]).await.map_err(cannot_invoke)?;
     Ok((record, made))
+}
+
+/// Whatever keeps one more process from being started is of its command, as with docker.
+fn cannot_invoke(error: Error) -> Error {
+    match error {
+        Error::Host(message) => Error::Program { code: 126, message },
+        error => error,
+    }
 }
 
 /// The options of one more process: the container's, but for what is its own.

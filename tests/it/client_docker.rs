@@ -123,9 +123,15 @@ fn codes_are_alike() {
         }
         side.does(&["run", "--rm", "IMAGE", "sh", "-c", "echo out; exit 7"]);
         side.starts_trap("codes", &[]);
-        for command in [&["true"][..], &["sh", "-c", "exit 7"], &["/etc/plain"], &["sh", "-c", "kill -9 $$"]]
-        {
-            side.ends(&[&["exec", "codes"], command].concat());
+        for command in [
+            &["codes", "true"][..],
+            &["codes", "sh", "-c", "exit 7"],
+            &["codes", "/etc/plain"],
+            &["codes", "sh", "-c", "kill -9 $$"],
+            &["--workdir=/nowhere", "codes", "true"],
+            &["--user=nobody-here", "codes", "true"],
+        ] {
+            side.ends(&[&["exec"], command].concat());
         }
         for words in [
             &["start", "nothing"][..],
@@ -137,6 +143,9 @@ fn codes_are_alike() {
             &["inspect", "nothing"],
             &["exec", "nothing", "true"],
             &["rename", "nothing", "other"],
+            &["rename", "codes", "codes"],
+            &["create", "--name=codes", "IMAGE", "true"],
+            &["create", "--nope", "IMAGE", "true"],
             &["rm", "-f", "nothing"],
             &["stop", "nothing", "codes"],
             &["exec", "codes", "true"],

@@ -92,7 +92,7 @@ fn names_are_taken_once_and_can_be_changed() {
     let root = fixture::small_root();
     world.skiff(&["create", "--name", "one", root, "true"]).ok();
     world.skiff(&["create", "--name", "two", root, "true"]).ok();
-    world.skiff(&["create", "--name", "one", root, "true"]).fails(125, "one");
+    world.skiff(&["create", "--name", "one", root, "true"]).fails(1, "one");
     world.skiff(&["rename", "two", "one"]).fails(1, "one");
     world.skiff(&["rename", "two", "bad name"]).fails(1, "invalid name");
     assert_eq!(world.skiff(&["rename", "one", "three"]).ok(), "");

@@ -10,16 +10,16 @@ use skiff_runtime::supervise::{Deputy, Signals};
 
 use super::attend::send_by_daemon;
 use super::follow::End as FollowedEnd;
-use super::{only, open, os, refused, understand, unexpected};
+use super::{left, only, open, os, refused, understand, unexpected};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::values::keys::{self, Keys};
 
 #[derive(Debug)]
 pub(crate) struct Args {
-    input: bool,
-    sig_proxy: bool,
-    detach_keys: Keys,
+    pub(super) input: bool,
+    pub(super) sig_proxy: bool,
+    pub(super) detach_keys: Keys,
 }
 
 impl Default for Args {
@@ -56,6 +56,14 @@ Shows what a container writes from now on, passes input and signals on to it, an
 pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let Some((args, operands)) = understand(&COMMAND, words)? else { return Ok(0) };
     let container = only(&COMMAND, operands)?;
+    match to(container, &args)? {
+        Some(code) => Ok(code),
+        None => Err(left()),
+    }
+}
+
+/// Attaches to a container that runs; its exit code, or nothing if the caller has left it.
+pub(super) fn to(container: String, args: &Args) -> Result<Option<u8>, Failure> {
     // Never dropped: that would take system calls to restore what ends with the client.
     let signals = ManuallyDrop::new(Signals::block().map_err(|error| os("block signals", &error))?);
     let (client, reply, descriptors) =
@@ -82,8 +90,9 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
     let input = input.as_ref().map(AsFd::as_fd);
     let container = Container { log, pidfd: process.as_fd(), input, tty, connection: end.as_fd() };
     match attach::attach(container, &caller).map_err(|error| refused(os("attach", &error)))? {
-        End::Told => end.code().map_err(refused),
-        End::Detached | End::Refused => Ok(0),
-        End::Signal(signal) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+        End::Told => end.code().map(Some).map_err(refused),
+        End::Detached => Ok(None),
+        End::Refused => Ok(Some(0)),
+        End::Signal(signal) => Ok(Some(u8::try_from(128 + signal).unwrap_or(u8::MAX))),
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Wishes {
 pub(super) enum Refused {
     /// Its image is not here, but a registry may have it.
     NoSuchImage(String),
+    /// The container runs already.
+    Running,
     Other(Failure),
 }
 
@@ -66,6 +68,7 @@ impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::NoSuchImage(image) => Error::NoSuchImage(image).into(),
+            Refused::Running => Self::engine("the container is running already"),
             Refused::Other(failure) => failure,
         }
     }
@@ -106,7 +109,7 @@ pub(super) fn attend(
     };
     let Reply::Started { id, pid, stop_signal, .. } = reply else { return Err(unexpected(&reply).into()) };
     let mut descriptors = descriptors.into_iter();
-    let process = descriptors.next().ok_or_else(|| Failure::engine("the daemon names no process"))?;
+    let process = descriptors.next().ok_or(Refused::Running)?;
     started(&id)?;
     let terms = Terms {
         sig_proxy: wishes.sig_proxy,
@@ -125,7 +128,9 @@ pub(super) fn attend(
     let caller = Caller { signals: &signals, stdin, stdout, detach_keys: &wishes.detach_keys, deputy };
     let stood = supervise::stand_by(process.as_fd(), terminal.as_ref().map(AsFd::as_fd), caller, &terms);
     if stood.map_err(|error| os("stand by the container", &error))? == Stood::Detached {
-        return Ok(0);
+        // As with docker, who leaves a container that it has started has what it wanted.
+        let is_exec = matches!(request, Request::Exec { .. });
+        return if is_exec { Err(super::left().into()) } else { Ok(0) };
     }
     let answer = match client.reply() {
         Err(Error::Host(lost)) => return Ok(recover(&process, &id, request, Failure::engine(lost))?),

@@ -69,6 +69,11 @@ pub(crate) fn refused(failure: Failure) -> Failure {
     Failure { code: 1, ..failure }
 }
 
+/// Somebody has left a terminal by typing its detach keys.
+pub(crate) fn left() -> Failure {
+    refused(Failure::engine("read escape sequence"))
+}
+
 pub(crate) fn failed(error: skiff_engine::Error) -> Failure {
     refused(error.into())
 }

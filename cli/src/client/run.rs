@@ -8,7 +8,7 @@ use skiff_engine::protocol::{Reply, Request};
 use skiff_runtime::supervise;
 
 use super::attend::{Refused, Wishes, attend, terminal_size};
-use super::{open, print, unexpected};
+use super::{open, print, refused, unexpected};
 use crate::args::{self, Args, Parsed};
 use crate::failure::Failure;
 use crate::flags;
@@ -83,7 +83,7 @@ pub(crate) fn create(words: Rest<'_>) -> Result<u8, Failure> {
     };
     let prefetch = args.spec.prefetch;
     args.spec.image = absolute(&args.spec.image);
-    let mut cidfile = args.cidfile.as_deref().map(Output::make).transpose()?;
+    let mut cidfile = args.cidfile.as_deref().map(Output::make).transpose().map_err(refused)?;
     let image = args.spec.image.clone();
     let request = Request::Create { spec: Box::new(args.spec) };
     with_image(&image, &args.wanted, &mut || match open(&request)?.1 {
@@ -94,6 +94,8 @@ pub(crate) fn create(words: Rest<'_>) -> Result<u8, Failure> {
         other => Err(unexpected(&other).into()),
     })
     .inspect(|_| caution(prefetch))
+    // As with docker, 125 is of wrong words only.
+    .map_err(refused)
 }
 
 fn wishes(args: &Args) -> Wishes {

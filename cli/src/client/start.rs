@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use skiff_engine::protocol::Request;
 
-use super::attend::{Wishes, attend, terminal_size};
-use super::{carry_out, only, some, understand};
+use super::attend::{Refused, Wishes, attend, terminal_size};
+use super::{attach, carry_out, only, some, understand};
 use crate::failure::Failure;
 use crate::line::{Command, Flag, Order, Rest, Section, put};
 use crate::values::keys::{self, Keys};
@@ -21,8 +21,8 @@ pub(crate) static COMMAND: Command<Args> = Command {
     name: "start",
     operands: "[OPTIONS] CONTAINER…",
     about: "\
-Starts containers that do not run, and prints their names. With -a or -i: one, which is waited for and whose exit code
-is passed on.
+Starts containers that do not run, and prints their names. With -a or -i: one, which is waited for (or attached to,
+if it runs already) and whose exit code is passed on.
 ",
     sections: &[Section {
         title: "Options",
@@ -54,8 +54,16 @@ pub(crate) fn run(words: Rest<'_>) -> Result<u8, Failure> {
         interactive: args.interactive,
         sig_proxy: true,
         stop_timeout: Some(GRACE),
-        detach_keys: args.detach_keys.0,
+        detach_keys: args.detach_keys.0.clone(),
     };
-    let request = Request::Start { containers: vec![container], attach: true, terminal: terminal_size() };
-    Ok(attend(&request, &wishes, &mut |_| Ok(()))?)
+    let request =
+        Request::Start { containers: vec![container.clone()], attach: true, terminal: terminal_size() };
+    match attend(&request, &wishes, &mut |_| Ok(())) {
+        Err(Refused::Running) => {
+            let args =
+                attach::Args { input: args.interactive, sig_proxy: true, detach_keys: args.detach_keys };
+            Ok(attach::to(container, &args)?.unwrap_or(0))
+        }
+        attended => Ok(attended?),
+    }
 }

@@ -100,7 +100,8 @@ fn a_terminal_can_be_left_by_its_keys_however_it_was_come_by() {
     terminal.send(b"\r");
     terminal.expect("got x");
     terminal.send(b"xy");
-    assert_eq!(terminal.finish().0, 0);
+    terminal.expect("read escape sequence");
+    assert_eq!(terminal.finish().0, 1);
     // It goes on: there is one shell more than the container began with.
     let pids = || world.ok(&["stats", "--no-stream", "--format", "{{.PIDs}}", "web"]);
     assert_eq!(pids(), "2");
@@ -108,6 +109,15 @@ fn a_terminal_can_be_left_by_its_keys_however_it_was_come_by() {
     let mut terminal = Terminal::start(&world.0.skiff(&["attach", "web"]), 24, 80);
     terminal.send(b"again\r");
     terminal.expect("got again");
+    terminal.send(KEYS);
+    terminal.expect("read escape sequence");
+    assert_eq!(terminal.finish().0, 1);
+    assert!(running());
+
+    // One that runs is attached to.
+    let mut terminal = Terminal::start(&world.0.skiff(&["start", "-ai", "web"]), 24, 80);
+    terminal.send(b"more\r");
+    terminal.expect("got more");
     terminal.send(KEYS);
     assert_eq!(terminal.finish().0, 0);
     assert!(running());

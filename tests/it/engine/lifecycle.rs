@@ -61,9 +61,10 @@ fn names_have_one_owner_and_ids_can_be_shortened() {
     let id = world.create(&["--name", "web"], &["true"]);
     let other = world.create(&[], &["true"]);
     let root = fixture::small_root();
-    world.skiff(&["create", "--name", "web", root, "true"]).fails(125, "already in use");
+    world.skiff(&["create", "--name", "web", root, "true"]).fails(1, "already in use");
     world.skiff(&["create", "--name", "-web", root, "true"]).fails(125, "name");
     world.skiff(&["rename", &other, "web"]).fails(1, "already in use");
+    world.skiff(&["rename", "web", "web"]).fails(1, "that name already");
     world.ok(&["rename", "web", "old"]);
     assert_eq!(world.inspect(&id[..12])["Name"], "/old");
     world.ok(&["rename", &other[..20], "web"]);
