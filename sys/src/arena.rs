@@ -19,6 +19,10 @@ pub struct Arena {
     used: AtomicUsize,
 }
 
+/// How every piece is aligned, also what asks for less: `Vec<u8>`s are used as room for the kernel's structures, such as control messages, by
+/// those who rely on it that malloc(3) aligns.
+const LEAST: usize = align_of::<usize>();
+
 #[repr(C, align(4096))]
 #[derive(Debug)]
 struct Room([u8; ROOM]);
@@ -55,7 +59,7 @@ unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let mut used = self.used.load(Ordering::Acquire);
         loop {
-            let begin = used.next_multiple_of(layout.align());
+            let begin = used.next_multiple_of(layout.align().max(LEAST));
             let end = begin.saturating_add(layout.size());
             if end > ROOM || layout.align() > align_of::<Room>() {
                 // SAFETY: as the caller promises.
@@ -147,6 +151,16 @@ mod tests {
         assert!(holds(larger, ROOM, 2) && holds(small, 16, 1));
         // SAFETY: `larger` is of this layout.
         unsafe { arena.dealloc(larger, Layout::from_size_align(2 * ROOM, 8).expect("a layout")) };
+    }
+
+    #[test]
+    fn bytes_are_aligned_as_words_are() {
+        static ARENA: Arena = Arena::new();
+        for size in [1, 3, 16, 24] {
+            // SAFETY: of a size that is not 0.
+            let piece = unsafe { ARENA.alloc(Layout::array::<u8>(size).expect("a layout")) };
+            assert!(piece.addr().is_multiple_of(align_of::<usize>()));
+        }
     }
 
     #[test]
