@@ -414,18 +414,55 @@ fn the_hosts_root_can_be_a_containers() {
 
 #[test]
 fn flags_of_the_hosts_mounts_stay_in_a_user_namespace() {
-    let mut bundle = Bundle::new();
+    let mut bundle = in_user_namespace();
     let data = bundle.subdir("data");
-    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
-    bundle.set("/linux/namespaces/-", json!({ "type": "user" }));
-    bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
-    bundle.capable(&["CAP_SYS_ADMIN"]).mount(bind(&data, "/data", &[]));
+    bundle.mount(bind(&data, "/data", &[]));
     bundle
         .args(&["/bin/probe", "try", "create", "/data/a", "remount-rw", "/data", "create", "/data/a"])
         .write();
     let script =
         "mount --bind $1/data $1/data && mount -o remount,bind,ro $1/data && $2 --root $1/state run -b $1 $3";
     assert_eq!(apart(&bundle, script), "EROFS\nEPERM\nEROFS\n");
+}
+
+#[test]
+fn flags_of_mounts_that_only_the_host_finds_stay_in_a_user_namespace() {
+    let mut bundle = in_user_namespace();
+    let (within, data) = (bundle.subdir("within"), bundle.subdir("within/data"));
+    // Of a user that is none there.
+    std::os::unix::fs::chown(&within, Some(70_000), None).expect("chown");
+    fs::set_permissions(&within, fs::Permissions::from_mode(0o700)).expect("chmod");
+    bundle.mount(bind(&data, "/data", &[]));
+    bundle
+        .args(&["/bin/probe", "try", "create", "/data/a", "remount-rw", "/data", "create", "/data/a"])
+        .write();
+    let script = "mount --bind $1/within/data $1/within/data && mount -o remount,bind,ro $1/within/data \
+                  && $2 --root $1/state run -b $1 $3";
+    assert_eq!(apart(&bundle, script), "EROFS\nEPERM\nEROFS\n");
+}
+
+#[test]
+fn what_a_user_namespace_mounts_on_a_shared_directory_does_not_reach_the_host() {
+    for options in [&["rshared"][..], &["rshared", "idmap"]] {
+        let mut bundle = in_user_namespace();
+        let data = bundle.subdir("data");
+        bundle.mount(bind(&data, "/data", options));
+        bundle.args(&["/bin/probe", "try", "mount", "tmpfs", "/data", "create", "/data/a"]).write();
+        let script = "mount --bind $1/data $1/data && mount --make-shared $1/data \
+                      && $2 --root $1/state run -b $1 $3 \
+                      && ls $1/data | wc -l && grep -c \" $1/data \" /proc/self/mountinfo";
+        assert_eq!(apart(&bundle, script), "ok\nok\n0\n1\n", "{options:?}");
+    }
+}
+
+/// A bundle whose root may mount and is the host's, but with a right to files of its own users only.
+fn in_user_namespace() -> Bundle {
+    let mut bundle = Bundle::new();
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+    bundle.set("/linux/namespaces/-", json!({ "type": "user" }));
+    bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    bundle.capable(&["CAP_SYS_ADMIN"]);
+    bundle
 }
 
 /// What a program sees in a container of this bundle that is run without these system calls.

@@ -207,7 +207,7 @@ fn build_tree(launch: &Launch<'_>, program: &mut Program<'_>) -> Result<(), Fail
     if around == Around::Host {
         Tree::part_from_host(plan).at(Stage::Propagation)?;
     }
-    let mut tree = Tree::mount_root(plan, prepared, around).at(Stage::Root)?;
+    let mut tree = Tree::mount_root(plan, prepared, channel, around).at(Stage::Root)?;
     let later = if launch.is_ahead { later(&plan.steps) } else { Vec::new() };
     for index in (0..plan.steps.len()).filter(|index| !later.contains(index)) {
         tree.step(index).at_index(Stage::Step, index)?;

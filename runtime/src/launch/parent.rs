@@ -16,7 +16,7 @@ use super::gate::Gate;
 use super::joins::Joins;
 use super::note::{self, Note};
 use super::own::OomScore;
-use super::prepare::{Prepared, in_user_namespace};
+use super::prepare::{self, Prepared, in_user_namespace};
 use super::program::Stop;
 use super::sync::{Channel, Message, Page};
 use super::{child, console, devices, listener, maps, report};
@@ -229,7 +229,7 @@ fn begin_network(plan: &Plan) -> Option<Nascent> {
 /// for long: because it forks itself, or because its clocks are others.
 fn memory(plan: &Plan, joins: &Joins, gate: Option<&Gate>) -> Memory {
     let process = &plan.process;
-    let is_attended = plan.users.is_some()
+    let is_attended = in_user_namespace(plan)
         || plan.cgroup.order.is_some()
         || gate.is_some()
         || process.init
@@ -309,7 +309,7 @@ impl Running {
         if is_found { tell() } else { Ok(()) }
     }
 
-    /// 2 to 6: does what the child asks for; at the end of file finds out what it means.
+    /// 1a to 6: does what the child asks for; at the end of file finds out what it means.
     pub(super) fn follow(
         &mut self,
         channel: &Channel,
@@ -319,6 +319,10 @@ impl Running {
     ) -> Result<(), Error> {
         while let Some(message) = channel.receive().context(|| "listen to the child".into())? {
             match message {
+                Message::Source(index) => {
+                    let found = prepare::find_for(self.child.pid, of.plan, index);
+                    channel.send_source(&found).context(|| "speak to the child".into())?;
+                }
                 Message::Console(master) => self.console = Some(master),
                 Message::Built => {
                     of.plan.map_or(Ok(()), |plan| self.run_hooks(plan))?;

@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use skiff_sys::device_filter::Filter;
 use skiff_sys::process::{self, Child, Memory};
@@ -218,6 +219,11 @@ impl Parking {
         match self.line.receive()? {
             Some(Message::Console(master)) => {
                 self.terminal = Some(master);
+                Ok(Progress::Working)
+            }
+            Some(Message::Source(_)) => {
+                // Whoever launches in a user namespace without being asked by a bundle has no more rights than are there.
+                self.line.send_source(&Err(Errno::EACCES.into()))?;
                 Ok(Progress::Working)
             }
             Some(Message::Waiting) => Ok(Progress::Parked),

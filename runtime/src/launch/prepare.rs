@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sched::CloneFlags;
 use skiff_sys::device_filter::Kind;
-use skiff_sys::{file, mount};
+use skiff_sys::file::{self, Resolve};
+use skiff_sys::mount::{self, Propagation};
 
 use super::id_map::Mappings;
 use super::overlay;
@@ -177,9 +178,22 @@ impl Source {
     ///
     /// Errors: `ESTALE` if the path leads to another file there.
     pub(super) fn find(&self, path: &Path) -> io::Result<OwnedFd> {
-        let found = open_path(path)?;
+        self.checked(open_path(path)?)
+    }
+
+    /// What was found elsewhere, if it is the same file.
+    pub(super) fn checked(&self, found: OwnedFd) -> io::Result<OwnedFd> {
         if is_same_file(found.as_fd(), self.opened.as_fd())? { Ok(found) } else { Err(Errno::ESTALE.into()) }
     }
+}
+
+/// What step `index` of `plan` binds, in the mount namespace of the child `pid`, which has not left that tree yet. Runs in: parent.
+pub(super) fn find_for(pid: i32, plan: Option<&Plan>, index: u32) -> io::Result<OwnedFd> {
+    let step = plan.and_then(|plan| plan.steps.get(usize::try_from(index).ok()?));
+    let Some(Step::Bind { source, .. }) = step else { return Err(Errno::EINVAL.into()) };
+    let root = open_path(Path::new(&format!("/proc/{pid}/root")))?;
+    let path = c_path(source).map_err(|_| Errno::EINVAL)?;
+    file::open_beneath(root.as_fd(), &path, OFlag::O_PATH, 0, Resolve::InRoot)
 }
 
 /// Whether the container is in another user namespace than the launcher.
@@ -198,10 +212,12 @@ fn sources(plan: &Plan) -> Result<Vec<Option<Source>>, Error> {
                 if *create {
                     std::fs::create_dir_all(source).context(|| format!("make {}", source.display()))?;
                 }
-                take(source, *recursive, id_map.as_ref(), &mut mappings).map(Some)
+                take(source, *recursive, id_map.as_ref(), &mut mappings, in_user_namespace).map(Some)
             }
             // Nodes cannot be made there.
-            Step::Node(node) if in_user_namespace => take(&node.source, false, None, &mut mappings).map(Some),
+            Step::Node(node) if in_user_namespace => {
+                take(&node.source, false, None, &mut mappings, true).map(Some)
+            }
             _ => Ok(None),
         })
         .collect()
@@ -212,6 +228,7 @@ fn take(
     recursive: bool,
     id_map: Option<&IdMap>,
     mappings: &mut Mappings<'_>,
+    is_shut_off: bool,
 ) -> Result<Source, Error> {
     let what = || format!("bind source {}", path.display());
     let mapping = || format!("map the ids of {}", path.display());
@@ -226,6 +243,10 @@ fn take(
     };
     if let Some(id_map) = id_map {
         mappings.apply(id_map, opened.as_fd()).context(mapping)?;
+        if is_shut_off {
+            // As all that a user namespace gets: what it mounts there is not for the host.
+            mount::change(opened.as_fd(), &Propagation::Slave.into(), true).context(mapping)?;
+        }
     }
     let mode = nix::sys::stat::fstat(&opened).context(what)?.st_mode;
     let is_directory = mode & nix::libc::S_IFMT == nix::libc::S_IFDIR;

@@ -5,6 +5,7 @@
 //! | # | from | what | when |
 //! |---|---|---|---|
 //! | 1 | parent | `go`, with the child's process id on the host | its id maps are written, it is in its v2 cgroup and known |
+//! | 1a | child | `source`, with the number of a step; parent: what that binds, found in the child's mount namespace, or why not | only in a user namespace whose root finds no way there |
 //! | 2 | child | the console's master descriptor | only with a terminal, once it is mounted |
 //! | 3 | child | `built`; parent: `go` again | only with hooks that run in between: the tree is there, the pivot is next |
 //! | 4 | child | `waiting` | only with a gate: nothing is left to do but what is to be done at the start ([`super::gate`]) |
@@ -228,6 +229,7 @@ const PROGRAM: u8 = 7;
 const PROGRAM_IN_FILE: u8 = 8;
 const GO_AHEAD: u8 = 9;
 const ROUSE: u8 = 10;
+const SOURCE: u8 = 11;
 
 /// How long one that was roused waits without sleeping, ns: longer than it takes to make up what it is to run.
 const AWAKE_NS: u64 = 300_000;
@@ -296,6 +298,8 @@ impl Words {
 /// What a child says.
 #[derive(Debug)]
 pub(super) enum Message {
+    /// 1a: it looks for the source of this step.
+    Source(u32),
     /// 2: the master of its terminal.
     Console(OwnedFd),
     /// 3: its file tree is there.
@@ -409,6 +413,30 @@ impl Channel {
             }),
             _ => Err(io::Error::from_raw_os_error(nix::libc::EPROTO)),
         }
+    }
+
+    /// 1a, child: the source of step `index`, as the parent finds it in the child's mount namespace.
+    pub(super) fn ask_for_source(&self, index: u32) -> io::Result<OwnedFd> {
+        let [a, b, c, d] = index.to_ne_bytes();
+        self.send_bytes(&[SOURCE, a, b, c, d], &[])?;
+        let mut message = [0; 5];
+        let (length, mut descriptors) = self.receive_bytes(&mut message)?;
+        match (message, descriptors.pop()) {
+            _ if length == 0 => Err(io::Error::from_raw_os_error(nix::libc::ECONNRESET)),
+            ([SOURCE, ..], Some(found)) => Ok(found),
+            ([SOURCE, a, b, c, d], None) => {
+                Err(io::Error::from_raw_os_error(i32::from_ne_bytes([a, b, c, d])))
+            }
+            _ => Err(io::Error::from_raw_os_error(nix::libc::EPROTO)),
+        }
+    }
+
+    /// 1a, parent.
+    pub(super) fn send_source(&self, found: &io::Result<OwnedFd>) -> io::Result<()> {
+        let error = found.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(nix::libc::EIO));
+        let [a, b, c, d] = error.to_ne_bytes();
+        let descriptors: Vec<_> = found.iter().map(AsRawFd::as_raw_fd).collect();
+        self.send_bytes(&[SOURCE, a, b, c, d], &descriptors)
     }
 
     /// Child, any time: `ECONNRESET` if the parent is gone.
@@ -531,25 +559,35 @@ impl Channel {
         Ok(())
     }
 
-    /// 2 to 6, parent: what the child says, or `None` for the end.
-    pub(super) fn receive(&self) -> io::Result<Option<Message>> {
-        let mut byte = [0];
-        let mut buffers = [IoSliceMut::new(&mut byte)];
+    /// How long the next message is, and what came with it.
+    fn receive_bytes(&self, message: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        let mut buffers = [IoSliceMut::new(message)];
         let mut control = nix::cmsg_space!([RawFd; 2]);
         let fd = self.0.as_raw_fd();
-        let message = loop {
+        let arrived = loop {
             match recvmsg::<()>(fd, &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
                 Err(nix::Error::EINTR) => {}
-                // The other end has gone without having read what it was sent.
-                Err(nix::Error::ECONNRESET) => return Ok(None),
                 other => break other?,
             }
         };
-        if message.bytes == 0 {
+        Ok((arrived.bytes, received(arrived.cmsgs()?)))
+    }
+
+    /// 1a to 6, parent: what the child says, or `None` for the end.
+    pub(super) fn receive(&self) -> io::Result<Option<Message>> {
+        let mut message = [0; 5];
+        let (length, descriptors) = match self.receive_bytes(&mut message) {
+            // The other end has gone without having read what it was sent.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ECONNRESET) => return Ok(None),
+            other => other?,
+        };
+        if length == 0 {
             return Ok(None);
         }
-        let mut descriptors = received(message.cmsgs()?).into_iter();
-        let message = match (byte[0], descriptors.next(), descriptors.next()) {
+        let [what, a, b, c, d] = message;
+        let mut descriptors = descriptors.into_iter();
+        let message = match (what, descriptors.next(), descriptors.next()) {
+            (SOURCE, None, None) => Message::Source(u32::from_ne_bytes([a, b, c, d])),
             (CONSOLE, Some(master), None) => Message::Console(master),
             (BUILT, None, None) => Message::Built,
             (WAITING, None, None) => Message::Waiting,
@@ -592,6 +630,25 @@ mod tests {
         let failure = page.failure().expect("failure");
         assert_eq!((failure.stage, failure.index), (Stage::Step, 7));
         assert_eq!(failure.error.raw_os_error(), Some(nix::libc::ELOOP));
+    }
+
+    #[test]
+    fn a_source_is_asked_for() {
+        let (parent, child) = Channel::pair().expect("socketpair");
+        let found: [io::Result<OwnedFd>; 2] = [
+            Ok(std::fs::File::open("/dev/null").expect("open").into()),
+            Err(io::Error::from_raw_os_error(nix::libc::ENOENT)),
+        ];
+        for found in found {
+            let asked = std::thread::scope(|scope| {
+                let asked = scope.spawn(|| child.ask_for_source(70_000));
+                assert!(matches!(parent.receive().expect("a question"), Some(Message::Source(70_000))));
+                parent.send_source(&found).expect("send");
+                asked.join().expect("a thread")
+            });
+            let why = |result: &io::Result<OwnedFd>| result.as_ref().err().and_then(io::Error::raw_os_error);
+            assert_eq!(why(&asked), why(&found));
+        }
     }
 
     #[test]

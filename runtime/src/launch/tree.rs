@@ -23,7 +23,7 @@ use skiff_sys::file::{self, Resolve};
 use skiff_sys::mount::{self, Attr, Change, FsOption, Propagation};
 use skiff_sys::terminal::{self, Size};
 
-use root::{is_better_here, mount_home, mount_root_here, needs_home};
+use root::{is_taken_here, mount_home, mount_root_here, needs_home};
 use target::Place;
 
 use super::birthplace::Around;
@@ -37,6 +37,7 @@ use crate::plan::{MountFlags, Plan, Propagate, Step, Symlinks, Target, TargetKin
 pub(super) struct Tree<'a> {
     plan: &'a Plan,
     prepared: &'a Prepared,
+    channel: &'a Channel,
     around: Around,
     root: OwnedFd,
     /// A tmpfs below the root's mount point, out of the container's sight, if anything is to lie there: files that are
@@ -60,7 +61,12 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     /// Mounts the root on a directory of skiff's own and opens it; a bundle's on itself, where hooks look for it.
-    pub(super) fn mount_root(plan: &'a Plan, prepared: &'a Prepared, around: Around) -> io::Result<Self> {
+    pub(super) fn mount_root(
+        plan: &'a Plan,
+        prepared: &'a Prepared,
+        channel: &'a Channel,
+        around: Around,
+    ) -> io::Result<Self> {
         let path = match (&plan.root.layers[..], plan.root.upper) {
             _ if around == Around::Nothing => Path::new("/"),
             ([only], Upper::Direct) => only,
@@ -70,7 +76,7 @@ impl<'a> Tree<'a> {
         let home = if needs_home(plan) { Some(mount_home(path, staging.as_fd())?) } else { None };
         let point = home.as_ref().unwrap_or(&staging).as_fd();
         let attached = match &prepared.root {
-            Ok(root) if is_better_here(plan, root) => mount_root_here(plan, point)?,
+            Ok(root) if is_taken_here(plan, root)? => mount_root_here(plan, point)?,
             Ok(root) if attach(root.as_fd(), point)? => Some(root.try_clone()?),
             _ => mount_root_here(plan, point)?,
         };
@@ -89,6 +95,7 @@ impl<'a> Tree<'a> {
         Ok(Self {
             plan,
             prepared,
+            channel,
             around,
             root,
             home,
@@ -135,7 +142,7 @@ impl<'a> Tree<'a> {
             }
             Step::Bind { source, target, flags, recursive, .. } => {
                 let found = self.prepared.sources[index].as_ref().ok_or(Errno::ENOENT)?;
-                self.bind(source, found, target, flags, *recursive)
+                self.bind(index, source, found, target, flags, *recursive)
             }
             Step::OwnCgroup { hierarchy, path, target, flags } => {
                 let mounted = self.place(target, |point| bind_cgroup(hierarchy, path, point))?;
@@ -196,6 +203,7 @@ impl<'a> Tree<'a> {
     /// in this mount namespace.
     fn bind(
         &mut self,
+        index: usize,
         path: &Path,
         source: &Source,
         target: &Target,
@@ -205,14 +213,13 @@ impl<'a> Tree<'a> {
         let target = Target { kind: source.as_target(target.kind), ..target.clone() };
         let is_shared = flags.propagation.iter().any(|change| change.to == Propagation::Shared);
         // The mounts of this namespace keep a user namespace from lifting the flags that the host has given them.
-        let keeps_flags = self.in_user_namespace() && !source.is_mapped() && !is_shared;
-        let own = if keeps_flags { source.find(path).ok() } else { None };
+        let keeps_flags = self.in_user_namespace() && !source.is_mapped();
+        let own = if keeps_flags { Some(self.own(index, path, source)?) } else { None };
         let mounted = self.place(&target, |point| match (own, source.copy()) {
             (Some(own), _) => bind(own.as_fd(), point, recursive),
             (None, Some(copy)) if attach(copy, point)? => copy.try_clone_to_owned().map(Some),
-            // These mounts no longer share anything with the host's, which in a user namespace they could not either; and
-            // their owners are the host's.
-            _ if source.is_mapped() || is_shared && self.plan.users.is_none() => Err(Errno::ENOSYS.into()),
+            // These mounts no longer share anything with the host's, and their owners are the host's.
+            _ if source.is_mapped() || is_shared => Err(Errno::ENOSYS.into()),
             _ => bind(source.find(path)?.as_fd(), point, recursive),
         })?;
         if target.path.as_c_str() == c"proc" {
@@ -220,6 +227,12 @@ impl<'a> Tree<'a> {
             self.proc = Some(verified(&mounted, PROC_SUPER_MAGIC)?);
         }
         self.settle(mounted, &target, flags)
+    }
+
+    /// The source of step `index` in this mount namespace. The way there may be open to the host's root alone.
+    fn own(&self, index: usize, path: &Path, source: &Source) -> io::Result<OwnedFd> {
+        let index = u32::try_from(index).map_err(|_| Errno::EINVAL)?;
+        source.find(path).or_else(|_| source.checked(self.channel.ask_for_source(index)?))
     }
 
     fn in_user_namespace(&self) -> bool {

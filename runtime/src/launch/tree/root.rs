@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use skiff_sys::file;
@@ -68,15 +69,18 @@ pub(super) fn mount_home(path: &Path, staging: BorrowedFd<'_>) -> io::Result<Own
 }
 
 /// Whether a bundle's root is taken from this mount namespace although there is a copy of the host's: for its flags.
-pub(super) fn is_better_here(plan: &Plan, copy: &OwnedFd) -> bool {
-    let is_same = |path: &Path| {
-        prepare::open_path(path)
-            .and_then(|found| prepare::is_same_file(found.as_fd(), copy.as_fd()))
-            .unwrap_or(false)
-    };
-    prepare::in_user_namespace(plan)
-        && plan.root.upper == Upper::Direct
-        && plan.root.layers.iter().all(|layer| is_same(layer))
+///
+/// Errors: `ESTALE` if its path leads elsewhere by now.
+pub(super) fn is_taken_here(plan: &Plan, copy: &OwnedFd) -> io::Result<bool> {
+    if !prepare::in_user_namespace(plan) || plan.root.upper != Upper::Direct {
+        return Ok(false);
+    }
+    for layer in &plan.root.layers {
+        if !prepare::is_same_file(prepare::open_path(layer)?.as_fd(), copy.as_fd())? {
+            return Err(Errno::ESTALE.into());
+        }
+    }
+    Ok(true)
 }
 
 /// Makes the root in this mount namespace, by path, and mounts it on `point`.
