@@ -144,12 +144,21 @@ impl Plan {
             plan.order = Some(Order { unit: unit.clone(), slice: slice.clone(), properties });
         }
         plan.limit(layout, resources)?;
-        plan.writes.extend(unified_lines(layout, resources)?);
+        let lines = unified_lines(layout, resources)?;
+        for (file, _) in lines.iter().flat_map(|line| &line.files) {
+            let name = file.split('.').next();
+            let asked = Controller::ALL.into_iter().find(|controller| controller.unified_name() == name);
+            asked.into_iter().for_each(|controller| plan.enable(controller));
+        }
+        plan.writes.extend(lines);
         let is_asked = !plan.writes.is_empty() || plan.joins.iter().any(|join| !join.writes.is_empty());
         plan.optional = user && !is_asked;
         let rules = devices::rules(&resources.devices)?;
         plan.devices = if user { Devices::All } else { Devices::Only(rules) };
-        plan.enable = if layout.unified_controllers.is_empty() { Enable::default() } else { Enable::All };
+        // Beside controllers of v1, those that are left to v2 are the host's to give: to mount one of them fails while it is in use here.
+        if !layout.has_legacy_controllers() && !layout.unified_controllers.is_empty() {
+            plan.enable = Enable::All;
+        }
         Ok(plan)
     }
 

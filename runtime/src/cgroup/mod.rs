@@ -180,6 +180,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Whether v1 has any controller, beside which systemd's own hierarchy is none.
+    pub(crate) fn has_legacy_controllers(&self) -> bool {
+        self.legacy.iter().any(|(controller, _)| *controller != Controller::Systemd)
+    }
+
     /// That of this host.
     #[must_use]
     pub fn of_host() -> Self {

@@ -44,6 +44,24 @@ fn check(json: &str, in_legacy: &str, in_unified: &str) {
 }
 
 #[test]
+fn beside_v1_only_what_is_asked_for_is_switched_on() {
+    let has_memory = |(controller, _): &(Controller, _)| *controller != Controller::Hugetlb;
+    let left = vec!["hugetlb".into()];
+    let legacy = legacy().legacy.into_iter().filter(has_memory).collect();
+    let hybrid = Layout { unified_controllers: left, legacy, ..unified() };
+    let pages = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#;
+    let none = r#"{"memory":{"limit":100}}"#;
+    for (layout, json, expected) in [
+        (&unified(), none, Enable::All),
+        (&hybrid, none, Enable::default()),
+        (&hybrid, pages, Enable::These(vec!["hugetlb"])),
+        (&hybrid, r#"{"unified":{"hugetlb.2MB.max":"0"}}"#, Enable::These(vec!["hugetlb"])),
+    ] {
+        assert_eq!(plan(layout, json).expect("a plan").enable, expected, "{json}");
+    }
+}
+
+#[test]
 fn memory_has_the_words_of_each_version() {
     check("{}", "", "");
     check(r#"{"memory":{"limit":0,"swap":0}}"#, "", "");
